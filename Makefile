@@ -1,0 +1,38 @@
+# Every target makes .venv when it is missing or older than pyproject.toml or constraints.txt.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/stamp
+
+.PHONY: help quickstart test test-slow lint
+.DEFAULT_GOAL := help
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(STAMP)  ## train a small sentence encoder on this machine, in minutes
+	$(BIN)/unsee quickstart
+
+test: $(STAMP)  ## all tests that are quick
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP)  ## the laws at length
+	$(BIN)/pytest -m "slow and not gpu"
+
+lint: $(STAMP)  ## format, style, types, and imports that point down
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Tests start several ranks on few cores: more threads than cores make them many times slower.
+test test-slow: export OMP_NUM_THREADS ?= 1
+
+# torch first and alone: the build you put into .venv yourself (CUDA, ROCm, CPU) is kept when its version fits.
+# DS_BUILD_OPS=0: DeepSpeed's compiled extensions are not used, and building them needs a compiler and CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	@touch $@

@@ -1,0 +1,75 @@
+"""Packing loses nothing and mixes nothing."""
+
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unsee_dist.data.packing import attention_mask, pack
+
+WIDTH = 16
+token_lists = st.lists(st.lists(st.integers(1, 1000), min_size=1, max_size=WIDTH), min_size=1, max_size=40)
+
+
+@given(tokens=token_lists, share=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_sentence_comes_back(tokens, share):
+    piece = pack(tokens, WIDTH, 0, share)
+    assert piece.sentences == len(tokens)
+    assert piece.tokens == sum(map(len, tokens))
+    for number, sentence in enumerate(tokens):
+        where = piece.segment_ids == number
+        assert where.any(dim=1).sum() == 1  # in one row
+        assert piece.input_ids[where].tolist() == sentence
+        assert piece.position_ids[where].tolist() == list(range(len(sentence)))
+        columns = where.nonzero()[:, 1]
+        assert columns.tolist() == list(range(int(columns[0]), int(columns[0]) + len(sentence)))
+    padding = piece.segment_ids == -1
+    assert not piece.input_ids[padding].any()
+    assert not piece.position_ids[padding].any()
+
+
+@given(tokens=token_lists)
+@settings(max_examples=60, deadline=None)
+def test_shapes_and_rows(tokens):
+    shared, alone = pack(tokens, WIDTH, 0, True), pack(tokens, WIDTH, 0, False)
+    assert shared.input_ids.shape[1] == WIDTH
+    assert alone.input_ids.shape == (len(tokens), max(map(len, tokens)))
+    assert alone.segment_ids[:, 0].tolist() == list(range(len(tokens)))
+    best = -(-sum(map(len, tokens)) // WIDTH)
+    assert best <= len(shared.input_ids) <= 11 * best / 9 + 1 + sum(len(t) > WIDTH / 2 for t in tokens)
+    half_full = [(row != -1).sum() <= WIDTH / 2 for row in shared.segment_ids]
+    assert sum(half_full) <= 1  # two of them would have been one row
+
+
+@given(tokens=token_lists)
+@settings(max_examples=60, deadline=None)
+def test_the_mask_joins_a_sentence_and_nothing_else(tokens):
+    segment_ids = pack(tokens, WIDTH, 0, True).segment_ids
+    mask = attention_mask(segment_ids)
+    rows, width = segment_ids.shape
+    assert mask.shape == (rows, 1, width, width)
+    assert mask.dtype == torch.bool
+    for row in range(rows):
+        for query in range(width):
+            allowed = segment_ids[row] == segment_ids[row, query]
+            assert torch.equal(mask[row, 0, query], allowed)
+    assert mask.any(dim=-1).all()  # a row of softmax without any entry is NaN
+
+
+def test_a_piece_survives_a_pickle_without_shared_memory():
+    piece = pack([[5, 6], [7]], 4, 0, True)
+    again = pickle.loads(pickle.dumps(piece))
+    assert torch.equal(again.input_ids, piece.input_ids)
+    assert torch.equal(again.segment_ids, piece.segment_ids)
+    assert again.sentences == 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"), [([[1], []], "no tokens"), ([[1] * 17], "17 tokens and a row holds 16")]
+)
+def test_what_cannot_be_packed(tokens, says):
+    with pytest.raises(ValueError, match=says):
+        pack(tokens, WIDTH, 0, True)

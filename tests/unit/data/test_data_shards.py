@@ -1,0 +1,146 @@
+"""Every byte of a shard is checked, and a corpus that is not one says so."""
+
+import json
+import random
+import shutil
+import tarfile
+
+import pytest
+import webdataset
+
+from unsee_dist.data import Shards
+
+
+@pytest.fixture
+def copy(corpus, tmp_path):
+    """A corpus of one's own to damage."""
+    return shutil.copytree(corpus.path, tmp_path / "copy")
+
+
+def read_all(path):
+    shards = Shards(path)
+    return [sentence for block in range(len(shards.blocks)) for sentence in shards.read(block)]
+
+
+def flip(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+def edit(path, change):
+    index = json.loads((path / "index.json").read_text())
+    change(index)
+    (path / "index.json").write_text(json.dumps(index))
+
+
+def test_ids_count_shard_by_shard_block_by_block(corpus):
+    sentences = read_all(corpus.path)
+    assert len(sentences) == corpus.sentences == 2500
+    for sentence_id in (0, 1023, 1024, 2047, 2048, 2499):
+        assert corpus.sentence(sentence_id) == sentences[sentence_id]
+    assert corpus.head(1100) == sentences[:1100]
+    assert corpus.head(9999) == sentences
+    with pytest.raises(ValueError, match="ids run from 0 to 2499"):
+        corpus.sentence(2500)
+
+
+def test_stock_webdataset_and_tarfile_read_the_shards(corpus):
+    urls = [str(corpus.path / shard["name"]) for shard in corpus.index["shards"]]
+    samples = list(webdataset.WebDataset(urls, shardshuffle=False))
+    assert [s["txt"].decode().split("\n") for s in samples] == [
+        corpus.read(b) for b in range(len(corpus.blocks))
+    ]
+    assert [s["__key__"] for s in samples] == [f"{b:09d}" for b in range(len(corpus.blocks))]
+    with tarfile.open(urls[0]) as tar:
+        assert {(member.mtime, member.name[-4:]) for member in tar} == {(0, ".txt")}
+
+
+def test_blocks_cover_every_byte(corpus):
+    for shard in corpus.index["shards"]:
+        blocks = [block for block in corpus.blocks if block.shard == shard["name"]]
+        end = 0
+        for block in blocks:
+            assert block.offset == end
+            end += block.length
+        assert end == (corpus.path / shard["name"]).stat().st_size
+
+
+@pytest.mark.parametrize("part", ["header", "payload", "padding", "end of archive", "anywhere"])
+def test_a_flipped_bit_stops_the_reader(copy, part):
+    shard = copy / "shard-000000.tar"
+    with tarfile.open(shard) as tar:
+        member = tar.getmembers()[1]
+    offset = {
+        "header": member.offset + 300,
+        "payload": member.offset_data + 7,
+        "padding": member.offset_data + member.size,
+        "end of archive": shard.stat().st_size - 1,
+        "anywhere": random.Random(0).randrange(member.offset, shard.stat().st_size),
+    }[part]
+    if part == "padding":
+        assert member.size % 512  # there is padding
+    flip(shard, offset)
+    where = rf"shard-000000.tar is damaged in block 1 at offset {member.offset}: expected .* xxh3 .* found .* xxh3 "
+    with pytest.raises(ValueError, match=where):
+        read_all(copy)
+    if part != "header":  # what a stock reader makes of the same file: nothing at all
+        assert len(list(webdataset.WebDataset([str(shard)], shardshuffle=False))) == 2
+
+
+def test_a_cut_or_missing_or_exchanged_shard_is_named(copy):
+    first, second = copy / "shard-000000.tar", copy / "shard-000001.tar"
+    data = first.read_bytes()
+    first.write_bytes(data[:-512])
+    with pytest.raises(
+        ValueError, match=rf"shard-000000.tar should have {len(data)} bytes, found {len(data) - 512}"
+    ):
+        Shards(copy)
+    first.write_bytes(second.read_bytes().ljust(len(data), b"\0"))
+    with pytest.raises(ValueError, match=r"shard-000000.tar is damaged in block 0"):
+        read_all(copy)
+    first.unlink()
+    with pytest.raises(ValueError, match=r"shard-000000.tar should have .* found no such file"):
+        Shards(copy)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index: index["shards"].pop(),
+        lambda index: index["shards"].reverse(),
+        lambda index: index["shards"][0].update(sha256="0" * 64),
+        lambda index: index["shards"][0].update(sentences=7),
+        lambda index: index["shards"][0]["blocks"]["offset"].pop(),
+        lambda index: index["shards"][0]["blocks"]["length"].__setitem__(0, 512),
+        lambda index: index["shards"][0]["blocks"]["sentences"].reverse() or index["shards"][0].pop("bytes"),
+        lambda index: index.update(format=99),
+        lambda index: index.pop("fingerprint"),
+        lambda index: index.update(shards=[]),
+    ],
+)
+def test_an_edited_index_is_refused(copy, change):
+    edit(copy, change)
+    with pytest.raises(ValueError, match=r"index.json is damaged or was edited: .* Copy the corpus again"):
+        Shards(copy)
+
+
+def test_block_counts_moved_in_the_index_are_found_on_reading(copy):
+    def move(index):
+        index["shards"][0]["blocks"]["sentences"] = [1023, 1025]
+
+    edit(copy, move)
+    with pytest.raises(ValueError, match="and 1023 sentences, found 1024 sentences"):
+        Shards(copy).read(0)
+
+
+def test_no_corpus(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"data.shards = .*/gone does not exist; write `unsee prepare INPUT --out"
+    ):
+        Shards(tmp_path / "gone")
+    with pytest.raises(ValueError, match=r"has no index.json"):
+        Shards(tmp_path)
+    (tmp_path / "index.json").write_text("{ not json")
+    with pytest.raises(ValueError, match=r"cannot be read as an index"):
+        Shards(tmp_path)

@@ -1,0 +1,86 @@
+"""MRR and recall equal a sort written out; ties count against; constant embeddings gain nothing."""
+
+import numpy as np
+import pytest
+
+from unsee_dist.evaluation import retrieval
+from unsee_dist.evaluation.retrieval import load_questions, questions, retrieval_scores, tfidf_scores
+
+
+def _case(seed, count=37, width=8):
+    rng = np.random.default_rng(seed)
+    pairs = [(f"q{i}", f"a{i % (count - 5)}") for i in range(count)]
+    table = {answer: rng.normal(size=width).astype(np.float32) for _, answer in pairs}
+    table |= {query: table[answer] + rng.normal(size=width).astype(np.float32) for query, answer in pairs}
+    return pairs, lambda sentences: np.stack([table[s] for s in sentences])
+
+
+def _written_out(pairs, encode):
+    answers = sorted({answer for _, answer in pairs})
+    reciprocal = []
+    for query, own in pairs:
+        q = encode([query])[0]
+        cosine = {
+            a: float(q @ encode([a])[0] / np.linalg.norm(q) / np.linalg.norm(encode([a])[0])) for a in answers
+        }
+        reciprocal.append(1 / (1 + sum(cosine[a] > cosine[own] for a in answers)))
+    return float(np.mean(reciprocal)), float(np.mean(np.array(reciprocal) == 1)), len(answers)
+
+
+@pytest.mark.parametrize("block", [1, 5, 37, 1024])
+def test_scores_equal_a_ranking_written_out_for_any_block(monkeypatch, block):
+    monkeypatch.setattr(retrieval, "BLOCK", block)
+    pairs, encode = _case(0)
+    mrr, recall, candidates = _written_out(pairs, encode)
+    scores = retrieval_scores(questions(pairs, "test"), encode)
+    assert scores == {
+        "mrr": pytest.approx(mrr),
+        "recall_at_1": pytest.approx(recall),
+        "candidates": candidates,
+    }
+    assert 0 < recall < 1  # the case can tell
+
+
+def test_constant_embeddings_score_one_in_candidates_and_nan_scores_nan():
+    asked = questions(_case(1)[0], "test")
+    scores = retrieval_scores(asked, lambda s: np.full((len(s), 24), 0.1, dtype=np.float32))
+    assert scores == {"mrr": pytest.approx(1 / 32), "recall_at_1": 0, "candidates": 32}
+    broken = retrieval_scores(asked, lambda s: np.full((len(s), 24), np.nan, dtype=np.float32))
+    assert np.isnan(broken["mrr"])
+    assert np.isnan(broken["recall_at_1"])
+
+
+def test_a_perfect_encoder_scores_one():
+    pairs, _ = _case(2)
+    names = sorted({answer for _, answer in pairs})
+    own = dict(pairs)
+
+    def encode(s):
+        return np.eye(len(names))[[names.index(own.get(x, x)) for x in s]]
+
+    scores = retrieval_scores(questions(pairs, "test"), encode)
+    assert (scores["mrr"], scores["recall_at_1"]) == (1, 1)
+
+
+def test_tfidf_finds_shared_words_and_not_unshared_ones():
+    shared_words = [(f"word{i} begins", f"word{i} ends") for i in range(20)]
+    assert tfidf_scores(questions(shared_words, "test"))["recall_at_1"] == 1
+    unshared = [(f"left{i}", f"right{i}") for i in range(20)]
+    assert tfidf_scores(questions(unshared, "test")) == {
+        "mrr": pytest.approx(1 / 20), "recall_at_1": 0, "candidates": 20,
+    }  # fmt: skip
+
+
+def test_files_are_read_by_header_and_mistakes_are_sentences(tmp_path):
+    path = tmp_path / "dev.tsv"
+    path.write_text("answer\tquery\nthe rest\tthe first\nmore\tsecond\nmore\tthird\n")
+    asked = load_questions(path)
+    assert asked.queries == ["the first", "second", "third"]
+    assert asked.answers == ["the rest", "more"]
+    assert asked.own.tolist() == [0, 1, 1]
+    path.write_text("query\tanswer\na\tb\n")
+    with pytest.raises(ValueError, match="fewer than two different answers"):
+        load_questions(path)
+    path.write_text("question\tanswer\na\tb\n")
+    with pytest.raises(ValueError, match="no column query"):
+        load_questions(path)

@@ -1,0 +1,139 @@
+"""The command line: exit codes, one sentence for a mistake, and no torch before it is needed."""
+
+import inspect
+import subprocess
+import sys
+import types
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from unsee_dist import cli
+from unsee_dist.config import RunConfig, load, presets
+
+HEAVY = ("torch", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow")
+
+
+def unsee(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr of one command in this process."""
+    monkeypatch.setattr(sys, "argv", ["unsee", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(ended.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["config", "show", "simcse"], ["config", "ls"]])
+def test_nothing_heavy_is_imported_before_it_is_needed(arguments: list[str]) -> None:
+    script = (
+        "import sys, unsee_dist.cli as cli\n"
+        f"sys.argv = ['unsee', *{arguments}]\n"
+        "try: cli.main()\n"
+        "except SystemExit as ended: assert not ended.code\n"
+        f"print('HEAVY', sorted(set({HEAVY}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout + done.stderr
+
+
+def test_show_prints_what_loads_equal(monkeypatch, capsys, tmp_path: Path) -> None:
+    code, out, _ = unsee(monkeypatch, capsys, "config", "show", "simcse", "train.lr=1e-7", "run.name=x")
+    (tmp_path / "shown.yaml").write_text(out)
+    assert code == 0
+    assert load(str(tmp_path / "shown.yaml")) == load("simcse", ["train.lr=1e-7", "run.name=x"])
+
+
+def test_check_accepts_and_refuses(monkeypatch, capsys) -> None:
+    assert unsee(monkeypatch, capsys, "config", "check", "base")[0] == 0
+    code, out, err = unsee(monkeypatch, capsys, "config", "check", "base", "train.btach=3", "train.lr=x")
+    assert (code, out) == (2, "")
+    assert "base: 2 mistakes" in err
+    assert "did you mean train.batch?" in err
+    assert "Traceback" not in err
+
+
+def test_ls_names_every_preset(monkeypatch, capsys) -> None:
+    code, out, _ = unsee(monkeypatch, capsys, "config", "ls")
+    assert code == 0
+    assert all(f" {name} " in out for name in presets())
+
+
+def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None:
+    given: list[RunConfig] = []
+    run = types.ModuleType("unsee_dist.run")
+    run.train = given.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unsee_dist.run", run)
+    assert unsee(monkeypatch, capsys, "train", "simcse", "train.steps=3")[0] == 0
+    assert given == [load("simcse", ["train.steps=3"])]
+    assert unsee(monkeypatch, capsys, "train", "simcse", "train.steps=0")[0] == 2
+    assert len(given) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(ValueError("no."), 2), (PermissionError(13, "no", "x"), 2), (RuntimeError("bug"), None)],
+)
+def test_mistakes_are_sentences_and_bugs_keep_their_traceback(monkeypatch, capsys, error, code) -> None:
+    def train(_: RunConfig) -> None:
+        raise error
+
+    run = types.ModuleType("unsee_dist.run")
+    run.train = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unsee_dist.run", run)
+    if code is None:
+        with pytest.raises(RuntimeError, match="bug"):
+            unsee(monkeypatch, capsys, "train", "base")
+        return
+    found, _, err = unsee(monkeypatch, capsys, "train", "base")
+    assert found == code
+    assert "no" in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["shards", "info", "nowhere"], ["shards", "verify", "nowhere"], ["train", "nowhere"], ["trian"]],
+)
+def test_bad_input_ends_with_2(monkeypatch, capsys, arguments: list[str]) -> None:
+    code, out, err = unsee(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert arguments[-1] in err
+    assert "Traceback" not in err
+
+
+def test_doctor_says_what_a_run_would_use(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    code, out, _ = unsee(monkeypatch, capsys, "doctor")
+    assert code == 0
+    assert "rank 2 of 4 (srun)" in out
+    assert "deepspeed 0." in out
+
+
+def test_prepare_then_look_then_damage(monkeypatch, capsys, tmp_path: Path) -> None:
+    text, out = tmp_path / "text.txt", tmp_path / "corpus"
+    text.write_text("".join(f"sentence number {n} of many\n" for n in range(3000)))
+    code, told, _ = unsee(monkeypatch, capsys, "prepare", text, "--out", out, "--max-words", 5)
+    assert code == 0
+    assert "3,000" in told
+    assert "3,000 sentences" in unsee(monkeypatch, capsys, "shards", "info", out)[1]
+    assert len(unsee(monkeypatch, capsys, "shards", "head", out, "-n", 3)[1].splitlines()) == 3
+    assert unsee(monkeypatch, capsys, "shards", "verify", out)[0] == 0
+    (shard,) = out.glob("*.tar")
+    damaged = bytearray(shard.read_bytes())
+    damaged[600] ^= 1
+    damaged[-3000] ^= 1
+    shard.write_bytes(damaged)
+    code, _, err = unsee(monkeypatch, capsys, "shards", "verify", out)
+    assert (code, len(err.splitlines())) == (2, 2)
+
+
+def test_prepare_has_the_defaults_of_its_settings() -> None:
+    from unsee_dist.data.prepare import PrepareSettings
+
+    flags = {name: p.default for name, p in inspect.signature(cli.prepare).parameters.items()}
+    assert {name: flags.get(name) for name in asdict(PrepareSettings())} == asdict(PrepareSettings())

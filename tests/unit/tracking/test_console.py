@@ -1,0 +1,96 @@
+"""Lines read as the style guide's example; nothing is wrapped, interpreted or drawn off a terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from unsee_dist.tracking.console import Talk, clock, evaluation_line, step_line
+
+LINE = {
+    "step": 1200,
+    "loss": 3.41204,
+    "agree": 0.0212,
+    "redundancy": 3.391,
+    "lr": 2.9e-5,
+    "decay": 0.999,
+    "grad_norm": 0.431,
+    "distance": 0.01219,
+    "sentences": 38400,
+    "sentences_per_s": 212.4,
+    "tokens_per_s": 6000.0,
+    "wait": 0.031,
+    "skipped": 0,
+    "time": 1.0,
+}
+
+
+def test_a_training_line_is_the_documented_one():
+    assert step_line(LINE, 30000, 102) == (
+        "step 01200/30000 | loss 3.4120 agree 0.021 redundancy 3.391 | lr 2.9e-05 decay 0.9990 | grad 0.43 "
+        "| distance 0.0122 | 212 sent/s wait 3% | eta 01:42"
+    )
+
+
+def test_absent_keys_are_left_out_and_null_is_nan():
+    assert step_line({"step": 1, "loss": None}, 10, 0) == "step 01/10 | loss nan | eta 00:00"
+    assert "skipped 2" in step_line(LINE | {"skipped": 2}, 30000, 0)
+    assert "41.2k sent/s" in step_line(LINE | {"sentences_per_s": 41234}, 30000, 0)
+
+
+def test_an_evaluation_line():
+    line = {"step": 50, "dev/sts": 70.1234, "dev/effective_rank": 88.04, "dev/std": 0.9, "dev/collapsed": 0.0}
+    assert (
+        evaluation_line(line, 100, True)
+        == "eval 050/100 | sts 70.12 | effective rank 88.0 | std 0.900 | best so far"
+    )
+    collapsed = evaluation_line(line | {"dev/sts": None, "dev/collapsed": 1.0}, 100, False)
+    assert "sts nan" in collapsed
+    assert "COLLAPSED" in collapsed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "00:00"), (102, "01:42"), (3599.6, "1:00:00"), (90061, "25:01:01")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def _talk(terminal):
+    out = io.StringIO()
+    return Talk(100, console=Console(file=out, width=40, force_terminal=terminal, highlight=False)), out
+
+
+def test_lines_are_printed_as_they_are_on_anything_that_is_no_terminal():
+    talk, out = _talk(False)
+    talk.advance(3)
+    talk.training(LINE | {"step": 50})
+    talk.say("a [bold]bracket[/bold] " + "long " * 30)
+    talk.warn("careful")
+    talk.close()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("step 050/100 | loss 3.4120")
+    assert "[bold]bracket[/bold]" in lines[1]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_taken_away():
+    talk, out = _talk(True)
+    talk.advance(42)
+    talk._bar.refresh()
+    assert "42/100" in out.getvalue()
+    talk.close()
+    talk.close()
+
+
+def test_the_closing_table_shows_only_what_was_measured():
+    talk, out = _talk(False)
+    columns = {"before": {"dev/sts": 54.1}, "best (step 90)": {"dev/sts": 70.5, "dev/std": 0.9}}
+    talk.closing(columns, {"best": "runs/a/best"}, ["unsee evaluate runs/a/best"])
+    text = out.getvalue()
+    assert "54.10" in text
+    assert "70.50" in text
+    assert "mrr" not in text
+    assert "best: runs/a/best" in text
+    assert text.rstrip().endswith("next: unsee evaluate runs/a/best")

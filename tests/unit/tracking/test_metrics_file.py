@@ -1,0 +1,100 @@
+"""metrics.jsonl is valid JSON, survives kills, and is cut back to the checkpoint's step."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from unsee_dist.tracking import metrics
+from unsee_dist.tracking.metrics import MetricsFile, cut_back
+
+
+def _read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _write(path, steps):
+    file = MetricsFile(path)
+    for step in steps:
+        file.write({"step": step, "loss": 1 / (step + 1)})
+    file.close()
+
+
+def test_what_is_written_is_read_and_not_finite_is_null(tmp_path):
+    path = tmp_path / "run" / "metrics.jsonl"
+    file = MetricsFile(path)
+    file.write({"step": 0, "dev/sts": float("nan"), "loss": float("inf"), "ids": [3, 1]})
+    file.close()
+    file.close()
+    strict = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert strict == {"step": 0, "dev/sts": None, "loss": None, "ids": [3, 1]}
+
+
+def test_a_numpy_nan_is_null_too(tmp_path):
+    file = MetricsFile(tmp_path / "m.jsonl")
+    file.write({"step": 1, "loss": np.float64("nan")})
+    file.close()
+    assert _read(tmp_path / "m.jsonl") == [{"step": 1, "loss": None}]
+
+
+@pytest.mark.parametrize("step", range(-1, 12))
+def test_cut_back_keeps_exactly_the_history_up_to_the_step_and_appending_continues_it(tmp_path, step):
+    path = tmp_path / "m.jsonl"
+    _write(path, [0, *range(1, 11), 10])  # the evaluation of a step stands after its training line
+    assert cut_back(path, step) == sum(s > step for s in [0, *range(1, 11), 10])
+    _write(path, [step + 1])
+    assert [line["step"] for line in _read(path)] == [s for s in [0, *range(1, 11), 10] if s <= step] + [
+        step + 1
+    ]
+
+
+def test_cutting_at_every_byte_of_a_torn_file_leaves_whole_lines(tmp_path):
+    path = tmp_path / "m.jsonl"
+    _write(path, range(4))
+    whole = path.read_bytes()
+    for end in range(len(whole) + 1):
+        path.write_bytes(whole[:end])
+        cut_back(path, 2)
+        assert [line["step"] for line in _read(path)] == list(range(min(3, whole[:end].count(b"\n"))))
+
+
+def test_damage_behind_the_step_is_cut_and_damage_before_it_is_a_sentence(tmp_path):
+    path = tmp_path / "m.jsonl"
+    _write(path, range(6))
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[4] = b"\0" * 20 + b"\n"
+    path.write_bytes(b"".join(lines))
+    with pytest.raises(ValueError, match="line 5 is damaged"):
+        cut_back(path, 5)
+    assert path.read_bytes() == b"".join(lines)
+    assert cut_back(path, 3) == 2
+
+
+def test_a_missing_file_has_nothing_to_cut(tmp_path):
+    assert cut_back(tmp_path / "gone.jsonl", 5) == 0
+
+
+def test_flushed_lines_survive_sigkill(tmp_path):
+    path = tmp_path / "m.jsonl"
+    script = (
+        "import os, signal, sys; from pathlib import Path; from unsee_dist.tracking.metrics import MetricsFile\n"
+        "f = MetricsFile(Path(sys.argv[1]))\n"
+        "for s in range(50): f.write({'step': s})\n"
+        "f.flush(); f.write({'step': 50}); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(path)], check=False, env=os.environ)
+    assert done.returncode == -signal.SIGKILL
+    cut_back(path, 49)
+    assert [line["step"] for line in _read(path)] == list(range(50))
+
+
+def test_lines_reach_the_file_at_intervals_without_a_flush(tmp_path, monkeypatch):
+    monkeypatch.setattr(metrics, "FLUSH_S", 0)
+    file = MetricsFile(tmp_path / "m.jsonl")
+    file.write({"step": 1})
+    assert _read(tmp_path / "m.jsonl") == [{"step": 1}]
+    file.close()

@@ -1,0 +1,241 @@
+"""Every line of metrics.jsonl is in MLflow exactly once, whoever was killed; training never waits."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unsee_dist.tracking import mlflow_sink
+from unsee_dist.tracking.metrics import MetricsFile, cut_back
+from unsee_dist.tracking.mlflow_sink import MlflowSink, RunDescription, tracking_uri
+from unsee_dist.tracking.unsent import added, load
+
+DESCRIBED = RunDescription("laws", "a run", {f"section.key{i}": str(i) for i in range(150)}, {"python": "3"})
+
+
+@pytest.fixture
+def uri(tmp_path):
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
+
+
+def _write(folder, steps, evaluated=()):
+    # The clock of the day: MLflow itself drops a line repeated with the same time, and would hide ours.
+    file = MetricsFile(folder / "metrics.jsonl")
+    for step in steps:
+        file.write({"step": step, "loss": 1 / (step + 1), "lr": 0.5, "time": time.time()})
+        if step in evaluated:
+            file.write({"step": step, "dev/sts": 70.0 + step, "dev/mrr": float("nan"), "time": time.time()})
+    file.close()
+
+
+def _client(uri):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _history(uri, run_id, key):
+    return [(metric.step, metric.value) for metric in _client(uri).get_metric_history(run_id, key)]
+
+
+def _runs(uri):
+    client = _client(uri)
+    return client.search_runs([e.experiment_id for e in client.search_experiments()])
+
+
+def test_a_run_is_logged_whole_and_resumed_without_repeats_or_gaps(folder, uri):
+    _write(folder, range(1, 2001), evaluated=(1000, 2000))
+    sink = MlflowSink(folder, DESCRIBED, uri)
+    sink.tag("model.best", "runs/a/best")
+    assert sink.close(120)
+    run = _client(uri).get_run(sink.run_id)
+    assert _history(uri, sink.run_id, "loss") == [(s, 1 / (s + 1)) for s in range(1, 2001)]
+    assert _history(uri, sink.run_id, "dev/sts") == [(1000, 1070.0), (2000, 2070.0)]
+    assert "dev/mrr" not in run.data.metrics
+    assert "time" not in run.data.metrics
+    assert run.data.params == DESCRIBED.params
+    assert (run.data.tags["python"], run.data.tags["model.best"]) == ("3", "runs/a/best")
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "a run")
+
+    # Resumed from a checkpoint at 1,500: 1,501..2,000 are made again, and the configuration was changed.
+    cut_back(folder / "metrics.jsonl", 1500)
+    changed = RunDescription("laws", "a run", DESCRIBED.params | {"section.key1": "changed", "new": "1"})
+    again = MlflowSink(folder, changed, uri, run_id=sink.run_id)
+    _write(folder, range(1501, 2201), evaluated=(2000, 2200))
+    assert again.close(120, status="KILLED")
+    assert again.run_id == sink.run_id
+    assert _history(uri, sink.run_id, "loss") == [(s, 1 / (s + 1)) for s in range(1, 2201)]
+    assert [step for step, _ in _history(uri, sink.run_id, "dev/sts")] == [1000, 2000, 2200]
+    run = _client(uri).get_run(sink.run_id)
+    assert run.data.params == DESCRIBED.params | {"new": "1"}
+    assert run.info.status == "KILLED"
+    assert len(_runs(uri)) == 1
+
+
+def test_lines_are_sent_while_the_run_goes_and_the_id_is_known(folder, uri, monkeypatch):
+    monkeypatch.setattr(mlflow_sink, "EVERY_S", 0.1)
+    sink = MlflowSink(folder, DESCRIBED, uri)
+    file = MetricsFile(folder / "metrics.jsonl")
+    for step in range(1, 4):
+        file.write({"step": step, "loss": 1.0})
+        file.flush()
+        _until(lambda step=step: sink.run_id and len(_history(uri, sink.run_id, "loss")) == step)
+    assert _client(uri).get_run(sink.run_id).info.status == "RUNNING"
+    file.close()
+    assert sink.close(60)
+
+
+def test_a_run_that_is_gone_is_made_anew_once(folder, uri):
+    _write(folder, range(1, 6))
+    first = MlflowSink(folder, DESCRIBED, uri)
+    assert first.close(60)
+    _client(uri).delete_run(first.run_id)
+    for _ in range(2):  # the checkpoint still holds the old id the second time
+        sink = MlflowSink(folder, DESCRIBED, uri, run_id=first.run_id)
+        assert sink.close(60)
+        assert sink.run_id != first.run_id
+    assert len(_runs(uri)) == 1
+    assert len(_history(uri, sink.run_id, "loss")) == 5
+
+
+def test_a_run_whose_making_was_not_answered_is_found_again(folder, uri):
+    first = MlflowSink(folder, DESCRIBED, uri)
+    assert first.close(60)
+    state = json.loads((folder / "mlflow.json").read_text())
+    (folder / "mlflow.json").write_text(json.dumps(state | {"run_id": None}))
+    second = MlflowSink(folder, DESCRIBED, uri)
+    assert second.close(60)
+    assert second.run_id == first.run_id
+
+
+def test_a_server_that_refuses_or_never_answers_costs_nothing_and_is_said_once(folder, uri, monkeypatch):
+    monkeypatch.setattr(mlflow_sink, "EVERY_S", 0.05)
+    monkeypatch.setitem(mlflow_sink.QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    _write(folder, range(1, 11))
+    with socket.socket() as silent:  # accepts connections, says nothing
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        said = []
+        began = time.monotonic()
+        sink = MlflowSink(folder, DESCRIBED, f"http://127.0.0.1:{silent.getsockname()[1]}", warn=said.append)
+        sink.tag("model.best", "here")
+        assert sink.run_id is None
+        assert time.monotonic() - began < 0.5
+        _until(lambda: said)
+        time.sleep(0.5)
+        assert not sink.close(5)
+        assert len(said) == 2
+        assert "does not answer" in said[0]
+        assert "the same command sends the rest" in said[1]
+    later = MlflowSink(folder, DESCRIBED, uri)
+    assert later.close(60)
+    assert len(_history(uri, later.run_id, "loss")) == 10
+    assert _client(uri).get_run(later.run_id).data.tags["model.best"] == "here"
+
+
+def test_close_returns_in_time_from_a_server_that_hangs(folder, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        sink = MlflowSink(
+            folder, DESCRIBED, f"http://127.0.0.1:{silent.getsockname()[1]}", warn=lambda _: None
+        )
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert not sink.close(1)
+        assert time.monotonic() - began < 2
+
+
+@pytest.mark.slow
+def test_a_server_killed_and_restarted_has_every_line_once(folder, tmp_path, uri, monkeypatch):
+    monkeypatch.setattr(mlflow_sink, "EVERY_S", 0.1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    said = []
+    server = _server(uri, port, tmp_path)
+    try:
+        sink = MlflowSink(folder, DESCRIBED, f"http://127.0.0.1:{port}", warn=said.append)
+        _write(folder, range(1, 301))
+        _until(lambda: sink.run_id and len(_history(uri, sink.run_id, "loss")) == 300)
+        _kill(server)
+        _write(folder, range(301, 601))
+        _until(lambda: said)
+        server = _server(uri, port, tmp_path)
+        _write(folder, range(601, 901))
+        assert sink.close(60)
+    finally:
+        _kill(server)
+    assert _history(uri, sink.run_id, "loss") == [(s, 1 / (s + 1)) for s in range(1, 901)]
+    assert len(said) == 1
+    assert len(_runs(uri)) == 1
+
+
+def test_only_whole_lines_are_read_and_a_damaged_state_is_a_new_one(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert added(path, 0) == ([], 0)
+    path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"st')
+    lines, offset = added(path, 0)
+    assert (lines, offset) == ([{"step": 1}, {"step": 2}], 24)
+    assert added(path, offset) == ([], offset)
+    state = tmp_path / "mlflow.json"
+    state.write_text('{"key": "k", "run_')
+    assert load(state, "given", {}).run_id == "given"
+
+
+def test_the_uri_is_the_settings_then_the_environments_then_sqlite_here(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert tracking_uri("http://mine") == "http://mine"
+    assert tracking_uri() == "http://server"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert tracking_uri() == f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+def _server(uri, port, folder):
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += [
+        "--backend-store-uri",
+        uri,
+        "--default-artifact-root",
+        str(folder / "artifacts"),
+        "--workers",
+        "1",
+    ]
+    with (folder / "server.log").open("ab") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    _until(lambda: _listens(port) or server.poll() is not None, 90)
+    assert server.poll() is None, (folder / "server.log").read_text()[-2000:]
+    return server
+
+
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _kill(server):
+    if server.poll() is None:
+        os.killpg(server.pid, signal.SIGKILL)
+    server.wait()
+
+
+def _until(holds, timeout_s=60.0):
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)

@@ -1,0 +1,123 @@
+"""Files and overrides as layers: flat `section.key` -> what was typed, and where.
+
+YAML is read from its node tree, not its values: nodes know their line, keep `1e-4` as typed (PyYAML makes
+it a string and 010 an 8) and show a key that is written twice. pydantic turns text into numbers later.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from unsee_dist.config.mistakes import Mistake
+from unsee_dist.config.presets import find
+
+COMMAND_LINE = "command line"
+NULL = "tag:yaml.org,2002:null"
+
+
+class Typed(NamedTuple):
+    """A value as typed (text, None for null, a list), and its place."""
+
+    value: object
+    where: str
+
+
+Layer = dict[str, Typed]
+
+
+def file_layers(name: str, sections: frozenset[str], mistakes: list[Mistake]) -> tuple[Path, list[Layer]]:
+    """The file and the layers it consists of, the deepest `extends` first; mistakes are appended."""
+    try:
+        path = find(name, Path())
+    except ValueError as error:
+        mistakes.append(Mistake(name, None, "", str(error), ""))
+        return Path(name), []
+    first, seen, layers = path, {path.resolve()}, [read(path, sections, mistakes)]
+    while (extends := layers[0].pop("extends", None)) is not None:
+        try:
+            path = find(str(extends.value), path.parent)
+        except ValueError as error:
+            mistakes.append(Mistake("extends", extends.value, extends.where, str(error), ""))
+            break
+        if path.resolve() in seen:
+            mistakes.append(
+                Mistake("extends", extends.value, extends.where, "the files extend each other", "")
+            )
+            break
+        seen.add(path.resolve())
+        layers.insert(0, read(path, sections, mistakes))
+    return first, layers
+
+
+def read(path: Path, sections: frozenset[str], mistakes: list[Mistake]) -> Layer:
+    """One file as a layer, `extends` included as a key; what cannot be read is appended to mistakes."""
+    shown = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        mistakes.append(Mistake(shown, None, "", f"cannot be read as text ({error})", ""))
+        return {}
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        mistakes.append(Mistake(shown, None, f"{shown}:{line}", f"is not YAML: {error.problem}", ""))
+        return {}
+    except yaml.YAMLError as error:
+        mistakes.append(Mistake(shown, None, "", f"is not YAML: {error}".replace("\n", " "), ""))
+        return {}
+    if root is None or root.tag == NULL:
+        return {}
+    if not isinstance(root, yaml.MappingNode):
+        mistakes.append(Mistake(shown, None, f"{shown}:1", "holds no keys", "write `section:` and its keys"))
+        return {}
+    return _flat(root, shown, sections, mistakes)
+
+
+def override_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Layer:
+    """`section.key=value` arguments as one layer; a key given twice takes its last value."""
+    layer: Layer = {}
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            mistakes.append(Mistake(text, None, COMMAND_LINE, "is not a setting", "write section.key=value"))
+            continue
+        absent = value.strip() in ("", "null", "~")
+        layer[key.strip()] = Typed(None if absent else value.strip(), COMMAND_LINE)
+    return layer
+
+
+def _flat(root: yaml.MappingNode, shown: str, sections: frozenset[str], mistakes: list[Mistake]) -> Layer:
+    """The leaves of a file. Only sections are entered: the tree is two deep, so no alias can loop."""
+    layer: Layer = {}
+    lines: dict[str, int] = {}
+    for key, node, line in _items("", root, sections):
+        if key in lines:
+            why = f"is written twice, first in line {lines[key]}"
+            mistakes.append(Mistake(key, _value(node), f"{shown}:{line}", why, "keep one"))
+            continue
+        lines[key] = line
+        layer[key] = Typed(_value(node), f"{shown}:{line}")
+    return layer
+
+
+def _items(
+    prefix: str, mapping: yaml.MappingNode, sections: frozenset[str]
+) -> Iterator[tuple[str, yaml.Node, int]]:
+    for key_node, node in mapping.value:
+        key, line = prefix + str(_value(key_node)), key_node.start_mark.line + 1
+        if key in sections and isinstance(node, yaml.MappingNode):
+            yield from _items(key + ".", node, sections)
+        elif not (key in sections and node.tag == NULL):  # an empty section says nothing
+            yield key, node, line
+
+
+def _value(node: yaml.Node) -> object:
+    if isinstance(node, yaml.ScalarNode):
+        return None if node.tag == NULL else node.value
+    if isinstance(node, yaml.SequenceNode):
+        return [part.value if isinstance(part, yaml.ScalarNode) else "..." for part in node.value]
+    return "{...}"

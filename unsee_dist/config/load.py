@@ -1,0 +1,180 @@
+"""From a file and overrides to a RunConfig, or to the list of everything that is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer
+from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
+from unsee_dist.config.objective import OBJECTIVE_SETTINGS
+from unsee_dist.config.sections import Clashes, RunConfig
+
+
+def legal_keys() -> tuple[str, ...]:
+    """Every key a configuration may have, those of all objectives included, in the tree's order."""
+    keys: list[str] = []
+    for name, field in RunConfig.model_fields.items():
+        if name == "objective":
+            own = [key for settings in OBJECTIVE_SETTINGS.values() for key in settings.model_fields]
+            keys += dict.fromkeys(f"objective.{key}" for key in own)
+        elif isinstance(field.default, BaseModel):
+            keys += (f"{name}.{key}" for key in type(field.default).model_fields)
+        else:
+            keys.append(name)
+    return tuple(keys)
+
+
+LEGAL = legal_keys()
+SECTIONS = frozenset(key.split(".")[0] for key in LEGAL if "." in key)
+
+
+def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The configuration in `path` (a file, or a preset's name) with `section.key=value` overrides on top.
+
+    Raises ConfigError (a ValueError) with every mistake of every file and override at once.
+    """
+    mistakes: list[Mistake] = []
+    first, layers = file_layers(str(path), SECTIONS, mistakes)
+    layers.append(override_layer(overrides, mistakes))
+    tree = merge([_known(layer, mistakes) for layer in layers])
+    if tree.get("run.name", Typed(None, "")).value is None:
+        tree["run.name"] = Typed(first.stem, str(first))
+    config, wrong = _validate(tree)
+    mistakes += wrong
+    if mistakes or config is None:
+        raise ConfigError(str(path), mistakes)
+    return config
+
+
+def merge(layers: Sequence[Layer]) -> Layer:
+    """Later layers win. One that changes objective.name drops the settings of the objective before it:
+    they are another objective's, even where the word is the same (both have a `covariance`)."""
+    tree: Layer = {}
+    for layer in layers:
+        name, before = layer.get("objective.name"), tree.get("objective.name")
+        if name is not None and (before is None or name.value != before.value):
+            tree = {key: typed for key, typed in tree.items() if not key.startswith("objective.")}
+        tree = tree | layer
+    return tree
+
+
+def _known(layer: Layer, mistakes: list[Mistake]) -> Layer:
+    """The layer without keys that do not exist; those become mistakes."""
+    for key, (value, where) in layer.items():
+        if key in SECTIONS:
+            has = ", ".join(other for other in LEGAL if other.startswith(key + "."))
+            mistakes.append(Mistake(key, value, where, "is a section, not a setting", f"it has {has}"))
+        elif key not in LEGAL:
+            mistakes.append(Mistake(key, value, where, "there is no such key", closest_key(key, LEGAL)))
+    return {key: typed for key, typed in layer.items() if key in LEGAL}
+
+
+def _validate(tree: Layer) -> tuple[RunConfig | None, list[Mistake]]:
+    """The configuration, or all that is wrong with the values and between them."""
+    try:
+        return RunConfig.model_validate(_nest(tree)), []
+    except ValidationError as error:
+        wrong = _mistakes(error, tree)
+    # Checks between settings run only when each is legal: look again with the illegal ones at their defaults.
+    bad = {mistake.key for mistake in wrong}
+    rest = {key: typed for key, typed in tree.items() if key not in bad}
+    if bad & {"objective.name"}:
+        rest = {key: typed for key, typed in rest.items() if not key.startswith("objective.")}
+    try:
+        RunConfig.model_validate(_nest(rest))
+    except ValidationError as error:
+        wrong += [mistake for mistake in _mistakes(error, rest, bad) if mistake not in wrong]
+    return None, wrong
+
+
+def _nest(tree: Layer) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, typed in tree.items():
+        section, _, last = key.rpartition(".")
+        (nested.setdefault(section, {}) if section else nested)[last] = typed.value
+    return nested
+
+
+def _mistakes(
+    error: ValidationError, tree: Layer, bad: frozenset[str] | set[str] = frozenset()
+) -> list[Mistake]:
+    """pydantic's errors in our words; clashes that involve a key of `bad` are left out: it has its own line."""
+    found: dict[str, Mistake] = {}
+    for detail in error.errors():
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, Clashes):
+            for clash in cause.found:
+                if not bad & {clash.key, *clash.others}:
+                    found[clash.key] = _mistake(clash.key, tree, clash.why, clash.instead)
+            continue
+        key = _key(detail["loc"])
+        why, instead = _reason(key, detail, tree)
+        before = found.get(key)
+        if before is not None:  # each member of a union complains
+            why, instead = f"{before.why}, or {why.removeprefix('must be ')}", before.instead or instead
+        found[key] = _mistake(key, tree, why, instead)
+    return list(found.values())
+
+
+def _mistake(key: str, tree: Layer, why: str, instead: str) -> Mistake:
+    value, where = tree.get(key, Typed(None, ""))
+    return Mistake(key, "null" if value is None and key in tree else value, where, why, instead)
+
+
+def _key(loc: tuple[int | str, ...]) -> str:
+    """pydantic's location as a key: the objective's tag and a union's member names are not part of it."""
+    if loc[0] == "objective":
+        return f"objective.{loc[2]}" if len(loc) > 2 else "objective.name"
+    return ".".join(str(part) for part in loc[:2])
+
+
+def _reason(key: str, detail: Any, tree: Layer) -> tuple[str, str]:
+    """Why a value cannot be, and what to write instead."""
+    value, context = detail["input"], detail.get("ctx", {})
+    if key == "objective.name":
+        typed = tree.get(key, Typed(None, "")).value
+        return "must be the name of an objective", _choose(str(typed), list(OBJECTIVE_SETTINGS))
+    if detail["type"] == "extra_forbidden":
+        return _foreign_setting(key, tree)
+    if detail["type"] == "literal_error":
+        legal = [part.strip(" '") for part in context["expected"].replace(" or ", ",").split(",")]
+        return f"must be {' or '.join(legal)}", f"did you mean {meant}?" if (
+            meant := closest(str(value), legal)
+        ) else ""
+    if detail["type"] == "value_error":
+        return str(context["error"]), ""
+    return _plain(detail["type"], detail["msg"]), ""
+
+
+def _foreign_setting(key: str, tree: Layer) -> tuple[str, str]:
+    """A setting of another objective, typed where the chosen one does not have it."""
+    name, setting = str(tree["objective.name"].value), key.removeprefix("objective.")
+    owners = [other for other, settings in OBJECTIVE_SETTINGS.items() if setting in settings.model_fields]
+    own = [f"objective.{other}" for other in OBJECTIVE_SETTINGS[name].model_fields if other != "name"]
+    why = f"is a setting of {' and '.join(owners)}, and objective.name = {name}"
+    return why, f"{name} has {', '.join(own)}" if own else f"{name} has no settings: leave it out"
+
+
+def _choose(value: str, legal: Sequence[str]) -> str:
+    meant = closest(value, legal)
+    return (f"did you mean {meant}? " if meant else "") + f"Objectives are {', '.join(legal)}"
+
+
+def _plain(kind: str, message: str) -> str:
+    known = {
+        "int": "must be a whole number",
+        "float": "must be a number",
+        "bool": "must be true or false",
+        "string_type": "must be text",
+        "finite": "must be a finite number",
+    }
+    for start, words in known.items():
+        if kind.startswith(start) and not kind.endswith("short"):
+            return words
+    if kind == "string_too_short":
+        return "must not be empty"
+    words = message.replace("Input should be", "must be").replace("greater than or equal to", "at least")
+    return words.replace("less than or equal to", "at most")

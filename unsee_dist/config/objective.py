@@ -1,0 +1,86 @@
+"""The objective section: one set of settings per objective, told apart by `objective.name`.
+
+The names and defaults are those of unsee_dist.objectives (a test compares them); this module does not
+import it, so that the command line can check a configuration without loading torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Weight = Annotated[float, Field(ge=0)]  # the factor of one loss term
+
+
+class Part(BaseModel):
+    """What all sections share: frozen, nothing unknown, no NaN or infinity."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True
+    )
+
+
+class Objective(Part):
+    """An objective's name and its own settings."""
+
+    name: str
+
+    def settings(self) -> dict[str, Any]:
+        """The objective's own settings, without its name: keyword arguments of its module."""
+        return self.model_dump(exclude={"name"})
+
+
+class BarlowTwins(Objective):
+    """Barlow Twins, arXiv 2103.03230."""
+
+    name: Literal["barlow_twins"] = "barlow_twins"
+    weight: Weight = 0.0051  # λ: of the off-diagonal terms against the diagonal
+    affine: bool = False  # one affine BatchNorm shared by both views, as UNSEE's released code has it
+
+
+class VICReg(Objective):
+    """VICReg, arXiv 2105.04906."""
+
+    name: Literal["vicreg"] = "vicreg"
+    invariance: Weight = 25.0  # of the mean squared distance between the views
+    variance: Weight = 25.0  # of the hinge that keeps each feature's deviation at 1
+    covariance: Weight = 1.0  # of the squared off-diagonal covariances
+
+
+class CorInfoMax(Objective):
+    """CorInfoMax, arXiv 2209.07999, with the weights of UNSEE's released code."""
+
+    name: Literal["corinfomax"] = "corinfomax"
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.01  # λ: share of the running statistics kept at each call
+    eps: Annotated[float, Field(gt=0)] = 1e-6  # ε: added to the covariance's diagonal before logdet
+    covariance: Weight = 0.2  # of the log-determinants
+    invariance: Weight = 2000.0  # of the mean squared distance between the views
+    normalise: bool = False  # rows to length 1 first, as the objective's authors do
+
+
+class BYOL(Objective):
+    """BYOL's 2 - 2 cos, arXiv 2006.07733: nothing to set."""
+
+    name: Literal["byol"] = "byol"
+
+
+class SimCSE(Objective):
+    """SimCSE's InfoNCE on cosine, arXiv 2104.08821."""
+
+    name: Literal["simcse"] = "simcse"
+    temperature: Annotated[float, Field(gt=0)] = 0.05  # cosines are divided by it before the softmax
+
+
+OBJECTIVE_SETTINGS: dict[str, type[Objective]] = {
+    "barlow_twins": BarlowTwins,
+    "vicreg": VICReg,
+    "corinfomax": CorInfoMax,
+    "byol": BYOL,
+    "simcse": SimCSE,
+}
+
+AnyObjective = Annotated[
+    BarlowTwins | VICReg | CorInfoMax | BYOL | SimCSE,
+    Field(discriminator="name"),
+]

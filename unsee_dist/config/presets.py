@@ -1,0 +1,40 @@
+"""Where configuration files are: a path as given, or the name of a preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unsee_dist.config.mistakes import closest
+
+# configs/ of the clone this package was installed from (editable), whatever the working directory is
+CLONE = Path(__file__).resolve().parents[2] / "configs"
+
+
+def presets() -> dict[str, Path]:
+    """Name -> file of every preset: configs/ here, then the clone's; the first of a name wins."""
+    found: dict[str, Path] = {}
+    for folder in (Path("configs"), CLONE):
+        for path in sorted(folder.glob("*.yaml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find(name: str, beside: Path) -> Path:
+    """The file meant by `name`: a path relative to the folder `beside`, or a preset with or without .yaml.
+
+    Raises ValueError: a sentence with the closest preset, without the name itself.
+    """
+    for path in (beside / name, beside / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = presets()
+    bare = name.removesuffix(".yaml")
+    if bare in known:
+        return known[bare]
+    if (beside / name).is_dir():
+        raise ValueError("is a folder; name a .yaml file in it")
+    meant = closest(Path(bare).name, known)
+    hint = (
+        f"did you mean {meant}?" if meant else f"presets are {', '.join(known) or 'none (no configs/ here)'}"
+    )
+    raise ValueError(f"there is no such file or preset; {hint}")

@@ -1,0 +1,165 @@
+"""The RunConfig tree: every setting of a run, its type, its bounds and its default.
+
+The defaults are configs/base.yaml's (a test compares them), so a file that extends nothing still means
+the same run. Bounds that need two settings are in `clashes`. None always means absent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from unsee_dist.config.objective import AnyObjective, Part, VICReg
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Cadence = Annotated[float, Field(gt=0)]  # steps, or below 1 a fraction of the run's steps
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Run(Part):
+    name: Text = "run"  # shown by the trackers; absent in a file = the file's name
+    dir: Text = "runs/run"  # everything the run writes; absent = runs/<name>
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dir_follows_name(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        stated = {key: value for key, value in given.items() if value is not None}
+        return {"dir": f"runs/{stated.get('name', 'run')}"} | stated
+
+
+class Model(Part):
+    encoder: Text = "bert-base-uncased"  # a local folder or a hub name
+    pooling: Literal["mean", "cls"] = "mean"  # how token states become one embedding
+    max_tokens: Annotated[int, Field(ge=3)] = 64  # word pieces a sentence, [CLS] and [SEP] counted
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # absent = the encoder's own
+
+
+class Projector(Part):
+    kind: Literal["blocks", "tanh"] = "blocks"  # tanh = SimCSE's Linear + Tanh; dropped after training too
+    blocks: Annotated[int, Field(ge=0)] = 1  # of kind blocks; 0 = no projector
+    width: Count = 10  # hidden width, in multiples of the embedding's
+    side: Literal["online", "both"] = "online"  # which encoders have one
+
+
+class Target(Part):
+    kind: Literal["ema", "online"] = "ema"  # online = no target network: two masks of one encoder
+    decay: Share = 0.999  # share of the target kept at each applied step
+    schedule: Literal["constant", "cosine"] = "constant"  # cosine = from decay to 1 over the run
+
+
+class Data(Part):
+    shards: Text = "data/wiki1m"  # a folder written by `unsee prepare`
+    workers: Annotated[int, Field(ge=0)] = 2  # tokenising processes a rank; 0 = the training process does it
+    trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
+    pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
+
+
+class Train(Part):
+    batch: Annotated[int, Field(ge=2)] = 32  # sentences a step over ALL ranks
+    micro_batch: Count | None = None  # sentences encoded at once on one rank; absent = its whole part
+    steps: Count | None = None  # absent = from epochs; a number wins
+    epochs: Annotated[float, Field(gt=0)] | None = 1.0  # passes over the corpus
+    lr: Annotated[float, Field(gt=0)] = 1e-4  # peak of the schedule
+    warmup: Share = 0.1  # fraction of the steps that rise to lr; then linear to 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # not on biases and LayerNorms
+    clip: Annotated[float, Field(gt=0)] | None = 1.0  # bound of the global gradient norm; absent = none
+
+
+class Parallel(Part):
+    zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage
+    precision: Literal["fp32", "bf16", "fp16"] = "bf16"  # of parameters and compute; masters stay fp32
+
+
+class Evaluate(Part):
+    every: Cadence = 0.05  # steps, or below 1 a fraction of the run
+    sts: Text | None = None  # a tsv/csv/jsonl file or a hub name; absent = no STS
+    retrieval: Text | None = None  # a held-out file of `unsee prepare --dev`; absent = no retrieval
+
+    _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
+
+
+class Checkpoint(Part):
+    every: Cadence = 0.05  # steps, or below 1 a fraction of the run
+    keep: Annotated[int, Field(ge=2)] = 2  # newest checkpoints kept: one alone is lost while it is replaced
+
+    _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
+
+
+class Track(Part):
+    mlflow: bool = True  # to MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
+    every: Count = 1  # steps between lines of metrics.jsonl
+
+
+class RunConfig(Part):
+    """Everything a run depends on but the corpus. Frozen; right, or it does not exist."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of order, dropout and fresh weights
+    run: Run = Run()
+    model: Model = Model()
+    projector: Projector = Projector()
+    target: Target = Target()
+    objective: AnyObjective = VICReg()
+    data: Data = Data()
+    train: Train = Train()
+    parallel: Parallel = Parallel()
+    evaluate: Evaluate = Evaluate()
+    checkpoint: Checkpoint = Checkpoint()
+    track: Track = Track()
+
+    @model_validator(mode="after")
+    def _agree(self) -> RunConfig:
+        found = clashes(self)
+        if found:
+            raise Clashes(found)
+        return self
+
+    def as_yaml(self) -> str:
+        """The resolved configuration: every key, no comments, no extends. `load` reads it back equal."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+class Clash(NamedTuple):
+    """Settings that are legal alone and not together: the one to blame, the others, and the remedy."""
+
+    key: str
+    others: tuple[str, ...]
+    why: str
+    instead: str
+
+
+class Clashes(ValueError):
+    """Carries all clashes of a configuration through pydantic."""
+
+    def __init__(self, found: list[Clash]) -> None:
+        super().__init__("; ".join(f"{clash.key} {clash.why}: {clash.instead}" for clash in found))
+        self.found = found
+
+
+def clashes(config: RunConfig) -> list[Clash]:
+    """What is wrong between settings. What depends on the machine (ranks, GPU) is checked by the run."""
+    found = []
+    train = config.train
+    if train.micro_batch is not None and train.micro_batch > train.batch:
+        why = f"is larger than train.batch = {train.batch}"
+        instead = f"write at most {train.batch}, or leave it out to encode a rank's part at once"
+        found.append(Clash("train.micro_batch", ("train.batch",), why, instead))
+    if train.steps is None and train.epochs is None:
+        why = "and train.epochs are both absent, so the run has no end"
+        found.append(Clash("train.steps", ("train.epochs",), why, "write one of them"))
+    return found
+
+
+def every_steps(every: float, steps: int) -> int:
+    """A cadence in steps: `every` itself, or below 1 that fraction of the run's `steps`, at least 1."""
+    return max(1, round(every * steps)) if every < 1 else round(every)
+
+
+def _whole_or_fraction(every: float) -> float:
+    if every >= 1 and every != int(every):
+        raise ValueError("must be a whole number of steps, or a fraction of the run below 1")
+    return every

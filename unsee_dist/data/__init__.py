@@ -1,0 +1,40 @@
+"""Text to shards, shards to batches.
+
+    from unsee_dist.data import Shards, Stream, StreamSettings
+
+    shards = Shards("corpus/")                                   # written by `unsee prepare INPUT --out corpus/`
+    settings = StreamSettings(seed=0, batch=32, micro_batch=None, max_tokens=64, pack=True, workers=2)
+    for batch in Stream(shards, tokenizer, settings, rank=0, ranks=1).batches(1, 1000):
+        ...                                                      # batch.ids, batch.pieces
+
+Names are imported on first use: `unsee shards` does not wait for torch. Preparation is `data.prepare.prepare`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unsee_dist.data.packing import Piece, attention_mask, pack
+    from unsee_dist.data.shards import Shards
+    from unsee_dist.data.stream import Batch, Stream, StreamSettings
+
+__all__ = [
+    "Batch",
+    "Piece",
+    "Shards",
+    "Stream",
+    "StreamSettings",
+    "attention_mask",
+    "pack",
+]
+
+_HOME = {"Batch": "stream", "Stream": "stream", "StreamSettings": "stream", "Shards": "shards"}
+_HOME |= {"Piece": "packing", "attention_mask": "packing", "pack": "packing"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

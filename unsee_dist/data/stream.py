@@ -1,0 +1,210 @@
+"""Stream: the batch of step t, for any rank and any number of workers.
+
+    step t, of G sentences:   positions (t-1)·G .. t·G-1  →  sentence ids (order.py)  →  rank r takes its slice of G/R
+                              →  text  →  tokens  →  pieces
+
+A batch is a pure function of (seed, corpus, G, t, r, R): workers only compute ahead, nothing is remembered, and
+resuming at step t is asking for step t.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerFast
+
+from unsee_dist.data.order import WINDOW_BLOCKS, Order
+from unsee_dist.data.packing import Piece, pack
+from unsee_dist.data.shards import Shards
+
+PREFETCH_STEPS = 4  # steps each worker computes ahead
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """batch: sentences of a step over all ranks. micro_batch: sentences of a piece, None = all of the rank's part.
+
+    max_tokens: sentences are truncated to it, and it is the length of a packed row. workers: processes that
+    compute ahead; 0 = in this process.
+    """
+
+    seed: int
+    batch: int
+    micro_batch: int | None
+    max_tokens: int
+    pack: bool
+    workers: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of one step. ids: global sentence ids, in the order of the pieces' sentences."""
+
+    step: int
+    ids: tuple[int, ...]
+    pieces: tuple[Piece, ...]
+    tokens: int  # without padding
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return replace(self, pieces=tuple(piece.to(device) for piece in self.pieces))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; DataLoader calls this by name."""
+        return replace(self, pieces=tuple(piece.pin_memory() for piece in self.pieces))
+
+
+class Stream:
+    """Batches of one rank.
+
+        settings = StreamSettings(seed=0, batch=32, micro_batch=None, max_tokens=64, pack=True, workers=2)
+        stream = Stream(Shards("corpus/"), tokenizer, settings, rank=0, ranks=2)
+        for batch in stream.batches(1, 1000):       # steps 1 to 1000, in order
+            batch.pieces[0].input_ids               # (rows, T)
+
+    Workers live as long as the stream and serve one `batches` at a time. Raises ValueError (a sentence) for a
+    batch that cannot be split, and while iterating for a damaged block.
+    """
+
+    def __init__(
+        self,
+        shards: Shards,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: StreamSettings,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        _check(shards, tokenizer, settings, ranks)
+        self.shards = shards
+        self._steps = _Steps()
+        self._loader = DataLoader(
+            _StepParts(shards, tokenizer, settings, rank, ranks),
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=settings.workers,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+            **_worker_settings(settings.workers),
+        )
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """This rank's parts of steps first_step..last_step, both included; the first step of a run is 1."""
+        assert first_step >= 1
+        self._steps.steps = range(first_step, last_step + 1)
+        for part in self._loader:
+            if isinstance(part, str):
+                raise ValueError(part)
+            yield part
+
+    def sample(self, n: int) -> list[str]:
+        """The first n sentences of the corpus by id."""
+        return self.shards.head(n)
+
+
+class _Steps(Sampler[int]):
+    """The steps asked for; they change between calls while the workers stay."""
+
+    steps = range(0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+class _StepParts(Dataset):
+    """Map from step to this rank's Batch. Lives in the workers, with the blocks of a window at hand."""
+
+    def __init__(
+        self,
+        shards: Shards,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: StreamSettings,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        self.shards, self.tokenizer, self.settings = shards, tokenizer, settings
+        self.part = settings.batch // ranks
+        self.start = rank * self.part
+        self.order = Order(shards.sizes, settings.seed)
+        self.recent: OrderedDict[int, list[str]] = OrderedDict()
+
+    def __getitem__(self, step: int) -> Batch | str:
+        # What is wrong is returned, not raised: DataLoader would wrap a worker's traceback into the message. As a
+        # sentence: an exception raised again ties the workers into a cycle, and ending them takes 5 s each.
+        try:
+            return self._batch(step)
+        except ValueError as error:
+            return str(error)
+
+    def _batch(self, step: int) -> Batch:
+        first = (step - 1) * self.settings.batch + self.start
+        ids = self.order.ids(np.arange(first, first + self.part)).tolist()
+        tokens = self.tokenizer(
+            [self._sentence(i) for i in ids],
+            truncation=True,
+            max_length=self.settings.max_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        size = self.settings.micro_batch or self.part
+        pieces = tuple(
+            pack(
+                tokens[at : at + size],
+                self.settings.max_tokens,
+                self.tokenizer.pad_token_id,
+                self.settings.pack,
+            )
+            for at in range(0, self.part, size)
+        )
+        return Batch(step, tuple(ids), pieces, sum(map(len, tokens)))
+
+    def _sentence(self, sentence_id: int) -> str:
+        block, line = self.shards.find(sentence_id)
+        if block not in self.recent:
+            self.recent[block] = self.shards.read(block)
+            if len(self.recent) > WINDOW_BLOCKS:  # a window's blocks are read once each, while it lasts
+                self.recent.popitem(last=False)
+        self.recent.move_to_end(block)
+        return self.recent[block][line]
+
+
+def _worker_settings(workers: int) -> dict[str, Any]:
+    """How workers start. A plain fork is unsafe under gloo's threads; the fork server is a clean process, which
+    imports this module once for all workers (3 s each otherwise)."""
+    if not workers:
+        return {}
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return {"multiprocessing_context": context, "persistent_workers": True, "prefetch_factor": PREFETCH_STEPS}
+
+
+def _start_worker(_: int) -> None:
+    """One thread a worker: the cores belong to the ranks."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+
+
+def _check(shards: Shards, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:
+    if settings.batch % ranks:
+        below = settings.batch // ranks * ranks
+        fits = f"{below} or {below + ranks}" if below else f"{ranks}"
+        raise ValueError(f"train.batch = {settings.batch} cannot be split over {ranks} ranks. Use {fits}.")
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."
+        )
+    if settings.batch > shards.sentences:
+        raise ValueError(
+            f"train.batch = {settings.batch} is more than the {shards.sentences} sentences of {shards.path}. "
+            f"Use at most {shards.sentences}, or prepare a larger corpus."
+        )

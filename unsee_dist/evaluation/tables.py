@@ -1,0 +1,74 @@
+"""Text tables read by the names in their header: .tsv, .csv, .jsonl."""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+TABLES = (".tsv", ".csv", ".jsonl")
+
+Row = Mapping[str, object]
+
+
+def columns(path: Path, wanted: Sequence[Sequence[str]]) -> list[tuple[object, ...]]:
+    """The wanted columns of a table, in order; each is given by the names it may have in the header.
+
+    Raises ValueError when the file is missing, empty, not text, lacks a column or has a cell too few.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
+    if path.suffix not in TABLES:
+        raise ValueError(f"{path} ends in {path.suffix!r}. Give a .tsv, .csv or .jsonl file.")
+    try:
+        rows = list(_rows(path))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    if not rows:
+        raise ValueError(f"{path} has no rows. It needs a header and at least one row.")
+    return pick(rows, wanted, str(path))
+
+
+def pick(rows: Iterable[Row], wanted: Sequence[Sequence[str]], source: str) -> list[tuple[object, ...]]:
+    """The wanted columns of rows that are dicts; see `columns`."""
+    rows = list(rows)
+    found = [_name(names, list(rows[0]), source) for names in wanted]
+    picked = []
+    for number, row in enumerate(rows, start=1):
+        cells = tuple(row.get(name) for name in found)
+        if any(cell is None for cell in cells):
+            raise ValueError(
+                f"{source}, row {number}: no value for {found[cells.index(None)]!r}. Complete it."
+            )
+        picked.append(cells)
+    return picked
+
+
+def _name(names: Sequence[str], header: list[str], source: str) -> str:
+    for name in names:
+        if name in header:
+            return name
+    there = ", ".join(map(str, header))
+    raise ValueError(f"{source} has no column {' or '.join(names)}. Its columns are: {there}.")
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        if path.suffix == ".jsonl":
+            yield from _json_rows(lines, path)
+        elif path.suffix == ".csv":
+            yield from csv.DictReader(lines)
+        else:  # a quotation mark in a .tsv is text, not syntax
+            yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _json_rows(lines: Iterable[str], path: Path) -> Iterator[Row]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is not a JSON object. Write one object a line.")
+        yield row

@@ -1,0 +1,164 @@
+"""Sentences in rows of tokens -> one embedding a sentence.
+
+Shapes: R rows, T tokens a row, V views, S sentences of the piece, D width.
+Packed rows hold several sentences, kept apart by a block-diagonal mask (4-D, True = may attend) and positions
+that restart at 0. The sums of mean pooling are fp32 whatever the encoder computes in.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unsee_dist.data.packing import Piece, attention_mask, pack
+
+Pooling = Literal["mean", "cls"]
+
+
+def load_encoder(name: str, dropout: float | None) -> nn.Module:
+    """A Hugging Face encoder in fp32, training mode, without a pooler. `name`: a folder or a hub name.
+
+    A pooler gets no gradient: in the optimizer, weight decay would move it under ZeRO 1-3 and not under 0.
+    """
+    from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # "unexpected keys: cls.predictions" is what dropping the head means
+    logging.disable_progress_bar()
+    overrides = {} if dropout is None else dict.fromkeys(_dropouts(_load(AutoConfig, name)), dropout)
+    encoder: nn.Module = _load(AutoModel, name, dtype=torch.float32, **overrides)
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None
+    return encoder.train()
+
+
+def load_tokenizer(name: str) -> Any:
+    """The encoder's fast tokenizer. Raises ValueError when the folder has none."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _load(AutoTokenizer, name)
+    if not tokenizer.is_fast:
+        raise ValueError(f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it.")
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"model.encoder = {name} lacks a tokenizer (no vocabulary was found). "
+            "Copy tokenizer.json and tokenizer_config.json into that folder."
+        )
+    return tokenizer
+
+
+def _load(kind: Any, name: str, **arguments: Any) -> Any:
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_local and not path.is_dir():
+        raise ValueError(f"model.encoder = {name} is no folder. Write an encoder's folder or a hub name.")
+    if kind.__name__ == "AutoTokenizer" and path.is_dir() and not _has_tokenizer(path):
+        raise ValueError(
+            f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
+        )
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError(f"model.encoder = {name} has no config.json: it is no Hugging Face encoder. Write its folder.")
+    source = str(path) if path.is_dir() else name
+    if kind.__name__ == "AutoModel":
+        return _load_weights(kind, source, name, **arguments)
+    try:
+        return kind.from_pretrained(source, **arguments)
+    except (OSError, ValueError) as error:
+        raise ValueError(_unreachable(name, path, error)) from error
+
+
+def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
+    try:
+        return kind.from_pretrained(source, add_pooling_layer=False, **arguments)
+    except TypeError:  # DistilBERT, ELECTRA and others have no such switch, and no pooler
+        return kind.from_pretrained(source, **arguments)
+    except (OSError, ValueError) as error:
+        raise ValueError(_unreachable(name, Path(source), error)) from error
+
+
+def _has_tokenizer(path: Path) -> bool:
+    return any((path / file).is_file() for file in ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"))
+
+
+def _unreachable(name: str, path: Path, error: Exception) -> str:
+    if path.is_dir():
+        return f"model.encoder = {name} could not be loaded: {str(error).splitlines()[0]}"
+    return (
+        f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub was not reached. "
+        "Write a folder, check the spelling, or download it first where there is a network: "
+        f"`hf download {name}`."
+    )
+
+
+def _dropouts(config: Any) -> list[str]:
+    """The names under which BERT-like configurations keep hidden and attention dropout."""
+    known = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout")
+    return [name for name in known if hasattr(config, name)]
+
+
+def encode(encoder: nn.Module, piece: Piece, pooling: Pooling, views: int) -> Tensor:
+    """(V * S, D) fp32: every sentence `views` times in one pass, view by view, each under its own dropout masks."""
+    ids_RT, segments_RT = piece.input_ids, piece.segment_ids
+    packed = bool(piece.sentences != len(ids_RT))
+    arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(views, 1)}
+    if packed:
+        arguments["attention_mask"] = attention_mask(segments_RT).repeat(views, 1, 1, 1)
+        arguments["position_ids"] = (piece.position_ids + _first_position(encoder)).repeat(views, 1)
+    else:
+        arguments["attention_mask"] = (segments_RT >= 0).long().repeat(views, 1)
+    hidden_RTD = encoder(**arguments)[0]
+    offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * piece.sentences
+    sentence_RT = torch.where(segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1)
+    return pool(hidden_RTD, sentence_RT, views * piece.sentences, pooling)
+
+
+def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooling) -> Tensor:
+    """(R, T, D) hidden states and the sentence of every token (-1 = padding) -> (S, D) fp32."""
+    hidden_ND, sentence_N = hidden_RTD.flatten(0, 1), sentence_RT.flatten()
+    slot_N = torch.where(sentence_N >= 0, sentence_N, sentences)  # padding goes to a slot that is dropped
+    if pooling == "cls":
+        places_N = torch.arange(len(slot_N), device=slot_N.device)
+        first_S = places_N.new_full((sentences + 1,), len(slot_N)).scatter_reduce(0, slot_N, places_N, "amin")
+        return hidden_ND[first_S[:-1]].float()
+    sums_SD = hidden_ND.new_zeros(sentences + 1, hidden_ND.shape[1], dtype=torch.float32)
+    sums_SD = sums_SD.index_add(0, slot_N, hidden_ND.float())
+    counts_S = torch.zeros_like(sums_SD[:, 0]).index_add(0, slot_N, torch.ones_like(slot_N, dtype=torch.float32))
+    return sums_SD[:-1] / counts_S[:-1, None]
+
+
+def _first_position(encoder: nn.Module) -> int:
+    """RoBERTa and MPNet number positions from the padding index + 1; the others from 0."""
+    if encoder.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        return int(encoder.config.pad_token_id) + 1
+    return 0
+
+
+@torch.no_grad()
+def packs_exactly(encoder: nn.Module, pooling: Pooling) -> bool:
+    """Does this encoder keep sentences that share a row apart? Tried on it, not guessed from its name.
+
+    Compares packed with padded embeddings of three sentences of random tokens; an encoder that ignores the
+    4-D mask or the positions is off by orders of magnitude more than the bound.
+    """
+    if "position_ids" not in inspect.signature(encoder.forward).parameters:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    size = encoder.config.vocab_size
+    tokens = [torch.randint(5, size, (n,), generator=generator).tolist() for n in (9, 5, 7)]
+    training, device = encoder.training, next(encoder.parameters()).device
+    encoder.eval()
+    try:
+        packed, padded = (
+            encode(encoder, pack(tokens, 24, encoder.config.pad_token_id or 0, shared).to(device), pooling, 1)
+            for shared in (True, False)
+        )
+    except (TypeError, ValueError, RuntimeError):  # a 4-D mask this encoder cannot take
+        return False
+    finally:
+        encoder.train(training)
+    bound = 1e-4 if next(encoder.parameters()).dtype == torch.float32 else 5e-2
+    return bool((packed - padded).abs().max() <= bound * padded.abs().max())

@@ -1,0 +1,104 @@
+"""The module that trains: online encoder and projector, frozen target, objective, in one forward.
+
+    ema:     L = l(q(o1), t2) + l(q(o2), t1)     o1, o2: the online embeddings of a sentence under two dropout masks
+                                                 t1, t2: the target's, under two more; q the projector
+    online:  L = l(q(o1), p(o2))                 no target network: gradient through both views,
+                                                 p = q (projector.side: both) or the identity (online)
+
+SimCSE is one-directional in either case. With `projector.side: both` the target has an EMA copy of the projector.
+One forward because ZeRO wants one `engine(...)` and one backward a step.
+
+Shapes: B sentences on this rank, D width. Embeddings reach projector and objective in fp32.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from unsee_dist.data.packing import Piece
+from unsee_dist.model.encoder import Pooling, encode
+from unsee_dist.objectives.outcome import Outcome
+
+VIEWS = 2
+
+
+class Unsee(nn.Module):
+    """online, projector, objective; target and target_projector (frozen) or None."""
+
+    target: nn.Module | None
+    target_projector: nn.Module | None
+
+    def __init__(
+        self, online: nn.Module, projector: nn.Module, objective: nn.Module, *, pooling: Pooling, ema: bool, both: bool
+    ) -> None:
+        super().__init__()
+        self.online, self.projector, self.objective = online, projector, objective
+        self.pooling, self.both = pooling, both
+        self.target = copy.deepcopy(online).requires_grad_(False) if ema else None
+        self.target_projector = copy.deepcopy(projector).requires_grad_(False) if ema and both else None
+
+    def forward(self, pieces: Sequence[Piece], embed: bool = False) -> tuple[Tensor, Tensor] | Tensor:
+        """(loss, terms), the terms in the order of `self.terms`; with `embed`: (B, D) online embeddings, one view."""
+        if embed:
+            return torch.cat([encode(self.online, piece, self.pooling, views=1) for piece in pieces])
+        target_1, target_2 = self._read_target(pieces)
+        online_1, online_2 = self._read_online(pieces)
+        projected_1 = self.projector(online_1).float()
+        outcomes = []
+        if self.target is not None:
+            assert target_1 is not None
+            assert target_2 is not None
+            outcomes.append(self.objective(projected_1, target_2))
+            if self.objective.symmetric:
+                outcomes.append(self.objective(self.projector(online_2).float(), target_1))
+        else:
+            other = self.projector(online_2).float() if self.both else online_2
+            outcomes.append(self.objective(projected_1, other))
+        return self._sum(outcomes)
+
+    def _sum(self, outcomes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
+        self.terms = tuple(outcomes[0].terms)
+        terms = torch.stack([torch.stack([o.terms[name].detach() for name in self.terms]) for o in outcomes])
+        loss = torch.stack([outcome.loss for outcome in outcomes]).sum()
+        return loss, terms.sum(0)
+
+    def _read_online(self, pieces: Sequence[Piece]) -> list[Tensor]:
+        """Both views in one pass a piece. Several pieces: each is encoded again in backward, under the same masks."""
+        if len(pieces) == 1:
+            return self._views([encode(self.online, pieces[0], self.pooling, VIEWS)])
+        return self._views(
+            [
+                checkpoint(encode, self.online, piece, self.pooling, VIEWS, use_reentrant=False, preserve_rng_state=True)
+                for piece in pieces
+            ]
+        )
+
+    @torch.no_grad()
+    def _read_target(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        if self.target is None:
+            return None, None
+        first, second = self._views([encode(self.target, piece, self.pooling, VIEWS) for piece in pieces])
+        if self.target_projector is None:
+            return first, second
+        return self.target_projector(first).float(), self.target_projector(second).float()
+
+    @staticmethod
+    def _views(embedded: Sequence[Tensor]) -> list[Tensor]:
+        """Pieces of (2 S, D) -> the two views (B, D)."""
+        halves = [piece.chunk(VIEWS) for piece in embedded]
+        return [torch.cat([half[view] for half in halves]) for view in range(VIEWS)]
+
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """Name of each parameter the target follows -> the target's own parameter."""
+        pairs = [("online", self.target), ("projector", self.target_projector)]
+        return {
+            f"{prefix}.{name}": parameter
+            for prefix, module in pairs
+            if module is not None
+            for name, parameter in module.named_parameters()
+        }

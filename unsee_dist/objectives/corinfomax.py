@@ -1,0 +1,118 @@
+"""CorInfoMax: keep the volume of each view's running covariance while the views agree.
+
+    μ ← λμ + (1−λ) mean_b z_b          R ← λR + (1−λ) mean_b (z_b − μ)ᵀ(z_b − μ)      (about the new μ)
+    L = w_inv · mean (x − y)²  −  w_cov · [log det(R₁ + εI) + log det(R₂ + εI)] / D
+
+Ozsoy et al. 2022, arXiv:2209.07999, eq. 8-11, the two-matrix form; μ starts at 0 and R at I. The gradient runs
+through this call's share of μ and R, not into earlier calls. Defaults are those of the code released with UNSEE:
+λ = 0.01 means that 99% of R is the current batch. At N = 32 sentences and D = 768 features R has some 94
+eigenvalues above 1e-5, at N = 1024 all of them: the objective changes with the global batch, so the weights have
+to be tuned again with it. A step calls this twice (both directions) and the state moves twice, as published.
+
+The log determinant needs float64: ε = 1e-6 is below fp32's resolution of the large eigenvalues.
+Shapes: B sentences on this rank, D features.
+"""
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, scatter
+from unsee_dist.objectives.outcome import Outcome, outcome
+from unsee_dist.parallel.reduce import Reduction
+
+
+class _Running(NamedTuple):
+    """One view's running mean (D) and covariance (D, D)."""
+
+    mean_D: Tensor
+    covariance_DD: Tensor
+
+
+class CorInfoMax(nn.Module):
+    """`decay` is λ, `eps` ε, `covariance` w_cov, `invariance` w_inv; `normalise` L2-normalises the rows first.
+
+    Forward proposes the next state and builds on what earlier calls of the same step proposed; the float64
+    buffers, identical on all ranks, move in `commit()` only. `discard()` forgets the proposal (a skipped step).
+    """
+
+    symmetric: ClassVar[bool] = True
+    online_mean: Tensor
+    online_covariance: Tensor
+    target_mean: Tensor
+    target_covariance: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        reduction: Reduction,
+        *,
+        decay: float = 0.01,
+        eps: float = 1e-6,
+        covariance: float = 0.2,
+        invariance: float = 2000.0,
+        normalise: bool = False,
+    ) -> None:
+        super().__init__()
+        self.width, self.reduction, self.decay, self.eps = width, reduction, decay, eps
+        self.covariance, self.invariance, self.normalise = covariance, invariance, normalise
+        for view in ("online", "target"):
+            self.register_buffer(f"{view}_mean", torch.zeros(width, dtype=torch.float64))
+            self.register_buffer(f"{view}_covariance", torch.eye(width, dtype=torch.float64))
+        self._pending: tuple[_Running, _Running] | None = None
+
+    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
+        check_views(online_BD, target_BD)
+        x_BD, y_BD = online_BD.double(), target_BD.double()
+        if self.normalise:
+            x_BD, y_BD = F.normalize(x_BD), F.normalize(y_BD)
+        before_x, before_y = self._pending or self._committed()
+        after_x, after_y = self._move(before_x, x_BD), self._move(before_y, y_BD)
+        self._pending = _detached(after_x), _detached(after_y)
+        volume = self._log_volume(after_x) + self._log_volume(after_y)
+        return outcome(
+            invariance=(self.invariance * mean_squared_error(x_BD, y_BD)).to(online_BD.dtype),
+            covariance=(-self.covariance * volume / self.width).to(online_BD.dtype),
+        )
+
+    def commit(self) -> None:
+        """Write the proposed state into the buffers, in place. Nothing proposed: nothing moves."""
+        if self._pending is not None:
+            for buffer, proposed in zip(
+                self._flat(self._committed()), self._flat(self._pending), strict=True
+            ):
+                buffer.copy_(proposed)
+        self._pending = None
+
+    def discard(self) -> None:
+        """Forget the proposed state: the next call starts from the buffers again."""
+        self._pending = None
+
+    def _committed(self) -> tuple[_Running, _Running]:
+        return (
+            _Running(self.online_mean, self.online_covariance),
+            _Running(self.target_mean, self.target_covariance),
+        )
+
+    @staticmethod
+    def _flat(views: tuple[_Running, _Running]) -> tuple[Tensor, ...]:
+        return (*views[0], *views[1])
+
+    def _move(self, before: _Running, z_BD: Tensor) -> _Running:
+        mean_D = self.decay * before.mean_D + (1 - self.decay) * mean(z_BD, self.reduction)
+        sentences = len(z_BD) * self.reduction.size
+        covariance_DD = scatter(z_BD - mean_D, self.reduction) / sentences
+        return _Running(mean_D, self.decay * before.covariance_DD + (1 - self.decay) * covariance_DD)
+
+    def _log_volume(self, running: _Running) -> Tensor:
+        # slogdet, not Cholesky: a NaN batch must come out as a NaN loss for the guard, not as an exception.
+        shifted_DD = running.covariance_DD + self.eps * torch.eye(
+            self.width, dtype=torch.float64, device=running.covariance_DD.device
+        )
+        return torch.linalg.slogdet(shifted_DD).logabsdet
+
+
+def _detached(running: _Running) -> _Running:
+    return _Running(running.mean_D.detach(), running.covariance_DD.detach())

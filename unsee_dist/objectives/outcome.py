@@ -1,0 +1,32 @@
+"""What an objective returns, and what one that remembers must offer."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+
+class Outcome(NamedTuple):
+    """`loss`: 0-d, with gradient. `terms`: its summands by name, weighted, 0-d, detached; they add up to it.
+
+    A loss with a local part differs between ranks: its mean over ranks is the loss of the global batch.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+
+
+def outcome(**terms: Tensor) -> Outcome:
+    """The sum of the weighted terms as a loss, and the terms for the log."""
+    loss = sum(terms.values(), start=next(iter(terms.values())).new_zeros(()))
+    return Outcome(loss, {name: term.detach() for name, term in terms.items()})
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """An objective whose forward only proposes new state, since a skipped step must move nothing."""
+
+    def commit(self) -> None:
+        """The step was applied: the proposed state becomes the state."""
+
+    def discard(self) -> None:
+        """The step was skipped: the proposed state is forgotten."""

@@ -1,0 +1,36 @@
+"""SimCSE: find a sentence's other view among those of the global batch.
+
+    L = −mean_b log( e^{cos(x_b, y_b)/τ} / Σ_n e^{cos(x_b, y_n)/τ} )
+
+Gao, Yao & Chen 2021, arXiv:2104.08821, eq. 1 and 4; cosine and τ = 0.05 from the authors' code. One direction,
+gradient through both views. The one objective whose communication grows with the batch (D numbers a sentence).
+Shapes: B sentences on this rank, N = R·B over all ranks, D features.
+"""
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unsee_dist.objectives.moments import check_views
+from unsee_dist.objectives.outcome import Outcome, outcome
+from unsee_dist.parallel.reduce import Reduction
+
+
+class SimCSE(nn.Module):
+    """`temperature` is τ. The loss is the mean over this rank's rows, each against all N."""
+
+    symmetric: ClassVar[bool] = False
+
+    def __init__(self, width: int, reduction: Reduction, *, temperature: float = 0.05) -> None:  # noqa: ARG002
+        super().__init__()
+        self.reduction, self.temperature = reduction, temperature
+
+    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
+        check_views(online_BD, target_BD)
+        x_BD, y_ND = F.normalize(online_BD), self.reduction.gather(F.normalize(target_BD))
+        logits_BN = x_BD @ y_ND.T / self.temperature
+        first = self.reduction.rank * len(x_BD)
+        own_B = torch.arange(first, first + len(x_BD), device=x_BD.device)
+        return outcome(contrast=F.cross_entropy(logits_BN, own_B))

@@ -1,0 +1,136 @@
+"""Where the fp32 master weights of a ZeRO engine lie, as views that can be read and written in place.
+
+The optimizer of stage 0 holds one tensor a parameter; stages 1-3 hold flat tensors of which each rank has a
+part. Everything that must follow the weights exactly (EMA target, checkpoints, initial values) works on these
+views, so that no stage is a special case above this file. deepspeed's `safe_get_*` and `safe_set_*` are not
+used: silent no-ops at stage 0, and setting never refreshes the model's own weights.
+
+Measured on deepspeed 0.19.8; test_engine.py fails when another version moves these attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A contiguous part of one parameter on this rank: elements start..start+len of the flattened parameter.
+
+    `flat` is the optimizer's tensor (the key of its state), `offset` where the part begins in it.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    start: int
+    flat: Tensor
+    offset: int
+    length: int
+
+    @property
+    def master(self) -> Tensor:
+        """(length,) fp32, a view: writing to it writes the optimizer's weight."""
+        return self.of(self.flat)
+
+    def of(self, like_flat: Tensor) -> Tensor:
+        """The same part of another tensor laid out like `flat` (an Adam moment)."""
+        return like_flat.detach().view(-1)[self.offset : self.offset + self.length]
+
+
+def shards(optimizer: Any, stage: int, names: Mapping[nn.Parameter, str], rank: int) -> tuple[Shard, ...]:
+    """The trainable weights of this rank, in the optimizer's order."""
+    find = {0: _replicated, 1: _flat_by_group, 2: _flat_by_group, 3: _flat_by_parameter}[stage]
+    return tuple(shard for shard in find(optimizer, names, rank) if shard.length > 0)
+
+
+def _replicated(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int) -> Iterator[Shard]:
+    if isinstance(optimizer, torch.optim.Optimizer):  # fp32: the parameter is its own master
+        pairs = [(p, p) for group in optimizer.param_groups for p in group["params"]]
+    else:
+        pairs = [
+            pair
+            for low, high in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+            for pair in zip(low, high, strict=True)
+        ]
+    for parameter, master in pairs:
+        yield Shard(names[parameter], parameter, 0, master, 0, parameter.numel())
+
+
+def _flat_by_group(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int) -> Iterator[Shard]:
+    for parameters, flat in zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True):
+        for parameter in parameters:
+            mapping = parameter._hp_mapping
+            if mapping is not None:
+                start, place = mapping.lp_fragment_address.start, mapping.hp_fragment_address
+                yield Shard(names[parameter], parameter, int(start), flat, int(place.start), int(place.numel))
+
+
+def _flat_by_parameter(optimizer: Any, names: Mapping[nn.Parameter, str], rank: int) -> Iterator[Shard]:
+    for parameters in optimizer.fp16_groups:
+        for parameter in parameters:
+            group, offset, length = optimizer.grad_position[optimizer.get_param_id(parameter)]
+            start = rank * length
+            kept = min(length, parameter.ds_numel - start)  # the last rank's part is padded
+            flat = optimizer.fp32_partitioned_groups_flat[group]
+            yield Shard(names[parameter], parameter, start, flat, offset, kept)
+
+
+def gradient_square(optimizer: Any, stage: int, parameters: list[nn.Parameter], rank: int) -> Tensor:
+    """Sum of squares of the gradients this rank answers for, 0-d float64. Call between backward and step.
+
+    Stage 0: the whole gradient, the same on every rank. Stages 1-3: this rank's part, to be summed.
+    """
+    if stage == 0:
+        return _square([p.grad for p in parameters if p.grad is not None])
+    if stage == 3:
+        return _square(list(_unpadded(optimizer, rank)))
+    return _square([g for part in optimizer.averaged_gradients.values() for g in part])
+
+
+def _unpadded(optimizer: Any, rank: int) -> Iterator[Tensor]:
+    for group, parts in optimizer.averaged_gradients.items():
+        for parameter, part in zip(optimizer.fp16_groups[group], parts, strict=True):
+            kept = min(part.numel(), parameter.ds_numel - rank * part.numel())
+            if kept > 0:
+                yield part.view(-1)[:kept]
+
+
+def _square(gradients: list[Tensor]) -> Tensor:
+    norms = torch._foreach_norm([g.detach() for g in gradients], 2, dtype=torch.float32)
+    return torch.stack(list(norms)).double().square().sum()
+
+
+def discard_gradients(engine: Any, optimizer: Any, stage: int) -> None:
+    """Forget the gradients of a backward, so that the step is as if it had never been."""
+    if stage == 0:
+        engine.zero_grad()
+        return
+    optimizer.zero_grad()
+    if stage == 3:
+        optimizer.averaged_gradients = {}
+        return
+    for group in optimizer.averaged_gradients:
+        optimizer.averaged_gradients[group] = None
+        optimizer.all_grad_tensors[group] = None
+
+
+def refresh(engine: Any, optimizer: Any, stage: int, all_shards: tuple[Shard, ...]) -> None:
+    """Make the model's own weights follow masters that were written from outside."""
+    if stage == 0:
+        with torch.no_grad():
+            for shard in all_shards:
+                if shard.flat is not shard.parameter:
+                    shard.parameter.copy_(shard.flat)
+    elif stage < 3:
+        optimizer.update_lp_params()
+    else:
+        optimizer._partition_all_parameters()
+        for group in range(len(optimizer.fp16_groups)):
+            optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        if optimizer.persistent_parameters:
+            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)

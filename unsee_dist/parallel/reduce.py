@@ -1,0 +1,82 @@
+"""Sums over this rank's sentences become sums over the global batch, with their exact gradient.
+
+Convention: the engine averages parameter gradients over ranks. When every rank computes the same loss L
+from sums that are all-reduced with SUM forward and SUM backward, backward on all ranks together is the
+gradient of Σ_r L = R·L, and the engine's average makes it that of L on the whole batch: nothing is ever
+multiplied by the number of ranks. (A plain `dist.all_reduce` is invisible to autograd: the loss stays right
+and the gradient becomes 1/R of it, lightly issue 1977.)
+
+Shapes: B sentences on this rank, the same number on every rank; R ranks; D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """y = Σ_r x_r on every rank; dx = Σ_r dy_r. Its own backward, so it can be differentiated again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _SumOverRanks.apply(grad, ctx.group), None
+
+
+class _GatherRows(torch.autograd.Function):
+    """y = the rows of all ranks in rank order; dx = this rank's rows of Σ_r dy_r."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_BD: Tensor, rank: int, size: int, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.first, ctx.rows, ctx.group = rank * len(rows_BD), len(rows_BD), group
+        gathered = rows_BD.new_empty(size * len(rows_BD), *rows_BD.shape[1:])
+        dist.all_gather_single(gathered, rows_BD.contiguous(), group=group)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        total = _SumOverRanks.apply(grad, ctx.group)
+        return total.narrow(0, ctx.first, ctx.rows), None, None, None
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Where this rank stands among those that share a global batch, and the three ways to look beyond it.
+
+    `Reduction()` is a process alone: every method is then the identity. `group` None is torch's default
+    process group. All methods are collective: every rank calls them, in the same order.
+
+        >>> Reduction().sum(torch.ones(3))
+        tensor([1., 1., 1.])
+    """
+
+    rank: int = 0
+    size: int = 1
+    group: dist.ProcessGroup | None = None
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Σ over ranks of `x` (one shape on all ranks), the same bits on every rank; with gradient."""
+        return x if self.size == 1 else _SumOverRanks.apply(x, self.group)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean over ranks of `x`: of per-rank means over B sentences it is the mean over the global batch."""
+        return self.sum(x) / self.size
+
+    def gather(self, rows_BD: Tensor) -> Tensor:
+        """The (R·B, D) rows of all ranks, rank 0's first; with gradient to their owners."""
+        return rows_BD if self.size == 1 else _GatherRows.apply(rows_BD, self.rank, self.size, self.group)
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Reduction:
+        """A copied module (the target's projector) talks over the same process group, which cannot be copied."""
+        return self

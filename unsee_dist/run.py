@@ -1,0 +1,233 @@
+"""From a configuration to a trained encoder: every object and every wire of a run, on one page.
+
+    shards -> stream -> engine(online, projector, target, objective) -> loop -> best/, final/
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unsee_dist.config import RunConfig
+from unsee_dist.config.sections import every_steps
+from unsee_dist.data import Shards, Stream, StreamSettings
+from unsee_dist.evaluation.development import Development
+from unsee_dist.evaluation.retrieval import load_questions
+from unsee_dist.evaluation.sts import load_pairs
+from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
+from unsee_dist.model.projector import make_projector
+from unsee_dist.model.target import Target
+from unsee_dist.model.unsee import Unsee
+from unsee_dist.objectives import OBJECTIVES
+from unsee_dist.parallel import process
+from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.process import World, together
+from unsee_dist.parallel.reduce import Reduction
+from unsee_dist.parallel.replica import Replica
+from unsee_dist.report.export import write_encoder
+from unsee_dist.tracking.environment import describe
+from unsee_dist.tracking.record import Record
+from unsee_dist.training import checkpoint
+from unsee_dist.training.embed import embedder
+from unsee_dist.training.loop import Plan, Progress, Training
+from unsee_dist.training.loop import train as train_loop
+from unsee_dist.training.schedule import total_steps
+
+SAID_LINES = 100  # log lines of a run on the console
+
+
+def train(config: RunConfig) -> None:
+    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user."""
+    world = process.start()
+    try:
+        with together(world):
+            run = build(config, world)
+        run.record.say(f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}")
+        train_loop(run)
+        _close(config, run)
+    finally:
+        process.stop()
+
+
+def build(config: RunConfig, world: World) -> Training:
+    """All objects of a run, restored from its newest checkpoint when there is one. Collective."""
+    folder = Path(config.run.dir)
+    seed_everything(config.seed)
+    shards = Shards(config.data.shards)
+    tokenizer = load_tokenizer(config.model.encoder)
+    model = build_model(config, world)
+    share_rows = shares_rows(config, model)
+    stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
+    development = build_development(config, stream, world)
+    plan = plan_of(config, shards.sentences)
+
+    engine = Engine(
+        model,
+        world,
+        config.parallel.zero,
+        config.parallel.precision,
+        weight_decay=config.train.weight_decay,
+        clip=config.train.clip or 0.0,
+    )
+    target = build_target(engine)
+    identity = {"encoder": config.model.encoder, "objective": config.objective.name, "corpus": shards.fingerprint}
+    progress, mlflow_run = restore(folder, engine, target, identity)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if world.rank == 0:
+        (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
+    record = Record(
+        folder, world.rank, steps=plan.steps, first=progress.step, every=config.track.every, say_every=plan.say_every
+    )
+    if config.data.trace:
+        record.keep_trace()
+    if config.track.mlflow:
+        record.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
+    embed = embedder(engine, tokenizer, config.model.max_tokens, share_rows)
+
+    def export(name: str) -> None:
+        weights = checkpoint.full_weights(engine, target, "master", "online.", engine.module.online)
+        if world.rank == 0:
+            write_encoder(
+                folder / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
+                config.model.max_tokens,
+            )  # fmt: skip
+
+    return Training(
+        plan=plan,
+        progress=progress,
+        engine=engine,
+        target=target,
+        stream=stream,
+        record=record,
+        folder=folder,
+        identity=identity,
+        evaluate=lambda: development(embed),
+        export=export,
+    )
+
+
+def build_model(config: RunConfig, world: World) -> Unsee:
+    """Online encoder, projector, target and objective on the device, in fp32; the same weights on every rank."""
+    online = load_encoder(config.model.encoder, config.model.dropout)
+    width = online.config.hidden_size
+    reduction = Reduction(world.rank, world.size)
+    projector = make_projector(
+        config.projector.kind, width, config.projector.blocks, config.projector.width, reduction
+    )
+    objective = OBJECTIVES[config.objective.name](width, reduction, **config.objective.settings())
+    model = Unsee(
+        online,
+        projector,
+        objective,
+        pooling=config.model.pooling,
+        ema=config.target.kind == "ema",
+        both=config.projector.side == "both",
+    )
+    return model.to(world.device)
+
+
+def build_target(engine: Engine) -> Target | None:
+    """The EMA of what the frozen part of the module copies; None without a target network."""
+    frozen = engine.module.frozen()
+    if not frozen:
+        return None
+    shards = [shard for shard in engine.shards if shard.name in frozen]
+    return Target(shards, Replica(shards, frozen, engine.stage, engine.world.size))
+
+
+def build_development(config: RunConfig, stream: Stream, world: World) -> Development:
+    def gather(rows: np.ndarray) -> np.ndarray:
+        return process.gather_rows(world, torch.from_numpy(rows)).cpu().numpy()
+
+    sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
+    return Development(
+        sts=load_pairs(sts) if sts else None,
+        retrieval=load_questions(retrieval) if retrieval else None,
+        probe=stream.sample(1024),
+        rank=world.rank,
+        size=world.size,
+        gather=gather,
+    )
+
+
+def shares_rows(config: RunConfig, model: Unsee) -> bool:
+    """Whether sentences share rows: as `data.pack` says, after trying the encoder. ValueError if it must and cannot."""
+    if config.data.pack is False:
+        return False
+    exact = packs_exactly(model.online, config.model.pooling)
+    if config.data.pack is True and not exact:
+        raise ValueError(
+            f"data.pack = true, but {config.model.encoder} ignores the mask or the positions of packed rows: "
+            "sentences would see each other. Write data.pack: auto or false."
+        )
+    return exact
+
+
+def stream_settings(config: RunConfig, share_rows: bool) -> StreamSettings:
+    return StreamSettings(
+        seed=config.seed,
+        batch=config.train.batch,
+        micro_batch=config.train.micro_batch,
+        max_tokens=config.model.max_tokens,
+        pack=share_rows,
+        workers=config.data.workers,
+    )
+
+
+def plan_of(config: RunConfig, sentences: int) -> Plan:
+    steps = total_steps(config.train.steps, config.train.epochs, sentences, config.train.batch)
+    return Plan(
+        seed=config.seed,
+        steps=steps,
+        batch=config.train.batch,
+        lr=config.train.lr,
+        warmup=config.train.warmup,
+        decay=config.target.decay,
+        decay_schedule=config.target.schedule,
+        evaluate_every=every_steps(config.evaluate.every, steps),
+        checkpoint_every=every_steps(config.checkpoint.every, steps),
+        keep=config.checkpoint.keep,
+        say_every=max(1, steps // SAID_LINES),
+    )
+
+
+def restore(
+    folder: Path, engine: Engine, target: Target | None, identity: dict[str, Any]
+) -> tuple[Progress, str | None]:
+    """Continue where the newest checkpoint of this run stands; a fresh Progress when there is none."""
+    newest = checkpoint.newest(folder / "checkpoints")
+    if newest is None:
+        return Progress(), None
+    manifest = checkpoint.read_manifest(newest)
+    for key, ours in identity.items():
+        if manifest[key] != ours:
+            raise ValueError(
+                f"{newest} was trained with {key} = {manifest[key]}, now {ours}. Give this run a run.dir of its own."
+            )
+    checkpoint.load(newest, engine, target)
+    process.tell(engine.world, f"continuing {folder} after step {manifest['step']}")
+    return Progress(manifest["step"], manifest["updates"], manifest["best"], manifest["before"]), manifest["mlflow_run"]
+
+
+def seed_everything(seed: int) -> None:
+    """Fresh weights are the same on every rank; each step then derives its own generator."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _close(config: RunConfig, run: Training) -> None:
+    progress = run.progress
+    columns = {"before": progress.before}
+    if progress.best:
+        columns[f"best (step {progress.best['step']})"] = {progress.best["metric"]: progress.best["value"]}
+    paths = {name: run.folder / name for name in ("best", "final") if (run.folder / name).is_dir()}
+    run.record.closing(columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"])
+    run.record.close()

@@ -1,0 +1,149 @@
+"""What rank 0 says: one line an interval, one an evaluation, a bar on a terminal, a table at the end.
+
+step 01200/30000 | loss 3.4120 agree 0.021 redundancy 3.391 | lr 2.9e-05 decay 0.9990 | grad 0.43
+| distance 0.012 | 212 sent/s wait 3% | eta 01:42            (one line)
+"""
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Everything else in a training line is a term of the objective and is shown after the loss.
+NOT_TERMS = {
+    *("step", "time", "loss", "lr", "decay", "grad_norm", "distance"),
+    *("sentences", "sentences_per_s", "tokens_per_s", "wait", "skipped"),
+}
+
+# Key, name in the line, format; in the order in which they are said.
+SCORES = (
+    ("dev/sts", "sts", "{:.2f}"),
+    ("dev/mrr", "mrr", "{:.3f}"),
+    ("dev/recall_at_1", "recall@1", "{:.3f}"),
+    ("dev/candidates", "of", "{:.0f}"),
+    ("dev/effective_rank", "effective rank", "{:.1f}"),
+    ("dev/std", "std", "{:.3f}"),
+    ("dev/mean_cosine", "mean cosine", "{:.3f}"),
+)
+
+Line = Mapping[str, object]
+
+
+def step_line(line: Line, steps: int, eta_s: float) -> str:
+    """A training line of metrics.jsonl as text; keys that are absent are left out."""
+    width = len(str(steps))
+    terms = [f"{name} {_short(value)}" for name, value in line.items() if name not in NOT_TERMS]
+    loss = [f"loss {_number(line['loss']):.4f}"] if "loss" in line else []
+    speed = [f"{_rate(_number(line['sentences_per_s']))} sent/s"] if "sentences_per_s" in line else []
+    parts = [
+        [f"step {_number(line['step']):0{width}.0f}/{steps}"],
+        loss + terms,
+        _named(line, ("lr", "lr", "{:.1e}"), ("decay", "decay", "{:.4f}")),
+        _named(line, ("grad_norm", "grad", "{:.2f}")),
+        _named(line, ("distance", "distance", "{:.3g}")),
+        speed + _named(line, ("wait", "wait", "{:.0%}")),
+        [f"skipped {_number(line['skipped']):.0f}"] if line.get("skipped") else [],
+        [f"eta {clock(eta_s)}"],
+    ]
+    return " | ".join(" ".join(part) for part in parts if part)
+
+
+def evaluation_line(line: Line, steps: int, best: bool) -> str:
+    """An evaluation line of metrics.jsonl as text."""
+    width = len(str(steps))
+    parts = [f"eval {_number(line['step']):0{width}.0f}/{steps}", *_named(line, *SCORES)]
+    if line.get("dev/collapsed"):
+        parts.append("COLLAPSED: all embeddings are one point")
+    return " | ".join(parts) + (" | best so far" if best else "")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as mm:ss, from an hour on as h:mm:ss."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
+
+
+class Talk:
+    """The console of a run of `steps` steps that begins after `first` (0, or where it resumes).
+
+    Lines are printed as given, never wrapped; a progress bar is drawn only on a terminal.
+    """
+
+    def __init__(self, steps: int, first: int = 0, console: Console | None = None) -> None:
+        # stderr, so that a command's own output on stdout stays clean.
+        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.steps, self.first = steps, first
+        self._began_s = time.monotonic()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if self.console.is_terminal:
+            columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
+            self._task = self._bar.add_task("", total=steps, completed=first)
+            self._bar.start()
+
+    def advance(self, step: int) -> None:
+        """Move the bar; cheap enough for every step."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def training(self, line: Line) -> None:
+        """Say a training line of metrics.jsonl."""
+        step = _number(line["step"])
+        taken_s = time.monotonic() - self._began_s
+        eta_s = taken_s / max(1, step - self.first) * (self.steps - step)
+        self.say(step_line(line, self.steps, eta_s))
+
+    def evaluation(self, line: Line, best: bool) -> None:
+        """Say an evaluation line of metrics.jsonl."""
+        self.say(evaluation_line(line, self.steps, best))
+
+    def say(self, sentence: str) -> None:
+        """Print one line as it is: brackets are not markup, long lines are not wrapped."""
+        self.console.print(sentence, markup=False, soft_wrap=True)
+
+    def warn(self, sentence: str) -> None:
+        """Print one line that wants attention. May be called from another thread."""
+        self.console.print(f"warning: {sentence}", markup=False, soft_wrap=True, style="yellow")
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def closing(self, columns: Mapping[str, Line], paths: Mapping[str, object], next_: Sequence[str]) -> None:
+        """The end: scores by column ("before", "best (step 900)", "final"), paths, commands to run next."""
+        self.close()
+        table = Table("", *columns)
+        for key, name, form in SCORES:
+            if any(key in line for line in columns.values()):
+                cells = [form.format(_number(line[key])) if key in line else "–" for line in columns.values()]
+                table.add_row("of candidates" if name == "of" else name, *cells)
+        self.console.print(table)
+        for name, path in paths.items():
+            self.say(f"{name}: {path}")
+        for command in next_:
+            self.say(f"next: {command}")
+
+
+def _named(line: Line, *wanted: tuple[str, str, str]) -> list[str]:
+    return [f"{name} {form.format(_number(line[key]))}" for key, name, form in wanted if key in line]
+
+
+def _number(value: object) -> float:
+    return math.nan if value is None else float(value)  # type: ignore[arg-type]  # null in metrics.jsonl
+
+
+def _short(value: object) -> str:
+    number = _number(value)
+    return f"{number:.1e}" if 0 < abs(number) < 1e-3 else f"{number:.3f}"
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s / 1000:.1f}k" if per_s >= 10_000 else f"{per_s:.0f}"

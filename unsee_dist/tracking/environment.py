@@ -1,0 +1,64 @@
+"""What a run ran in and on: versions, machine, git commit, and its configuration as flat text."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from unsee_dist.tracking.mlflow_sink import RunDescription
+
+PACKAGES = ("unsee_dist", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "numpy", "mlflow")
+
+
+def describe(name: str, tree: Mapping[str, object]) -> RunDescription:
+    """The description of run `name` with configuration `tree`, in MLFLOW_EXPERIMENT_NAME (or "unsee")."""
+    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "unsee"
+    return RunDescription(experiment, name, flatten(tree), environment())
+
+
+def environment() -> dict[str, str]:
+    """Tags of this environment: python, platform, version.<package> of each installed package, git commit."""
+    tags = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            tags[f"version.{package}"] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            tags[f"version.{package}"] = "absent"
+    return tags | git_commit(Path(__file__).resolve().parents[2])
+
+
+def git_commit(root: Path) -> dict[str, str]:
+    """mlflow.source.git.commit and git.dirty of a checkout whose top folder is `root`; empty otherwise.
+
+    A package installed inside the virtual environment of somebody's project is not of that project.
+    """
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):
+        return {}
+    commit = _git(root, "rev-parse", "HEAD")
+    if not commit:
+        return {}
+    dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(dirty).lower()}
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """A nested configuration as {"section.key": "value"}; an absent value (None) is written as "absent"."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = "absent" if value is None else str(value)
+    return flat

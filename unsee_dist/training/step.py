@@ -1,0 +1,54 @@
+"""One step: read each sentence under fresh dropout, compare across encoders, descend, let the target follow.
+
+The order is the law: nothing moves before all ranks know that loss and gradient are finite; then weights,
+objective state and target move together, or none of them does.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from unsee_dist.data.stream import Batch
+from unsee_dist.model.target import Target
+from unsee_dist.objectives.outcome import Stateful
+from unsee_dist.parallel.engine import Engine
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a step did. loss and terms: of the global batch, both directions summed. grad_norm: before clipping."""
+
+    loss: float
+    terms: dict[str, float]
+    grad_norm: float
+    applied: bool
+
+
+def take(engine: Engine, target: Target | None, batch: Batch, lr: float, decay: float) -> Taken:
+    """Train on this rank's part of a step. Collective: the answer is the same on every rank."""
+    model = engine.module
+    loss, terms = engine(batch.pieces)
+    engine.backward(loss)
+    (mean_loss, *mean_terms), grad_norm = engine.finish(torch.cat([loss.detach().view(1), terms]))
+    finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+    if finite or engine.precision == "fp16":  # fp16: the engine must see the overflow to lower its loss scale
+        applied = engine.step(lr) and finite
+    else:
+        engine.discard()
+        applied = False
+    objective = model.objective
+    if isinstance(objective, Stateful):
+        objective.commit() if applied else objective.discard()
+    if applied and target is not None:
+        target.follow(decay)
+    return Taken(mean_loss, dict(zip(model.terms, mean_terms, strict=True)), grad_norm, applied)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """The dropout masks of a step depend on (seed, step, rank) alone: nothing is stored, a restart changes nothing."""
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
+    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
