@@ -227,7 +227,7 @@ def _close(config: RunConfig, run: Training) -> None:
     progress = run.progress
     columns = {"before": progress.before}
     if progress.best:
-        columns[f"best (step {progress.best['step']})"] = {progress.best["metric"]: progress.best["value"]}
+        columns[f"best (step {progress.best['step']})"] = progress.best["scores"]
     paths = {name: run.folder / name for name in ("best", "final") if (run.folder / name).is_dir()}
     run.record.closing(columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"])
     run.record.close()

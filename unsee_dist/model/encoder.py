@@ -30,7 +30,9 @@ def load_encoder(name: str, dropout: float | None) -> nn.Module:
     logging.set_verbosity_error()  # "unexpected keys: cls.predictions" is what dropping the head means
     logging.disable_progress_bar()
     overrides = {} if dropout is None else dict.fromkeys(_dropouts(_load(AutoConfig, name)), dropout)
-    encoder: nn.Module = _load(AutoModel, name, dtype=torch.float32, **overrides)
+    # with dropout, sdpa on a CPU is the eager arithmetic in more passes: 0.45 s a step against 0.43 s
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    encoder: nn.Module = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder.train()
@@ -100,13 +102,13 @@ def _dropouts(config: Any) -> list[str]:
     return [name for name in known if hasattr(config, name)]
 
 
-def encode(encoder: nn.Module, piece: Piece, pooling: Pooling, views: int) -> Tensor:
+def encode(encoder: Any, piece: Piece, pooling: Pooling, views: int) -> Tensor:
     """(V * S, D) fp32: every sentence `views` times in one pass, view by view, each under its own dropout masks."""
     ids_RT, segments_RT = piece.input_ids, piece.segment_ids
     packed = bool(piece.sentences != len(ids_RT))
     arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(views, 1)}
     if packed:
-        arguments["attention_mask"] = attention_mask(segments_RT).repeat(views, 1, 1, 1)
+        arguments["attention_mask"] = _additive(attention_mask(segments_RT), encoder.dtype).repeat(views, 1, 1, 1)
         arguments["position_ids"] = (piece.position_ids + _first_position(encoder)).repeat(views, 1)
     else:
         arguments["attention_mask"] = (segments_RT >= 0).long().repeat(views, 1)
@@ -114,6 +116,11 @@ def encode(encoder: nn.Module, piece: Piece, pooling: Pooling, views: int) -> Te
     offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * piece.sentences
     sentence_RT = torch.where(segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1)
     return pool(hidden_RTD, sentence_RT, views * piece.sentences, pooling)
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where attention is allowed, the dtype's lowest number elsewhere: sdpa and eager attention both take it."""
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
 
 
 def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooling) -> Tensor:
@@ -130,7 +137,7 @@ def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooli
     return sums_SD[:-1] / counts_S[:-1, None]
 
 
-def _first_position(encoder: nn.Module) -> int:
+def _first_position(encoder: Any) -> int:
     """RoBERTa and MPNet number positions from the padding index + 1; the others from 0."""
     if encoder.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
         return int(encoder.config.pad_token_id) + 1
@@ -138,7 +145,7 @@ def _first_position(encoder: nn.Module) -> int:
 
 
 @torch.no_grad()
-def packs_exactly(encoder: nn.Module, pooling: Pooling) -> bool:
+def packs_exactly(encoder: Any, pooling: Pooling) -> bool:
     """Does this encoder keep sentences that share a row apart? Tried on it, not guessed from its name.
 
     Compares packed with padded embeddings of three sentences of random tokens; an encoder that ignores the

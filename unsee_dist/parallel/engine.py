@@ -45,6 +45,8 @@ class Engine:
             config=deepspeed_config(stage, precision, clip, world.size),
             dist_init_required=False,
         )
+        if world.size == 1 and stage == 0:
+            self.engine.enable_backward_allreduce = False  # it would flatten and copy all gradients for nobody
         self.parameters = list(names)
         self.shards = masters.shards(self.optimizer, stage, names, world.rank)
         self._create_moments()

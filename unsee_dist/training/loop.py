@@ -47,7 +47,7 @@ class Progress:
 
     step: int = 0
     updates: int = 0
-    best: dict[str, Any] | None = None  # {"metric", "value", "step"}
+    best: dict[str, Any] | None = None  # {"metric", "value", "step", "scores"}
     before: dict[str, float] = field(default_factory=dict)  # scores of the untrained encoder
 
     @property
@@ -124,10 +124,11 @@ def judge(run: Training) -> dict[str, float]:
     scores = run.evaluate()
     decided = best_metric(scores)
     best = run.progress.best
-    better = decided is not None and (best is None or decided[1] > best["value"])
+    trained = run.progress.step > 0  # `best/` is the best of what training made; the table shows before beside it
+    better = trained and decided is not None and (best is None or decided[1] > best["value"])
     run.record.evaluation({"step": run.progress.step, **scores}, better)
     if better and decided is not None:
-        run.progress.best = {"metric": decided[0], "value": decided[1], "step": run.progress.step}
+        run.progress.best = {"metric": decided[0], "value": decided[1], "step": run.progress.step, "scores": scores}
         run.export("best")
     return scores
 
