@@ -1,6 +1,6 @@
 """From a configuration to a trained encoder: every object and every wire of a run, on one page.
 
-    shards -> stream -> engine(online, projector, target, objective) -> loop -> best/, final/
+shards -> stream -> engine(online, projector, target, objective) -> loop -> best/, final/
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ def train(config: RunConfig) -> None:
     try:
         with together(world):
             run = build(config, world)
-        run.record.say(f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}")
+        run.record.say(
+            f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
+        )
         train_loop(run)
-        _close(config, run)
+        _close(run)
     finally:
         process.stop()
 
@@ -75,14 +77,23 @@ def build(config: RunConfig, world: World) -> Training:
         clip=config.train.clip or 0.0,
     )
     target = build_target(engine)
-    identity = {"encoder": config.model.encoder, "objective": config.objective.name, "corpus": shards.fingerprint}
+    identity = {
+        "encoder": config.model.encoder,
+        "objective": config.objective.name,
+        "corpus": shards.fingerprint,
+    }
     progress, mlflow_run = restore(folder, engine, target, identity)
 
     folder.mkdir(parents=True, exist_ok=True)
     if world.rank == 0:
         (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
     record = Record(
-        folder, world.rank, steps=plan.steps, first=progress.step, every=config.track.every, say_every=plan.say_every
+        folder,
+        world.rank,
+        steps=plan.steps,
+        first=progress.step,
+        every=config.track.every,
+        say_every=plan.say_every,
     )
     if config.data.trace:
         record.keep_trace()
@@ -91,7 +102,7 @@ def build(config: RunConfig, world: World) -> Training:
     embed = embedder(engine, tokenizer, config.model.max_tokens, share_rows)
 
     def export(name: str) -> None:
-        weights = checkpoint.full_weights(engine, target, "master", "online.", engine.module.online)
+        weights = checkpoint.full_weights(engine, "online")
         if world.rank == 0:
             write_encoder(
                 folder / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
@@ -212,7 +223,9 @@ def restore(
             )
     checkpoint.load(newest, engine, target)
     process.tell(engine.world, f"continuing {folder} after step {manifest['step']}")
-    return Progress(manifest["step"], manifest["updates"], manifest["best"], manifest["before"]), manifest["mlflow_run"]
+    return Progress(manifest["step"], manifest["updates"], manifest["best"], manifest["before"]), manifest[
+        "mlflow_run"
+    ]
 
 
 def seed_everything(seed: int) -> None:
@@ -223,7 +236,7 @@ def seed_everything(seed: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _close(config: RunConfig, run: Training) -> None:
+def _close(run: Training) -> None:
     progress = run.progress
     columns = {"before": progress.before}
     if progress.best:

@@ -16,7 +16,9 @@ if __name__ == "__main__":  # the script's own folder would shadow top-level pac
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a sentence encoder without labels.")
     parser.add_argument("--config", required=True, help="a YAML file or the name of a preset")
-    parser.add_argument("--local_rank", "--local-rank", type=int, help="given by launchers; LOCAL_RANK is what counts")
+    parser.add_argument(
+        "--local_rank", "--local-rank", type=int, help="given by launchers; LOCAL_RANK is what counts"
+    )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     return parser.parse_intermixed_args(arguments)
 

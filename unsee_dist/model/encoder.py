@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unsee_dist.data.packing import Piece, attention_mask, pack
 
 Pooling = Literal["mean", "cls"]
 
 
-def load_encoder(name: str, dropout: float | None) -> nn.Module:
+def load_encoder(name: str, dropout: float | None) -> Any:
     """A Hugging Face encoder in fp32, training mode, without a pooler. `name`: a folder or a hub name.
 
     A pooler gets no gradient: in the optimizer, weight decay would move it under ZeRO 1-3 and not under 0.
@@ -32,7 +32,7 @@ def load_encoder(name: str, dropout: float | None) -> nn.Module:
     overrides = {} if dropout is None else dict.fromkeys(_dropouts(_load(AutoConfig, name)), dropout)
     # with dropout, sdpa on a CPU is the eager arithmetic in more passes: 0.45 s a step against 0.43 s
     attention = "sdpa" if torch.cuda.is_available() else "eager"
-    encoder: nn.Module = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
+    encoder = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder.train()
@@ -44,7 +44,9 @@ def load_tokenizer(name: str) -> Any:
 
     tokenizer = _load(AutoTokenizer, name)
     if not tokenizer.is_fast:
-        raise ValueError(f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it.")
+        raise ValueError(
+            f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it."
+        )
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError(
             f"model.encoder = {name} lacks a tokenizer (no vocabulary was found). "
@@ -63,7 +65,9 @@ def _load(kind: Any, name: str, **arguments: Any) -> Any:
             f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
         )
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError(f"model.encoder = {name} has no config.json: it is no Hugging Face encoder. Write its folder.")
+        raise ValueError(
+            f"model.encoder = {name} has no config.json: it is no Hugging Face encoder. Write its folder."
+        )
     source = str(path) if path.is_dir() else name
     if kind.__name__ == "AutoModel":
         return _load_weights(kind, source, name, **arguments)
@@ -83,7 +87,9 @@ def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
 
 
 def _has_tokenizer(path: Path) -> bool:
-    return any((path / file).is_file() for file in ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model"))
+    return any(
+        (path / file).is_file() for file in ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model")
+    )
 
 
 def _unreachable(name: str, path: Path, error: Exception) -> str:
@@ -98,7 +104,13 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
 
 def _dropouts(config: Any) -> list[str]:
     """The names under which BERT-like configurations keep hidden and attention dropout."""
-    known = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout")
+    known = (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dropout",
+        "attention_dropout",
+        "embedding_dropout",
+    )
     return [name for name in known if hasattr(config, name)]
 
 
@@ -108,19 +120,25 @@ def encode(encoder: Any, piece: Piece, pooling: Pooling, views: int) -> Tensor:
     packed = bool(piece.sentences != len(ids_RT))
     arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(views, 1)}
     if packed:
-        arguments["attention_mask"] = _additive(attention_mask(segments_RT), encoder.dtype).repeat(views, 1, 1, 1)
+        arguments["attention_mask"] = _additive(attention_mask(segments_RT), encoder.dtype).repeat(
+            views, 1, 1, 1
+        )
         arguments["position_ids"] = (piece.position_ids + _first_position(encoder)).repeat(views, 1)
     else:
         arguments["attention_mask"] = (segments_RT >= 0).long().repeat(views, 1)
     hidden_RTD = encoder(**arguments)[0]
     offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * piece.sentences
-    sentence_RT = torch.where(segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1)
+    sentence_RT = torch.where(
+        segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1
+    )
     return pool(hidden_RTD, sentence_RT, views * piece.sentences, pooling)
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where attention is allowed, the dtype's lowest number elsewhere: sdpa and eager attention both take it."""
-    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, torch.finfo(dtype).min)
+    return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
+        ~allowed, torch.finfo(dtype).min
+    )
 
 
 def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooling) -> Tensor:
@@ -133,7 +151,9 @@ def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooli
         return hidden_ND[first_S[:-1]].float()
     sums_SD = hidden_ND.new_zeros(sentences + 1, hidden_ND.shape[1], dtype=torch.float32)
     sums_SD = sums_SD.index_add(0, slot_N, hidden_ND.float())
-    counts_S = torch.zeros_like(sums_SD[:, 0]).index_add(0, slot_N, torch.ones_like(slot_N, dtype=torch.float32))
+    counts_S = torch.zeros_like(sums_SD[:, 0]).index_add(
+        0, slot_N, torch.ones_like(slot_N, dtype=torch.float32)
+    )
     return sums_SD[:-1] / counts_S[:-1, None]
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +31,21 @@ VIEWS = 2
 class Unsee(nn.Module):
     """online, projector, objective; target and target_projector (frozen) or None."""
 
+    online: Any
+    projector: Any
+    objective: Any
     target: nn.Module | None
     target_projector: nn.Module | None
 
     def __init__(
-        self, online: nn.Module, projector: nn.Module, objective: nn.Module, *, pooling: Pooling, ema: bool, both: bool
+        self,
+        online: nn.Module,
+        projector: nn.Module,
+        objective: nn.Module,
+        *,
+        pooling: Pooling,
+        ema: bool,
+        both: bool,
     ) -> None:
         super().__init__()
         self.online, self.projector, self.objective = online, projector, objective
@@ -73,7 +84,15 @@ class Unsee(nn.Module):
             return self._views([encode(self.online, pieces[0], self.pooling, VIEWS)])
         return self._views(
             [
-                checkpoint(encode, self.online, piece, self.pooling, VIEWS, use_reentrant=False, preserve_rng_state=True)
+                checkpoint(
+                    encode,
+                    self.online,
+                    piece,
+                    self.pooling,
+                    VIEWS,
+                    use_reentrant=False,
+                    preserve_rng_state=True,
+                )
                 for piece in pieces
             ]
         )

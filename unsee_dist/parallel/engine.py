@@ -26,7 +26,14 @@ class Engine:
     """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views."""
 
     def __init__(
-        self, module: nn.Module, world: World, stage: int, precision: Precision, *, weight_decay: float, clip: float
+        self,
+        module: nn.Module,
+        world: World,
+        stage: int,
+        precision: Precision,
+        *,
+        weight_decay: float,
+        clip: float,
     ) -> None:
         import deepspeed
 
@@ -46,7 +53,9 @@ class Engine:
             dist_init_required=False,
         )
         if world.size == 1 and stage == 0:
-            self.engine.enable_backward_allreduce = False  # it would flatten and copy all gradients for nobody
+            self.engine.enable_backward_allreduce = (
+                False  # it would flatten and copy all gradients for nobody
+            )
         self.parameters = list(names)
         self.shards = masters.shards(self.optimizer, stage, names, world.rank)
         self._create_moments()
@@ -56,7 +65,8 @@ class Engine:
         self.refresh()
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> Any:
+        """The module as given; its trainable parameters now belong to deepspeed."""
         return self.engine.module
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -96,7 +106,7 @@ class Engine:
 
     def refresh(self) -> None:
         """Call after writing to the shards' masters."""
-        masters.refresh(self.engine, self.optimizer, self.stage, self.shards)
+        masters.refresh(self.optimizer, self.stage, self.shards)
 
     def moments(self, shard: masters.Shard) -> tuple[Tensor, Tensor]:
         """Adam's exp_avg and exp_avg_sq of the shard, views."""

@@ -62,7 +62,9 @@ def _replicated(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int) -
 
 
 def _flat_by_group(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int) -> Iterator[Shard]:
-    for parameters, flat in zip(optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True):
+    for parameters, flat in zip(
+        optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True
+    ):
         for parameter in parameters:
             mapping = parameter._hp_mapping
             if mapping is not None:
@@ -119,7 +121,7 @@ def discard_gradients(engine: Any, optimizer: Any, stage: int) -> None:
         optimizer.all_grad_tensors[group] = None
 
 
-def refresh(engine: Any, optimizer: Any, stage: int, all_shards: tuple[Shard, ...]) -> None:
+def refresh(optimizer: Any, stage: int, all_shards: tuple[Shard, ...]) -> None:
     """Make the model's own weights follow masters that were written from outside."""
     if stage == 0:
         with torch.no_grad():

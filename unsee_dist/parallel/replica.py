@@ -8,10 +8,11 @@ own dtype. Stage 3: each rank writes its part of the partitioned parameter, noth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from unsee_dist.parallel.masters import Shard
 
@@ -19,10 +20,10 @@ from unsee_dist.parallel.masters import Shard
 class Replica:
     """Frozen parameters that shall equal values held in parts like `shards`.
 
-    frozen: the trainable parameter's name -> the frozen parameter of the same shape.
+    frozen: the trainable parameter's name -> the frozen parameter of the same shape (at stage 3 deepspeed's own).
     """
 
-    def __init__(self, shards: Sequence[Shard], frozen: Mapping[str, nn.Parameter], stage: int, size: int) -> None:
+    def __init__(self, shards: Sequence[Shard], frozen: Mapping[str, Any], stage: int, size: int) -> None:
         self.shards, self.frozen, self.stage, self.size = tuple(shards), frozen, stage, size
         if stage in (1, 2):
             self._plan_gather()

@@ -26,7 +26,7 @@ import torch.distributed as dist
 import xxhash
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from unsee_dist.model.target import Target
 from unsee_dist.parallel.engine import Engine
@@ -148,7 +148,9 @@ def newest(checkpoints: Path) -> Path | None:
         else:
             return folder
     if wrong:
-        raise ValueError("No valid checkpoint: " + "; ".join(wrong) + ". Restore one, or give the run a new run.dir.")
+        raise ValueError(
+            "No valid checkpoint: " + "; ".join(wrong) + ". Restore one, or give the run a new run.dir."
+        )
     return None
 
 
@@ -175,13 +177,17 @@ def retain(checkpoints: Path, keep: int) -> None:
         shutil.rmtree(left)
 
 
-def full_weights(engine: Engine, target: Target | None, kind: str, prefix: str, module: nn.Module) -> dict[str, Tensor]:
-    """The whole fp32 tensors of `prefix` on rank 0's CPU, {} elsewhere; names without the prefix. Collective."""
+def full_weights(engine: Engine, prefix: str) -> dict[str, Tensor]:
+    """The whole fp32 masters under `prefix` (a submodule's name) on rank 0's CPU, {} elsewhere. Collective.
+
+    Names are the submodule's own.
+    """
+    module = engine.module.get_submodule(prefix)
     shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
     mine = [
-        (part.name, part.start, part.tensor.detach().cpu())
-        for part in parts(engine, target)
-        if part.kind == kind and part.name.startswith(prefix)
+        (shard.name.removeprefix(f"{prefix}."), shard.start, shard.master.cpu())
+        for shard in engine.shards
+        if shard.name.startswith(f"{prefix}.")
     ]
     collected: list[Any] = [mine] * engine.world.size if engine.world.rank == 0 else []
     if engine.world.size > 1 and engine.stage > 0:
@@ -191,11 +197,11 @@ def full_weights(engine: Engine, target: Target | None, kind: str, prefix: str, 
     whole = {name: torch.empty(shape.numel()) for name, shape in shapes.items()} if collected else {}
     for each in collected:
         for name, start, values in each:
-            whole[name.removeprefix(prefix)][start : start + len(values)] = values
+            whole[name][start : start + len(values)] = values
     return {name: values.view(shapes[name]) for name, values in whole.items()}
 
 
-def _buffers(module: nn.Module) -> dict[str, Tensor]:
+def _buffers(module: Any) -> dict[str, Tensor]:
     """The objective's state: the only buffers that training moves."""
     return {name: buffer.detach().cpu().contiguous() for name, buffer in module.objective.named_buffers()}
 

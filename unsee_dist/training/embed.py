@@ -17,7 +17,9 @@ from unsee_dist.parallel.engine import Engine
 AT_ONCE = 64  # sentences: a few packed rows, small beside a training step
 
 
-def embedder(engine: Engine, tokenizer: Any, max_tokens: int, share_rows: bool) -> Callable[[list[str]], np.ndarray]:
+def embedder(
+    engine: Engine, tokenizer: Any, max_tokens: int, share_rows: bool
+) -> Callable[[list[str]], np.ndarray]:
     """A function from sentences to (n, D) float32, dropout off. Collective: all ranks bring equally many sentences."""
 
     @torch.no_grad()
@@ -25,7 +27,9 @@ def embedder(engine: Engine, tokenizer: Any, max_tokens: int, share_rows: bool) 
         engine.train(False)
         found = []
         for at in range(0, len(sentences), AT_ONCE):
-            tokens = tokenizer(sentences[at : at + AT_ONCE], truncation=True, max_length=max_tokens)["input_ids"]
+            tokens = tokenizer(sentences[at : at + AT_ONCE], truncation=True, max_length=max_tokens)[
+                "input_ids"
+            ]
             piece = pack(tokens, max_tokens, tokenizer.pad_token_id, share_rows).to(engine.world.device)
             found.append(engine((piece,), embed=True).float().cpu())
         engine.train(True)

@@ -124,11 +124,18 @@ def judge(run: Training) -> dict[str, float]:
     scores = run.evaluate()
     decided = best_metric(scores)
     best = run.progress.best
-    trained = run.progress.step > 0  # `best/` is the best of what training made; the table shows before beside it
+    trained = (
+        run.progress.step > 0
+    )  # `best/` is the best of what training made; the table shows before beside it
     better = trained and decided is not None and (best is None or decided[1] > best["value"])
     run.record.evaluation({"step": run.progress.step, **scores}, better)
     if better and decided is not None:
-        run.progress.best = {"metric": decided[0], "value": decided[1], "step": run.progress.step, "scores": scores}
+        run.progress.best = {
+            "metric": decided[0],
+            "value": decided[1],
+            "step": run.progress.step,
+            "scores": scores,
+        }
         run.export("best")
     return scores
 

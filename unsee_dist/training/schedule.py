@@ -1,7 +1,7 @@
 """What changes with the updates: the learning rate. Counted in applied updates, so a skipped step moves nothing.
 
-    lr_u = peak · u / W                     for u ≤ W        W = warmup · U
-    lr_u = peak · (U − u + 1) / (U − W)     afterwards       U updates in all, u = 1..U
+lr_u = peak · u / W                     for u ≤ W        W = warmup · U
+lr_u = peak · (U − u + 1) / (U − W)     afterwards       U updates in all, u = 1..U
 """
 
 from __future__ import annotations
