@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# End the cluster that start.sh made in DIR, by the process numbers written there, and remove DIR.
+#   cluster/slurm-local/stop.sh [DIR]
+set -euo pipefail
+
+dir=$(realpath -m "${1:-/tmp/slurm-local}")
+if [[ ! -e "$dir/slurm.conf" ]]; then
+  echo "no cluster in $dir" >&2
+  exit 2
+fi
+export SLURM_CONF="$dir/slurm.conf"
+scancel --state=RUNNING --user="$(id -un)" 2>/dev/null || true
+scancel --user="$(id -un)" 2>/dev/null || true
+
+for name in slurmd-n1 slurmd-n2 slurmctld munged; do
+  file="$dir/$name.pid"
+  [[ -e "$file" ]] || continue
+  process=$(<"$file")
+  kill "$process" 2>/dev/null || continue
+  for ((tenth = 0; tenth < 100; tenth++)); do
+    kill -0 "$process" 2>/dev/null || break
+    sleep 0.1
+  done
+  kill -KILL "$process" 2>/dev/null || true
+done
+rm -rf "$dir"

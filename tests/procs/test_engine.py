@@ -1,0 +1,201 @@
+"""Law 2, one loss: N ranks under any ZeRO stage equal one plain process on the whole batch. And its known violations.
+
+Different data on every rank, ten steps (some wrong ways are right on the first), fp32 and dropout 0: to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+from processes import run
+from tiny import Case, Oracle, gradient_error, oracle, running, weight_error
+
+from unsee_dist.objectives import OBJECTIVES
+from unsee_dist.parallel.reduce import Reduction
+
+STEPS = 10
+CASES = [Case(name) for name in OBJECTIVES if name != "simcse"] + [
+    Case("simcse", ema=False, both=True, projector="tanh"),
+    Case("vicreg", ema=False, both=True),
+    Case("vicreg", both=True),
+]
+
+
+def compare(case: Case, truth: Oracle, rank: int, size: int, stage: int, **how: object) -> tuple[float, float, float]:
+    """(loss and norm error, gradient error, weight error) of STEPS steps against the oracle."""
+    ours = running(case, rank, size, stage)
+    value_error, moment_error = 0.0, 0.0
+    for step in range(1, STEPS + 1):
+        taken = ours.take(step, **how)  # type: ignore[arg-type]
+        assert taken.applied
+        value_error = max(
+            value_error,
+            abs(taken.loss / truth.losses[step - 1] - 1),
+            abs(taken.grad_norm / truth.norms[step - 1] - 1),
+        )
+        if step <= 3:
+            moment_error = max(moment_error, gradient_error(ours.whole("exp_avg"), truth.moments[step - 1]))
+    error = weight_error(ours.whole("master"), truth.weights)
+    if case.ema:
+        error = max(error, weight_error(ours.whole("ema"), truth.ema))
+        error = max(error, weight_error(ours.published(), truth.ema))
+    return value_error, moment_error, error
+
+
+def equals_one_process(rank: int, size: int) -> list[str]:
+    lines = []
+    for case in CASES:
+        truth = oracle(case, STEPS)
+        for stage in range(4):
+            values, gradient, weights = compare(case, truth, rank, size, stage)
+            lines.append(f"{case.objective} ema={case.ema} stage {stage}: {values:.1e} {gradient:.1e} {weights:.1e}")
+            assert values < 1e-5, lines[-1]
+            assert gradient < 1e-5, lines[-1]
+            assert weights < 2e-5, lines[-1]
+    return lines
+
+
+@pytest.mark.parametrize("size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+def test_ranks_and_stages_equal_one_process(size: int) -> None:
+    print("\n".join(run(equals_one_process, size, timeout_s=500)[0]))
+
+
+def any_cut_is_the_same(rank: int, size: int) -> None:
+    for objective in ("vicreg", "corinfomax"):
+        truth = oracle(Case(objective), STEPS)
+        for stage in range(4):
+            for packed in (True, False):
+                for micro_batch in (None, 5, 1):
+                    errors = compare(
+                        Case(objective), truth, rank, size, stage, micro_batch=micro_batch, packed=packed
+                    )
+                    assert max(errors[:2]) < 1e-5, (objective, stage, packed, micro_batch, errors)
+                    assert errors[2] < 2e-5, (objective, stage, packed, micro_batch, errors)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_any_cut_into_pieces_and_rows_is_the_same(size: int) -> None:
+    run(any_cut_is_the_same, size, timeout_s=500)
+
+
+def pieces_keep_their_masks(rank: int, size: int) -> None:
+    """Dropout on: recomputing a piece in backward must meet the masks of its forward."""
+    import unsee_dist.model.unsee as unsee
+
+    case = Case("vicreg", dropout=0.1)
+    recompute = unsee.checkpoint
+    for stage in range(4):
+        ends = []
+        for checkpoint in (recompute, lambda function, *inputs, **_: function(*inputs)):
+            unsee.checkpoint = checkpoint
+            ours = running(case, rank, size, stage)
+            losses = [ours.take(step, micro_batch=3).loss for step in range(1, 5)]
+            ends.append((losses, ours.whole("master")))
+        unsee.checkpoint = recompute
+        assert ends[0][0] == ends[1][0], (stage, ends[0][0], ends[1][0])
+        assert weight_error(ends[0][1], ends[1][1]) == 0.0, stage
+
+
+def test_recomputed_pieces_meet_their_own_dropout_masks() -> None:
+    run(pieces_keep_their_masks, 2)
+
+
+class PlainAllReduce(Reduction):
+    """The known wrong way: invisible to autograd, so the gradient is 1/N of the true one."""
+
+    def sum(self, x: torch.Tensor) -> torch.Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return x + (total - x).detach()
+
+
+def wrong_ways(rank: int, size: int) -> dict[str, float]:
+    errors = {}
+    for name in ("barlow_twins", "vicreg", "corinfomax"):
+        case = Case(name)
+        truth = oracle(case, 3)
+        wrong = {
+            "plain all_reduce in the loss": {"objective_reduction": PlainAllReduce(rank, size)},
+            "statistics of one rank": {"objective_reduction": Reduction()},
+            "BatchNorm of one rank": {"projector_reduction": Reduction()},
+        }
+        for label, how in wrong.items():
+            ours = running(case, rank, size, 2, **how)  # type: ignore[arg-type]
+            gap = 0.0
+            for step in range(1, 4):
+                taken = ours.take(step)
+                gap = max(gap, abs(taken.grad_norm / truth.norms[step - 1] - 1))
+            errors[f"{name}: {label}"] = max(gap, gradient_error(ours.whole("exp_avg"), truth.moments[2]))
+    return errors
+
+
+def test_known_wrong_ways_fail_the_law() -> None:
+    for label, error in run(wrong_ways, 2)[0].items():
+        assert error > 1e-3, f"{label} passed with {error:.1e}"
+
+
+def accumulation_is_another_loss(rank: int, size: int) -> float:
+    """Gradient accumulation: each micro-batch its own statistics. Not what pieces do."""
+    from tiny import BATCH, batch, model
+
+    module = model(Case("vicreg"), Reduction(), Reduction())
+    for piece in batch(1, micro_batch=6, packed=False).pieces:
+        loss, _ = module((piece,))
+        (loss / (BATCH / 6)).backward()
+    names = {n: p for n, p in module.named_parameters() if p.grad is not None}
+    accumulated = {n: p.grad.flatten().clone() for n, p in names.items()}
+    module.zero_grad()
+    module(batch(1, packed=False).pieces)[0].backward()
+    return gradient_error(accumulated, {n: p.grad.flatten() for n, p in names.items()})
+
+
+def test_accumulation_fails_the_law() -> None:
+    assert run(accumulation_is_another_loss, 1)[0] > 1e-2
+
+
+def poisoned(rank: int, size: int) -> None:
+    """A NaN on one rank: every rank skips, and the run goes on as if that step had not been."""
+    for stage in range(4):
+        for precision in ("fp32", "bf16"):
+            ends = []
+            for poison in (True, False):
+                ours = running(Case("corinfomax", dropout=0.1), rank, size, stage, precision)
+                for step in (1, 2, 3, 4):
+                    if step == 3:
+                        if poison:
+                            skipped = poisoned_step(ours, step, rank)
+                            assert not skipped.applied
+                        continue
+                    assert ours.take(step).applied
+                buffers = {n: b.clone() for n, b in ours.engine.module.objective.named_buffers()}
+                ends.append((ours.whole("master"), ours.whole("ema"), ours.whole("exp_avg_sq"), buffers))
+            for with_skip, without in zip(*ends, strict=True):
+                for name in without:
+                    assert torch.equal(with_skip[name], without[name]), (stage, precision, name)
+
+
+def poisoned_step(ours, step: int, rank: int):  # noqa: ANN001, ANN201
+    embedding = ours.engine.module.projector
+    hook = embedding.register_forward_hook(lambda _m, _i, out: out * float("nan") if rank == 1 else out)
+    try:
+        return ours.take(step)
+    finally:
+        hook.remove()
+
+
+def test_a_nan_on_one_rank_moves_nothing_anywhere() -> None:
+    run(poisoned, 2)
+
+
+def test_different_data_on_every_rank() -> None:
+    """The premise of all laws here."""
+    from tiny import batch
+
+    parts = [batch(1, rank, 3).pieces[0].input_ids for rank in range(3)]
+    assert not torch.equal(parts[0], parts[1])
+    assert not torch.equal(parts[1], parts[2])
+    assert replace(batch(1), step=2).ids == batch(1).ids
