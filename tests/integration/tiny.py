@@ -93,7 +93,12 @@ def environment(**more: str) -> dict[str, str]:
     """This process's, without a launcher's variables, without GPUs, offline, one thread a rank."""
     launched = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     kept = {k: v for k, v in os.environ.items() if k not in launched and not k.startswith("SLURM_")}
-    fixed = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    fixed = {
+        "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"  # deepspeed looks for python and ninja there
     return kept | fixed | {"TOKENIZERS_PARALLELISM": "false", "GLOO_SOCKET_IFNAME": "lo", "PATH": path} | more
 

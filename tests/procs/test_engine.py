@@ -24,7 +24,9 @@ CASES = [Case(name) for name in OBJECTIVES if name != "simcse"] + [
 ]
 
 
-def compare(case: Case, truth: Oracle, rank: int, size: int, stage: int, **how: object) -> tuple[float, float, float]:
+def compare(
+    case: Case, truth: Oracle, rank: int, size: int, stage: int, **how: object
+) -> tuple[float, float, float]:
     """(loss and norm error, gradient error, weight error) of STEPS steps against the oracle."""
     ours = running(case, rank, size, stage)
     value_error, moment_error = 0.0, 0.0
@@ -51,14 +53,18 @@ def equals_one_process(rank: int, size: int) -> list[str]:
         truth = oracle(case, STEPS)
         for stage in range(4):
             values, gradient, weights = compare(case, truth, rank, size, stage)
-            lines.append(f"{case.objective} ema={case.ema} stage {stage}: {values:.1e} {gradient:.1e} {weights:.1e}")
+            lines.append(
+                f"{case.objective} ema={case.ema} stage {stage}: {values:.1e} {gradient:.1e} {weights:.1e}"
+            )
             assert values < 1e-5, lines[-1]
             assert gradient < 1e-5, lines[-1]
             assert weights < 2e-5, lines[-1]
     return lines
 
 
-@pytest.mark.parametrize("size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_ranks_and_stages_equal_one_process(size: int) -> None:
     print("\n".join(run(equals_one_process, size, timeout_s=500)[0]))
 

@@ -71,7 +71,9 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
         for parameter in online.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
     objective = OBJECTIVES[case.objective](WIDTH, objective_reduction, **case.settings)
-    with torch.no_grad():  # an affine shift of exactly 0 sits on a saddle: its gradient is 0 there and nowhere else
+    with (
+        torch.no_grad()
+    ):  # an affine shift of exactly 0 sits on a saddle: its gradient is 0 there and nowhere else
         for parameter in objective.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     unsee = Unsee(
@@ -88,7 +90,9 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
     return unsee
 
 
-def batch(step: int, rank: int = 0, size: int = 1, micro_batch: int | None = None, packed: bool = True) -> Batch:
+def batch(
+    step: int, rank: int = 0, size: int = 1, micro_batch: int | None = None, packed: bool = True
+) -> Batch:
     """This rank's part of step `step`; the global batch is the same for any size, and differs from rank to rank."""
     generator = torch.Generator().manual_seed(step)
     lengths = torch.randint(3, ROW - 4, (BATCH,), generator=generator).tolist()
@@ -107,7 +111,9 @@ class Running:
     engine: Engine
     target: Target | None
 
-    def take(self, step: int, *, micro_batch: int | None = None, packed: bool = True, lr: float = LR) -> Taken:
+    def take(
+        self, step: int, *, micro_batch: int | None = None, packed: bool = True, lr: float = LR
+    ) -> Taken:
         world = self.engine.world
         seed_step(0, step, world.rank)
         part = batch(step, world.rank, world.size, micro_batch, packed)
@@ -118,7 +124,9 @@ class Running:
         world = self.engine.world
         if kind == "ema":
             assert self.target is not None
-            mine = [(s.name, s.start, e.clone()) for s, e in zip(self.target.shards, self.target.ema, strict=True)]
+            mine = [
+                (s.name, s.start, e.clone()) for s, e in zip(self.target.shards, self.target.ema, strict=True)
+            ]
         elif kind == "master":
             mine = [(s.name, s.start, s.master.clone()) for s in self.engine.shards]
         else:
@@ -175,7 +183,9 @@ class Oracle:
 
     losses: list[float]
     norms: list[float]
-    moments: list[dict[str, Tensor]]  # Adam's exp_avg after each step: (1-β₁) Σ β₁^k g, so it shows every gradient
+    moments: list[
+        dict[str, Tensor]
+    ]  # Adam's exp_avg after each step: (1-β₁) Σ β₁^k g, so it shows every gradient
     weights: dict[str, Tensor]
     ema: dict[str, Tensor]
 

@@ -1,0 +1,99 @@
+"""Law 3: a checkpoint knows no layout. Saved under any ZeRO stage, it is the same state under any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from processes import run
+from tiny import Case, Running, running, weight_error
+
+from unsee_dist.training import checkpoint
+
+CASE = Case("corinfomax", both=True, dropout=0.1)
+KINDS = ("master", "exp_avg", "exp_avg_sq", "ema")
+
+
+def state(ours: Running) -> dict[str, torch.Tensor]:
+    found = {f"{kind}/{name}": values for kind in KINDS for name, values in ours.whole(kind).items()}
+    return found | {f"buffer/{n}": b.clone() for n, b in ours.engine.module.objective.named_buffers()}
+
+
+def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], label: object) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, values in theirs.items():
+        assert torch.equal(ours[name], values), (label, name)
+
+
+def save_all_stages(rank: int, size: int, folder: Path) -> None:
+    for stage in range(4):
+        ours = running(CASE, rank, size, stage)
+        for step in (1, 2, 3):
+            ours.take(step)
+        checkpoint.save(folder / f"stage-{stage}" / "step-00000003", ours.engine, ours.target, {"step": 3})
+        whole = state(ours)
+        if rank == 0:
+            torch.save(whole, folder / f"stage-{stage}.pt")
+
+
+def load_all_pairs(rank: int, size: int, folder: Path) -> None:
+    for ours_stage in range(4):
+        for saved_stage in range(4):
+            ours = running(CASE, rank, size, ours_stage)
+            checkpoint.load(folder / f"stage-{saved_stage}" / "step-00000003", ours.engine, ours.target)
+            label = (saved_stage, ours_stage)
+            assert_equal(state(ours), torch.load(folder / f"stage-{saved_stage}.pt"), label)
+            assert ours.engine.updates() == 3, label
+            assert weight_error(ours.published(), ours.whole("ema")) == 0.0, label
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_every_stage_reads_what_every_stage_wrote(tmp_path: Path, size: int) -> None:
+    run(save_all_stages, 2, tmp_path)
+    run(load_all_pairs, size, tmp_path, timeout_s=300)
+
+
+def resume_is_uninterrupted(rank: int, size: int, folder: Path) -> None:
+    for stage in range(4):
+        for precision in ("fp32", "bf16"):
+            through = running(CASE, rank, size, stage, precision)
+            place = folder / f"{stage}-{precision}" / "step-00000002"
+            for step in range(1, 6):
+                through.take(step)
+                if step == 2:
+                    checkpoint.save(place, through.engine, through.target, {"step": 2})
+            again = running(CASE, rank, size, stage, precision)
+            again.take(9)  # dirt that the load must remove
+            checkpoint.load(place, again.engine, again.target)
+            for step in range(3, 6):
+                again.take(step)
+            assert_equal(state(again), state(through), (stage, precision))
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
+    run(resume_is_uninterrupted, 2, tmp_path, timeout_s=300)
+
+
+def one_stage(rank: int, size: int, folder: Path) -> None:
+    ours = running(CASE, rank, size, 1)
+    for step in (1, 2):
+        ours.take(step)
+        checkpoint.save(folder / f"step-{step:08d}", ours.engine, ours.target, {"step": step})
+
+
+def test_damage_is_seen_and_the_checkpoint_before_is_used(tmp_path: Path) -> None:
+    run(one_stage, 1, tmp_path)
+    first, second = (tmp_path / f"step-{step:08d}" for step in (1, 2))
+    assert checkpoint.newest(tmp_path) == second
+    file = second / "rank-00000.safetensors"
+    damaged = bytearray(file.read_bytes())
+    damaged[-100] ^= 1
+    file.write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"rank-00000.safetensors has changed"):
+        checkpoint.read_manifest(second)
+    assert checkpoint.newest(tmp_path) == first
+    (first / "manifest.json").write_text(json.dumps({"step": 1})[:-3])
+    with pytest.raises(ValueError, match="No valid checkpoint"):
+        checkpoint.newest(tmp_path)

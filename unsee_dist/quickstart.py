@@ -1,0 +1,184 @@
+"""`unsee quickstart`: text that is on every machine -> a trained sentence encoder, in minutes, on 2 CPU ranks.
+
+    quickstart/corpus     sentences of the installed packages' docstrings, without the objects of dev.tsv
+    quickstart/encoder    a WordPiece tokenizer of these sentences, a small BERT with random weights
+    quickstart/run        an ordinary run of configs/quickstart.yaml: best/, final/, metrics.jsonl
+
+The score: among the rests of 1,000 held-out docstrings, find the one that belongs to a first sentence.
+Nothing is downloaded. A second call continues where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HOME = Path("quickstart")
+PRESET = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
+SCRIPT = Path(__file__).resolve().parent / "train.py"
+BIN = Path(sys.executable).parent
+RANKS = 2
+HELD_OUT = 1000  # pairs
+SEED = 0
+
+# in a job of another launcher these would tell each rank that it is somebody else
+OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"}
+
+Scores = dict[str, Any]
+
+
+def main() -> None:
+    """All stages, one line each, then the table. Raises ValueError, one sentence, when a stage fails."""
+    console, started = Console(highlight=False), time.monotonic()
+    corpus, encoder, run = HOME / "corpus", HOME / "encoder", HOME / "run"
+
+    def say(sentence: str) -> None:
+        console.print(f"[{time.monotonic() - started:4.0f} s] {sentence}", markup=False, soft_wrap=True)
+
+    say(f"1/4 corpus: reading the docstrings of the packages installed here into {corpus}")
+    sentences = make_corpus(corpus)
+    say(f"2/4 encoder: a tokenizer of {sentences:,} sentences and a BERT with random weights into {encoder}")
+    parameters = make_encoder(encoder, corpus)
+    ranks, gpus = ranks_here()
+    kind = "GPU" if gpus else "CPU"
+    say(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
+    start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
+    say("4/4 scores: on docstrings that neither the tokenizer nor the training saw")
+    console.print(table(evaluations(run / "metrics.jsonl"), floor(corpus / "dev.tsv")))
+    console.print(next_steps(run), markup=False, soft_wrap=True)
+    say("done")
+
+
+def make_corpus(corpus: Path) -> int:
+    """The corpus with its held-out pairs; what is already there is kept. Returns its sentences."""
+    from unsee_dist.data.prepare import PrepareSettings, prepare
+
+    return prepare(["installed-docs"], corpus, PrepareSettings(seed=SEED, dev=HELD_OUT)).kept
+
+
+def make_encoder(encoder: Path, corpus: Path) -> int:
+    """The untrained encoder, the same for the same corpus. Returns its parameters."""
+    from unsee_dist.data.shards import Shards
+    from unsee_dist.model.fresh import FreshSize, write_fresh
+
+    return write_fresh(encoder, _all_sentences(Shards(corpus)), FreshSize(), SEED)
+
+
+def _all_sentences(shards: Any) -> Iterator[str]:
+    return (sentence for block in range(len(shards.blocks)) for sentence in shards.read(block))
+
+
+def ranks_here() -> tuple[int, int]:
+    """(ranks, GPUs) to train with: as many ranks as GPUs up to two, else two CPU ranks."""
+    import torch
+
+    gpus = min(RANKS, torch.cuda.device_count())
+    return gpus or RANKS, gpus
+
+
+def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: int) -> list[str]:
+    """The command line anybody would write, with the launcher of this environment."""
+    return [
+        *(str(BIN / "deepspeed"), "--num_accelerators", str(ranks), "--master_port", str(port)),
+        *(str(SCRIPT), "--config", str(PRESET)),
+        *(f"run.dir={run}", f"model.encoder=./{encoder}", f"data.shards={corpus}"),
+        f"evaluate.retrieval={corpus / 'dev.tsv'}",
+    ]
+
+
+def training_environment(given: Mapping[str, str], cores: int, gpus: int) -> dict[str, str]:
+    """Ranks that share the cores, with the programs of this environment, and without a network."""
+    mine = {name: value for name, value in given.items() if name not in OF_A_LAUNCHER}
+    mine["PATH"] = f"{BIN}{os.pathsep}{given.get('PATH', os.defpath)}"
+    mine |= {
+        "OMP_NUM_THREADS": str(max(1, cores // RANKS)),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    return mine if gpus else mine | {"DS_ACCELERATOR": "cpu"}
+
+
+def start_training(command: list[str], gpus: int) -> None:
+    """Run or continue the training. Raises ValueError when it fails."""
+    environment = training_environment(os.environ, len(os.sched_getaffinity(0)), gpus)
+    try:
+        code = subprocess.run(command, env=environment).returncode
+    except OSError as error:
+        raise ValueError(
+            f"{command[0]} cannot be started ({error.strerror}). Run `make quickstart` again."
+        ) from error
+    if code != 0:
+        raise ValueError(
+            f"the training ended with exit code {code}; why is said above. Again: {' '.join(command)}"
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def evaluations(metrics: Path) -> list[Scores]:
+    """The evaluation lines of a run, the untrained encoder's first. Raises ValueError when they are not there."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    found = [line for line in lines if line.get("dev/mrr") is not None]
+    if len(found) < 2 or found[0]["step"] != 0:
+        raise ValueError(
+            f"{metrics} lacks scores from before and after training. Delete {HOME} and run this again."
+        )
+    return found
+
+
+def floor(dev: Path) -> Scores:
+    """TF-IDF on the same questions, under the names of a run's metrics."""
+    from unsee_dist.evaluation.retrieval import load_questions, tfidf_scores
+
+    return {f"dev/{name}": value for name, value in tfidf_scores(load_questions(dev)).items()}
+
+
+def table(judged: list[Scores], tfidf: Scores) -> Table:
+    """Untrained, best, last and TF-IDF, side by side."""
+    before, best, last = judged[0], max(judged[1:], key=lambda line: line["dev/mrr"]), judged[-1]
+    candidates = f"{before['dev/candidates']:,.0f}"
+    shown = Table(title=f"find the rest of a held-out docstring from its first sentence, 1 of {candidates}")
+    for name in ("encoder", "MRR", "recall@1"):
+        shown.add_column(name, justify="left" if name == "encoder" else "right")
+    rows = {
+        "untrained": before,
+        f"trained, best of {len(judged) - 1} (step {best['step']})": best,
+        f"trained, last (step {last['step']})": last,
+        "TF-IDF, no training": tfidf,
+    }
+    for name, line in rows.items():
+        shown.add_row(name, f"{line['dev/mrr']:.3f}", f"{line['dev/recall_at_1']:.3f}")
+    return shown
+
+
+def next_steps(run: Path) -> str:
+    """What to do with the result, and the same with one's own text."""
+    unsee = BIN / "unsee"
+    if unsee.is_relative_to(Path.cwd()):
+        unsee = unsee.relative_to(Path.cwd())
+    return f"""
+A few minutes from random weights teach which words matter, not what they mean: TF-IDF may well stay ahead.
+The method is made for encoders that are already trained (see the README).
+
+Use it:
+  from sentence_transformers import SentenceTransformer
+  model = SentenceTransformer("{run / "best"}")
+
+Your own text, a sentence a line, from a pretrained encoder (a hub name, which is downloaded, or a folder):
+  {unsee} prepare my.txt --out data/mine
+  {unsee} train unsee-vicreg model.encoder=bert-base-uncased data.shards=data/mine run.dir=runs/mine
+"""
