@@ -29,7 +29,7 @@ from unsee_dist.parallel.engine import Engine
 from unsee_dist.parallel.process import World, together
 from unsee_dist.parallel.reduce import Reduction
 from unsee_dist.parallel.replica import Replica
-from unsee_dist.report.export import write_encoder
+from unsee_dist.report.export import settle, write_encoder
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.record import Record
 from unsee_dist.training import checkpoint
@@ -38,6 +38,7 @@ from unsee_dist.training.loop import Plan, Progress, Training
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.schedule import total_steps
 
+EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
 SAID_LINES = 100  # log lines of a run on the console
 
 
@@ -50,7 +51,11 @@ def train(config: RunConfig) -> None:
         run.record.say(
             f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
         )
-        train_loop(run)
+        try:
+            train_loop(run)
+        except BaseException as error:
+            run.record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
         _close(run)
     finally:
         process.stop()
@@ -212,6 +217,9 @@ def restore(
     folder: Path, engine: Engine, target: Target | None, identity: dict[str, Any]
 ) -> tuple[Progress, str | None]:
     """Continue where the newest checkpoint of this run stands; a fresh Progress when there is none."""
+    if engine.world.rank == 0:
+        for name in EXPORTS:
+            settle(folder / name)
     newest = checkpoint.newest(folder / "checkpoints")
     if newest is None:
         return Progress(), None
@@ -241,6 +249,6 @@ def _close(run: Training) -> None:
     columns = {"before": progress.before}
     if progress.best:
         columns[f"best (step {progress.best['step']})"] = progress.best["scores"]
-    paths = {name: run.folder / name for name in ("best", "final") if (run.folder / name).is_dir()}
+    paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
     run.record.closing(columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"])
     run.record.close()

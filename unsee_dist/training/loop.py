@@ -18,6 +18,7 @@ from unsee_dist.data.stream import Stream
 from unsee_dist.evaluation.development import best_metric
 from unsee_dist.model.target import DecaySchedule, Target, decay_at
 from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.process import World
 from unsee_dist.tracking.record import Record
 from unsee_dist.training import checkpoint
 from unsee_dist.training.schedule import learning_rate
@@ -121,7 +122,7 @@ def distance(engine: Engine, target: Target) -> float:
 
 def judge(run: Training) -> dict[str, float]:
     """Evaluate, record, and keep the encoder as `best/` when none before was better."""
-    scores = run.evaluate()
+    scores = of_rank_0(run.engine.world, run.evaluate())
     decided = best_metric(scores)
     best = run.progress.best
     trained = (
@@ -138,6 +139,14 @@ def judge(run: Training) -> dict[str, float]:
         }
         run.export("best")
     return scores
+
+
+def of_rank_0(world: World, scores: dict[str, float]) -> dict[str, float]:
+    """What hangs on a score is decided once: hosts of different make differ in the last digit. Collective."""
+    said = [scores]
+    if world.size > 1:
+        dist.broadcast_object_list(said, src=0)
+    return said[0]
 
 
 def save(run: Training) -> None:
