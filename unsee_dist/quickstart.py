@@ -53,8 +53,11 @@ def main() -> None:
     kind = "GPU" if gpus else "CPU"
     say(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
     start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
-    say("4/4 scores: on docstrings that neither the tokenizer nor the training saw")
-    console.print(table(evaluations(run / "metrics.jsonl"), floor(corpus / "dev.tsv")))
+    judged, tfidf = evaluations(run / "metrics.jsonl"), floor(corpus / "dev.tsv")
+    say(
+        "4/4 scores: to the first sentence of a docstring that was held out of tokenizer and training, find the rest"
+    )
+    console.print(table(judged, tfidf))
     console.print(next_steps(run), markup=False, soft_wrap=True)
     say("done")
 
@@ -89,7 +92,15 @@ def ranks_here() -> tuple[int, int]:
 def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: int) -> list[str]:
     """The command line anybody would write, with the launcher of this environment."""
     return [
-        *(str(BIN / "deepspeed"), "--num_accelerators", str(ranks), "--master_port", str(port)),
+        *(
+            str(BIN / "deepspeed"),
+            "--num_accelerators",
+            str(ranks),
+            "--master_port",
+            str(port),
+            "--log_level",
+            "error",
+        ),
         *(str(SCRIPT), "--config", str(PRESET)),
         *(f"run.dir={run}", f"model.encoder=./{encoder}", f"data.shards={corpus}"),
         f"evaluate.retrieval={corpus / 'dev.tsv'}",
@@ -150,9 +161,8 @@ def floor(dev: Path) -> Scores:
 def table(judged: list[Scores], tfidf: Scores) -> Table:
     """Untrained, best, last and TF-IDF, side by side."""
     before, best, last = judged[0], max(judged[1:], key=lambda line: line["dev/mrr"]), judged[-1]
-    candidates = f"{before['dev/candidates']:,.0f}"
-    shown = Table(title=f"find the rest of a held-out docstring from its first sentence, 1 of {candidates}")
-    for name in ("encoder", "MRR", "recall@1"):
+    shown = Table()
+    for name in ("encoder", "MRR", "recall@1", "candidates"):
         shown.add_column(name, justify="left" if name == "encoder" else "right")
     rows = {
         "untrained": before,
@@ -161,7 +171,9 @@ def table(judged: list[Scores], tfidf: Scores) -> Table:
         "TF-IDF, no training": tfidf,
     }
     for name, line in rows.items():
-        shown.add_row(name, f"{line['dev/mrr']:.3f}", f"{line['dev/recall_at_1']:.3f}")
+        shown.add_row(
+            name, f"{line['dev/mrr']:.3f}", f"{line['dev/recall_at_1']:.3f}", f"{line['dev/candidates']:,.0f}"
+        )
     return shown
 
 

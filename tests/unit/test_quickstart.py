@@ -59,18 +59,16 @@ def test_a_free_port_can_be_bound() -> None:
 
 def test_the_table_shows_before_best_last_and_the_floor() -> None:
     judged = [line(0, 0.08, 0.05), line(50, 0.3, 0.21), line(100, 0.2, 0.125)]
-    text = shown(quickstart.table(judged, line(0, 0.4651, 0.382)))
-    found = rows(text)
-    assert "1,000" in text
-    assert found["untrained"] == ["0.080", "0.050"]
-    assert found["trained, best of 2 (step 50)"] == ["0.300", "0.210"]
-    assert found["trained, last (step 100)"] == ["0.200", "0.125"]
-    assert found["TF-IDF, no training"] == ["0.465", "0.382"]
+    found = rows(shown(quickstart.table(judged, line(0, 0.4651, 0.382))))
+    assert found["untrained"] == ["0.080", "0.050", "1,000"]
+    assert found["trained, best of 2 (step 50)"] == ["0.300", "0.210", "1,000"]
+    assert found["trained, last (step 100)"] == ["0.200", "0.125", "1,000"]
+    assert found["TF-IDF, no training"] == ["0.465", "0.382", "1,000"]
 
 
 def test_a_score_that_is_worse_than_before_is_shown_as_it_is() -> None:
     found = rows(shown(quickstart.table([line(0, 0.3, 0.2), line(9, 0.1, 0.05)], line(0, 0.4, 0.3))))
-    assert found["trained, best of 1 (step 9)"] == ["0.100", "0.050"]
+    assert found["trained, best of 1 (step 9)"] == ["0.100", "0.050", "1,000"]
 
 
 def test_scores_come_from_the_evaluation_lines(tmp_path: Path) -> None:

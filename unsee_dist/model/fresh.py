@@ -33,10 +33,12 @@ class FreshSize:
 def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: int) -> int:
     """Write tokenizer and untrained encoder into `folder` as a Hugging Face model; returns its parameters.
 
-    `config.json` is written last: a folder with it is complete. Raises ValueError when there is no sentence.
+    Raises ValueError when there is no sentence.
     """
     from transformers import BertConfig, BertModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(sentences, size.vocabulary, size.max_tokens)
     tokenizer.save_pretrained(folder)
