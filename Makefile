@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow lint
+.PHONY: help quickstart test test-slow lint bench
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -18,6 +18,9 @@ test: $(STAMP)  ## all tests that are quick
 
 test-slow: $(STAMP)  ## the laws at length
 	$(BIN)/pytest -m "slow and not gpu"
+
+bench: $(STAMP)  ## where a step's time goes: a table and bench.json
+	$(BIN)/unsee bench
 
 lint: $(STAMP)  ## format, style, types, and imports that point down
 	$(BIN)/ruff format --check

@@ -18,7 +18,9 @@ fi
 cd "${SLURM_SUBMIT_DIR:-.}"
 
 # The ranks meet at the first node, at a port no other job of this cluster has; each finds its number in SLURM_*.
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+# Its address, not its name: Slurm's name of a node need not be one that the network knows.
+read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"

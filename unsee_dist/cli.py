@@ -151,6 +151,30 @@ def quickstart() -> None:
 
 
 @app.command()
+def bench(
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="[CONFIG]", help="Absent: the quickstart's preset, corpus and encoder, made if missing."),
+    ] = None,
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("bench.json"),
+) -> None:
+    """Time the parts of a step by objective, ZeRO stage, precision, ranks and micro-batch: a table and a JSON."""
+    from unsee_dist import bench as clock
+
+    chosen, changed = config or "quickstart", list(overrides or ())
+    if config is None:
+        from unsee_dist import quickstart as start
+
+        corpus, encoder = start.HOME / "corpus", start.HOME / "encoder"
+        start.make_corpus(corpus)
+        start.make_encoder(encoder, corpus)
+        changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
+    load(chosen, changed)
+    clock.main(chosen, changed, out)
+
+
+@app.command()
 def doctor() -> None:
     """Print versions, devices, threads and the launcher's environment, and what a run would use."""
     import torch

@@ -12,6 +12,8 @@ from pathlib import Path
 if __name__ == "__main__":  # the script's own folder would shadow top-level packages of the same names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+MISTAKE = 2
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train a sentence encoder without labels.")
@@ -25,17 +27,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     from unsee_dist.config import load
+    from unsee_dist.parallel.process import start, stop, together
     from unsee_dist.run import train
 
     chosen = parse(sys.argv[1:])
     try:
-        train(load(chosen.config, chosen.overrides))
-    except ValueError as error:
-        import os
-
-        if int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0"))) == 0:
+        world = start()
+    except ValueError as error:  # no rank can speak for the others yet
+        print(error, file=sys.stderr)
+        return MISTAKE
+    try:
+        with together(world):  # a file that one host does not see must not leave the others waiting
+            config = load(chosen.config, chosen.overrides)
+        train(config)
+    except (ValueError, OSError) as error:
+        if world.rank == 0:
             print(error, file=sys.stderr)
-        return 2
+        return MISTAKE
+    finally:
+        stop()
     return 0
 
 

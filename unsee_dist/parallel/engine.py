@@ -40,6 +40,9 @@ class Engine:
         if precision == "fp16" and world.device.type != "cuda":
             raise ValueError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        # else deepspeed compiles a CPU collective when it is first started (a minute, a compiler, and a lock file
+        # that a killed process leaves for all later ones to wait on); gloo does that work
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         self.world, self.stage, self.precision = world, stage, precision
         names = {p: name for name, p in module.named_parameters() if p.requires_grad}

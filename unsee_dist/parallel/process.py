@@ -7,18 +7,22 @@ sets SLURM_* only; plain `python` sets nothing and is a world of one.
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 
-TIMEOUT_S = 600
+TIMEOUT = timedelta(minutes=10)
+ANSWER_S = 30  # a store of ours that listens answers at once
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,16 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
 
 
 def _first_host(nodelist: str) -> str:
-    listed = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True)
-    if listed.returncode != 0:
+    """The address of the first node: Slurm's name of a node need not be one that the network knows."""
+    try:
+        listed = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, check=True)
+        node = ["scontrol", "show", "node", listed.stdout.split()[0]]
+        shown = subprocess.run(node, capture_output=True, text=True, check=True)
+        return re.findall(r"NodeAddr=(\S+)", shown.stdout)[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
         raise ValueError(
             f"SLURM_STEP_NODELIST = {nodelist} could not be read by scontrol. Export MASTER_ADDR in the batch script."
-        )
-    return listed.stdout.split()[0]
+        ) from error
 
 
 def start() -> World:
@@ -96,18 +104,67 @@ def _join(backend: str, rank: int, size: int) -> None:
             f"WORLD_SIZE = {size} but MASTER_ADDR = {address} and MASTER_PORT = {port}. "
             "Start with `deepspeed`, `torchrun` or `srun`, which set all of them."
         )
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
+        return
+    store = _host_store(address, int(port), size) if rank == 0 else _reach_store(address, int(port), size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def _host_store(address: str, port: int, size: int) -> dist.TCPStore:
     try:
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=timedelta(seconds=TIMEOUT_S))
+        return dist.TCPStore(address, port, size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
     except dist.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error) and "address already in use" not in str(error).lower():
-            raise ValueError(
-                f"MASTER_ADDR:MASTER_PORT = {address}:{port} cannot be reached from {socket.gethostname()}. "
-                "Write the first host's address and a port that is open between the hosts."
-            ) from error
-        raise ValueError(
-            f"MASTER_PORT = {port} is in use on {address}. Choose another: "
-            f"`deepspeed --master_port {int(port) + 1} ...` or `torchrun --master-port {int(port) + 1} ...`."
-        ) from error
+        text = str(error).lower()
+        if "eaddrinuse" in text or "address already in use" in text:
+            raise ValueError(_in_use(address, port)) from error
+        raise ValueError(_unreachable(address, port)) from error
+
+
+def _reach_store(address: str, port: int, size: int) -> dist.TCPStore:
+    """Rank 0's store, once it listens. torch alone waits for ever when another program answers at that port."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
+    while not _listens(address, port):
+        if time.monotonic() > until:
+            raise ValueError(_unreachable(address, port))
+        time.sleep(0.2)
+    opened: list[dist.TCPStore] = []
+
+    def connect() -> None:
+        with suppress(dist.DistError):
+            store = dist.TCPStore(address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
+            opened.append(store)
+
+    knock = threading.Thread(target=connect, daemon=True)
+    knock.start()
+    knock.join(ANSWER_S)
+    if not opened:
+        raise ValueError(_in_use(address, port))
+    return opened[0]
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=10):
+            return True
+    except socket.gaierror as error:
+        raise ValueError(_unreachable(address, port)) from error
+    except OSError:
+        return False
+
+
+def _in_use(address: str, port: int) -> str:
+    return (
+        f"MASTER_PORT = {port} is in use on {address}. Choose another: "
+        f"`deepspeed --master_port {port + 1} ...` or `torchrun --master-port {port + 1} ...`."
+    )
+
+
+def _unreachable(address: str, port: int) -> str:
+    return (
+        f"MASTER_ADDR:MASTER_PORT = {address}:{port} cannot be reached from {socket.gethostname()}. "
+        "Write the first host's address and a port that is open between the hosts."
+    )
 
 
 def stop() -> None:
