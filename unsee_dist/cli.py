@@ -154,7 +154,9 @@ def quickstart() -> None:
 def bench(
     config: Annotated[
         str | None,
-        typer.Argument(metavar="[CONFIG]", help="Absent: the quickstart's preset, corpus and encoder, made if missing."),
+        typer.Argument(
+            metavar="[CONFIG]", help="Absent: the quickstart's preset, corpus and encoder, made if missing."
+        ),
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("bench.json"),

@@ -183,8 +183,8 @@ def next_steps(run: Path) -> str:
     if unsee.is_relative_to(Path.cwd()):
         unsee = unsee.relative_to(Path.cwd())
     return f"""
-A few minutes from random weights teach which words matter, not what they mean: TF-IDF may well stay ahead.
-The method is made for encoders that are already trained (see the README).
+These were random weights a few minutes ago: TF-IDF may well stay ahead.
+The method is made for encoders that are already pretrained (see the README).
 
 Use it:
   from sentence_transformers import SentenceTransformer

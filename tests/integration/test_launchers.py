@@ -32,7 +32,10 @@ def same_run(folder: Path, expected: Path) -> None:
 def loads(folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    assert SentenceTransformer(str(folder / "final"), device="cpu").encode(["the old river ."]).shape == (1, 32)
+    assert SentenceTransformer(str(folder / "final"), device="cpu").encode(["the old river ."]).shape == (
+        1,
+        32,
+    )
 
 
 @pytest.mark.parametrize(("launcher", "ranks"), [("unsee", 1), ("torchrun", 2), ("deepspeed", 2)])

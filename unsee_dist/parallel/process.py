@@ -57,7 +57,9 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
 def _first_host(nodelist: str) -> str:
     """The address of the first node: Slurm's name of a node need not be one that the network knows."""
     try:
-        listed = subprocess.run(["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, check=True)
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, check=True
+        )
         node = ["scontrol", "show", "node", listed.stdout.split()[0]]
         shown = subprocess.run(node, capture_output=True, text=True, check=True)
         return re.findall(r"NodeAddr=(\S+)", shown.stdout)[0]
@@ -132,7 +134,9 @@ def _reach_store(address: str, port: int, size: int) -> dist.TCPStore:
 
     def connect() -> None:
         with suppress(dist.DistError):
-            store = dist.TCPStore(address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
+            store = dist.TCPStore(
+                address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False
+            )
             opened.append(store)
 
     knock = threading.Thread(target=connect, daemon=True)
@@ -197,7 +201,7 @@ def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:
         return rows
     rows = rows.to(world.device)
     out = torch.empty(world.size * len(rows), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
-    dist.all_gather_into_tensor(out, rows.contiguous())
+    dist.all_gather_single(out, rows.contiguous())
     return out
 
 

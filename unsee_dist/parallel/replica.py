@@ -61,7 +61,7 @@ class Replica:
         if filled:
             torch._foreach_copy_(list(self.mine[:filled].split([len(v) for v in values])), list(values))
         if self.size > 1:
-            dist.all_gather_into_tensor(self.gathered, self.mine)
+            dist.all_gather_single(self.gathered, self.mine)
         else:
             self.gathered.copy_(self.mine)
         torch._foreach_copy_(self.into, self.out_of)
