@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracle import Case, Running, running, weight_error
 from processes import run
-from tiny import Case, Running, running, weight_error
 
 from unsee_dist.training import checkpoint
 

@@ -10,11 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.distributed as dist
+from oracle import Case, Oracle, Running, gradient_error, oracle, running, weight_error
 from processes import run
-from tiny import Case, Oracle, gradient_error, oracle, running, weight_error
 
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.parallel.reduce import Reduction
+from unsee_dist.training.step import Taken
 
 STEPS = 10
 CASES = [Case(name) for name in OBJECTIVES if name != "simcse"] + [
@@ -144,9 +145,9 @@ def test_known_wrong_ways_fail_the_law() -> None:
         assert error > 1e-3, f"{label} passed with {error:.1e}"
 
 
-def accumulation_is_another_loss(rank: int, size: int) -> float:
+def accumulation_is_another_loss(_rank: int, _size: int) -> float:
     """Gradient accumulation: each micro-batch its own statistics. Not what pieces do."""
-    from tiny import BATCH, batch, model
+    from oracle import BATCH, batch, model
 
     module = model(Case("vicreg"), Reduction(), Reduction())
     for piece in batch(1, micro_batch=6, packed=False).pieces:
@@ -184,7 +185,7 @@ def poisoned(rank: int, size: int) -> None:
                     assert torch.equal(with_skip[name], without[name]), (stage, precision, name)
 
 
-def poisoned_step(ours, step: int, rank: int):  # noqa: ANN001, ANN201
+def poisoned_step(ours: Running, step: int, rank: int) -> Taken:
     embedding = ours.engine.module.projector
     hook = embedding.register_forward_hook(lambda _m, _i, out: out * float("nan") if rank == 1 else out)
     try:
@@ -199,7 +200,7 @@ def test_a_nan_on_one_rank_moves_nothing_anywhere() -> None:
 
 def test_different_data_on_every_rank() -> None:
     """The premise of all laws here."""
-    from tiny import batch
+    from oracle import batch
 
     parts = [batch(1, rank, 3).pieces[0].input_ids for rank in range(3)]
     assert not torch.equal(parts[0], parts[1])

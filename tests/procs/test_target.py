@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from oracle import DECAY, LR, Case, Running, running, weight_error
 from processes import run
-from tiny import DECAY, LR, Case, Running, running, weight_error
 
 from unsee_dist.model.target import decay_at
 from unsee_dist.training.schedule import learning_rate
@@ -17,7 +18,7 @@ def follows_the_masters(rank: int, size: int, stages: tuple[int, ...], steps: in
     """ξ_t = decay^t θ_0 + (1 - decay) Σ_k decay^(t-k) θ_k over the fp32 masters, and the network shows ξ rounded once."""
     for stage in stages:
         ours = running(Case("vicreg", both=True, dropout=0.1), rank, size, stage, "bf16")
-        followed = [name for name in ours.whole("ema")]
+        followed = list(ours.whole("ema"))
         closed = {name: ours.whole("master")[name].double() for name in followed}
         for step in range(1, steps + 1):
             assert ours.take(step, lr=1e-4).applied
@@ -78,7 +79,7 @@ def gathered_all(rank: int, size: int) -> float:
     return weight_error(ours.published(), before)
 
 
-def test_deepspeed_chats_moving_average_is_discarded_under_zero_3(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deepspeed_chats_moving_average_is_discarded_under_zero_3() -> None:
     assert run(gathered_all, 2)[0] > 1e-4
     moved = run(deepspeed_chats_way, 2)[0]
     assert moved == 0.0, (
@@ -88,7 +89,7 @@ def test_deepspeed_chats_moving_average_is_discarded_under_zero_3(monkeypatch: p
 
 def with_pooler(rank: int, size: int, freeze: bool) -> list[float]:
     """How far five steps in stages 0-3 move a pooler that takes part in no loss."""
-    from tiny import WIDTH, model
+    from oracle import WIDTH, model
     from torch import nn
 
     from unsee_dist.parallel.engine import Engine
@@ -123,7 +124,7 @@ def test_schedules() -> None:
     assert rates[0] == pytest.approx(0.1)
     assert rates[9] == rates[10] == 1.0
     assert rates[99] == pytest.approx(1 / 90)
-    assert max(abs(a - b) for a, b in zip(rates[10:], rates[11:], strict=False)) == pytest.approx(1 / 90)
+    assert max(abs(a - b) for a, b in pairwise(rates[10:])) == pytest.approx(1 / 90)
     assert decay_at(1, 100, 0.99, "constant") == 0.99
     assert decay_at(100, 100, 0.99, "cosine") == 1.0
     assert decay_at(50, 100, 0.99, "cosine") == pytest.approx(0.995)
