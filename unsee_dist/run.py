@@ -52,11 +52,11 @@ def train(config: RunConfig) -> None:
             f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
         )
         try:
-            train_loop(run)
+            final = train_loop(run)
         except BaseException as error:
             run.record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-        _close(run)
+        _close(run, final)
     finally:
         process.stop()
 
@@ -244,11 +244,13 @@ def seed_everything(seed: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _close(run: Training) -> None:
+def _close(run: Training, final: dict[str, float]) -> None:
     progress = run.progress
     columns = {"before": progress.before}
     if progress.best:
         columns[f"best (step {progress.best['step']})"] = progress.best["scores"]
+    if final:
+        columns["final"] = final
     paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
     run.record.closing(columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"])
     run.record.close()

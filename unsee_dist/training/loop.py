@@ -72,9 +72,10 @@ class Training:
     export: Callable[[str], None]
 
 
-def train(run: Training) -> None:
-    """Take every step that is left, then export `final/`."""
+def train(run: Training) -> dict[str, float]:
+    """Take every step that is left, then export `final/`. Returns the last scores ({} when no step was left)."""
     plan, progress, world = run.plan, run.progress, run.engine.world
+    scores: dict[str, float] = {}
     if progress.step == 0:
         progress.before = judge(run)
     ready = time.perf_counter()
@@ -93,11 +94,12 @@ def train(run: Training) -> None:
         run.record.step(line(run, taken, lr, decay) | speed)
         at_end = batch.step == plan.steps
         if at_end or batch.step % plan.evaluate_every == 0:
-            judge(run)
+            scores = judge(run)
         if at_end or batch.step % plan.checkpoint_every == 0:
             save(run)
         ready = time.perf_counter() if at_end or _paused(plan, batch.step) else done
     run.export("final")
+    return scores
 
 
 def line(run: Training, taken: Taken, lr: float, decay: float) -> dict[str, Any]:
