@@ -46,8 +46,7 @@ def train(config: RunConfig) -> None:
     """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user."""
     world = process.start()
     try:
-        with together(world):
-            run = build(config, world)
+        run = build(config, world)
         run.record.say(
             f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
         )
@@ -65,13 +64,15 @@ def build(config: RunConfig, world: World) -> Training:
     """All objects of a run, restored from its newest checkpoint when there is one. Collective."""
     folder = Path(config.run.dir)
     seed_everything(config.seed)
-    shards = Shards(config.data.shards)
-    tokenizer = load_tokenizer(config.model.encoder)
-    model = build_model(config, world)
-    share_rows = shares_rows(config, model)
-    stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
-    development = build_development(config, stream, world)
-    plan = plan_of(config, shards.sentences)
+    with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
+        shards = Shards(config.data.shards)
+        tokenizer = load_tokenizer(config.model.encoder)
+        model = build_model(config, world)
+        share_rows = shares_rows(config, model)
+        stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
+        development = build_development(config, stream, world)
+        plan = plan_of(config, shards.sentences)
+        folder.mkdir(parents=True, exist_ok=True)
 
     engine = Engine(
         model,
@@ -89,7 +90,6 @@ def build(config: RunConfig, world: World) -> Training:
     }
     progress, mlflow_run = restore(folder, engine, target, identity)
 
-    folder.mkdir(parents=True, exist_ok=True)
     if world.rank == 0:
         (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
     record = Record(
@@ -101,7 +101,7 @@ def build(config: RunConfig, world: World) -> Training:
         say_every=plan.say_every,
     )
     if config.data.trace:
-        record.keep_trace()
+        record.keep_trace(world.size)
     if config.track.mlflow:
         record.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
     embed = embedder(engine, tokenizer, config.model.max_tokens, share_rows)
@@ -220,15 +220,17 @@ def restore(
     if engine.world.rank == 0:
         for name in EXPORTS:
             settle(folder / name)
-    newest = checkpoint.newest(folder / "checkpoints")
+    with together(engine.world):
+        newest = checkpoint.newest(folder / "checkpoints")
+        manifest = checkpoint.read_manifest(newest) if newest else {}
+        for key, ours in identity.items():
+            if manifest.get(key, ours) != ours:
+                raise ValueError(
+                    f"{newest} was trained with {key} = {manifest[key]}, now {ours}. "
+                    "Give this run a run.dir of its own."
+                )
     if newest is None:
         return Progress(), None
-    manifest = checkpoint.read_manifest(newest)
-    for key, ours in identity.items():
-        if manifest[key] != ours:
-            raise ValueError(
-                f"{newest} was trained with {key} = {manifest[key]}, now {ours}. Give this run a run.dir of its own."
-            )
     checkpoint.load(newest, engine, target)
     process.tell(engine.world, f"continuing {folder} after step {manifest['step']}")
     return Progress(manifest["step"], manifest["updates"], manifest["best"], manifest["before"]), manifest[

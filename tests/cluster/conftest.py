@@ -1,5 +1,4 @@
 import pytest
-
 from integration import tiny as making
 
 

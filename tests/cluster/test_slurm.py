@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from integration import tiny as launch
 from integration.tiny import REPOSITORY, Tiny
 

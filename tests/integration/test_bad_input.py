@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from integration import tiny as launch
 from integration.tiny import Tiny
 

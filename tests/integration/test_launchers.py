@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from integration import tiny as launch
 from integration.tiny import Tiny
 

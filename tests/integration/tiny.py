@@ -19,10 +19,37 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SCRIPT = "unsee_dist/train.py"
 
-THINGS = "river house garden teacher engine letter window forest machine bridge doctor island harbour mountain".split()
-KINDS = "old quiet bright narrow heavy distant famous broken wooden early green".split()
-DEEDS = "follows carries repairs remembers crosses watches builds forgets".split()
-PLACES = "near behind above beyond without inside".split()
+THINGS = [
+    "river",
+    "house",
+    "garden",
+    "teacher",
+    "engine",
+    "letter",
+    "window",
+    "forest",
+    "machine",
+    "bridge",
+    "doctor",
+    "island",
+    "harbour",
+    "mountain",
+]
+KINDS = [
+    "old",
+    "quiet",
+    "bright",
+    "narrow",
+    "heavy",
+    "distant",
+    "famous",
+    "broken",
+    "wooden",
+    "early",
+    "green",
+]
+DEEDS = ["follows", "carries", "repairs", "remembers", "crosses", "watches", "builds", "forgets"]
+PLACES = ["near", "behind", "above", "beyond", "without", "inside"]
 WORDS = ["the", "a", ".", *THINGS, *KINDS, *DEEDS, *PLACES]
 
 

@@ -35,10 +35,13 @@ class Record:
             self._metrics = MetricsFile(folder / "metrics.jsonl")
             self._talk = Talk(steps, first)
 
-    def keep_trace(self) -> None:
-        """Write trace/rank-R.jsonl from here on (data.trace)."""
-        path = self.folder / "trace" / f"rank-{self.rank}.jsonl"
-        cut_back(path, self._first)
+    def keep_trace(self, size: int) -> None:
+        """Write trace/rank-R.jsonl from here on (data.trace). A run that had more ranks before keeps their lines."""
+        folder = self.folder / "trace"
+        path = folder / f"rank-{self.rank}.jsonl"
+        gone = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
+        for old in [path, *(gone if self.rank == 0 else [])]:
+            cut_back(old, self._first)
         self._trace = MetricsFile(path)
 
     def send_to_mlflow(self, description: RunDescription, run_id: str | None) -> None:

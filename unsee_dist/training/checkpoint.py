@@ -30,6 +30,7 @@ from torch import Tensor
 
 from unsee_dist.model.target import Target
 from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.process import together
 
 MANIFEST = "manifest.json"
 ADAM = ("exp_avg", "exp_avg_sq")
@@ -91,12 +92,13 @@ def save(folder: Path, engine: Engine, target: Target | None, facts: dict[str, A
 def load(folder: Path, engine: Engine, target: Target | None) -> None:
     """Fill engine and target from a folder that `read_manifest` accepted. Collective at its end."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    stored = Stored(folder, manifest)
-    for part in parts(engine, target):
-        stored.fill(part)
-    buffers = load_file(folder / "buffers.safetensors")
-    for name, buffer in engine.module.objective.named_buffers():
-        buffer.copy_(buffers[name])
+    with together(engine.world):
+        stored = Stored(folder, manifest)
+        for part in parts(engine, target):
+            stored.fill(part)
+        buffers = load_file(folder / "buffers.safetensors")
+        for name, buffer in engine.module.objective.named_buffers():
+            buffer.copy_(buffers[name])
     engine.set_updates(manifest["adam_updates"])
     engine.refresh()
     if target is not None:

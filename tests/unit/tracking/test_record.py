@@ -13,7 +13,7 @@ def _steps(path):
 
 def _run(folder, rank, first, last, every=1):
     record = Record(folder, rank, steps=20, first=first, every=every, say_every=10)
-    record.keep_trace()
+    record.keep_trace(1)
     if first == 0:
         record.evaluation({"step": 0, "dev/sts": 50.0}, True)
     for step in range(first + 1, last + 1):
