@@ -46,12 +46,15 @@ def test_every_launcher_makes_the_same_run(launcher: str, ranks: int, tiny: Tiny
     loads(folder)
 
 
+NO_SSH = ("--no_ssh", "--node_rank", "0", "--master_addr", "127.0.0.1")
+
+
 def test_deepspeed_reads_a_hostfile_of_this_host(tiny: Tiny, alone: Path) -> None:
-    """One host needs no ssh; several do, which is for a real cluster to show."""
+    """Without ssh, as --no_ssh has it: the same command on every host with its own --node_rank."""
     hostfile, folder = tiny.folder / "hostfile", tiny.folder / "hostfile-run"
     hostfile.write_text("localhost slots=2\n", encoding="utf-8")
     command = launch.command("deepspeed", 2, tiny.config, f"run.dir={folder}")
-    launch.succeed([*command[:1], "--hostfile", str(hostfile), *command[3:]])
+    launch.succeed([*command[:1], "--hostfile", str(hostfile), *NO_SSH, *command[3:]])
     same_run(folder, alone)
     assert len(list((folder / "trace").iterdir())) == 2
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -148,7 +149,7 @@ def command(launcher: str, ranks: int, config: Path | str, *overrides: str) -> l
 def start(
     arguments: list[str], cwd: Path = REPOSITORY, env: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
-    """Start a command in a process group of its own, so that `kill` reaches what it started."""
+    """Start a command in a session of its own: what kills it does not reach the tests."""
     pipe = subprocess.PIPE
     chosen = environment() if env is None else env
     return subprocess.Popen(
@@ -156,10 +157,16 @@ def start(
     )
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL to the whole process group: no handler runs, nothing is written any more."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def kill(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """SIGKILL to a command and all it started: no handler runs, nothing is written any more.
+
+    Not to its process group: torchrun gives every rank a session of its own, and they would train on.
+    """
+    parent = psutil.Process(process.pid)
+    for member in [parent, *parent.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    return process.communicate()
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
@@ -167,8 +174,7 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> subprocess
     try:
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
+        out, err = kill(process)
         raise AssertionError(f"{process.args} did not end in {timeout_s} s:\n{out}\n{err}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
