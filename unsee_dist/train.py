@@ -27,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     from unsee_dist.config import load
-    from unsee_dist.parallel.process import start, stop, together
+    from unsee_dist.parallel.process import SharedMistake, start, stop, together
     from unsee_dist.run import train
 
     chosen = parse(sys.argv[1:])
@@ -41,7 +41,7 @@ def main() -> int:
             config = load(chosen.config, chosen.overrides)
         train(config)
     except (ValueError, OSError) as error:
-        if world.rank == 0:
+        if world.rank == 0 or not isinstance(error, SharedMistake):  # a block damaged on one host, say
             print(error, file=sys.stderr)
         return MISTAKE
     finally:

@@ -176,6 +176,10 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+class SharedMistake(ValueError):
+    """A mistake that every rank knows of; rank 0 says it."""
+
+
 @contextmanager
 def together(world: World) -> Iterator[None]:
     """A mistake that one rank sees ends every rank with the same sentence: none waits for one that left.
@@ -192,7 +196,7 @@ def together(world: World) -> Iterator[None]:
         dist.all_gather_object(seen, mistake)
         mistake = next((f"{text}" for text in seen if text), None)
     if mistake is not None:
-        raise ValueError(mistake)
+        raise SharedMistake(mistake)
 
 
 def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:
