@@ -45,19 +45,16 @@ SAID_LINES = 100  # log lines of a run on the console
 def train(config: RunConfig) -> None:
     """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user."""
     world = process.start()
+    run = build(config, world)
+    run.record.say(
+        f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
+    )
     try:
-        run = build(config, world)
-        run.record.say(
-            f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
-        )
-        try:
-            final = train_loop(run)
-        except BaseException as error:
-            run.record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
-        _close(run, final)
-    finally:
-        process.stop()
+        final = train_loop(run)
+    except BaseException as error:
+        run.record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    _close(run, final)
 
 
 def build(config: RunConfig, world: World) -> Training:

@@ -27,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main() -> int:
     from unsee_dist.config import load
-    from unsee_dist.parallel.process import SharedMistake, start, stop, together
+    from unsee_dist.parallel.process import SharedMistake, leave_together, start, stop, together
     from unsee_dist.run import train
 
     chosen = parse(sys.argv[1:])
@@ -41,9 +41,12 @@ def main() -> int:
             config = load(chosen.config, chosen.overrides)
         train(config)
     except (ValueError, OSError) as error:
-        if world.rank == 0 or not isinstance(error, SharedMistake):  # a block damaged on one host, say
+        if not isinstance(error, SharedMistake):  # a block damaged on one host, say: no other rank knows
             print(error, file=sys.stderr)
-        return MISTAKE
+            return MISTAKE
+        if world.rank == 0:
+            print(error, file=sys.stderr)
+        leave_together(world, MISTAKE)
     finally:
         stop()
     return 0
