@@ -1,0 +1,105 @@
+"""Packed rows give the padded embeddings on stock encoders, and an encoder that mixes sentences is found out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from unsee_dist.data.packing import pack
+from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
+
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+DISTIL = {
+    "vocab_size": 60,
+    "dim": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "hidden_dim": 32,
+    "max_position_embeddings": 40,
+}
+
+
+def encoders() -> dict[str, Any]:
+    torch.manual_seed(0)
+    return {
+        "bert": BertModel(BertConfig(**SMALL), add_pooling_layer=False),
+        "roberta": RobertaModel(RobertaConfig(**SMALL, pad_token_id=1), add_pooling_layer=False),
+        "electra": ElectraModel(ElectraConfig(**SMALL, embedding_size=16)),
+        "mpnet": MPNetModel(MPNetConfig(**SMALL, pad_token_id=1), add_pooling_layer=False),
+        "distilbert": DistilBertModel(DistilBertConfig(**DISTIL)),
+    }
+
+
+def sentences(count: int, seed: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 25, (count,), generator=generator).tolist()
+    return [torch.randint(5, 60, (n,), generator=generator).tolist() for n in lengths]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "mpnet", "distilbert"])
+def test_packed_equals_padded(name: str, pooling: Any) -> None:
+    encoder = encoders()[name].eval()
+    if not packs_exactly(encoder, pooling):
+        assert name == "distilbert"  # takes no positions: data.pack: auto pads it
+        return
+    tokens = sentences(17, seed=3)
+    with torch.no_grad():
+        packed, padded = (
+            encode(encoder, pack(tokens, 30, 1, shared), pooling, views=2) for shared in (True, False)
+        )
+    assert packed.shape == (34, 16)
+    assert torch.allclose(packed, padded, atol=1e-5)
+    assert not torch.allclose(packed[0], packed[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("ignored", ["attention_mask", "position_ids"])
+def test_an_encoder_that_ignores_the_mask_or_the_positions_is_found_out(ignored: str) -> None:
+    class Careless(BertModel):
+        def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
+            given = {"attention_mask": attention_mask, "position_ids": position_ids}
+            if attention_mask.ndim == 4:
+                given[ignored] = None
+            return super().forward(input_ids, **given)
+
+    torch.manual_seed(0)
+    assert packs_exactly(BertModel(BertConfig(**SMALL), add_pooling_layer=False), "mean")
+    assert not packs_exactly(Careless(BertConfig(**SMALL), add_pooling_layer=False), "mean")
+
+
+def test_each_view_has_its_own_dropout_masks_and_zero_turns_them_off(shared: Path) -> None:
+    mini = str(shared / "models" / "wiki-bert-mini")
+    piece = pack(sentences(4, seed=1), 64, 0, True)
+    for dropout, equal in ((None, False), (0.0, True), (0.3, False)):
+        first, second = encode(load_encoder(mini, dropout), piece, "mean", views=2).chunk(2)
+        assert torch.allclose(first, second, atol=1e-6) == equal, dropout
+
+
+def test_an_encoder_without_a_pooler_and_its_tokenizer_are_loaded(shared: Path) -> None:
+    mini = str(shared / "models" / "wiki-bert-mini")
+    encoder = load_encoder(mini, None)
+    assert not any("pooler" in name for name, _ in encoder.named_parameters())
+    assert encoder.training
+    assert load_tokenizer(mini)("A word.")["input_ids"][0] == load_tokenizer(mini).cls_token_id
