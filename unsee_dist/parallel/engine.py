@@ -59,6 +59,8 @@ class Engine:
             self.engine.enable_backward_allreduce = (
                 False  # it would flatten and copy all gradients for nobody
             )
+        if precision == "bf16" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
+            self.optimizer.overflow_checker.check = lambda: False
         self.parameters = list(names)
         self.shards = masters.shards(self.optimizer, stage, names, world.rank)
         self._create_moments()
@@ -162,7 +164,7 @@ def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -
         "gradient_clipping": clip,
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": precision == "bf16"},
+        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `finish` has checked
         "fp16": {"enabled": precision == "fp16"},
         "communication_data_type": "fp32",
         "steps_per_print": 10**12,
