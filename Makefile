@@ -19,8 +19,10 @@ test: $(STAMP)  ## all tests that are quick
 test-slow: $(STAMP)  ## the laws at length
 	$(BIN)/pytest -m "slow and not gpu"
 
-bench: $(STAMP)  ## where a step's time goes: a table and bench.json
-	$(BIN)/unsee bench
+# with the checkout of a peer: make bench ARGS="--peer-unsee PATH"
+bench: $(STAMP)  ## where a step's time goes, beside other trainers: tables and bench.json
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/unsee bench $(ARGS)
 
 lint: $(STAMP)  ## format, style, types, and imports that point down
 	$(BIN)/ruff format --check

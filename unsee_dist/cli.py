@@ -160,8 +160,11 @@ def bench(
     ] = None,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="Where the JSON goes.")] = Path("bench.json"),
+    peer_unsee: Annotated[
+        Path | None, typer.Option(help="A checkout of asparius/UNSEE, timed beside ours.")
+    ] = None,
 ) -> None:
-    """Time the parts of a step by objective, ZeRO stage, precision, ranks and micro-batch: a table and a JSON."""
+    """Time the parts of a step by case, and whole training beside other trainers: tables and a JSON."""
     from unsee_dist import bench as clock
 
     chosen, changed = config or "quickstart", list(overrides or ())
@@ -173,7 +176,7 @@ def bench(
         start.make_encoder(encoder, corpus)
         changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
     load(chosen, changed)
-    clock.main(chosen, changed, out)
+    clock.main(chosen, changed, out, peer_unsee)
 
 
 @app.command()

@@ -66,6 +66,10 @@ def build(config: RunConfig, world: World) -> Training:
         tokenizer = load_tokenizer(config.model.encoder)
         model = build_model(config, world)
         share_rows = shares_rows(config, model)
+        if config.data.pack == "auto" and not share_rows:
+            process.tell(
+                world, f"{config.model.encoder} cannot keep packed sentences apart: one sentence a row"
+            )
         stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
         development = build_development(config, stream, world)
         plan = plan_of(config, shards.sentences)

@@ -5,7 +5,9 @@ Different data on every rank, ten steps (some wrong ways are right on the first)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,9 +15,11 @@ import torch.distributed as dist
 from oracle import Case, Oracle, Running, gradient_error, oracle, running, weight_error
 from processes import run
 
+from unsee_dist.data.packing import Piece, pack
+from unsee_dist.data.stream import Batch
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.parallel.reduce import Reduction
-from unsee_dist.training.step import Taken
+from unsee_dist.training.step import Taken, take
 
 STEPS = 10
 CASES = [Case(name) for name in OBJECTIVES if name != "simcse"] + [
@@ -71,16 +75,13 @@ def test_ranks_and_stages_equal_one_process(size: int) -> None:
 
 
 def any_cut_is_the_same(rank: int, size: int) -> None:
-    for objective in ("vicreg", "corinfomax"):
-        truth = oracle(Case(objective), 4)
+    for case in CASES:
+        truth = oracle(case, 3)
         for stage in range(4):
-            for packed in (True, False):
-                for micro_batch in (None, 5, 1):
-                    errors = compare(
-                        Case(objective), truth, rank, size, stage, micro_batch=micro_batch, packed=packed
-                    )
-                    assert max(errors[:2]) < 1e-5, (objective, stage, packed, micro_batch, errors)
-                    assert errors[2] < 2e-5, (objective, stage, packed, micro_batch, errors)
+            for packed, micro_batch in ((True, None), (True, 5), (True, 1), (False, None), (False, 5)):
+                errors = compare(case, truth, rank, size, stage, micro_batch=micro_batch, packed=packed)
+                assert max(errors[:2]) < 1e-5, (case, stage, packed, micro_batch, errors)
+                assert errors[2] < 2e-5, (case, stage, packed, micro_batch, errors)
 
 
 @pytest.mark.slow
@@ -145,23 +146,81 @@ def test_known_wrong_ways_fail_the_law() -> None:
         assert error > 1e-3, f"{label} passed with {error:.1e}"
 
 
-def accumulation_is_another_loss(_rank: int, _size: int) -> float:
-    """Gradient accumulation: each micro-batch its own statistics. Not what pieces do."""
+def wrong_pieces(_rank: int, _size: int) -> dict[str, float]:
+    """Ways to cut a batch that are another loss: the error of the gradient each of them makes."""
     from oracle import BATCH, batch, model
 
+    import unsee_dist.model.encoder as encoder
+
     module = model(Case("vicreg"), Reduction(), Reduction())
-    for piece in batch(1, micro_batch=6, packed=False).pieces:
-        loss, _ = module((piece,))
-        (loss / (BATCH / 6)).backward()
-    names = {n: p for n, p in module.named_parameters() if p.grad is not None}
-    accumulated = {n: p.grad.flatten().clone() for n, p in names.items()}
+    names = dict(module.named_parameters())
+
+    def gradient(pieces: Sequence[Piece], scale: float = 1.0) -> dict[str, torch.Tensor]:
+        (module(pieces)[0] * scale).backward()
+        return {n: p.grad.flatten().clone() for n, p in names.items() if p.grad is not None}
+
+    truth = gradient(batch(1, packed=False).pieces)
+    errors = {}
+
     module.zero_grad()
-    module(batch(1, packed=False).pieces)[0].backward()
-    return gradient_error(accumulated, {n: p.grad.flatten() for n, p in names.items()})
+    for piece in batch(1, micro_batch=6, packed=False).pieces:
+        accumulated = gradient((piece,), 6 / BATCH)
+    errors["gradient accumulation"] = gradient_error(accumulated, truth)
+
+    module.zero_grad()
+    whole = type(module.projector).forward
+    module.projector.forward = lambda z: torch.cat([whole(module.projector, part) for part in z.split(6)])
+    errors["BatchNorm of one piece"] = gradient_error(gradient(batch(1, packed=False).pieces), truth)
+    del module.projector.forward
+
+    module.zero_grad()
+    masked = encoder.attention_mask
+    encoder.attention_mask = lambda segments: torch.ones_like(masked(segments))
+    errors["packing without a mask"] = gradient_error(gradient(batch(1, packed=True).pieces), truth)
+    encoder.attention_mask = masked
+
+    module.zero_grad()
+    assert gradient_error(gradient(batch(1, micro_batch=6, packed=True).pieces), truth) < 1e-5
+    return errors
 
 
-def test_accumulation_fails_the_law() -> None:
-    assert run(accumulation_is_another_loss, 1)[0] > 1e-2
+def test_wrong_ways_to_cut_a_batch_fail_the_law() -> None:
+    errors = run(wrong_pieces, 1)[0]
+    assert len(errors) == 3
+    for label, error in errors.items():
+        assert error > 1e-2, f"{label} passed with {error:.1e}"
+
+
+def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
+    """A real allocation that fails, with the address space of this process held tight."""
+    import resource
+
+    ours = running(Case("vicreg"), 0, 1, 0)
+    assert ours.take(1).applied  # what is allocated once is there
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    said = []
+    for sentences, length in ((4000, 20), (1, 24)):
+        tokens = [[7] * length] * sentences
+        if sentences == 1:  # one sentence too large: rows of padding stand for its length
+            grid = pack([[7] * length] * 4000, 24, 0, False)
+            piece = Piece(grid.input_ids, grid.position_ids, torch.where(grid.segment_ids == 0, 0, -1), 1)
+        else:
+            piece = pack(tokens, 24, 0, False)
+        resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, resource.RLIM_INFINITY))
+        try:
+            take(ours.engine, ours.target, Batch(3, (), (piece,), 0), 1e-3, 0.9)
+        except ValueError as error:
+            said.append(str(error))
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return tuple(said)
+
+
+def test_memory_that_runs_out_says_which_micro_batch_to_try() -> None:
+    many, one = run(memory_runs_out, 1)[0]
+    assert "train.micro_batch = 4000 does not fit" in many
+    assert "Write train.micro_batch=2000: it changes no result." in many
+    assert "lower model.max_tokens" in one
 
 
 def poisoned(rank: int, size: int) -> None:

@@ -7,6 +7,9 @@ objective state and target move together, or none of them does.
 from __future__ import annotations
 
 import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +34,9 @@ class Taken:
 def take(engine: Engine, target: Target | None, batch: Batch, lr: float, decay: float) -> Taken:
     """Train on this rank's part of a step. Collective: the answer is the same on every rank."""
     model = engine.module
-    loss, terms = engine(batch.pieces)
-    engine.backward(loss)
+    with says_what_fits(batch):
+        loss, terms = engine(batch.pieces)
+        engine.backward(loss)
     (mean_loss, *mean_terms), grad_norm = engine.finish(torch.cat([loss.detach().view(1), terms]))
     finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
     if finite or engine.precision == "fp16":  # fp16: the engine must see the overflow to lower its loss scale
@@ -52,3 +56,26 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     """The dropout masks of a step depend on (seed, step, rank) alone: nothing is stored, a restart changes nothing."""
     state = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
     torch.manual_seed(int(state[0]) << 32 | int(state[1]))
+
+
+@contextmanager
+def says_what_fits(batch: Batch) -> Iterator[None]:
+    """Memory that runs out, on a GPU or a CPU, becomes a ValueError with the micro-batch to try next."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
+        out = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(
+            error
+        )
+        if not out:
+            raise
+        largest = max(piece.sentences for piece in batch.pieces)
+        remedy = (
+            f"Write train.micro_batch={largest // 2}: it changes no result."
+            if largest > 1
+            else "A single sentence does not fit: lower model.max_tokens, or use more ranks and parallel.zero=3."
+        )
+        raise ValueError(
+            f"train.micro_batch = {largest} does not fit into the memory of {socket.gethostname()} at step "
+            f"{batch.step}: {str(error).splitlines()[0]} {remedy}"
+        ) from error

@@ -1,0 +1,102 @@
+"""`unsee bench`: where a step's time goes and how fast the whole is, beside others. One table each, one JSON.
+
+step.py    one case: a run's own engine, stream and target, with a clock around each part of a step
+peers.py   the same recipe by the UNSEE paper's released code and by sentence-transformers' own SimCSE
+table.py   rows -> tables
+
+Every case has processes of its own, so that peak memory is the case's. Machines are noisy: compare rows of one
+call; the preset is timed first, between and last, and the range of the three is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from unsee_dist.bench import table
+
+PRESET = "as configured"
+
+# One thing changed at a time from the preset: (label, ranks, overrides).
+CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    (PRESET, 1, ()),
+    ("data.pack=false", 1, ("data.pack=false",)),
+    ("precision fp32", 1, ("parallel.precision=fp32",)),
+    ("precision bf16", 1, ("parallel.precision=bf16",)),
+    ("vicreg", 1, ("objective.name=vicreg",)),
+    ("barlow_twins", 1, ("objective.name=barlow_twins",)),
+    ("corinfomax", 1, ("objective.name=corinfomax",)),
+    ("byol", 1, ("objective.name=byol",)),
+    (
+        "simcse",
+        1,
+        ("objective.name=simcse", "target.kind=online", "projector.kind=tanh", "projector.side=both"),
+    ),
+    *((f"ZeRO-{stage}, 1 rank", 1, (f"parallel.zero={stage}",)) for stage in range(4)),
+    *((f"ZeRO-{stage}, 2 ranks", 2, (f"parallel.zero={stage}",)) for stage in range(4)),
+    (PRESET, 1, ()),
+    *(
+        (f"batch {batch} {cut}", 1, (f"train.batch={batch}", f"train.micro_batch={micro}"))
+        for batch, cut, micro in (
+            (256, "whole", "null"),
+            (256, "in pieces of 32", "32"),
+            (1024, "whole", "null"),
+            (1024, "in pieces of 256", "256"),
+            (1024, "in pieces of 32", "32"),
+        )
+    ),
+    (PRESET, 1, ()),
+)
+
+
+def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | None) -> None:
+    """Run every case and the peers, print the tables, write `out` (JSON). Raises ValueError when a case fails."""
+    console = Console(highlight=False)
+    rows: list[dict[str, Any]] = []
+    whole: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for label, ranks, changed in CASES:
+            console.print(f"{label} ...", markup=False)
+            told = [config, *overrides, *changed, f"run.dir={scratch}/run", "track.mlflow=false"]
+            row = _in_processes("unsee_dist.bench.step", told, ranks)
+            rows.append({"case": label, "ranks": ranks} | row)
+        for name in ("unsee_dist", "unsee_dist fp32", *_peers(peer_unsee), "unsee_dist"):
+            console.print(f"{name} ...", markup=False)
+            told = [name, str(peer_unsee), config, *overrides, f"run.dir={scratch}/run", "track.mlflow=false"]
+            whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", told, 1))
+    out.write_text(
+        json.dumps({"config": config, "overrides": list(overrides), "rows": rows, "whole": whole}, indent=1)
+    )
+    for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
+        console.print(page)
+    console.print(table.drift(rows, PRESET), markup=False)
+    console.print(f"written to {out}", markup=False)
+
+
+def _peers(peer_unsee: Path | None) -> list[str]:
+    theirs = ["sentence-transformers SimCSE fp32", "sentence-transformers SimCSE bf16"]
+    return theirs if peer_unsee is None else [*theirs, "released code fp32"]
+
+
+def _in_processes(module: str, told: Sequence[str], ranks: int) -> dict[str, Any]:
+    """What `python -m module told...` prints as its last JSON line, on `ranks` ranks that share the cores."""
+    threads = max(1, len(os.sched_getaffinity(0)) // ranks)
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    done = subprocess.run(
+        [*launcher, "-m", module, *told], capture_output=True, text=True, env=environment, check=False
+    )
+    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or not found:
+        said = [line for line in done.stderr.splitlines() if line.strip() and "torch/distributed" not in line]
+        raise ValueError(f"{module} {' '.join(told)} on {ranks} ranks failed: {' / '.join(said[-5:])}")
+    row: dict[str, Any] = json.loads(found[-1])
+    return row

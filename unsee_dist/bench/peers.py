@@ -1,0 +1,160 @@
+"""Whole training by us and by others: same encoder, sentences, batch, length and threads.
+
+    python -m unsee_dist.bench.peers TRAINER PEER_PATH CONFIG [key=value ...]
+
+unsee_dist                      this package's `train`, as configured (and in fp32)
+sentence-transformers SimCSE    SentenceTransformerTrainer, MultipleNegativesRankingLoss on (s, s): two encodings
+                                of a sentence a step, where UNSEE has four
+released code                   asparius/UNSEE's own `fit` and VICRegLoss with the configured number of projector
+                                blocks, from a checkout; on a CPU it has fp32 only
+
+The time of a step is the median distance between the beginnings of two steps: loading, update and logging are in it.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unsee_dist.config import RunConfig, load
+from unsee_dist.data import Shards
+
+WARM_UP, STEPS = 4, 20
+
+
+def measure(trainer: str, peer: str, config: RunConfig) -> dict[str, Any]:
+    """Sentences a second and peak memory of one trainer."""
+    if trainer == "released code fp32":
+        marks = _released_code(config, Path(peer))
+    elif trainer.startswith("sentence-transformers"):
+        marks = _sentence_transformers(config, bf16=trainer.endswith("bf16"))
+    else:
+        marks = _ours(config)
+    step_s = statistics.median(after - before for before, after in pairwise(marks[WARM_UP:]))
+    return {
+        "sentences_per_s": config.train.batch / step_s,
+        "step_ms": 1000 * step_s,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _marked(function: Callable[..., Any], marks: list[float]) -> Callable[..., Any]:
+    def marking(*args: Any, **kwargs: Any) -> Any:
+        marks.append(time.perf_counter())
+        return function(*args, **kwargs)
+
+    return marking
+
+
+def _ours(config: RunConfig) -> list[float]:
+    from unsee_dist.run import train
+    from unsee_dist.training import loop
+
+    marks: list[float] = []
+    loop.take = _marked(loop.take, marks)
+    train(config)
+    return marks
+
+
+def _sentences(config: RunConfig) -> list[str]:
+    return Shards(config.data.shards).head((WARM_UP + STEPS) * config.train.batch)
+
+
+def _sentence_transformers(config: RunConfig, bf16: bool) -> list[float]:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
+    from sentence_transformers.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.models import Pooling, Transformer
+
+    words = Transformer(config.model.encoder, max_seq_length=config.model.max_tokens)
+    model = SentenceTransformer(
+        modules=[words, Pooling(words.get_word_embedding_dimension(), config.model.pooling)],
+        device="cuda" if torch.cuda.is_available() else "cpu",
+    )
+    sentences = _sentences(config)
+    marks: list[float] = []
+    loss = MultipleNegativesRankingLoss(model)
+    loss.forward = _marked(loss.forward, marks)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Arguments(
+            folder,
+            num_train_epochs=1,
+            per_device_train_batch_size=config.train.batch,
+            learning_rate=config.train.lr,
+            warmup_steps=0,
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        pairs = Dataset.from_dict({"anchor": sentences, "positive": sentences})
+        SentenceTransformerTrainer(model, arguments, pairs, loss=loss).train()
+    return marks
+
+
+def _released_code(config: RunConfig, peer: Path) -> list[float]:
+    """Imports `sentence_transformers` from the checkout: never in one process with the real one."""
+    import huggingface_hub
+
+    if not (peer / "sentence_transformers" / "losses" / "VICRegLoss.py").is_file():
+        raise ValueError(f"--peer-unsee {peer} is no checkout of asparius/UNSEE. Clone it there.")
+    for name in ("HfFolder", "Repository", "cached_download"):  # it imports them, training does not use them
+        if not hasattr(huggingface_hub, name):
+            setattr(huggingface_hub, name, None)
+    sys.path.insert(0, str(peer))
+    from sentence_transformers import InputExample, SentenceTransformer, losses, models
+    from torch.utils.data import DataLoader
+
+    words = models.Transformer(config.model.encoder, max_seq_length=config.model.max_tokens)
+    width = words.get_word_embedding_dimension()
+    model = SentenceTransformer(modules=[words, models.Pooling(width)])
+    loss: nn.Module = losses.VICRegLoss(
+        model=model,
+        sentence_embedding_dimension=width,
+        hidden_embedding_dim=width * config.projector.width,
+        num_mlp_layers=config.projector.blocks,
+        moving_average_decay=config.target.decay,
+    )
+    marks: list[float] = []
+    loss.forward = _marked(loss.forward, marks)
+    examples: Any = [InputExample(texts=[sentence, sentence]) for sentence in _sentences(config)]
+    loader: DataLoader[Any] = DataLoader(
+        examples, shuffle=True, batch_size=config.train.batch, drop_last=True
+    )
+    fit: Any = model.fit
+    fit(
+        train_objectives=[(loader, loss)],
+        warmup_steps=2,
+        optimizer_params={"lr": config.train.lr},
+        show_progress_bar=False,
+        checkpoint_path=None,
+    )
+    return marks
+
+
+def _main(trainer: str, peer: str, config: str, *overrides: str) -> None:
+    more = [f"train.steps={WARM_UP + STEPS}", "evaluate.sts=null", "evaluate.retrieval=null"]
+    more += [f"evaluate.every={WARM_UP + STEPS}", f"checkpoint.every={WARM_UP + STEPS}"]
+    if trainer.endswith("fp32"):
+        more.append("parallel.precision=fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        settings = load(config, [*overrides, *more, f"run.dir={folder}/run"])
+        result = measure(trainer, peer, settings)
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])

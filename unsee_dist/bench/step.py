@@ -1,0 +1,175 @@
+"""One case of `unsee bench` in this process (one of its ranks): `python -m unsee_dist.bench.step CONFIG [key=value ...]`.
+
+Times are medians over steps after warm-up, in milliseconds.
+
+    utilisation = arithmetic of the non-padding tokens / (time x the matmul ceiling measured in the same process)
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from unsee_dist.bench.table import STAGES
+from unsee_dist.config import load
+from unsee_dist.parallel import process
+from unsee_dist.run import build
+from unsee_dist.training.loop import line
+from unsee_dist.training.step import Taken, seed_step
+
+WARM_UP, STEPS = 3, 12
+FEW_STEPS = 4  # of a batch of 256 sentences and more
+
+
+def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Times, rates, padding, memory of one case; an empty row on ranks other than 0."""
+    settings = load(config, overrides)
+    world = process.start()
+    run = build(settings, world)
+    weights = _weights(run.engine.module)
+    spent: dict[str, list[float]] = defaultdict(list)
+    tokens, cells, sentences = 0, 0, 0
+    warm, steps = (WARM_UP, STEPS) if settings.train.batch < 256 else (1, FEW_STEPS)
+    for step, batch in enumerate(_alone(run, warm + steps, spent)):
+        if step == warm:
+            for times in spent.values():
+                del times[:-1]
+            tokens = cells = sentences = 0
+        tokens += batch.tokens
+        cells += sum(piece.input_ids.numel() for piece in batch.pieces)
+        sentences += len(batch.ids)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    if world.device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    seconds = len(spent["step"]) * statistics.median(spent["step"])
+    ceiling = _matmul_ceiling(
+        world.device, torch.float32 if run.engine.precision == "fp32" else torch.bfloat16
+    )
+    row = {
+        "ms": {name: 1000 * statistics.median(spent[name] or [0.0]) for name in (*STAGES, "step")},
+        "sentences_per_s": world.size * sentences / seconds,
+        "tokens_per_s": world.size * tokens / seconds,
+        "padding": 1 - tokens / cells,
+        "peak_mib": memory,
+        "ceiling_gflops": ceiling / 1e9,
+        "utilisation": _arithmetic(run.engine.module, weights, tokens, sentences) / seconds / ceiling,
+        "data_sentences_per_s": _data_alone(run, settings.train.batch),
+    }
+    run.record.close()
+    process.stop()
+    return row if world.rank == 0 else {}
+
+
+def _alone(run: Any, steps: int, spent: dict[str, list[float]]) -> Iterator[Any]:
+    """The steps of a run with a clock around each part. Hooks time the networks inside the engine's forward."""
+    engine, model = run.engine, run.engine.module
+    backward = False
+    inside: dict[str, float] = defaultdict(float)
+
+    def now() -> float:
+        if engine.world.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def watch(name: str, module: Any) -> None:
+        begun: list[float] = []
+        module.register_forward_pre_hook(lambda *_: begun.append(now()))
+
+        def end(*_: Any) -> None:
+            taken = now() - begun.pop()
+            if not backward:  # a recomputed piece belongs to backward
+                inside[name] += taken
+
+        module.register_forward_hook(end)
+
+    for name in ("online", "target", "projector", "objective"):
+        if getattr(model, name) is not None:
+            watch(name, getattr(model, name))
+
+    @contextmanager
+    def clock(stage: str) -> Iterator[None]:
+        begun = now()
+        yield
+        spent[stage].append(now() - begun)
+
+    batches = run.stream.batches(1, steps)
+    for step in range(1, steps + 1):
+        begun = now()
+        inside.clear()
+        with clock("wait"):
+            batch = next(batches).to(engine.world.device)
+        seed_step(run.plan.seed, step, engine.world.rank)
+        loss, terms = engine(batch.pieces)
+        for name, seconds in inside.items():
+            spent[name].append(seconds)
+        backward = True
+        with clock("backward"):
+            engine.backward(loss)
+        backward = False
+        with clock("finish"):
+            means, norm = engine.finish(torch.cat([loss.detach().view(1), terms]))
+        with clock("optimizer"):
+            engine.step(1e-6)
+        with clock("ema"):
+            if run.target is not None:
+                run.target.follow(run.plan.decay)
+        with clock("logging"):
+            run.progress.step = run.progress.updates = step
+            taken = Taken(means[0], dict(zip(model.terms, means[1:], strict=True)), norm, True)
+            run.record.step(line(run, taken, 1e-6, run.plan.decay))
+        spent["step"].append(now() - begun)
+        yield batch
+
+
+def _weights(model: Any) -> int:
+    """Weights of the online encoder's matrix products; at stage 3 a parameter holds only its rank's part."""
+    return sum(
+        getattr(w, "ds_numel", w.numel())
+        for n, w in model.online.named_parameters()
+        if len(getattr(w, "ds_shape", w.shape)) == 2 and "embedding" not in n
+    )
+
+
+def _arithmetic(model: Any, weights: int, tokens: int, sentences: int) -> float:
+    """Floating-point operations of the matrix products: 2 a weight a token forward, twice that backward, two views."""
+    projector = sum(getattr(w, "ds_numel", w.numel()) for w in model.projector.parameters())
+    passes = 3 + (model.target is not None)
+    return 2 * 2 * (passes * weights * tokens + 3 * projector * sentences)
+
+
+def _matmul_ceiling(device: Any, dtype: Any) -> float:
+    """The best of five square products, in operations a second: what this process could do at most."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        begun = time.perf_counter()
+        product = left @ right
+        float(product[0, 0])
+        best = min(best, time.perf_counter() - begun)
+    return 2 * size**3 / best
+
+
+def _data_alone(run: Any, batch: int) -> float:
+    """Sentences a second of the stream by itself, after its first batch."""
+    batches = run.stream.batches(1, 11)
+    next(batches)
+    begun = time.perf_counter()
+    for _ in batches:
+        pass
+    return 10 * batch / (time.perf_counter() - begun)
+
+
+if __name__ == "__main__":
+    result = measure(sys.argv[1], sys.argv[2:])
+    if result:
+        print(json.dumps(result), flush=True)

@@ -1,0 +1,82 @@
+"""Rows of `unsee bench` -> tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+STAGES = (
+    "wait",
+    "online",
+    "target",
+    "projector",
+    "objective",
+    "backward",
+    "finish",
+    "optimizer",
+    "ema",
+    "logging",
+)
+
+Row = dict[str, Any]
+
+
+def rates(rows: Sequence[Row]) -> Table:
+    """How fast, how full, how big. data: the stream by itself. use: of the matmul ceiling, by non-padding tokens."""
+    columns = ("sentences/s", "tokens/s", "padding", "peak MiB", "use", "data sentences/s")
+    table = _table("rates", ("case", *columns))
+    for row in rows:
+        table.add_row(
+            row["case"],
+            f"{row['sentences_per_s']:.0f}",
+            f"{row['tokens_per_s']:.0f}",
+            f"{row['padding']:.0%}",
+            f"{row['peak_mib']:.0f}",
+            f"{row['utilisation']:.0%}",
+            f"{row['data_sentences_per_s']:.0f}",
+        )
+    return table
+
+
+def stages(rows: Sequence[Row]) -> Table:
+    """Milliseconds of a step's parts."""
+    table = _table("milliseconds of a step", ("case", *STAGES, "step"))
+    for row in rows:
+        table.add_row(row["case"], *(f"{row['ms'][stage]:.1f}" for stage in (*STAGES, "step")))
+    return table
+
+
+def trainers(rows: Sequence[Row]) -> Table:
+    """Whole training, ours (the slower of the times it was run) against the others."""
+    table = _table(
+        "whole training", ("trainer", "sentences/s", "step ms", "peak MiB", "unsee_dist is faster by")
+    )
+    ours = min(row["sentences_per_s"] for row in rows if row["trainer"] == "unsee_dist")
+    for row in rows:
+        ratio = ours / row["sentences_per_s"]
+        table.add_row(
+            row["trainer"],
+            f"{row['sentences_per_s']:.0f}",
+            f"{row['step_ms']:.0f}",
+            f"{row['peak_mib']:.0f}",
+            f"{ratio:.2f}",
+        )
+    return table
+
+
+def drift(rows: Sequence[Row], case: str) -> str:
+    """How far the machine itself moved while the cases ran."""
+    speeds = [row["sentences_per_s"] for row in rows if row["case"] == case]
+    return (
+        f"noise: `{case}` ran at {min(speeds):.0f} to {max(speeds):.0f} sentences/s in {len(speeds)} trials"
+    )
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(columns[0])
+    for name in columns[1:]:
+        table.add_column(name, justify="right")
+    return table
