@@ -62,7 +62,7 @@ def build(config: RunConfig, world: World) -> Training:
     folder = Path(config.run.dir)
     seed_everything(config.seed)
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
-        shards = Shards(config.data.shards)
+        shards = Shards(config.data.shards, config.data.on_damage)
         tokenizer = load_tokenizer(config.model.encoder)
         model = build_model(config, world)
         share_rows = shares_rows(config, model)

@@ -57,6 +57,7 @@ class Data(Part):
     workers: Annotated[int, Field(ge=0)] = 2  # tokenising processes a rank; 0 = the training process does it
     trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
     pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
+    on_damage: Literal["stop", "skip"] = "stop"  # skip = other sentences stand in, counted in metrics.jsonl
 
 
 class Train(Part):

@@ -23,8 +23,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from unsee_dist.data import holdout, sources, writing
 from unsee_dist.data.clean import drop_reason, normalise
+from unsee_dist.data.index import FORMAT, INDEX, fingerprint, read_index
 from unsee_dist.data.report import Report, report_of
-from unsee_dist.data.shards import FORMAT, INDEX, fingerprint, read_index
 
 PREPARING = "preparing.json"
 DEV = "dev.tsv"

@@ -4,37 +4,24 @@
     DIR/shard-000000.tar    plain webdataset tar; a member is a block: 1,024 newline-joined sentences, `.txt`
     DIR/dev.tsv             held-out (query, answer) pairs, when asked for
 
-A block's bytes are its tar header, its payload and its padding (the last block's also the end of the archive):
-no byte of a shard is outside some checksum. Stock readers skip damage without a word; this one stops.
+Stock readers pass over damage without a word; this one stops, or is told to skip and counts.
 A sentence's id is its place in shard order (shard by shard, block by block, line by line), from 0.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tarfile
 from bisect import bisect_right
-from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal
 
 import numpy as np
 import xxhash
 
-INDEX = "index.json"
-FORMAT = 1
+from unsee_dist.data.index import Block, blocks_of, read_index, remedy
 
-
-class Block(NamedTuple):
-    """Where a block lies and what it must be."""
-
-    shard: str
-    offset: int  # bytes from the start of the shard
-    length: int  # bytes
-    xxh3: str  # hex of the 64-bit checksum
-    sentences: int
+OnDamage = Literal["stop", "skip"]
 
 
 class Shards:
@@ -45,22 +32,25 @@ class Shards:
         shards.read(0)          # the sentences of the first block, verified
         shards.sentence(70_000) # one sentence by its id
 
-    Raises ValueError, one sentence, when the folder is no corpus, is empty, incomplete or damaged.
+    on_damage: "stop", or "skip": `standin` then names the block to read for a damaged one.
+    Raises ValueError, one sentence, when the folder is no corpus, is empty, incomplete or damaged; with "skip"
+    only for what the index itself says.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.index = read_index(self.path)
+    def __init__(self, path: str | Path, on_damage: OnDamage = "stop") -> None:
+        self.path, self.on_damage = Path(path), on_damage
+        self.index = read_index(self.path, sizes=on_damage == "stop")
         self.fingerprint: str = self.index["fingerprint"]
-        self.blocks = [block for shard in self.index["shards"] for block in _blocks(shard)]
+        self.blocks = [block for shard in self.index["shards"] for block in blocks_of(shard)]
         self.sizes = np.array([block.sentences for block in self.blocks], dtype=np.int64)
         self._ends = list(accumulate(int(size) for size in self.sizes))
+        self._sound: dict[int, bool] = {}
         self.sentences = self._ends[-1]
 
     def read(self, block: int) -> list[str]:
         """The sentences of a block, after checking its bytes against the index."""
         expected = self.blocks[block]
-        raw = self._bytes(expected)
+        raw = self._bytes(block, expected)
         found = xxhash.xxh3_64_hexdigest(raw)
         if len(raw) != expected.length or found != expected.xxh3:
             raise ValueError(self._damage(block, f"{len(raw)} bytes with xxh3 {found}"))
@@ -71,10 +61,35 @@ class Shards:
             raise ValueError(self._damage(block, f"{len(sentences)} sentences"))
         return sentences
 
+    def sound(self, block: int) -> bool:
+        """Whether a block can be read; looked up once."""
+        if block not in self._sound:
+            try:
+                self.read(block)
+                self._sound[block] = True
+            except ValueError:
+                self._sound[block] = False
+        return self._sound[block]
+
+    def standin(self, block: int) -> int:
+        """The block to read for this one: itself, or for a damaged one the next sound one, around the end.
+
+        A function of the files alone, so every rank and worker chooses the same. ValueError when none is sound.
+        """
+        for step in range(len(self.blocks)):
+            candidate = (block + step) % len(self.blocks)
+            if self.sound(candidate):
+                return candidate
+        raise ValueError(f"no block of {self.path} can be read. {remedy(self.path)}")
+
     def find(self, sentence_id: int) -> tuple[int, int]:
         """Block of a sentence and its line there."""
         block = bisect_right(self._ends, sentence_id)
-        return block, sentence_id - (self._ends[block] - int(self.sizes[block]))
+        return block, sentence_id - self.first_id(block)
+
+    def first_id(self, block: int) -> int:
+        """Id of the first sentence of a block."""
+        return self._ends[block] - int(self.sizes[block])
 
     def sentence(self, sentence_id: int) -> str:
         """One sentence by its id."""
@@ -86,86 +101,26 @@ class Shards:
         return self.read(block)[line]
 
     def head(self, n: int) -> list[str]:
-        """The first n sentences by id (fewer when the corpus is smaller)."""
+        """The first n sentences by id (fewer when the corpus is smaller); without damaged blocks under "skip"."""
         found: list[str] = []
         for block in range(len(self.blocks)):
             if len(found) >= n:
                 break
-            found.extend(self.read(block))
+            if self.on_damage == "stop" or self.sound(block):
+                found.extend(self.read(block))
         return found[:n]
 
-    def _bytes(self, block: Block) -> bytes:
+    def _bytes(self, block: int, expected: Block) -> bytes:
         try:
-            with (self.path / block.shard).open("rb") as file:
-                file.seek(block.offset)
-                return file.read(block.length)
+            with (self.path / expected.shard).open("rb") as file:
+                file.seek(expected.offset)
+                return file.read(expected.length)
         except OSError as error:
-            raise ValueError(
-                f"{self.path / block.shard} cannot be read ({error.strerror}). {_remedy(self.path)}"
-            ) from error
+            raise ValueError(self._damage(block, f"that it cannot be read ({error.strerror})")) from error
 
     def _damage(self, block: int, found: str) -> str:
         want = self.blocks[block]
         return (
             f"{self.path / want.shard} is damaged in block {block} at offset {want.offset}: expected {want.length} "
-            f"bytes with xxh3 {want.xxh3} and {want.sentences} sentences, found {found}. {_remedy(self.path)}"
+            f"bytes with xxh3 {want.xxh3} and {want.sentences} sentences, found {found}. {remedy(self.path)}"
         )
-
-
-def read_index(path: Path) -> dict[str, Any]:
-    """The corpus's index, checked against itself and against the sizes of the shards on disk."""
-    if not path.is_dir():
-        raise ValueError(
-            f"data.shards = {path} does not exist; write `unsee prepare INPUT --out {path}` first."
-        )
-    if not (path / INDEX).is_file():
-        raise ValueError(
-            f"data.shards = {path} has no {INDEX}, so it is no prepared corpus or was interrupted; "
-            f"write `unsee prepare INPUT --out {path}` first."
-        )
-    try:
-        index = json.loads((path / INDEX).read_text("utf-8"))
-        problem = _problem(path, index)
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"it cannot be read as an index ({type(error).__name__}: {error})"
-    if problem:
-        raise ValueError(f"{path / INDEX} is damaged or was edited: {problem}. {_remedy(path)}")
-    return index
-
-
-def fingerprint(sha256s: Iterable[str]) -> str:
-    """The corpus's name: a digest over its shards' digests, in order."""
-    return hashlib.sha256("\n".join(sha256s).encode()).hexdigest()[:32]
-
-
-def _problem(path: Path, index: dict[str, Any]) -> str | None:
-    """What is wrong with an index, or None. Cheap: it looks at sizes, never into the shards."""
-    if index["format"] != FORMAT:
-        return f"it has format {index['format']!r} and this version reads {FORMAT}"
-    shards = index["shards"]
-    if not sum(shard["sentences"] for shard in shards):
-        return "it holds no sentence"
-    if index["fingerprint"] != fingerprint(shard["sha256"] for shard in shards):
-        return "its fingerprint is not that of its shards' digests"
-    for shard in shards:
-        blocks = _blocks(shard)
-        if sum(b.sentences for b in blocks) != shard["sentences"] or min(b.sentences for b in blocks) < 1:
-            return f"the sentences of {shard['name']} do not add up"
-        ends = [0, *accumulate(b.length for b in blocks)]
-        if [b.offset for b in blocks] != ends[:-1] or ends[-1] != shard["bytes"]:
-            return f"the blocks of {shard['name']} do not fill its {shard['bytes']} bytes"
-        file = path / shard["name"]
-        if not file.is_file() or file.stat().st_size != shard["bytes"]:
-            found = f"{file.stat().st_size} bytes" if file.is_file() else "no such file"
-            return f"{shard['name']} should have {shard['bytes']} bytes, found {found}"
-    return None
-
-
-def _blocks(shard: dict[str, Any]) -> list[Block]:
-    columns = shard["blocks"]
-    rows = zip(columns["offset"], columns["length"], columns["xxh3"], columns["sentences"], strict=True)
-    return [Block(shard["name"], *row) for row in rows]
-
-
-def _remedy(path: Path) -> str:
-    return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."

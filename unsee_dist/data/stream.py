@@ -46,12 +46,17 @@ class StreamSettings:
 
 @dataclass(frozen=True)
 class Batch:
-    """This rank's part of one step. ids: global sentence ids, in the order of the pieces' sentences."""
+    """This rank's part of one step. ids: global sentence ids, in the order of the pieces' sentences.
+
+    damaged: sentences of the step, over all ranks, that others stand in for (`data.on_damage: skip`); their ids
+    are those of the sentences read.
+    """
 
     step: int
     ids: tuple[int, ...]
     pieces: tuple[Piece, ...]
     tokens: int  # without padding
+    damaged: int = 0
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -147,8 +152,7 @@ class _StepParts(Dataset):
             return str(error)
 
     def _batch(self, step: int) -> Batch:
-        first = (step - 1) * self.settings.batch + self.start
-        ids = self.order.ids(np.arange(first, first + self.part)).tolist()
+        ids, damaged = self._ids(step)
         tokens = self.tokenizer(
             [self._sentence(i) for i in ids],
             truncation=True,
@@ -166,7 +170,23 @@ class _StepParts(Dataset):
             )
             for at in range(0, self.part, size)
         )
-        return Batch(step, tuple(ids), pieces, sum(map(len, tokens)))
+        return Batch(step, tuple(ids), pieces, sum(map(len, tokens)), damaged)
+
+    def _ids(self, step: int) -> tuple[list[int], int]:
+        """The ids of this rank's sentences, and how many of the whole step are not those of the order."""
+        first = (step - 1) * self.settings.batch
+        mine = slice(self.start, self.start + self.part)
+        if self.shards.on_damage == "stop":
+            return self.order.ids(np.arange(first, first + self.settings.batch)[mine]).tolist(), 0
+        # Every rank looks at the blocks of all ranks, once each: then all count the same without a message.
+        wanted = self.order.ids(np.arange(first, first + self.settings.batch)).tolist()
+        ids = [self._standin(i) for i in wanted]
+        return ids[mine], sum(i != j for i, j in zip(ids, wanted, strict=True))
+
+    def _standin(self, sentence_id: int) -> int:
+        block, line = self.shards.find(sentence_id)
+        other = self.shards.standin(block)
+        return self.shards.first_id(other) + line % int(self.shards.sizes[other])
 
     def _sentence(self, sentence_id: int) -> str:
         block, line = self.shards.find(sentence_id)

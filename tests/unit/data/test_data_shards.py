@@ -1,7 +1,6 @@
-"""Every byte of a shard is checked, and a corpus that is not one says so."""
+"""A shard is a plain tar, its blocks fill it, and a corpus that is not one says so."""
 
 import json
-import random
 import shutil
 import tarfile
 
@@ -20,12 +19,6 @@ def copy(corpus, tmp_path):
 def read_all(path):
     shards = Shards(path)
     return [sentence for block in range(len(shards.blocks)) for sentence in shards.read(block)]
-
-
-def flip(path, offset):
-    data = bytearray(path.read_bytes())
-    data[offset] ^= 1
-    path.write_bytes(data)
 
 
 def edit(path, change):
@@ -64,44 +57,6 @@ def test_blocks_cover_every_byte(corpus):
             assert block.offset == end
             end += block.length
         assert end == (corpus.path / shard["name"]).stat().st_size
-
-
-@pytest.mark.parametrize("part", ["header", "payload", "padding", "end of archive", "anywhere"])
-def test_a_flipped_bit_stops_the_reader(copy, part):
-    shard = copy / "shard-000000.tar"
-    with tarfile.open(shard) as tar:
-        member = tar.getmembers()[1]
-    offset = {
-        "header": member.offset + 300,
-        "payload": member.offset_data + 7,
-        "padding": member.offset_data + member.size,
-        "end of archive": shard.stat().st_size - 1,
-        "anywhere": random.Random(0).randrange(member.offset, shard.stat().st_size),
-    }[part]
-    if part == "padding":
-        assert member.size % 512  # there is padding
-    flip(shard, offset)
-    where = rf"shard-000000.tar is damaged in block 1 at offset {member.offset}: expected .* xxh3 .* found .* xxh3 "
-    with pytest.raises(ValueError, match=where):
-        read_all(copy)
-    if part != "header":  # what a stock reader makes of the same file: nothing at all
-        assert len(list(webdataset.WebDataset([str(shard)], shardshuffle=False))) == 2
-
-
-def test_a_cut_or_missing_or_exchanged_shard_is_named(copy):
-    first, second = copy / "shard-000000.tar", copy / "shard-000001.tar"
-    data = first.read_bytes()
-    first.write_bytes(data[:-512])
-    with pytest.raises(
-        ValueError, match=rf"shard-000000.tar should have {len(data)} bytes, found {len(data) - 512}"
-    ):
-        Shards(copy)
-    first.write_bytes(second.read_bytes().ljust(len(data), b"\0"))
-    with pytest.raises(ValueError, match=r"shard-000000.tar is damaged in block 0"):
-        read_all(copy)
-    first.unlink()
-    with pytest.raises(ValueError, match=r"shard-000000.tar should have .* found no such file"):
-        Shards(copy)
 
 
 @pytest.mark.parametrize(
