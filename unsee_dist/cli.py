@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config import ConfigError, load, presets
+from unsee_dist.judge import commands as judge
 
 MISTAKE = 2
 
@@ -30,6 +31,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations with
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
 app.add_typer(config_app, name="config")
 app.add_typer(shards_app, name="shards")
+app.add_typer(judge.app)  # evaluate, compare, export
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset.")]
 Overrides = Annotated[
@@ -71,10 +73,10 @@ def train(config: Config, overrides: Overrides = None) -> None:
 
     One process here; `deepspeed`, `torchrun` and `srun` start several with unsee_dist/train.py --config CONFIG.
     """
-    settings = load(config, overrides or ())
-    from unsee_dist.run import train as run
+    load(config, overrides or ())  # all mistakes, before torch is there
+    from unsee_dist.train import main as run
 
-    run(settings)
+    raise typer.Exit(run(["--config", config, *(overrides or ())]))
 
 
 @config_app.command("show")

@@ -26,14 +26,19 @@ from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.parallel import process
 from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import World, together
+from unsee_dist.parallel.process import SharedMistake, World, together
 from unsee_dist.parallel.reduce import Reduction
 from unsee_dist.parallel.replica import Replica
+from unsee_dist.parallel.signals import Stopped, StopSignal
+from unsee_dist.parallel.whereabouts import stand
 from unsee_dist.report.export import settle, write_encoder
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.record import Record
-from unsee_dist.training import checkpoint
+from unsee_dist.training.checkpoint import resume
+from unsee_dist.training.checkpoint.saving import Saver
+from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
+from unsee_dist.training.guard import GuardSettings
 from unsee_dist.training.loop import Plan, Progress, Training
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.schedule import total_steps
@@ -42,24 +47,30 @@ EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
 SAID_LINES = 100  # log lines of a run on the console
 
 
-def train(config: RunConfig) -> None:
-    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user."""
+def train(config: RunConfig, stop: StopSignal | None = None) -> None:
+    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user.
+
+    Raises Stopped after a signal (`stop`, where the caller listens already), with a checkpoint of the last step.
+    """
     world = process.start()
-    run = build(config, world)
+    run = build(config, world, stop)
     run.record.say(
         f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
     )
     try:
         final = train_loop(run)
     except BaseException as error:
-        run.record.close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        run.record.close("KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
     _close(run, final)
 
 
-def build(config: RunConfig, world: World) -> Training:
+def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Training:
     """All objects of a run, restored from its newest checkpoint when there is one. Collective."""
+    stand("build")
     folder = Path(config.run.dir)
+    stop = stop or StopSignal()
+    stop.limit(config.checkpoint.grace_s)
     seed_everything(config.seed)
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
         shards = Shards(config.data.shards, config.data.on_damage)
@@ -84,12 +95,32 @@ def build(config: RunConfig, world: World) -> Training:
         clip=config.train.clip or 0.0,
     )
     target = build_target(engine)
-    identity = {
-        "encoder": config.model.encoder,
-        "objective": config.objective.name,
-        "corpus": shards.fingerprint,
-    }
-    progress, mlflow_run = restore(folder, engine, target, identity)
+    identity = identity_of(config, model, shards)
+    progress = Progress()
+
+    def rewind(place: Path | None = None) -> dict[str, Any]:
+        """Everything but the records back to a checkpoint: the given one, or the newest."""
+        place = place or resume.find(world, folder, "auto")[0]
+        if place is None:
+            raise SharedMistake(
+                "There is no checkpoint to go back to yet. Lower train.lr or checkpoint.every."
+            )
+        manifest = resume.restore(place, engine, target, identity)
+        progress.restore(manifest)
+        process.tell(world, f"continuing {folder} after step {progress.step} ({place.name})")
+        return manifest
+
+    if world.rank == 0:
+        for name in EXPORTS:
+            settle(folder / name)
+    found, own = resume.find(world, folder, config.resume)
+    mlflow_run = rewind(found)["mlflow_run"] if found and own else None
+    if found and not own:
+        rewind(found)
+
+    def rewind_all() -> None:
+        rewind()
+        record.rewind(progress.step)
 
     if world.rank == 0:
         (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
@@ -105,10 +136,10 @@ def build(config: RunConfig, world: World) -> Training:
         record.keep_trace(world.size)
     if config.track.mlflow:
         record.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
-    embed = embedder(engine, tokenizer, config.model.max_tokens, share_rows)
+    embed = embedder(engine, tokenizer, config.model.max_tokens, share_rows, stop)
 
     def export(name: str) -> None:
-        weights = checkpoint.full_weights(engine, "online")
+        weights = full_weights(engine, "online")
         if world.rank == 0:
             write_encoder(
                 folder / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
@@ -122,11 +153,30 @@ def build(config: RunConfig, world: World) -> Training:
         target=target,
         stream=stream,
         record=record,
+        saver=Saver(world, config.checkpoint.background),
+        stop=stop,
         folder=folder,
         identity=identity,
         evaluate=lambda: development(embed),
         export=export,
+        rewind=rewind_all,
     )
+
+
+def identity_of(config: RunConfig, model: Unsee, shards: Shards) -> dict[str, str | int]:
+    """What must be the same for a checkpoint to be this run's. Ranks, stage, precision and cuts may change."""
+    shape = model.online.config
+    layers = getattr(shape, "num_hidden_layers", getattr(shape, "n_layers", None))
+    projector = config.projector
+    return {
+        "encoder": f"{shape.model_type}, {layers} layers of {shape.hidden_size}, {shape.vocab_size} pieces",
+        "projector": f"{projector.kind}, {projector.blocks} blocks of {projector.width}, {projector.side}",
+        "target": config.target.kind,
+        "objective": config.objective.name,
+        "corpus": shards.fingerprint,
+        "seed": config.seed,
+        "train.batch": config.train.batch,
+    }
 
 
 def build_model(config: RunConfig, world: World) -> Unsee:
@@ -211,32 +261,8 @@ def plan_of(config: RunConfig, sentences: int) -> Plan:
         checkpoint_every=every_steps(config.checkpoint.every, steps),
         keep=config.checkpoint.keep,
         say_every=max(1, steps // SAID_LINES),
+        guard=GuardSettings(**config.guard.model_dump(exclude={"timeout_s"})),
     )
-
-
-def restore(
-    folder: Path, engine: Engine, target: Target | None, identity: dict[str, Any]
-) -> tuple[Progress, str | None]:
-    """Continue where the newest checkpoint of this run stands; a fresh Progress when there is none."""
-    if engine.world.rank == 0:
-        for name in EXPORTS:
-            settle(folder / name)
-    with together(engine.world):
-        newest = checkpoint.newest(folder / "checkpoints")
-        manifest = checkpoint.read_manifest(newest) if newest else {}
-        for key, ours in identity.items():
-            if manifest.get(key, ours) != ours:
-                raise ValueError(
-                    f"{newest} was trained with {key} = {manifest[key]}, now {ours}. "
-                    "Give this run a run.dir of its own."
-                )
-    if newest is None:
-        return Progress(), None
-    checkpoint.load(newest, engine, target)
-    process.tell(engine.world, f"continuing {folder} after step {manifest['step']}")
-    return Progress(manifest["step"], manifest["updates"], manifest["best"], manifest["before"]), manifest[
-        "mlflow_run"
-    ]
 
 
 def seed_everything(seed: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unsee_dist import cli
-from unsee_dist.config import RunConfig, load, presets
+from unsee_dist.config import load, presets
 
 HEAVY = ("torch", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow")
 
@@ -62,12 +62,12 @@ def test_ls_names_every_preset(monkeypatch, capsys) -> None:
 
 
 def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None:
-    given: list[RunConfig] = []
-    run = types.ModuleType("unsee_dist.run")
-    run.train = given.append  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unsee_dist.run", run)
-    assert unsee(monkeypatch, capsys, "train", "simcse", "train.steps=3")[0] == 0
-    assert given == [load("simcse", ["train.steps=3"])]
+    given: list[list[str]] = []
+    script = types.ModuleType("unsee_dist.train")
+    script.main = lambda arguments: given.append(arguments) or 75  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unsee_dist.train", script)
+    assert unsee(monkeypatch, capsys, "train", "simcse", "train.steps=3")[0] == 75
+    assert given == [["--config", "simcse", "train.steps=3"]]
     assert unsee(monkeypatch, capsys, "train", "simcse", "train.steps=0")[0] == 2
     assert len(given) == 1
 
@@ -77,12 +77,12 @@ def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None
     [(ValueError("no."), 2), (PermissionError(13, "no", "x"), 2), (RuntimeError("bug"), None)],
 )
 def test_mistakes_are_sentences_and_bugs_keep_their_traceback(monkeypatch, capsys, error, code) -> None:
-    def train(_: RunConfig) -> None:
+    def train(_: list[str]) -> None:
         raise error
 
-    run = types.ModuleType("unsee_dist.run")
-    run.train = train  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "unsee_dist.run", run)
+    script = types.ModuleType("unsee_dist.train")
+    script.main = train  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "unsee_dist.train", script)
     if code is None:
         with pytest.raises(RuntimeError, match="bug"):
             unsee(monkeypatch, capsys, "train", "base")

@@ -124,7 +124,7 @@ def _alone(run: Any, steps: int, spent: dict[str, list[float]]) -> Iterator[Any]
                 run.target.follow(run.plan.decay)
         with clock("logging"):
             run.progress.step = run.progress.updates = step
-            taken = Taken(means[0], dict(zip(model.terms, means[1:], strict=True)), norm, True)
+            taken = Taken(means[0], dict(zip(model.terms, means[1:], strict=True)), norm, True, False)
             run.record.step(line(run, taken, 1e-6, run.plan.decay))
         spent["step"].append(now() - begun)
         yield batch

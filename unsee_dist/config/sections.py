@@ -87,8 +87,20 @@ class Evaluate(Part):
 class Checkpoint(Part):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
     keep: Annotated[int, Field(ge=2)] = 2  # newest checkpoints kept: one alone is lost while it is replaced
+    background: bool = True  # written by a thread while training goes on
+    grace_s: Annotated[float, Field(gt=0)] = 90.0  # after a signal, seconds until the process must be gone
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
+
+
+class Guard(Part):
+    timeout_s: Annotated[float, Field(ge=1)] = 300.0  # a rank that stands still longer ends the job
+    skips: Count = 10  # steps in a row with a loss or gradient that is not finite: roll back once, then stop
+    spike: Annotated[float, Field(gt=1)] = 8.0  # deviations above the running mean loss that are said
+    collapse: Literal["warn", "stop"] = "warn"  # what a collapse does
+    effective_rank: Annotated[float, Field(ge=1)] = 4.0  # of the embeddings; below it they have collapsed
+    std: Annotated[float, Field(ge=0)] = 1e-3  # per dimension; below it they have collapsed
+    evaluations: Count = 2  # in a row below a bound
 
 
 class Track(Part):
@@ -100,6 +112,7 @@ class RunConfig(Part):
     """Everything a run depends on but the corpus. Frozen; right, or it does not exist."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of order, dropout and fresh weights
+    resume: Text = "auto"  # auto | never | a checkpoint or run to start from
     run: Run = Run()
     model: Model = Model()
     projector: Projector = Projector()
@@ -110,6 +123,7 @@ class RunConfig(Part):
     parallel: Parallel = Parallel()
     evaluate: Evaluate = Evaluate()
     checkpoint: Checkpoint = Checkpoint()
+    guard: Guard = Guard()
     track: Track = Track()
 
     @model_validator(mode="after")

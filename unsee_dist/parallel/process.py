@@ -206,11 +206,15 @@ def leave_together(world: World, code: int) -> NoReturn:
     A launcher that sees one rank fail kills the rest (srun within milliseconds), and the job's code is then that of
     a killed process: tearing down python takes longer than that.
     """
-    if world.size > 1:
-        dist.barrier()
+    wait_for_all(world)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def wait_for_all(world: World) -> None:
+    if world.size > 1:
+        dist.barrier()
 
 
 def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:

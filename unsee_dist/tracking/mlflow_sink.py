@@ -89,6 +89,10 @@ class MlflowSink:
         with self._lock:
             self._state.tags[key] = value
 
+    def rewind(self) -> None:
+        """metrics.jsonl was cut back: read it from its start; what MLflow has is not sent again."""
+        self._client = None
+
     def close(self, timeout_s: float = 30.0, status: str = "FINISHED") -> bool:
         """Send the rest and end the run as FINISHED, FAILED or KILLED; close metrics.jsonl first.
 

@@ -86,6 +86,16 @@ class Record:
             for name, path in paths.items():
                 self._mlflow.tag(f"unsee.{name}", str(path))
 
+    def warn(self, sentence: str) -> None:
+        if self._talk is not None:
+            self._talk.warn(sentence)
+
+    def rewind(self, step: int) -> None:
+        """Back to a checkpoint in the middle of a run: cut the files back to its step and go on after it."""
+        self._metrics, self._trace = (_cut(file, step) for file in (self._metrics, self._trace))
+        if self._mlflow is not None:
+            self._mlflow.rewind()
+
     def flush(self) -> None:
         """Bring metrics and trace to the disk: before a checkpoint counts."""
         for file in (self._metrics, self._trace):
@@ -100,3 +110,11 @@ class Record:
             self._talk.close()
         if self._mlflow is not None:
             self._mlflow.close(status=status)
+
+
+def _cut(file: MetricsFile | None, step: int) -> MetricsFile | None:
+    if file is None:
+        return None
+    file.close()
+    cut_back(file.path, step)
+    return MetricsFile(file.path)

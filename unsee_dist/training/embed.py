@@ -13,26 +13,35 @@ import torch
 
 from unsee_dist.data.packing import pack
 from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.signals import Stopped, StopSignal
+from unsee_dist.parallel.whereabouts import stand
 
 AT_ONCE = 64  # sentences: a few packed rows, small beside a training step
 
 
 def embedder(
-    engine: Engine, tokenizer: Any, max_tokens: int, share_rows: bool
+    engine: Engine, tokenizer: Any, max_tokens: int, share_rows: bool, stop: StopSignal
 ) -> Callable[[list[str]], np.ndarray]:
-    """A function from sentences to (n, D) float32, dropout off. Collective: all ranks bring equally many sentences."""
+    """A function from sentences to (n, D) float32, dropout off. Collective: all ranks bring equally many sentences.
+
+    It raises Stopped when any rank was asked to stop meanwhile: an evaluation is made again after the resume.
+    """
 
     @torch.no_grad()
     def embed(sentences: list[str]) -> np.ndarray:
         engine.train(False)
         found = []
-        for at in range(0, len(sentences), AT_ONCE):
-            tokens = tokenizer(sentences[at : at + AT_ONCE], truncation=True, max_length=max_tokens)[
-                "input_ids"
-            ]
-            piece = pack(tokens, max_tokens, tokenizer.pad_token_id, share_rows).to(engine.world.device)
-            found.append(engine((piece,), embed=True).float().cpu())
-        engine.train(True)
+        try:
+            for at in range(0, len(sentences), AT_ONCE):
+                stand("evaluation")
+                if stop.agreed(engine.world):
+                    raise Stopped
+                texts = sentences[at : at + AT_ONCE]
+                tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
+                piece = pack(tokens, max_tokens, tokenizer.pad_token_id, share_rows).to(engine.world.device)
+                found.append(engine((piece,), embed=True).float().cpu())
+        finally:
+            engine.train(True)
         return torch.cat(found).numpy()
 
     return embed

@@ -14,13 +14,16 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from unsee_dist.data.stream import Stream
+from unsee_dist.data.stream import Batch, Stream
 from unsee_dist.evaluation.development import best_metric
 from unsee_dist.model.target import DecaySchedule, Target, decay_at
 from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import World
+from unsee_dist.parallel.process import SharedMistake, World
+from unsee_dist.parallel.signals import Stopped, StopSignal
+from unsee_dist.parallel.whereabouts import stand
 from unsee_dist.tracking.record import Record
-from unsee_dist.training import checkpoint
+from unsee_dist.training.checkpoint.saving import Saver
+from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import Taken, seed_step, take
 
@@ -40,6 +43,7 @@ class Plan:
     checkpoint_every: int
     keep: int
     say_every: int
+    guard: GuardSettings
 
 
 @dataclass
@@ -48,17 +52,26 @@ class Progress:
 
     step: int = 0
     updates: int = 0
+    judged: int = -1  # the step of the last evaluation
     best: dict[str, Any] | None = None  # {"metric", "value", "step", "scores"}
     before: dict[str, float] = field(default_factory=dict)  # scores of the untrained encoder
+    guard: GuardState = field(default_factory=GuardState)
 
     @property
     def skipped(self) -> int:
         return self.step - self.updates
 
+    def restore(self, manifest: Mapping[str, Any]) -> None:
+        """Take the place a checkpoint's manifest tells."""
+        for name in ("step", "updates", "judged", "best", "before"):
+            setattr(self, name, manifest[name])
+        self.guard = GuardState(**manifest["guard"])
+
 
 @dataclass(frozen=True)
 class Training:
-    """The built run. evaluate() -> scores; export(name) writes the encoder to <folder>/<name>; both collective."""
+    """The built run. evaluate() -> scores; export(name) writes the encoder to <folder>/<name>;
+    rewind() brings everything back to the newest checkpoint, or raises ValueError. All collective."""
 
     plan: Plan
     progress: Progress
@@ -66,40 +79,91 @@ class Training:
     target: Target | None
     stream: Stream
     record: Record
+    saver: Saver
+    stop: StopSignal
     folder: Path
     identity: Mapping[str, Any]
     evaluate: Callable[[], dict[str, float]]
     export: Callable[[str], None]
+    rewind: Callable[[], None]
+
+
+class RollBack(Exception):
+    """The guard wants the last checkpoint."""
 
 
 def train(run: Training) -> dict[str, float]:
-    """Take every step that is left, then export `final/`. Returns the last scores ({} when no step was left)."""
+    """Take every step that is left, then export `final/`. Returns the last scores ({} when no step was left).
+
+    Raises Stopped once a checkpoint of the last step is on the disk, when any rank was asked to stop.
+    """
+    try:
+        scores = _to_the_end(run)
+    except Stopped:
+        if run.progress.step > 0:
+            save(run)
+        run.saver.wait()
+        raise
+    run.saver.wait()
+    stand("export")
+    run.export("final")
+    return scores
+
+
+def _to_the_end(run: Training) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    while True:
+        pause(run)
+        if run.progress.judged < run.progress.step and _is_judged(run.plan, run.progress.step):
+            scores = judge(run)  # before the first step, or where a stop cut an evaluation short
+        try:
+            return _steps(run) or scores
+        except RollBack:
+            run.saver.wait()
+            run.rewind()
+            run.saver.saved = None
+            run.progress.guard.rollbacks += 1
+
+
+def _steps(run: Training) -> dict[str, float]:
     plan, progress, world = run.plan, run.progress, run.engine.world
     scores: dict[str, float] = {}
-    if progress.step == 0:
-        progress.before = judge(run)
+    stand("wait", progress.step + 1)
     ready = time.perf_counter()
     for batch in run.stream.batches(progress.step + 1, plan.steps):
         arrived = time.perf_counter()
-        seed_step(plan.seed, batch.step, world.rank)
-        update = progress.updates + 1
-        lr = learning_rate(update, plan.steps, plan.lr, plan.warmup)
-        decay = decay_at(update, plan.steps, plan.decay, plan.decay_schedule)
-        taken = take(run.engine, run.target, batch.to(world.device), lr, decay)
-        progress.step, progress.updates = batch.step, progress.updates + taken.applied
-        run.record.trace(batch.step, batch.ids)
+        taken, rates = _step(run, batch)
         done = time.perf_counter()
         speed = {"sentences_per_s": plan.batch / (done - ready), "wait": (arrived - ready) / (done - ready)}
         speed["tokens_per_s"] = batch.tokens * world.size / (done - ready)
-        run.record.step(line(run, taken, lr, decay) | speed)
+        run.record.step(line(run, taken, *rates) | speed)
+        _heed(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
+        if taken.asked:
+            raise Stopped
         at_end = batch.step == plan.steps
-        if at_end or batch.step % plan.evaluate_every == 0:
+        judged, saved = _is_judged(plan, batch.step), at_end or batch.step % plan.checkpoint_every == 0
+        if judged:
             scores = judge(run)
-        if at_end or batch.step % plan.checkpoint_every == 0:
+        if saved:
             save(run)
-        ready = time.perf_counter() if at_end or _paused(plan, batch.step) else done
-    run.export("final")
+        if (judged or saved) and not at_end:
+            pause(run)
+        ready = time.perf_counter() if judged or saved else done
+        stand("wait", batch.step + 1)
     return scores
+
+
+def _step(run: Training, batch: Batch) -> tuple[Taken, tuple[float, float]]:
+    """One step under its learning rate and decay."""
+    plan, progress, world = run.plan, run.progress, run.engine.world
+    seed_step(plan.seed, batch.step, world.rank)
+    update = progress.updates + 1
+    lr = learning_rate(update, plan.steps, plan.lr, plan.warmup)
+    decay = decay_at(update, plan.steps, plan.decay, plan.decay_schedule)
+    taken = take(run.engine, run.target, batch.to(world.device), lr, decay, run.stop.asked)
+    progress.step, progress.updates = batch.step, progress.updates + taken.applied
+    run.record.trace(batch.step, batch.ids)
+    return taken, (lr, decay)
 
 
 def line(run: Training, taken: Taken, lr: float, decay: float) -> dict[str, Any]:
@@ -124,22 +188,26 @@ def distance(engine: Engine, target: Target) -> float:
 
 def judge(run: Training) -> dict[str, float]:
     """Evaluate, record, and keep the encoder as `best/` when none before was better."""
+    stand("evaluation")
     scores = of_rank_0(run.engine.world, run.evaluate())
+    progress = run.progress
     decided = best_metric(scores)
-    best = run.progress.best
-    trained = (
-        run.progress.step > 0
-    )  # `best/` is the best of what training made; the table shows before beside it
-    better = trained and decided is not None and (best is None or decided[1] > best["value"])
-    run.record.evaluation({"step": run.progress.step, **scores}, better)
+    # `best/` is the best of what training made; the table shows the untrained encoder beside it
+    better = (
+        progress.step > 0
+        and decided is not None
+        and (progress.best is None or decided[1] > progress.best["value"])
+    )
+    run.record.evaluation({"step": progress.step, **scores}, better)
+    if progress.step == 0:
+        progress.before = scores
     if better and decided is not None:
-        run.progress.best = {
-            "metric": decided[0],
-            "value": decided[1],
-            "step": run.progress.step,
-            "scores": scores,
-        }
+        metric, value = decided
+        progress.best = {"metric": metric, "value": value, "step": progress.step, "scores": scores}
+        stand("export")
         run.export("best")
+    progress.judged = progress.step
+    _heed(run, *after_evaluation(run.plan.guard, progress.guard, scores))
     return scores
 
 
@@ -153,13 +221,32 @@ def of_rank_0(world: World, scores: dict[str, float]) -> dict[str, float]:
 
 def save(run: Training) -> None:
     """Write a checkpoint of this step; the records reach the disk before it counts."""
+    progress = run.progress
+    if run.saver.saved == progress.step:
+        return
+    stand("save")
     run.record.flush()
-    folder = run.folder / "checkpoints" / f"step-{run.progress.step:08d}"
-    facts = {**run.identity, **asdict(run.progress), "mlflow_run": run.record.mlflow_run}
-    checkpoint.save(folder, run.engine, run.target, facts)
-    if run.engine.world.rank == 0:
-        checkpoint.retain(folder.parent, run.plan.keep)
+    folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
+    facts = {**run.identity, **asdict(progress), "mlflow_run": run.record.mlflow_run}
+    best = progress.best["step"] if progress.best else None
+    run.saver.save(folder, run.engine, run.target, facts, keep=run.plan.keep, best_step=best)
 
 
-def _paused(plan: Plan, step: int) -> bool:
-    return step % plan.evaluate_every == 0 or step % plan.checkpoint_every == 0
+def pause(run: Training) -> None:
+    """Raises Stopped when any rank was asked to stop. Collective."""
+    if run.stop.agreed(run.engine.world):
+        raise Stopped
+
+
+def _heed(run: Training, action: Action, sentence: str) -> None:
+    """Do what the guard says; equal on every rank."""
+    if action is Action.STOP:
+        raise SharedMistake(sentence)
+    if sentence:
+        run.record.warn(sentence)
+    if action is Action.ROLL_BACK:
+        raise RollBack
+
+
+def _is_judged(plan: Plan, step: int) -> bool:
+    return step == plan.steps or step % plan.evaluate_every == 0

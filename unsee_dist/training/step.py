@@ -19,26 +19,38 @@ from unsee_dist.data.stream import Batch
 from unsee_dist.model.target import Target
 from unsee_dist.objectives.outcome import Stateful
 from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.whereabouts import stand
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What a step did. loss and terms: of the global batch, both directions summed. grad_norm: before clipping."""
+    """What a step did. loss and terms: of the global batch, both directions summed. grad_norm: before clipping.
+
+    asked: some rank was asked to stop; all ranks learn it at the same step.
+    """
 
     loss: float
     terms: dict[str, float]
     grad_norm: float
     applied: bool
+    asked: bool
 
 
-def take(engine: Engine, target: Target | None, batch: Batch, lr: float, decay: float) -> Taken:
+def take(
+    engine: Engine, target: Target | None, batch: Batch, lr: float, decay: float, asked: bool = False
+) -> Taken:
     """Train on this rank's part of a step. Collective: the answer is the same on every rank."""
     model = engine.module
     with says_what_fits(batch):
+        stand("forward", batch.step)
         loss, terms = engine(batch.pieces)
+        stand("backward")
         engine.backward(loss)
-    (mean_loss, *mean_terms), grad_norm = engine.finish(torch.cat([loss.detach().view(1), terms]))
+    stand("finish")
+    local = torch.cat([loss.detach().view(1), terms, loss.new_full((1,), float(asked))])
+    (mean_loss, *mean_terms, some_asked), grad_norm = engine.finish(local)
     finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+    stand("update")
     if finite or engine.precision == "fp16":  # fp16: the engine must see the overflow to lower its loss scale
         applied = engine.step(lr) and finite
     else:
@@ -47,9 +59,12 @@ def take(engine: Engine, target: Target | None, batch: Batch, lr: float, decay: 
     objective = model.objective
     if isinstance(objective, Stateful):
         objective.commit() if applied else objective.discard()
+    stand("ema")
     if applied and target is not None:
         target.follow(decay)
-    return Taken(mean_loss, dict(zip(model.terms, mean_terms, strict=True)), grad_norm, applied)
+    stand("log")
+    means = dict(zip(model.terms, mean_terms, strict=True))
+    return Taken(mean_loss, means, grad_norm, applied, some_asked > 0)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:

@@ -1,0 +1,80 @@
+"""A signal asks the run to stop: save at the next step boundary, on all ranks, and leave with code 75.
+
+SIGTERM, SIGINT and SIGUSR1, on any one rank. A second signal ends the process at once. Ranks agree in the
+all-reduce that every step has anyway (engine.finish), and at the pauses by `agreed`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from unsee_dist.parallel.process import World
+
+STOPPED = 75  # exit code: EX_TEMPFAIL, the same command continues
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+PR_SET_PDEATHSIG = 1
+
+
+class Stopped(Exception):
+    """All ranks have agreed to stop."""
+
+
+class StopSignal:
+    """Listens from its making. `asked` is set by the first signal; `name` is that signal's."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.name = ""
+        self._grace_s: float | None = None
+        for each in SIGNALS:
+            signal.signal(each, self._receive)
+
+    def limit(self, grace_s: float) -> None:
+        """From here on a stop that takes longer than `grace_s` seconds is cut off."""
+        self._grace_s = grace_s
+        if self.asked:
+            self._cut_off_later()
+
+    def agreed(self, world: World) -> bool:
+        """Was any rank asked to stop? Collective."""
+        if world.size == 1:
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=world.device)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        return bool(flag)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(128 + number)
+        self.asked, self.name = True, signal.Signals(number).name
+        self._cut_off_later()
+
+    def _cut_off_later(self) -> None:
+        if self._grace_s is not None:
+            timer = threading.Timer(self._grace_s, self._cut_off)
+            timer.daemon = True
+            timer.start()
+
+    def _cut_off(self) -> None:
+        print(
+            f"checkpoint.grace_s = {self._grace_s:g}: no checkpoint was complete that long after {self.name}. "
+            "The run continues from the one before; allow more time, and ask the scheduler for it.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(STOPPED)
+
+
+def stop_with_launcher() -> None:
+    """A launcher that is killed takes its ranks along: torchrun gives them sessions of their own, and they would
+    train on. Linux only; elsewhere a no-op."""
+    if sys.platform == "linux" and "RANK" in os.environ:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,51 @@
+"""Where this process stands: the step and phase its main thread is in.
+
+The watchdog names it when a rank hangs, and the kill tests aim at it:
+UNSEE_KILL_AT="PHASE STEP RANK [SIGNAL]" ends the process there (SIGKILL), as a power cut would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+KILL_AT = "UNSEE_KILL_AT"
+
+
+@dataclass
+class Place:
+    """`since`: time.monotonic() of the last move."""
+
+    step: int = 0
+    phase: str = "start"
+    since: float = 0.0
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {self.phase}"
+
+
+_place = Place(since=time.monotonic())
+
+
+def stand(phase: str, step: int | None = None) -> None:
+    """The main thread enters a phase, of a new step when one is given."""
+    if step is not None:
+        _place.step = step
+    _place.phase, _place.since = phase, time.monotonic()
+    reach(phase, _place.step)
+
+
+def where() -> Place:
+    return _place
+
+
+def reach(phase: str, step: int) -> None:
+    """A point where tests may end this process; other threads call it directly."""
+    wanted = os.environ.get(KILL_AT)
+    if wanted is None:
+        return
+    at, when, rank, *name = wanted.split()
+    if (at, int(when), rank) == (phase, step, os.environ.get("RANK", "0")):
+        os.kill(os.getpid(), getattr(signal, name[0] if name else "SIGKILL"))

@@ -1,0 +1,141 @@
+"""A run's state as named parts of flattened fp32 tensors, and back under any layout."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from unsee_dist.model.target import Target
+from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.process import together
+
+ADAM = ("exp_avg", "exp_avg_sq")
+BUFFERS = "buffers.safetensors"
+
+
+@dataclass(frozen=True)
+class Part:
+    """`tensor` is elements start..start+len of the flattened `kind` of parameter `name`; a view that may be written."""
+
+    kind: str
+    name: str
+    start: int
+    tensor: Tensor
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.name}@{self.start}"
+
+
+def parts(engine: Engine, target: Target | None) -> Iterator[Part]:
+    """All training state of this rank that belongs to parameters."""
+    for shard in engine.shards:
+        yield Part("master", shard.name, shard.start, shard.master)
+        for kind, moment in zip(ADAM, engine.moments(shard), strict=True):
+            yield Part(kind, shard.name, shard.start, moment)
+    if target is not None:
+        for shard, ema in zip(target.shards, target.ema, strict=True):
+            yield Part("ema", shard.name, shard.start, ema)
+
+
+def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]:
+    """What this rank writes: file name -> key -> tensor. Where all ranks hold all (stage 0), they take turns."""
+    world = engine.world
+    mine = {
+        part.key: part.tensor.detach()
+        for place, part in enumerate(parts(engine, target))
+        if engine.stage > 0 or place % world.size == world.rank
+    }
+    found = {f"rank-{world.rank:05d}.safetensors": mine}
+    if world.rank == 0:  # the objective's state: the only buffers that training moves, equal on every rank
+        found[BUFFERS] = {name: b.detach() for name, b in engine.module.objective.named_buffers()}
+    return found
+
+
+def load(folder: Path, manifest: Mapping[str, Any], engine: Engine, target: Target | None) -> None:
+    """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
+    with together(engine.world):
+        stored = Stored(folder, manifest)
+        for part in parts(engine, target):
+            stored.fill(part)
+        buffers = load_file(folder / BUFFERS)
+        for name, buffer in engine.module.objective.named_buffers():
+            if name not in buffers or buffers[name].shape != buffer.shape:
+                raise ValueError(
+                    f"{folder} has no state {name} of this objective. Give this run a run.dir of its own."
+                )
+            buffer.copy_(buffers[name])
+    engine.set_updates(manifest["adam_updates"])
+    engine.refresh()
+    if target is not None:
+        target.publish()
+
+
+class Stored:
+    """Random access to the parts of a checkpoint, whatever layout wrote it."""
+
+    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.ranges: dict[tuple[str, str], list[tuple[int, int, Any, str]]] = defaultdict(list)
+        for file in manifest["files"]:
+            if file["name"].startswith("rank-"):
+                self._open(folder / file["name"])
+
+    def _open(self, path: Path) -> None:
+        try:
+            opened = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise ValueError(f"{path} cannot be read ({error})") from error
+        for key in opened.keys():  # noqa: SIM118 (safe_open is no dict)
+            kind, _, rest = key.partition("/")
+            name, _, start = rest.rpartition("@")
+            length = opened.get_slice(key).get_shape()[0]
+            self.ranges[kind, name].append((int(start), int(start) + length, opened, key))
+
+    def fill(self, part: Part) -> None:
+        """Copy the stored elements of the part's range into its tensor. ValueError when some are not there."""
+        first, last = part.start, part.start + len(part.tensor)
+        filled = 0
+        for start, stop, opened, key in self.ranges.get((part.kind, part.name), ()):
+            low, high = max(first, start), min(last, stop)
+            if low < high:
+                part.tensor[low - first : high - first] = opened.get_slice(key)[low - start : high - start]
+                filled += high - low
+        if filled != len(part.tensor):
+            raise ValueError(
+                f"{self.folder} holds {filled} of {len(part.tensor)} elements of {part.kind} {part.name}: it belongs to "
+                "another encoder or projector. Give this run a run.dir of its own."
+            )
+
+
+def full_weights(engine: Engine, prefix: str) -> dict[str, Tensor]:
+    """The whole fp32 masters under `prefix` (a submodule's name) on rank 0's CPU, {} elsewhere. Collective.
+
+    Names are the submodule's own.
+    """
+    module = engine.module.get_submodule(prefix)
+    shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
+    mine = [
+        (shard.name.removeprefix(f"{prefix}."), shard.start, shard.master.cpu())
+        for shard in engine.shards
+        if shard.name.startswith(f"{prefix}.")
+    ]
+    collected: list[Any] = [mine] * engine.world.size if engine.world.rank == 0 else []
+    if engine.world.size > 1 and engine.stage > 0:
+        received: list[Any] | None = [None] * engine.world.size if engine.world.rank == 0 else None
+        dist.gather_object(mine, received, dst=0)
+        collected = received or []
+    whole = {name: torch.empty(shape.numel()) for name, shape in shapes.items()} if collected else {}
+    for each in collected:
+        for name, start, values in each:
+            whole[name][start : start + len(values)] = values
+    return {name: values.view(shapes[name]) for name, values in whole.items()}

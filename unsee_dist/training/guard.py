@@ -1,0 +1,109 @@
+"""What may go wrong while nothing crashes: steps that are not finite, losses that jump, embeddings that collapse.
+
+Decided from numbers that are equal on every rank, so all ranks decide the same; the counts are part of a checkpoint,
+so a resumed run decides as the uninterrupted one.
+
+    spike       loss > mean + spike · deviation, both exponential averages over about 100 applied steps
+    skips       k steps in a row that were not applied: back to the last checkpoint, once; the next time: stop
+    collapse    effective rank or std below its bound in n evaluations in a row
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+MEMORY = 0.99  # of the running mean and deviation
+YOUNG = 50  # applied steps before a spike can be told
+
+
+@dataclass(frozen=True)
+class GuardSettings:
+    """As in the configuration's `guard`."""
+
+    skips: int
+    spike: float
+    collapse: Literal["warn", "stop"]
+    effective_rank: float
+    std: float
+    evaluations: int
+
+
+@dataclass
+class GuardState:
+    """Travels in checkpoints. `rollbacks` alone survives a roll back."""
+
+    skips_in_row: int = 0
+    rollbacks: int = 0
+    spikes: int = 0
+    seen: int = 0
+    mean: float = 0.0
+    variance: float = 0.0
+    collapsed_in_row: int = 0
+
+
+class Action(Enum):
+    GO_ON = "go on"
+    ROLL_BACK = "roll back"
+    STOP = "stop"
+
+
+def after_step(
+    settings: GuardSettings, state: GuardState, step: int, loss: float, applied: bool
+) -> tuple[Action, str]:
+    """What to do after a step, and the sentence to say ("" for none). Moves `state`."""
+    if applied:
+        state.skips_in_row = 0
+        return Action.GO_ON, _spike(settings, state, step, loss)
+    state.skips_in_row += 1
+    if state.skips_in_row < settings.skips:
+        return (
+            Action.GO_ON,
+            f"step {step} skipped on all ranks: loss or gradient is not finite (loss {loss:g})",
+        )
+    why = f"{state.skips_in_row} steps in a row were not finite (guard.skips = {settings.skips})"
+    if state.rollbacks == 0:
+        return Action.ROLL_BACK, f"{why}: back to the last checkpoint, once"
+    return Action.STOP, (
+        f"{why}, again after going back to a checkpoint. Lower train.lr, set train.clip, or write "
+        "parallel.precision=fp32; the checkpoints before are untouched."
+    )
+
+
+def _spike(settings: GuardSettings, state: GuardState, step: int, loss: float) -> str:
+    distance = loss - state.mean
+    deviation = math.sqrt(state.variance)
+    jumped = state.seen >= YOUNG and distance > settings.spike * deviation
+    said = ""
+    if jumped:
+        state.spikes += 1
+        said = (
+            f"step {step}: loss {loss:.4g} is {distance / max(deviation, 1e-12):.0f} deviations above its running mean "
+            f"{state.mean:.4g} (guard.spike = {settings.spike:g})"
+        )
+    weight = max(1 - MEMORY, 1 / (state.seen + 1))
+    state.mean += weight * distance
+    state.variance = (1 - weight) * (state.variance + weight * distance**2)
+    state.seen += 1
+    return said
+
+
+def after_evaluation(
+    settings: GuardSettings, state: GuardState, scores: Mapping[str, float]
+) -> tuple[Action, str]:
+    """The same after an evaluation. NaN counts as collapsed: it is below every bound."""
+    rank, std = scores["dev/effective_rank"], scores["dev/std"]
+    healthy = rank >= settings.effective_rank and std >= settings.std and not scores.get("dev/collapsed")
+    state.collapsed_in_row = 0 if healthy else state.collapsed_in_row + 1
+    if state.collapsed_in_row < settings.evaluations:
+        return Action.GO_ON, ""
+    why = (
+        f"The embeddings have collapsed: effective rank {rank:.1f} (guard.effective_rank = "
+        f"{settings.effective_rank:g}), std {std:.2g} (guard.std = {settings.std:g}) in "
+        f"{state.collapsed_in_row} evaluations in a row. Lower train.lr, raise the objective's variance or covariance "
+        "weight, or use target.kind=ema; `best/` is from before."
+    )
+    return (Action.STOP if settings.collapse == "stop" else Action.GO_ON), why
