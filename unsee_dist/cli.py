@@ -17,6 +17,7 @@ from rich.table import Table
 
 from unsee_dist.config import ConfigError, load, presets
 from unsee_dist.judge import commands as judge
+from unsee_dist.judge import commands as judge
 
 MISTAKE = 2
 
@@ -31,6 +32,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations with
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
 app.add_typer(config_app, name="config")
 app.add_typer(shards_app, name="shards")
+app.add_typer(judge.app)  # evaluate, compare, export
 app.add_typer(judge.app)  # evaluate, compare, export
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset.")]

@@ -28,6 +28,19 @@ def columns(path: Path, wanted: Sequence[Sequence[str]]) -> list[tuple[object, .
     return pick(rows, wanted, str(path))
 
 
+def header(path: Path) -> list[str]:
+    """The column names of a table: of a .jsonl, the keys of its first line. ValueError as `columns`."""
+    if not path.is_file() or path.suffix not in TABLES:
+        raise ValueError(f"{path} is not a .tsv, .csv or .jsonl file.")
+    try:
+        first = next(_rows(path), None)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+    if first is None:
+        raise ValueError(f"{path} has no rows. It needs a header and at least one row.")
+    return [str(name) for name in first]
+
+
 def pick(rows: Iterable[Row], wanted: Sequence[Sequence[str]], source: str) -> list[tuple[object, ...]]:
     """The wanted columns of rows that are dicts; see `columns`."""
     rows = list(rows)

@@ -1,0 +1,108 @@
+"""Encoders good, random, collapsed and broken, and task files, made by rule; and `unsee` called in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import torch
+from integration import tiny as making
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def unsee(*arguments: str, cwd: Path) -> Said:
+    """`unsee ...` in this process (a new one imports torch and mteb for seconds), from the folder `cwd`."""
+    from unsee_dist import cli
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(contextlib.chdir(cwd))
+        inside.enter_context(contextlib.redirect_stdout(out))
+        inside.enter_context(contextlib.redirect_stderr(err))
+        inside.enter_context(mock.patch.object(sys, "argv", ["unsee", *arguments]))
+        inside.enter_context(mock.patch.dict("os.environ", COLUMNS="200"))
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+def write_model(folder: Path, tiny: making.Tiny, change: str = "none", seed: int = 0) -> Path:
+    """An export of the tiny encoder: as it is (none), with other weights (random), at one point, or NaN."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from unsee_dist.report.export import write_encoder
+
+    model = AutoModel.from_pretrained(tiny.encoder, add_pooling_layer=False)
+    generator = torch.Generator().manual_seed(seed)
+    state = dict(model.state_dict())
+    for name, tensor in state.items():
+        if change == "random" and tensor.is_floating_point() and tensor.dim() > 1:
+            state[name] = torch.randn(tensor.shape, generator=generator) * 0.05
+    last = f"encoder.layer.{model.config.num_hidden_layers - 1}.output.LayerNorm"
+    if change == "point":  # the last LayerNorm gives its bias, whatever it reads
+        state[f"{last}.weight"] = torch.zeros_like(state[f"{last}.weight"])
+        state[f"{last}.bias"] = torch.randn(len(state[f"{last}.bias"]), generator=generator)
+    if change == "nan":
+        state[f"{last}.bias"] = torch.full_like(state[f"{last}.bias"], float("nan"))
+    write_encoder(folder, state, model.config, AutoTokenizer.from_pretrained(tiny.encoder), "mean", 16)
+    return folder
+
+
+def write_tasks(folder: Path) -> Path:
+    """One task of every kind, from sentences made by rule; the label of a sentence is its thing, or its deed."""
+    folder.mkdir(parents=True)
+    rng, found = random.Random(1), making.corpus(400)
+    things = {name: place for place, name in enumerate(making.THINGS)}
+    label = [things[sentence.split()[2]] for sentence in found]
+    table(folder / "topics.tsv", ["text", "label"], [(s, label[i] % 5) for i, s in enumerate(found[:150])])
+    for part, at in (("train", 0), ("test", 200)):
+        rows = [(s, f"kind {label[i] % 3}") for i, s in enumerate(found) if at <= i < at + 120]
+        table(folder / f"intents_{part}.tsv", ["text", "label"], rows)
+    pairs = [(found[i], found[rng.randrange(400)]) for i in range(120)]
+    overlap = [len(set(a.split()) & set(b.split())) + rng.random() for a, b in pairs]
+    table(
+        folder / "similar.tsv",
+        ["sentence1", "sentence2", "score"],
+        [(*p, s) for p, s in zip(pairs, overlap, strict=True)],
+    )
+    rows = [(*p, int(s > 4.5)) for p, s in zip(pairs, overlap, strict=True)]
+    table(folder / "same.tsv", ["sentence1", "sentence2", "label"], rows)
+    reranked = []
+    for i in range(0, 100, 5):
+        near = [" ".join(found[i].split()[:-1]), *rng.sample(found, 6)]
+        reranked.append({"query": found[i], "positive": near[:1], "negative": near[1:]})
+    lines(folder / "rerank.jsonl", reranked)
+    (folder / "search" / "qrels").mkdir(parents=True)
+    lines(
+        folder / "search" / "corpus.jsonl",
+        [{"_id": f"d{i}", "title": "", "text": s} for i, s in enumerate(found)],
+    )
+    asked = [{"_id": f"q{i}", "text": " ".join(rng.sample(found[i].split(), 6))} for i in range(30)]
+    lines(folder / "search" / "queries.jsonl", asked)
+    rows = [(f"q{i}", f"d{i}", 1) for i in range(30)]
+    table(folder / "search" / "qrels" / "test.tsv", ["query-id", "corpus-id", "score"], rows)
+    return folder
+
+
+def table(path: Path, header: list[str], rows: list[tuple[object, ...]]) -> None:
+    path.write_text("\n".join("\t".join(map(str, row)) for row in [header, *rows]) + "\n", encoding="utf-8")
+
+
+def lines(path: Path, rows: list[dict[str, object]]) -> None:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

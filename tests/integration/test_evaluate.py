@@ -1,0 +1,239 @@
+"""`unsee evaluate`: mteb's scores of local tasks are sentence-transformers' own; no number for the unusable."""
+
+from __future__ import annotations
+
+import csv
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from integration.judging import Said, table, unsee, write_model, write_tasks
+from integration.tiny import Tiny
+
+TASKS = ("intents", "topics", "same", "rerank", "search", "similar")
+
+
+@pytest.fixture(scope="module")
+def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tasks/, and the models good/, random/, point/ and nan/."""
+    folder = tmp_path_factory.mktemp("judged")
+    write_tasks(folder / "tasks")
+    for name, change in (("good", "none"), ("random", "random"), ("point", "point"), ("nan", "nan")):
+        write_model(folder / name, tiny, change)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(place: Path) -> dict:
+    said = unsee("evaluate", "good", "--tasks", "tasks", "--json", cwd=place)
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+def loaded(folder: Path):
+    from sentence_transformers import SentenceTransformer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return SentenceTransformer(str(folder))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open(), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def of(judged: dict, task: str) -> float:
+    return {record["task"]: record["score"] for record in judged["tasks"]}[task] / 100
+
+
+def test_every_kind_of_task_is_judged_by_its_group(judged: dict) -> None:
+    assert {record["task"] for record in judged["tasks"]} == set(TASKS)
+    assert len(judged["groups"]) == 6
+    assert judged["mean"] == pytest.approx(np.mean([record["score"] for record in judged["tasks"]]))
+    assert "mteb 2." in judged["title"]
+    assert "local" in judged["title"]
+    assert all(record["geometry"]["effective_rank"] > 2 for record in judged["tasks"])
+
+
+def test_pairs_and_searches_equal_sentence_transformers_own_evaluators(place: Path, judged: dict) -> None:
+    from sentence_transformers.sentence_transformer import evaluation as own
+
+    model, folder = loaded(place / "good"), place / "tasks"
+    similar = rows(folder / "similar.tsv")
+    first, second = ([row[name] for row in similar] for name in ("sentence1", "sentence2"))
+    scores = [float(row["score"]) for row in similar]
+    found = own.EmbeddingSimilarityEvaluator(first, second, scores)(model)
+    assert of(judged, "similar") == pytest.approx(found["spearman_cosine"], abs=1e-5)
+    assert abs(of(judged, "similar") - found["pearson_cosine"]) > 1e-3  # the case can tell one from the other
+    same = [int(row["label"]) for row in rows(folder / "same.tsv")]
+    found = own.BinaryClassificationEvaluator(first, second, same, similarity_fn_names=ALL)(model)
+    assert of(judged, "same") == pytest.approx(max(found[f"{name}_ap"] for name in ALL), abs=1e-5)
+    samples = [json.loads(line) for line in (folder / "rerank.jsonl").read_text().splitlines()]
+    found = own.RerankingEvaluator(samples)(model)
+    assert of(judged, "rerank") == pytest.approx(found["map"], abs=1e-4)
+    texts = {}
+    for name in ("queries", "corpus"):
+        read = (json.loads(line) for line in (folder / "search" / f"{name}.jsonl").read_text().splitlines())
+        texts[name] = {row["_id"]: row["text"] for row in read}
+    relevant = {row["query-id"]: {row["corpus-id"]} for row in rows(folder / "search" / "qrels" / "test.tsv")}
+    found = own.InformationRetrievalEvaluator(texts["queries"], texts["corpus"], relevant, ndcg_at_k=[10])(
+        model
+    )
+    assert of(judged, "search") == pytest.approx(found["cosine_ndcg@10"], abs=1e-4)
+    assert 0.05 < of(judged, "search") < 0.999
+
+
+ALL = ["cosine", "dot", "euclidean", "manhattan"]
+
+
+def test_classification_equals_logistic_regression_written_out(place: Path, judged: dict) -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    model = loaded(place / "good")
+    parts = {name: rows(place / "tasks" / f"intents_{name}.tsv") for name in ("train", "test")}
+    z = {name: model.encode([row["text"] for row in part]) for name, part in parts.items()}
+    label = {name: [row["label"] for row in part] for name, part in parts.items()}
+    rng, accuracy = np.random.default_rng(0), []
+    for _ in range(60):  # 8 examples of each label, as mteb; its 10 draws are 10 of these
+        drawn = [
+            i
+            for name in set(label["train"])
+            for i in rng.choice(np.flatnonzero(np.array(label["train"]) == name), 8)
+        ]
+        fitted = LogisticRegression(max_iter=100).fit(z["train"][drawn], [label["train"][i] for i in drawn])
+        accuracy.append(fitted.score(z["test"], label["test"]))
+    assert of(judged, "intents") == pytest.approx(np.mean(accuracy), abs=4 * np.std(accuracy) / np.sqrt(10))
+
+
+def test_what_was_judged_is_not_judged_again_and_shards_add_up_to_the_whole(place: Path, tiny: Tiny) -> None:
+    write_model(place / "again", tiny, "random", seed=5)
+    first = unsee("evaluate", "again", "--tasks", "tasks", "--shard", "1/2", "--json", cwd=place)
+    second = unsee("evaluate", "again", "--tasks", "tasks", "--shard", "2/2", "--json", cwd=place)
+    done = [record["task"] for said in (first, second) for record in json.loads(said.out)["tasks"]]
+    assert sorted(done) == sorted(TASKS)
+    whole = unsee("evaluate", "again", "--tasks", "tasks", "--json", cwd=place)
+    assert "1/6" not in whole.err, "a task was judged again"
+    scores = {record["task"]: record for said in (first, second) for record in json.loads(said.out)["tasks"]}
+    assert {record["task"]: record for record in json.loads(whole.out)["tasks"]} == scores
+
+
+def test_another_encoder_in_the_same_folder_and_a_changed_file_are_judged_anew(
+    place: Path, tiny: Tiny
+) -> None:
+    alone = place / "alone"
+    alone.mkdir()
+    table(alone / "s.tsv", ["sentence1", "sentence2", "score"], PAIRS)
+    before = judge_one(place, write_model(place / "moving", tiny), alone)
+    write_model(place / "moving", tiny, "random", seed=3)
+    after = judge_one(place, place / "moving", alone)
+    assert before["model"]["revision"] != after["model"]["revision"]
+    assert before["mean"] != after["mean"]
+    table(alone / "s.tsv", ["sentence1", "sentence2", "score"], [*PAIRS[:-1], (*PAIRS[-1][:2], 9)])
+    changed = judge_one(place, place / "moving", alone)
+    assert changed["mean"] != after["mean"]
+
+
+PAIRS = [(f"the old {a} follows a green {b}", f"the {b} near the {a}", i % 4) for i, (a, b) in enumerate(
+    [("river", "house"), ("garden", "engine"), ("letter", "window"), ("bridge", "doctor"), ("forest", "island"),
+     ("machine", "teacher"), ("harbour", "mountain"), ("house", "garden"), ("doctor", "river")])]  # fmt: skip
+
+
+def judge_one(place: Path, model: Path, tasks: Path) -> dict:
+    said = unsee("evaluate", str(model), "--tasks", str(tasks), "--json", cwd=place)
+    assert said.code == 0, said.err
+    return json.loads(said.out)
+
+
+@pytest.mark.parametrize(("name", "word"), [("point", "one point"), ("nan", "not finite")])
+def test_an_unusable_encoder_gets_a_verdict_and_no_number(place: Path, name: str, word: str) -> None:
+    said = unsee("evaluate", name, "--tasks", "tasks", cwd=place)
+    assert said.code == 1
+    assert said.out.count(word) == len(TASKS)
+    found = json.loads(unsee("evaluate", name, "--tasks", "tasks", "--json", cwd=place).out)
+    assert [record["score"] for record in found["tasks"]] == [None] * len(TASKS)
+    assert found["mean"] is None
+    assert not any("pairs" in record for record in found["tasks"])
+
+
+def test_mteb_alone_would_have_scored_the_collapsed_encoder(place: Path) -> None:
+    """The control: without the watch, a point gets numbers on classification and clustering."""
+    from unsee_dist.evaluation import mteb_suite
+    from unsee_dist.evaluation.local_tasks import local_tasks
+
+    class Blind(mteb_suite.Watch):
+        def add(self, *_: object) -> None:
+            pass
+
+    model, found = loaded(place / "point"), {}
+    for task in local_tasks(place / "tasks"):
+        if task.name in ("intents", "topics"):
+            encoder = mteb_suite.Encoder(model.encode, "local/point", "0")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(mteb_suite, "Watch", Blind)
+                found[task.name] = mteb_suite.score(mteb_suite.local(task), encoder, None)["score"]
+    assert found["intents"] > 20  # a third of three labels
+
+
+def test_a_random_encoder_is_told_that_it_loses_to_counting_words(place: Path) -> None:
+    said = unsee("evaluate", "random", "--tasks", "tasks", cwd=place)
+    assert said.code == 0
+    assert "is below TF-IDF" in said.out
+
+
+def test_tfidf_is_a_model_of_its_own(place: Path) -> None:
+    found = json.loads(unsee("evaluate", "tfidf", "--tasks", "tasks", "--json", cwd=place).out)
+    record = next(record for record in found["tasks"] if record["task"] == "similar")
+    assert record["score"] == pytest.approx(record["tfidf"], abs=0.05)  # float32 beside float64
+    assert found["mean"] > 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["good"], ["--tier", "--tasks"]),
+        (["good", "--tier", "fats"], ["fats", "Did you mean fast?"]),
+        (["good", "--tier", "STSBenchmrk"], ["Did you mean STSBenchmark"]),
+        (["good", "--tier", "STSBenchmark"], ["--prefetch", "STSBenchmark"]),
+        (["good", "--tasks", "nowhere"], ["nowhere", "not a folder"]),
+        (["good", "--tasks", "tasks", "--shard", "3/2"], ["--shard 3/2", "1/8"]),
+        (["good", "--tasks", "tasks", "--tasks", "tasks"], ["Two tasks", "tasks.yaml"]),
+        (["nowhere/model", "--tasks", "tasks"], ["nowhere/model", "--prefetch"]),
+        (["./nowhere", "--tasks", "tasks"], ["./nowhere", "no such folder"]),
+        (["tasks", "--tasks", "tasks"], ["tasks is not a model", "modules.json"]),
+        (["tfidf", "--tier", "sts"], ["--tasks DIR"]),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_sentence(place: Path, arguments: list[str], words: list[str]) -> None:
+    is_sentence(unsee("evaluate", *arguments, cwd=place), *words)
+
+
+def is_sentence(said: Said, *words: str) -> None:
+    assert said.code == 2, f"exit code {said.code}: {said.out} {said.err}"
+    assert "Traceback" not in said.err
+    assert all(word in said.err for word in words), said.err
+
+
+@pytest.mark.parametrize("gone", ["modules.json", "1_Pooling", "config.json", "model.safetensors", "half"])
+def test_a_half_written_export_is_refused(place: Path, tiny: Tiny, tmp_path: Path, gone: str) -> None:
+    folder = write_model(tmp_path / "half", tiny)
+    if gone == "half":
+        weights = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    elif gone == "1_Pooling":
+        (folder / gone / "config.json").unlink()
+        (folder / gone).rmdir()
+    else:
+        (folder / gone).unlink()
+    is_sentence(
+        unsee("evaluate", str(folder), "--tasks", str(place / "tasks"), cwd=tmp_path), "half-written export"
+    )
+
+
+def test_mteb_runs_its_own_mock_tasks_on_our_encoder(place: Path) -> None:
+    import mteb
+
+    from unsee_dist.evaluation.mteb_suite import Encoder
+
+    assert mteb.mock_run(Encoder(loaded(place / "good").encode, "local/good", "0")).all_passed

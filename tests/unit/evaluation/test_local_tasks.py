@@ -1,0 +1,73 @@
+"""A folder of files becomes tasks by columns or by tasks.yaml; what makes no task is a sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from unsee_dist.evaluation.local_tasks import local_tasks, texts
+
+
+def _write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_the_columns_tell_the_kind_and_the_name_is_the_files(tmp_path):
+    _write(
+        tmp_path,
+        a__tsv="sentence1\tsentence2\tscore\nx\ty\t1\nx\tz\t2\n",
+        b__tsv="sentence1\tsentence2\tlabel\nx\ty\t1\nx\tz\t0\n",
+        c__csv="text,label\nx,1\ny,2\n",
+        d_train__tsv="text\tlabel\nx\tp\ny\tq\n",
+        d_test__tsv="text\tlabel\nz\tq\n",
+        e_test__tsv="text\tlabel\nz\tq\n",
+        f__jsonl='{"query": "x", "positive": ["y"], "negative": ["z"]}\n',
+    )
+    found = {task.name: task for task in local_tasks(tmp_path)}
+    assert {name: task.kind for name, task in found.items()} == {
+        "a": "sts", "b": "pair_classification", "c": "clustering", "d": "classification", "e_test": "clustering",
+        "f": "reranking",
+    }  # fmt: skip
+    assert found["d"].data["train"]["label"] == [0, 1]
+    assert found["d"].data["test"]["label"] == [1]
+    assert list(texts(found["f"].data)) == ["x", "y", "z"]
+    assert list(texts(found["a"].data)) == ["x", "x", "y", "z"]
+
+
+def test_a_manifest_names_the_tasks_and_its_paths_are_its_folders(tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    _write(tmp_path, topics__tsv="text\tlabel\nx\t1\ny\t2\n")
+    _write(inner, tasks__yaml="mine: {kind: clustering, file: ../topics.tsv}\n")
+    (task,) = local_tasks(inner)
+    assert (task.name, task.kind, task.data["test"]["labels"]) == ("mine", "clustering", ["1", "2"])
+
+
+def test_a_changed_file_is_another_task(tmp_path):
+    before = local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\n"))[0].digest
+    assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\n"))[0].digest == before
+    assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,1\n"))[0].digest != before
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({}, ["no task"]),
+        ({"a__tsv": "sentence1\tscore\nx\t1\n"}, ["a.tsv", "sentence1, score", "sts: sentence1, sentence2, score"]),
+        ({"a__tsv": "sentence1\tsentence2\tscore\n"}, ["a.tsv", "no rows"]),
+        ({"b__tsv": "sentence1\tsentence2\tlabel\nx\ty\tyes\nx\tz\tno\n"}, ["b.tsv", "Write 0 and 1"]),
+        ({"d_train__tsv": "text\tlabel\nx\tp\n", "d_test__tsv": "text\tlabel\nx\tq\n"}, ["q is not in"]),
+        ({"d_train__tsv": "text\tlabel\nx\tp\n", "d_test__tsv": "text\tkind\nx\tq\n"}, ["no column label"]),
+        ({"f__jsonl": '{"query": "x", "positive": "y", "negative": ["z"]}\n'}, ["positive must be a list"]),
+        ({"tasks__yaml": "a: {kind: clusterin, file: a.tsv}\n"}, ["did you mean clustering?"]),
+        ({"tasks__yaml": "a: {kind: clustering, path: a.tsv}\n"}, ["kind, file"]),
+        ({"tasks__yaml": "a: {kind: clustering, file: a.tsv}\n"}, ["a.tsv is not there"]),
+        ({"tasks__yaml": "- a\n"}, ["tasks.yaml must map"]),
+        ({"tasks__yaml": "a: [\n"}, ["tasks.yaml is not YAML"]),
+    ],
+)  # fmt: skip
+def test_what_makes_no_task_is_a_sentence(tmp_path, files, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are below)
+        local_tasks(_write(tmp_path, **files))
+    assert all(word in str(error.value) for word in words), error.value

@@ -1,0 +1,46 @@
+"""Scores on disk: one JSON a task in the folder of a model, so that shards of a suite merge by being there.
+
+A record: task, group, benchmark, metric, score (x 100; null = unusable, and `unusable` says why), data (a digest
+of the task's data, or the Hub's revision), mteb (its version), model {name, revision}, geometry {std,
+effective_rank, mean_cosine}, seconds; of STS also pairs {cosines, scores} and tfidf (the floor, x 100).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def keep(home: Path, record: Mapping[str, Any]) -> None:
+    """Write a record into a model's folder; a reader sees the old one or the new one."""
+    home.mkdir(parents=True, exist_ok=True)
+    name = f"{record['task']}.json".replace("/", "__")
+    part = home / f".{name}.{os.getpid()}"
+    part.write_text(json.dumps(record) + "\n", encoding="utf-8")
+    os.replace(part, home / name)
+
+
+def kept(home: Path) -> dict[str, Record]:
+    """The records of a model by task. ValueError when a file is not one of ours."""
+    found = {}
+    for path in sorted(home.glob("*.json")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            found[str(record["task"])] = record
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is not a score of `unsee evaluate`. Remove it, evaluate again."
+            ) from error
+    return found
+
+
+def same_question(record: Record | None, data: str, mteb: str, revision: str) -> bool:
+    """Whether a record answers for this data, this version of mteb and this model."""
+    return record is not None and (
+        (record["data"], record["mteb"], record["model"]["revision"]) == (data, mteb, revision)
+    )
