@@ -48,25 +48,42 @@ Corpus = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by
 def prepare(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="Text, .gz, .zst or .jsonl files; or installed-docs."),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Files of text, jsonl, csv, tsv or parquet, also .gz or .zst; folders, globs, URLs, "
+            "dataset:OWNER/NAME,CONFIG#SPLIT, - (standard input), or installed-docs.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write the corpus into.")],
-    field: Annotated[str, typer.Option(help="The key of the text in .jsonl files.")] = "text",
+    field: Annotated[str, typer.Option(help="The key or column of the text, where there is one.")] = "text",
+    split: Annotated[str, typer.Option(help="line, or sentence: split each text by rule.")] = "line",
+    language: Annotated[str, typer.Option(help="Of the texts that --split sentence splits.")] = "en",
     seed: Annotated[int, typer.Option(help="Of the shuffle and of what --dev holds out.")] = 0,
     dev: Annotated[int, typer.Option(help="Pairs held out of training into DIR/dev.tsv.")] = 0,
     min_bytes: Annotated[int, typer.Option(help="Shorter sentences are dropped.")] = 1,
     max_bytes: Annotated[int, typer.Option(help="Longer sentences are dropped.")] = 2000,
     min_words: Annotated[int, typer.Option(help="Sentences of fewer words are dropped.")] = 3,
     max_words: Annotated[int, typer.Option(help="Sentences of more words are dropped.")] = 200,
+    min_letters: Annotated[float, typer.Option(help="Least share of letters, spaces apart.")] = 0.0,
     shard_sentences: Annotated[int, typer.Option(help="Sentences a shard, a multiple of 1024.")] = 262144,
+    processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
 ) -> None:
-    """Turn text, one sentence a line, into a corpus: cleaned, deduplicated, shuffled, in verified shards."""
+    """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
     from unsee_dist.data.prepare import PrepareSettings
     from unsee_dist.data.prepare import prepare as run
 
     bounds = {"min_bytes": min_bytes, "max_bytes": max_bytes, "min_words": min_words, "max_words": max_words}
-    settings = PrepareSettings(seed=seed, field=field, dev=dev, shard_sentences=shard_sentences, **bounds)
-    Console().print(run(inputs, out, settings, console=Console(stderr=True)).table())
+    settings = PrepareSettings(
+        seed=seed,
+        field=field,
+        split=split,
+        language=language,
+        min_letters=min_letters,
+        dev=dev,
+        shard_sentences=shard_sentences,
+        **bounds,
+    )
+    Console().print(run(inputs, out, settings, Console(stderr=True), processes).table())
 
 
 @app.command()

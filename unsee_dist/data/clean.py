@@ -22,7 +22,9 @@ def normalise(text: str) -> str:
     return " ".join(text.split())
 
 
-def drop_reason(sentence: str, bytes_range: tuple[int, int], words_range: tuple[int, int]) -> str | None:
+def drop_reason(
+    sentence: str, bytes_range: tuple[int, int], words_range: tuple[int, int], min_letters: float = 0.0
+) -> str | None:
     """Why a normalised sentence is dropped, or None; both ranges include their ends."""
     size = len(sentence) if sentence.isascii() else len(sentence.encode())
     words = sentence.count(" ") + 1 if sentence else 0
@@ -36,4 +38,6 @@ def drop_reason(sentence: str, bytes_range: tuple[int, int], words_range: tuple[
         return "too few words"
     if words > words_range[1]:
         return "too many words"
+    if min_letters and sum(map(str.isalpha, sentence)) < min_letters * (len(sentence) - words + 1):
+        return "too few letters"
     return None

@@ -8,8 +8,8 @@ the choice does not depend on the order or the number of the inputs' files.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import xxhash
 
@@ -25,12 +25,41 @@ class Pair(NamedTuple):
     sentences: tuple[str, ...]
 
 
-def hold_out(documents: Iterable[list[str]], n: int, seed: int) -> list[Pair]:
-    """n pairs with n different questions and n different answers, from documents of normalised sentences.
+Candidate = tuple[
+    bool, int, Pair
+]  # is a lone sentence, keyed hash of the question, pair: in order of preference
 
-    Raises ValueError when the documents give fewer.
+
+class Candidates:
+    """The best candidates of a part of the corpus, enough of them to choose n from all parts together."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self._best: dict[int, Candidate] = {}  # by the question's hash: the smallest that asks it
+
+    def offer(self, sentences: list[str]) -> None:
+        """Consider a document of normalised sentences."""
+        pair = _pair(sentences) if self.n else None
+        if pair is None:
+            return
+        rank = xxhash.xxh3_128_intdigest(pair.query.encode(), seed=self.seed)
+        candidate = (len(sentences) == 1, rank, pair)
+        self._best[rank] = min(candidate, self._best.get(rank, candidate))
+
+    def chosen(self) -> list[Candidate]:
+        """The 2n smallest: twice, since answers repeat, too."""
+        return heapq.nsmallest(2 * self.n, self._best.values())
+
+
+def hold_out(parts: Iterable[list[Candidate]], n: int) -> list[Pair]:
+    """n pairs with n different questions and n different answers, from the candidates of all parts.
+
+    Raises ValueError when there are fewer.
     """
-    smallest = heapq.nsmallest(2 * n, _candidates(documents, seed))  # twice: answers repeat, too
+    best: dict[int, Candidate] = {}
+    for lone, rank, pair in (candidate for part in parts for candidate in part):
+        best[rank] = min((lone, rank, pair), best.get(rank, (lone, rank, pair)))
+    smallest = heapq.nsmallest(2 * n, best.values())
     by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
     pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][:n]
     if len(pairs) < n:
@@ -40,23 +69,15 @@ def hold_out(documents: Iterable[list[str]], n: int, seed: int) -> list[Pair]:
     return pairs
 
 
+def from_json(part: list[list[Any]]) -> list[Candidate]:
+    """Candidates that have been through JSON."""
+    return [(lone, rank, Pair(query, answer, tuple(told))) for lone, rank, (query, answer, told) in part]
+
+
 def table(pairs: Iterable[Pair]) -> bytes:
     """The pairs as tab-separated text with a header, no quoting: a normalised sentence holds no tab."""
     lines = [HEADER, *(f"{pair.query}\t{pair.answer}" for pair in pairs)]
     return ("\n".join(lines) + "\n").encode()
-
-
-def _candidates(documents: Iterable[list[str]], seed: int) -> Iterator[tuple[bool, int, Pair]]:
-    """(is a lone sentence, keyed hash, pair): in the order of preference."""
-    seen = set()
-    for sentences in documents:
-        pair = _pair(sentences)
-        if pair is None:
-            continue
-        rank = xxhash.xxh3_128_intdigest(pair.query.encode(), seed=seed)
-        if rank not in seen:
-            seen.add(rank)
-            yield len(sentences) == 1, rank, pair
 
 
 def _pair(sentences: list[str]) -> Pair | None:

@@ -1,212 +1,276 @@
-"""Prepare: text to shards, once. The same inputs and settings give the same bytes, on every machine.
+"""Prepare: text to shards, once. The same inputs and settings give the same bytes, on any number of processes.
 
-    sentences → normal form, filters → exact dedup and seeded shuffle (one sort by keyed hash) → shards → index
+    pieces of the inputs ─► scatter: clean, hash ─► runs, sorted by hash ─► gather: count, place, fetch ─► shards, index
 
 Sorting by a keyed 128-bit hash is dedup and shuffle at once, needs no random generator, and does not depend on the
-order of the inputs. `index.json` is written last: a folder with it is complete. Until then `preparing.json` marks
-the folder as ours, so that a rerun may clear what an interrupted one left.
+order of the inputs. Memory is that of a piece and a shard a process; the disk needs the text twice while it works.
+
+`index.json` is written last: a folder with it is complete. Until then `preparing/` marks the folder as ours, and
+holds what is done: a run or a shard has its name when it is whole, so a killed preparation goes on where it was.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import xxhash
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from unsee_dist.data import holdout, sources, writing
-from unsee_dist.data.clean import drop_reason, normalise
+from unsee_dist.data import gather, holdout, sources, writing
 from unsee_dist.data.index import FORMAT, INDEX, fingerprint, read_index
-from unsee_dist.data.report import Report, report_of
+from unsee_dist.data.processes import in_order, usable
+from unsee_dist.data.report import Bar, Report, progress, report_of
+from unsee_dist.data.scatter import Scattering, facts_of, scatter
+from unsee_dist.data.settings import PrepareSettings
 
-PREPARING = "preparing.json"
+__all__ = ["PrepareSettings", "prepare"]
+
+PREPARING = "preparing"  # the folder of work
+PLAN = "plan.json"
 DEV = "dev.tsv"
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """seed: of the shuffle and of what is held out. field: of jsonl. Bytes and words: bounds of a kept sentence.
-
-    shard_sentences: of a shard, in whole blocks. dev: pairs held out of training into dev.tsv (holdout.py).
-    """
-
-    seed: int = 0
-    field: str = "text"
-    min_bytes: int = 1
-    max_bytes: int = 2000
-    min_words: int = 3
-    max_words: int = 200
-    shard_sentences: int = 256 * writing.BLOCK_SENTENCES
-    dev: int = 0
-
-    def __post_init__(self) -> None:
-        block = writing.BLOCK_SENTENCES
-        if self.shard_sentences < block or self.shard_sentences % block:
-            fits = max(block, round(self.shard_sentences / block) * block)
-            raise ValueError(
-                f"shard_sentences = {self.shard_sentences} is not whole blocks of {block}. Use {fits}."
-            )
-        if not 0 <= self.seed < 1 << 64:
-            raise ValueError(f"seed = {self.seed} does not fit 64 bits. Use 0 or a larger number.")
-        if self.dev < 0:
-            raise ValueError(f"dev = {self.dev} is not a number of pairs. Use 0 for none.")
+WORK_FORMAT = 1
+PIECES = 512  # of a large corpus: every run is opened for every shard
+PIECE_BYTES = 16 * 2**20, 64 * 2**20  # a process needs some six times as much
 
 
 def prepare(
-    inputs: Sequence[str], out: str | Path, settings: PrepareSettings, console: Console | None = None
+    inputs: Sequence[str],
+    out: str | Path,
+    settings: PrepareSettings,
+    console: Console | None = None,
+    processes: int | None = None,
 ) -> Report:
-    """Write the corpus of these inputs (files, or `installed-docs`) into the folder out.
+    """Write the corpus of these inputs (see sources.py) into the folder out.
 
-    A folder that already holds it is left as it is, and reported. console: shows progress when it is a terminal.
-    Raises ValueError, one sentence, for inputs that cannot be read, for a folder that holds something else, and
-    when nothing is left to train on.
+    A folder that already holds it is left as it is, and reported; one that an interrupted preparation of the same
+    inputs left is completed. console: shows progress when it is a terminal. processes: None = all usable cores.
+    Raises ValueError, one sentence, for inputs that cannot be read, for a folder that holds something else, when
+    nothing is left to train on, and when the disk is full.
     """
     out, started = Path(out), time.monotonic()
     if not inputs:
         raise ValueError(f"no input was given. Name text files, or write {sources.INSTALLED_DOCS}.")
-    plan: dict[str, Any] = {
-        "settings": asdict(settings),
-        "inputs": [sources.describe(name) for name in inputs],
-    }
-    if (out / INDEX).exists():
-        return _already(out, plan)
-    with _progress(console) as progress:
-        passes = 2 if settings.dev else 1
-        task = progress.add_task("preparing", total=passes * sum(i["bytes"] for i in plan["inputs"]))
-        corpus = _Corpus(inputs, settings, lambda n: progress.advance(task, n))
-        pairs = corpus.held_out()
-        sentences = corpus.unique_shuffled({sentence for pair in pairs for sentence in pair.sentences})
-        if not sentences:
-            raise ValueError(
-                f"no sentence is left of {corpus.counts['read']} read: {_reasons(corpus.counts)}."
-            )
+    if processes is not None and processes < 1:
+        raise ValueError(f"processes = {processes} cannot work. Use 1 or more.")
+    names = sources.resolve(inputs)
+    _check_ours(out)
+    try:
+        plan = _plan(names, out, settings)
+        if (out / INDEX).exists():
+            return _already(out, plan)
+        work = _claim(out, plan)
         try:
-            _claim(out, plan)
-            index = _write_corpus(out, sentences, pairs, plan, corpus.counts)
-        except OSError as error:
-            raise ValueError(
-                f"{out} cannot be written ({error.strerror}). Make room or choose another --out, and run it again."
-            ) from error
+            with progress(console) as bar:
+                index = _Preparation(names, out, work, plan, settings, processes or usable()).write(bar)
+        except ValueError:
+            if not any(work.glob("run-*")):  # a wrong input from the start leaves nothing behind
+                _abandon(out)
+            raise
+    except ChildProcessError as error:
+        raise ValueError(str(error)) from error
+    except OSError as error:
+        raise ValueError(
+            f"{out} cannot be written ({error.strerror}). Make room and run it again: it continues; "
+            "or choose another --out."
+        ) from error
     return report_of(out, index, time.monotonic() - started)
 
 
-class _Corpus:
-    """The inputs, read as often as needed, with the count of what happened to their sentences."""
+class _Preparation:
+    """A preparation under way in its folder."""
 
-    def __init__(self, inputs: Sequence[str], settings: PrepareSettings, advance: sources.Advance) -> None:
-        self.inputs, self.settings, self.advance = inputs, settings, advance
-        self.counts: Counter[str] = Counter()
+    def __init__(
+        self,
+        names: list[str],
+        out: Path,
+        work: Path,
+        plan: dict[str, Any],
+        settings: PrepareSettings,
+        processes: int,
+    ) -> None:
+        self.names, self.out, self.work, self.plan = names, out, work, plan
+        self.settings, self.processes = settings, processes
 
-    def documents(self) -> Iterator[list[str]]:
-        """Documents of normalised sentences that pass the filters."""
-        self.counts.clear()
-        settings = self.settings
-        bytes_range = settings.min_bytes, settings.max_bytes
-        words_range = settings.min_words, settings.max_words
-        for document in sources.documents(self.inputs, settings.field, self.advance):
-            kept = []
-            for sentence in map(normalise, document):
-                reason = drop_reason(sentence, bytes_range, words_range)
-                if reason is None:
-                    kept.append(sentence)
-                else:
-                    self.counts[reason] += 1
-            self.counts["read"] += len(document)
-            yield kept
+    def write(self, bar: Bar) -> dict[str, Any]:
+        """All stages; each finds what is done. Returns the index."""
+        runs = self.scatter(bar)
+        if len(runs) == 1:
+            self.processes = 1  # the rest is done before a process has started
+        facts = [facts_of(run) for run in runs]
+        counts = sum((Counter(fact["counts"]) for fact in facts), Counter[str]())
+        pairs = self.held_out(facts)
+        told = (sentence for pair in pairs for sentence in pair.sentences)
+        held = frozenset(gather.hashed(sentence, self.settings.seed) for sentence in told)
+        counted = self.count(runs, sum(fact["sentences"] for fact in facts), held, bar)
+        for part in counted:
+            counts.update(part.dropped)
+        if not sum(part.kept for part in counted):
+            _abandon(self.out)
+            raise ValueError(f"no sentence is left of {counts['read']} read: {_reasons(counts)}.")
+        shards = self.fetch(runs, counted, held, bar)
+        return self.finish(shards, pairs, counts)
 
-    def held_out(self) -> list[holdout.Pair]:
-        """The pairs kept out of training: a pass of its own."""
+    def scatter(self, bar: Bar) -> list[Path]:
+        """A run of every piece of the inputs."""
+        given = sum(source["bytes"] for source in self.plan["inputs"])
+        advance = bar.stage("reading", given, "bytes")
+        runs: list[Path] = []
+
+        def tasks() -> Iterator[Scattering]:
+            size = min(max(PIECE_BYTES[0], given // PIECES), PIECE_BYTES[1])
+            for piece in sources.pieces(self.names, self.settings.field, size, advance):
+                runs.append(self.work / f"run-{len(runs):06d}")
+                if not runs[-1].exists():
+                    yield Scattering(piece, runs[-1], self.settings)
+
+        for _ in in_order(scatter, tasks(), self.processes):
+            pass
+        return runs
+
+    def held_out(self, facts: list[dict[str, Any]]) -> list[holdout.Pair]:
         if not self.settings.dev:
             return []
-        return holdout.hold_out(self.documents(), self.settings.dev, self.settings.seed)
+        try:
+            return holdout.hold_out((holdout.from_json(fact["pairs"]) for fact in facts), self.settings.dev)
+        except ValueError:
+            _abandon(self.out)
+            raise
 
-    def unique_shuffled(self, held: set[str]) -> list[str]:
-        """Every other sentence once, in the order of its keyed hash.
+    def count(
+        self, runs: list[Path], records: int, held: frozenset[gather.Hash], bar: Bar
+    ) -> list[gather.Counted]:
+        tasks = [gather.Counting(runs, first, last, held) for first, last in gather.ranges(records)]
+        advance = bar.stage("counting", len(tasks), "ranges")
+        return _told(in_order(gather.count, tasks, self.processes), advance)
 
-        In memory: about 400 bytes a sentence. The seam for corpora beyond that: cut by the hash's first bits into
-        files, then do this for each file in turn; the concatenation is the same list.
-        """
-        unique: dict[int, str] = {}
-        for document in self.documents():
-            for sentence in document:
-                if sentence in held:
-                    self.counts["held out"] += 1
-                    continue
-                rank = xxhash.xxh3_128_intdigest(sentence.encode(), seed=self.settings.seed)
-                if rank in unique:
-                    self.counts["duplicate"] += 1
-                else:
-                    unique[rank] = sentence
-        return [unique[rank] for rank in sorted(unique)]
+    def fetch(
+        self,
+        runs: list[Path],
+        counted: list[gather.Counted],
+        held: frozenset[gather.Hash],
+        bar: Bar,
+    ) -> list[dict[str, Any]]:
+        """All shards; their entries of the index, in order."""
+        size, tasks, entries = self.settings.shard_sentences, [], []
+        for number, (first, last, skip, take) in enumerate(gather.place(counted, size)):
+            name = f"shard-{number:06d}.tar"
+            entry = self.work / f"{name}.json"
+            block = number * size // writing.BLOCK_SENTENCES
+            entries.append(entry)
+            if not entry.exists():
+                shard = self.out / name
+                tasks.append(gather.Fetching(runs, first, last, skip, take, held, shard, entry, block))
+        advance = bar.stage("writing", len(tasks), "shards")
+        _told(in_order(gather.fetch, tasks, self.processes), advance)
+        return [json.loads(entry.read_bytes()) for entry in entries]
+
+    def finish(
+        self, shards: list[dict[str, Any]], pairs: list[holdout.Pair], counts: Counter[str]
+    ) -> dict[str, Any]:
+        if pairs:
+            writing.write(self.out / DEV, holdout.table(pairs), staging=self.work)
+        index = {
+            "format": FORMAT,
+            "fingerprint": fingerprint(entry["sha256"] for entry in shards),
+            "sentences": sum(entry["sentences"] for entry in shards),
+            "dev": len(pairs),
+            "preparation": self.plan | {"counters": dict(sorted(counts.items()))},
+            "shards": shards,
+        }
+        writing.write(self.out / INDEX, _json(index), staging=self.work)
+        shutil.rmtree(self.work)
+        return index
 
 
-def _claim(out: Path, plan: dict[str, Any]) -> None:
-    """Make the folder ours, clearing what our own interrupted run left."""
-    out.mkdir(parents=True, exist_ok=True)
-    entries = list(out.iterdir())
-    if entries and not (out / PREPARING).exists():
+def _plan(names: list[str], out: Path, settings: PrepareSettings) -> dict[str, Any]:
+    """What the output depends on. Standard input is put into the folder of work first: it can be read once."""
+    if sources.STDIN in names:
+        keep = out / PREPARING if not (out / INDEX).exists() else None
+        if keep:
+            keep.mkdir(parents=True, exist_ok=True)
+        found = sources.spool(sys.stdin.buffer, keep)
+    described = [found if name == sources.STDIN else sources.describe(name) for name in names]
+    plan: dict[str, Any] = {"settings": asdict(settings), "inputs": described}
+    if settings.split == "sentence":
+        plan["splitter"] = f"sentencex {metadata.version('sentencex')}"
+    if sources.STDIN in names:
+        names[names.index(sources.STDIN)] = str(out / PREPARING / sources.SPOOLED)
+    return plan
+
+
+def _check_ours(out: Path) -> None:
+    ours = (out / INDEX).exists() or (out / PREPARING).is_dir()
+    if out.exists() and not ours and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and no corpus of `unsee prepare`. Choose another --out.")
-    for entry in entries:
-        if entry.name != PREPARING:
-            entry.unlink()
-    writing.write(out / PREPARING, _json(plan))
 
 
-def _write_corpus(
-    out: Path, sentences: list[str], pairs: Iterable[holdout.Pair], plan: dict[str, Any], counts: Counter[str]
-) -> dict[str, Any]:
-    size = plan["settings"]["shard_sentences"]
-    shards = []
-    for number, start in enumerate(range(0, len(sentences), size)):
-        name = f"shard-{number:06d}.tar"
-        part = sentences[start : start + size]
-        data, entry = writing.shard(name, part, start // writing.BLOCK_SENTENCES)
-        writing.write(out / name, data)
-        shards.append(entry)
-    dev = list(pairs)
-    if dev:
-        writing.write(out / DEV, holdout.table(dev))
-    index = {
-        "format": FORMAT,
-        "fingerprint": fingerprint(entry["sha256"] for entry in shards),
-        "sentences": len(sentences),
-        "dev": len(dev),
-        "preparation": plan | {"counters": dict(sorted(counts.items()))},
-        "shards": shards,
-    }
-    writing.write(out / INDEX, _json(index))
-    (out / PREPARING).unlink()
-    return index
+def _claim(out: Path, plan: dict[str, Any]) -> Path:
+    """The folder of work. What is in it is kept when the same plan made it, cleared when only the inputs' bytes
+    changed (somebody mended them), and nobody's to clear when another preparation was interrupted."""
+    work, wanted = out / PREPARING, _json(plan | {"work": WORK_FORMAT})
+    work.mkdir(parents=True, exist_ok=True)
+    there = json.loads((work / PLAN).read_bytes()) if (work / PLAN).exists() else None
+    if there and (differ := _differ(there, plan, [source["name"] for source in plan["inputs"]])):
+        raise ValueError(
+            f"{out} holds an interrupted preparation of another corpus: {'; '.join(differ)}. "
+            f"Run that again to continue it, choose another --out, or delete {out}."
+        )
+    if there is None or (work / PLAN).read_bytes() != wanted:
+        for file in [*out.glob("shard-*.tar"), *work.iterdir()]:
+            if file.name != sources.SPOOLED:
+                file.unlink()
+        writing.write(work / PLAN, wanted)
+    for file in work.glob("*.partial"):
+        file.unlink()
+    return work
+
+
+def _abandon(out: Path) -> None:
+    """Remove what we put into the folder, and the folder when it is then empty."""
+    for shard in out.glob("shard-*.tar"):
+        shard.unlink()
+    shutil.rmtree(out / PREPARING, ignore_errors=True)
+    if out.exists() and not any(out.iterdir()):
+        out.rmdir()
 
 
 def _already(out: Path, plan: dict[str, Any]) -> Report:
     """The report of a finished corpus, if it is the one asked for."""
     index = read_index(out)
     there = index["preparation"]
-    settings = plan["settings"]
-    differ = [f"{k} = {there['settings'].get(k)} there, {settings[k]} here" for k in settings
-              if there["settings"].get(k) != settings[k]]  # fmt: skip
-    if there["inputs"] != plan["inputs"]:
-        differ.append(f"made of {_names(there['inputs'])} there, of {_names(plan['inputs'])} here")
-    if differ:
+    if differ := _differ(there, plan):
         raise ValueError(
             f"{out} already holds another corpus: {'; '.join(differ)}. Choose another --out, or delete {out}."
         )
-    (out / PREPARING).unlink(missing_ok=True)
+    shutil.rmtree(out / PREPARING, ignore_errors=True)
     return report_of(out, index, None)
 
 
-def _progress(console: Console | None) -> Progress:
-    shown = console is not None and console.is_terminal
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, disable=not shown, transient=True)
+def _differ(there: dict[str, Any], here: dict[str, Any], names: list[str] | None = None) -> list[str]:
+    """What sets two plans apart. names: compare the inputs by their names only."""
+    old, new = there["settings"], here["settings"]
+    differ = [f"{k} = {old.get(k)} there, {new[k]} here" for k in new if old.get(k) != new[k]]
+    same = names == [i["name"] for i in there["inputs"]] if names else there["inputs"] == here["inputs"]
+    if not same:
+        differ.append(f"made of {_names(there['inputs'])} there, of {_names(here['inputs'])} here")
+    return differ
+
+
+def _told(results: Iterator[Any], advance: Callable[[int], None]) -> list[Any]:
+    """All results; advance is told of each."""
+    found = []
+    for result in results:
+        found.append(result)
+        advance(1)
+    return found
 
 
 def _reasons(counts: Counter[str]) -> str:

@@ -1,12 +1,25 @@
-"""Report: what a preparation read, dropped and kept, for people."""
+"""Report: what a preparation is doing, and what it read, dropped and kept, for people."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,41 @@ class Report:
             table.add_row(name, f"{number:,}")
         table.add_row("fingerprint", self.fingerprint)
         return table
+
+
+class Bar:
+    """Progress with rate and remaining time, a line a stage."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+
+    def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
+        """Start a stage; what it returns is told how much more is done. total: 0 = unknown."""
+        task = self._shown.add_task(name, total=total or None, unit=unit)
+        return lambda n: self._shown.advance(task, n)
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        speed, unit = task.speed or 0.0, task.fields["unit"]
+        return Text(f"{speed / 1e6:.1f} MB/s" if unit == "bytes" else f"{speed:.1f} {unit}/s")
+
+
+@contextmanager
+def progress(console: Console | None) -> Iterator[Bar]:
+    """A bar on a terminal; elsewhere one that says nothing."""
+    shown = console is not None and console.is_terminal
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not shown, transient=True) as bars:
+        yield Bar(bars)
 
 
 def report_of(out: Path, index: dict[str, Any], seconds: float | None) -> Report:

@@ -5,32 +5,32 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import webdataset
 import xxhash
 
 BLOCK_SENTENCES = 1024
 
 
-def shard(name: str, sentences: Sequence[str], first_block: int) -> tuple[bytes, dict[str, Any]]:
+def shard(name: str, sentences: Sequence[bytes], first_block: int) -> tuple[bytes, dict[str, Any]]:
     """A shard's bytes and its entry in the index, both a function of the arguments alone.
 
     first_block: number of its first block in the corpus; a member is called after its block, so that keys are
     unique over the corpus for every reader. The last block's span takes in the end of the archive.
+
+    The bytes are those of `webdataset.TarWriter(file, encoder=False, mtime=0)`, whose import takes 1.4 s and torch.
     """
     sink = io.BytesIO()
-    writer = webdataset.TarWriter(sink, encoder=False, mtime=0)
     offsets, sizes = [], []
-    for start in range(0, len(sentences), BLOCK_SENTENCES):
-        block = sentences[start : start + BLOCK_SENTENCES]
-        offsets.append(writer.tarstream.offset)
-        sizes.append(len(block))
-        key = f"{first_block + len(sizes) - 1:09d}"
-        writer.write({"__key__": key, "txt": "\n".join(block).encode()})
-    writer.close()
+    with tarfile.open(fileobj=sink, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for start in range(0, len(sentences), BLOCK_SENTENCES):
+            block = sentences[start : start + BLOCK_SENTENCES]
+            offsets.append(tar.offset)
+            sizes.append(len(block))
+            _add(tar, f"{first_block + len(sizes) - 1:09d}.txt", b"\n".join(block))
     data = sink.getvalue()
     ends = [*offsets[1:], len(data)]
     entry = {
@@ -50,16 +50,30 @@ def shard(name: str, sentences: Sequence[str], first_block: int) -> tuple[bytes,
     return data, entry
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all: temporary name, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(path.name + ".partial")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def write(path: Path, data: bytes, staging: Path | None = None) -> None:
+    """Write a file whole or not at all: temporary name in staging (same disk), fsync, rename, fsync of the folder.
+
+    The temporary name holds the process's id: what a killed run's last process still writes meets nobody.
+    """
+    temporary = (staging or path.parent) / f"{path.name}.{os.getpid()}.partial"
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
     temporary.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _add(tar: tarfile.TarFile, name: str, payload: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mtime, member.mode = len(payload), 0, 0o444
+    member.uname = member.gname = "bigdata"
+    tar.addfile(member, io.BytesIO(payload))

@@ -47,6 +47,11 @@ def test_a_kept_sentence_is_within_all_bounds(text, low, high, few, many):
     assert (drop_reason(sentence, (low, high), (few, many)) is None) == kept
 
 
+def test_letters_are_counted_without_spaces():
+    assert drop_reason("ab 12 é", (1, 99), (1, 9), 0.6) is None
+    assert drop_reason("ab 12 é", (1, 99), (1, 9), 0.61) == "too few letters"
+
+
 def test_the_same_bytes_again_whatever_the_order_of_the_lines(tmp_path, make_sentence):
     lines = [make_sentence(i) for i in range(3000)]
     first = write_lines(tmp_path / "text.txt", lines)
@@ -146,6 +151,66 @@ def test_an_interrupted_preparation_starts_over(tmp_path, text, monkeypatch):
         assert contents(out) == contents(tmp_path / "whole")
 
 
+def test_another_preparation_does_not_clear_an_interrupted_one(tmp_path, text, monkeypatch):
+    """Other settings are refused, mended inputs start over, and what failed at once leaves nothing."""
+    out, bad = tmp_path / "out", tmp_path / "bad.txt"
+    bad.write_bytes(b"na\xefve\n")
+    with pytest.raises(ValueError, match="not UTF-8"):
+        prepare([str(bad)], out, PrepareSettings())
+    assert not out.exists()
+    source = tmp_path / "rule.txt"
+    source.write_bytes(text.read_bytes() + b"na\xefve\n")
+    monkeypatch.setattr("unsee_dist.data.prepare.PIECE_BYTES", (50_000, 50_000))
+    monkeypatch.setattr("unsee_dist.data.opening.CHUNK_BYTES", 10_000)
+    with pytest.raises(ValueError, match="not UTF-8"):
+        prepare([str(source)], out, PrepareSettings(), processes=1)
+    done = sorted((out / "preparing").glob("run-*"))
+    assert done
+    with pytest.raises(
+        ValueError, match=r"interrupted preparation of another corpus: seed = 0 there, 1 here"
+    ):
+        prepare([str(source)], out, PrepareSettings(seed=1))
+    assert sorted((out / "preparing").glob("run-*")) == done
+    source.write_bytes(text.read_bytes())
+    prepare([str(source)], out, PrepareSettings(), processes=1)
+    prepare([str(text)], tmp_path / "whole", PrepareSettings(), processes=1)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_any_cut_into_pieces_ranges_and_marks_gives_the_same_shards(tmp_path, make_sentence, monkeypatch):
+    """Also where a shard starts between two marks, and a sentence occurs in every piece."""
+    lines = [make_sentence(i % 5000) for i in range(9000)] + [make_sentence(7)] * 500
+    random.Random(0).shuffle(lines)
+    source = write_lines(tmp_path / "t.txt", lines)
+    wanted = PrepareSettings(shard_sentences=1024, dev=20)
+    prepare([source], tmp_path / "whole", wanted)
+    monkeypatch.setattr("unsee_dist.data.opening.CHUNK_BYTES", 5000)
+    for piece, span, mark in [
+        (20_000, 10**9, 1024),
+        (50_000, 700, 100),
+        (10**9, 1, 7),
+        (7_000, 10_000, 3000),
+    ]:
+        monkeypatch.setattr("unsee_dist.data.prepare.PIECE_BYTES", (piece, piece))
+        monkeypatch.setattr("unsee_dist.data.gather.RANGE", max(span, 50))
+        monkeypatch.setattr("unsee_dist.data.gather.MARK", mark)
+        prepare([source], tmp_path / f"{piece}", wanted, processes=1)
+        assert contents(tmp_path / f"{piece}") == contents(tmp_path / "whole")
+
+
+def test_documents_are_split_into_sentences(tmp_path):
+    """By the splitter of the extra, whose version the corpus remembers."""
+    told = "Dr. Smith went home early. He slept until ten. It cost 3.5 dollars a night!"
+    source = write_lines(tmp_path / "d.jsonl", [json.dumps({"text": told})])
+    prepare([source], tmp_path / "out", PrepareSettings(split="sentence"))
+    assert sorted(read_all(tmp_path / "out")) == [
+        "Dr. Smith went home early.",
+        "He slept until ten.",
+        "It cost 3.5 dollars a night!",
+    ]
+    assert "sentencex" in Shards(tmp_path / "out").index["preparation"]["splitter"]
+
+
 def test_somebody_elses_folder_is_not_touched(tmp_path, text):
     (tmp_path / "shard-000000.tar").write_bytes(b"theirs")
     with pytest.raises(
@@ -161,6 +226,8 @@ def test_somebody_elses_folder_is_not_touched(tmp_path, text):
         ({"shard_sentences": 1500}, r"shard_sentences = 1500 is not whole blocks of 1024. Use 1024"),
         ({"seed": -1}, r"seed = -1"),
         ({"dev": -1}, r"dev = -1"),
+        ({"split": "word"}, r"split = word is unknown. Use line or sentence"),
+        ({"min_letters": 2}, r"min_letters = 2 is not a share"),
     ],
 )
 def test_settings_that_cannot_be(settings, says):

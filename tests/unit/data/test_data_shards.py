@@ -1,5 +1,6 @@
 """A shard is a plain tar, its blocks fill it, and a corpus that is not one says so."""
 
+import io
 import json
 import shutil
 import tarfile
@@ -7,7 +8,7 @@ import tarfile
 import pytest
 import webdataset
 
-from unsee_dist.data import Shards
+from unsee_dist.data import Shards, writing
 
 
 @pytest.fixture
@@ -47,6 +48,16 @@ def test_stock_webdataset_and_tarfile_read_the_shards(corpus):
     assert [s["__key__"] for s in samples] == [f"{b:09d}" for b in range(len(corpus.blocks))]
     with tarfile.open(urls[0]) as tar:
         assert {(member.mtime, member.name[-4:]) for member in tar} == {(0, ".txt")}
+
+
+def test_the_bytes_are_those_of_webdatasets_own_writer(make_sentence):
+    sentences = [make_sentence(i).encode() for i in range(2500)]
+    sink = io.BytesIO()
+    with webdataset.TarWriter(sink, encoder=False, mtime=0) as writer:
+        for block in range(3):
+            part = sentences[1024 * block : 1024 * (block + 1)]
+            writer.write({"__key__": f"{block + 5:09d}", "txt": b"\n".join(part)})
+    assert writing.shard("x", sentences, 5)[0] == sink.getvalue()
 
 
 def test_blocks_cover_every_byte(corpus):

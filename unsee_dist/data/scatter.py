@@ -1,0 +1,116 @@
+"""Scatter: a piece of the inputs to a run: its clean sentences, each once, sorted by keyed hash.
+
+    run-000042 = one line of JSON {"sentences", "counts", "pairs"}, padded to 4096·k bytes, then the columns
+                 high (n) u64 | low (n) u64 | ends (n) u64 | times (n) u32 | text: the sentences end to end
+
+The hash is 128 bits of xxh3 of the sentence under the seed. Its order is the shuffle, its equality the dedup.
+`times` is how often a piece holds the sentence, so that what is dropped later is counted in full.
+A run has its name when it is complete, and then depends on the piece and the settings alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from unsee_dist.data import documents, holdout, writing
+from unsee_dist.data.clean import drop_reason, normalise
+from unsee_dist.data.documents import Piece
+from unsee_dist.data.settings import PrepareSettings
+
+PAGE = 4096
+
+
+class Scattering(NamedTuple):
+    """One task: clean this piece into that run."""
+
+    piece: Piece
+    run: Path
+    settings: PrepareSettings
+
+
+class Run(NamedTuple):
+    """A run on disk. high, low: (n,) uint64 hashes, ascending. ends: (n,) of each in text. times: (n,)."""
+
+    facts: dict[str, Any]
+    high: np.ndarray
+    low: np.ndarray
+    ends: np.ndarray
+    times: np.ndarray
+    text: np.ndarray
+
+
+def scatter(task: Scattering) -> None:
+    """Write the run of a piece."""
+    settings, counts = task.settings, Counter[str]()
+    kept: dict[bytes, bytes] = {}
+    times: Counter[bytes] = Counter()
+    candidates = holdout.Candidates(settings.dev, settings.seed)
+    for document in _clean(task.piece, settings, counts):
+        for sentence in document:
+            data = sentence.encode()
+            hashed = xxhash.xxh3_128_digest(data, seed=settings.seed)
+            kept[hashed] = data
+            times[hashed] += 1
+        candidates.offer(document)
+    ordered = sorted(kept)  # bytes of a digest are big-endian: this is the order of the numbers
+    facts = {"sentences": len(ordered), "counts": counts, "pairs": candidates.chosen()}
+    hashes = np.frombuffer(b"".join(ordered), dtype=">u8").reshape(-1, 2)
+    columns = [
+        hashes[:, 0].astype("<u8"),
+        hashes[:, 1].astype("<u8"),
+        np.cumsum([len(kept[hashed]) for hashed in ordered], dtype="<u8"),
+        np.array([times[hashed] for hashed in ordered], dtype="<u4"),
+    ]
+    text = b"".join(kept[hashed] for hashed in ordered)
+    head = json.dumps(facts).encode()
+    head = head.ljust((len(head) // PAGE + 1) * PAGE - 1) + b"\n"
+    writing.write(task.run, b"".join([head, *(column.tobytes() for column in columns), text]))
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """The first line of a run."""
+    with path.open("rb") as file:
+        return json.loads(file.readline())
+
+
+def open_run(path: Path) -> Run:
+    """A run, mapped: reading a range of it reads that range."""
+    with path.open("rb") as file:
+        facts = json.loads(file.readline())
+        at = file.tell()
+    n, size = facts["sentences"], path.stat().st_size
+    if not n:
+        empty = np.empty(0, dtype="<u8")
+        return Run(facts, empty, empty, empty, empty, np.empty(0, dtype=np.uint8))
+
+    def column(kind: str, offset: int) -> np.ndarray:
+        return np.memmap(path, dtype=kind, mode="r", offset=offset, shape=(n,))
+
+    text = np.memmap(path, dtype=np.uint8, mode="r", offset=at + 28 * n, shape=(size - at - 28 * n,))
+    numbers = column("<u8", at), column("<u8", at + 8 * n), column("<u8", at + 16 * n)
+    return Run(facts, *numbers, column("<u4", at + 24 * n), text)
+
+
+def _clean(piece: Piece, settings: PrepareSettings, counts: Counter[str]) -> Iterator[list[str]]:
+    """Documents of normalised sentences that pass the filters; counts what happened to the others."""
+    bytes_range = settings.min_bytes, settings.max_bytes
+    words_range = settings.min_words, settings.max_words
+    split = documents.splitter(settings.language) if settings.split == "sentence" else None
+    for document in documents.documents_of(piece, settings.field):
+        sentences = split(document) if split else document
+        kept = []
+        for sentence in map(normalise, sentences):
+            reason = drop_reason(sentence, bytes_range, words_range, settings.min_letters)
+            if reason is None:
+                kept.append(sentence)
+            else:
+                counts[reason] += 1
+        counts["read"] += len(sentences)
+        yield kept
