@@ -39,3 +39,33 @@ def evaluate(
         run.prefetch(model, tier or ())
     elif not run.evaluate(model, tier or (), tasks or (), shard, as_json):
         raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Two or more; the first is the base.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="NAME", help="Write NAME.md, NAME.json and NAME.png.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put what `unsee evaluate` found side by side. Runs that differ only in their seed become one row."""
+    from unsee_dist.judge.compare import compare as run
+
+    run(models, out, as_json)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="RUN", help="A run, one of its checkpoints, or its best/.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write.")],
+    onnx: Annotated[bool, typer.Option("--onnx", help="Also model.onnx, pooling inside.")] = False,
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hub.")] = None,
+) -> None:
+    """Write a run's encoder as a folder that sentence-transformers loads, with a model card filled from the run."""
+    from unsee_dist.judge.export import export as run
+
+    run(model, out, onnx, push)
+    typer.echo(f"{out}: SentenceTransformer('{out}')")

@@ -48,7 +48,7 @@ def write_encoder(
     _write_config(new, config)
     _write_tokenizer(new, tokenizer, config, max_tokens)
     _write_layout(new, config, pooling, max_tokens)
-    _sync(new)
+    sync(new)
     old = _beside(folder, "old")
     if folder.exists():
         folder.rename(old)
@@ -158,7 +158,8 @@ def _json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Bring every file and folder below to the disk."""
     for path in folder.rglob("*"):
         if path.is_file():
             with path.open("rb") as file:

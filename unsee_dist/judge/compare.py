@@ -1,0 +1,88 @@
+"""`unsee compare`: what `unsee evaluate` kept, side by side. Runs that differ only in their seed are one row."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from unsee_dist.evaluation.scores import kept
+from unsee_dist.judge.models import Model, open_model
+from unsee_dist.report import comparison
+from unsee_dist.report.comparison import Row
+
+# Of a configuration, what may differ between the seeds of one row.
+OF_A_SEED = ("seed", "run", "resume")
+
+
+def compare(given: Sequence[str], out: Path | None, as_json: bool) -> None:
+    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. ValueError: one without scores."""
+    if len(given) < 2:
+        raise ValueError("One model has nothing to be compared with. Give two or more: unsee compare A B.")
+    rows = rows_of(given)
+    found = comparison.as_dict(rows)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        _print(rows, found["sentences"])
+    if out is not None:
+        from unsee_dist.report.comparison_plot import plot
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.with_suffix(".md").write_text(comparison.markdown(rows), encoding="utf-8")
+        out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        plot(rows, out.with_suffix(".png"))
+
+
+def rows_of(given: Sequence[str]) -> list[Row]:
+    """Rows in the order of their first model."""
+    groups: dict[str, list[tuple[Model, dict]]] = {}
+    for one in given:
+        model = open_model(one)
+        records = kept(model.home)
+        if not records:
+            raise ValueError(
+                f"{one} has no scores yet. First: unsee evaluate {one} --tasks DIR (or --tier NAME)."
+            )
+        members = groups.setdefault(_key(model), [])
+        if any(model.home == other.home for other, _ in members):
+            raise ValueError(f"{one} is given twice. Leave one out.")
+        members.append((model, records))
+    return [
+        Row(_name([model for model, _ in members]), tuple(records for _, records in members))
+        for members in groups.values()
+    ]
+
+
+def _key(model: Model) -> str:
+    """What the seeds of one row share: every other setting, and which export of the run it is."""
+    if model.run is None or not (model.run / "config.yaml").is_file():
+        return str(model.home)
+    settings = yaml.safe_load((model.run / "config.yaml").read_text(encoding="utf-8"))
+    same = {name: value for name, value in settings.items() if name not in OF_A_SEED}
+    return json.dumps([same, model.name.rpartition("/")[2]], sort_keys=True)
+
+
+def _name(models: Sequence[Model]) -> str:
+    first = models[0].name.removeprefix("local/").removeprefix("floor/")
+    run, _, which = first.partition("/")
+    return f"{re.sub('[-_.]?(seed)?[0-9]+$', '', run)}/{which}" if len(models) > 1 else first
+
+
+def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
+    shown = comparison.columns(rows)
+    table = Table("encoder", "seeds", box=None)
+    for name, _ in shown:
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = [comparison.cell(row.mean(tasks)) for _, tasks in shown]
+        table.add_row(row.name, str(len(row.seeds)), *cells)
+    console = Console()
+    console.print(table)
+    for said in sentences:
+        console.print(said)

@@ -1,0 +1,46 @@
+"""Is one encoder better than another on these pairs, or on pairs like these? The paired bootstrap.
+
+    d   = mean_s ρ(a_s, y) − mean_s ρ(b_s, y)               a_s, b_s: cosines of seed s; y: people's scores
+    d*  = the same on N pairs drawn with replacement, one draw for both encoders and all seeds
+    interval = the 2.5% and 97.5% quantiles of d*            Efron and Tibshirani 1993, ch. 13
+
+Both are judged on the same draws, so what makes a pair hard for both cancels. All × 100, as STS scores are.
+Shapes: S seeds, N pairs, K draws.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
+
+DRAWS = 1000
+
+
+class Difference(NamedTuple):
+    """Spearman × 100 of a minus b, and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(a_SN: np.ndarray, b_SN: np.ndarray, y_N: np.ndarray, seed: int = 0) -> Difference:
+    """The difference of two encoders (or of their means over seeds) on the same N pairs."""
+    draws_KN = np.random.default_rng(seed).integers(0, len(y_N), size=(DRAWS, len(y_N)))
+    found_K = _mean_spearman(a_SN, y_N, draws_KN) - _mean_spearman(b_SN, y_N, draws_KN)
+    all_1N = np.arange(len(y_N))[None]
+    value = _mean_spearman(a_SN, y_N, all_1N) - _mean_spearman(b_SN, y_N, all_1N)
+    low, high = np.quantile(found_K, [0.025, 0.975])
+    return Difference(float(value[0]), float(low), float(high))
+
+
+def _mean_spearman(x_SN: np.ndarray, y_N: np.ndarray, draws_KN: np.ndarray) -> np.ndarray:
+    y_KN = _standardised_ranks(y_N[draws_KN])
+    return 100 * np.mean([(_standardised_ranks(x_N[draws_KN]) * y_KN).mean(axis=1) for x_N in x_SN], axis=0)
+
+
+def _standardised_ranks(x_KN: np.ndarray) -> np.ndarray:
+    ranks_KN = rankdata(x_KN, axis=1)
+    ranks_KN -= ranks_KN.mean(axis=1, keepdims=True)
+    deviation_K1 = ranks_KN.std(axis=1, keepdims=True)
+    return ranks_KN / np.where(deviation_K1 == 0, 1, deviation_K1)
