@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 from types import FrameType
@@ -28,14 +29,22 @@ class Stopped(Exception):
 
 
 class StopSignal:
-    """Listens from its making. `asked` is set by the first signal; `name` is that signal's."""
+    """Listens from its making, in the main thread. `asked` is set by the first signal; `name` is that signal's.
+
+    A thread listens: python runs handlers in the main thread, and that may wait for a hung rank inside gloo.
+    """
 
     def __init__(self) -> None:
         self.asked = False
         self.name = ""
         self._grace_s: float | None = None
+        self._heard, told = socket.socketpair()
+        told.setblocking(False)
+        self._told = told  # python writes each signal's number into it, whatever the main thread does
         for each in SIGNALS:
-            signal.signal(each, self._receive)
+            signal.signal(each, _leave_to_the_thread)
+        signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
     def limit(self, grace_s: float) -> None:
         """From here on a stop that takes longer than `grace_s` seconds is cut off."""
@@ -51,7 +60,13 @@ class StopSignal:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
 
-    def _receive(self, number: int, _frame: FrameType | None) -> None:
+    def _listen(self) -> None:
+        while True:
+            for number in self._heard.recv(64):
+                if number in SIGNALS:
+                    self._receive(number)
+
+    def _receive(self, number: int) -> None:
         if self.asked:
             os._exit(128 + number)
         self.asked, self.name = True, signal.Signals(number).name
@@ -71,6 +86,10 @@ class StopSignal:
             flush=True,
         )
         os._exit(STOPPED)
+
+
+def _leave_to_the_thread(_number: int, _frame: FrameType | None) -> None:
+    """Keeps python from ending the process; StopSignal has been told already."""
 
 
 def stop_with_launcher() -> None:

@@ -29,6 +29,7 @@ from unsee_dist.parallel.process import World
 from unsee_dist.parallel.whereabouts import where
 
 LOST = 3  # exit code: a rank hung or died
+PATIENT = ("start", "build")  # an encoder may be downloading: there only silence counts
 BEATS_MISSED = 4  # after an error in a collective, this many missed beats mean that a rank is gone
 
 
@@ -108,7 +109,7 @@ class Watchdog:
         ]
         if silent:
             return _sentence(silent, [h for h in self.heard.values() if h not in silent])
-        if self._still() <= self.timeout_s:
+        if self._still() <= self.timeout_s or where().phase in PATIENT:
             return None
         ages = {r: h.word["still_s"] for r, h in self.heard.items()} | {self.world.rank: self._still()}
         if (

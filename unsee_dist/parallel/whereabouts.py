@@ -48,4 +48,5 @@ def reach(phase: str, step: int) -> None:
         return
     at, when, rank, *name = wanted.split()
     if (at, int(when), rank) == (phase, step, os.environ.get("RANK", "0")):
+        del os.environ[KILL_AT]  # once
         os.kill(os.getpid(), getattr(signal, name[0] if name else "SIGKILL"))

@@ -100,6 +100,7 @@ def train(run: Training) -> dict[str, float]:
     try:
         scores = _to_the_end(run)
     except Stopped:
+        run.saver.wait()
         if run.progress.step > 0:
             save(run)
         run.saver.wait()
@@ -160,7 +161,7 @@ def _step(run: Training, batch: Batch) -> tuple[Taken, tuple[float, float]]:
     update = progress.updates + 1
     lr = learning_rate(update, plan.steps, plan.lr, plan.warmup)
     decay = decay_at(update, plan.steps, plan.decay, plan.decay_schedule)
-    taken = take(run.engine, run.target, batch.to(world.device), lr, decay, run.stop.asked)
+    taken = take(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
     progress.step, progress.updates = batch.step, progress.updates + taken.applied
     run.record.trace(batch.step, batch.ids)
     return taken, (lr, decay)

@@ -19,6 +19,7 @@ from unsee_dist.data.stream import Batch
 from unsee_dist.model.target import Target
 from unsee_dist.objectives.outcome import Stateful
 from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.signals import StopSignal
 from unsee_dist.parallel.whereabouts import stand
 
 
@@ -37,7 +38,12 @@ class Taken:
 
 
 def take(
-    engine: Engine, target: Target | None, batch: Batch, lr: float, decay: float, asked: bool = False
+    engine: Engine,
+    target: Target | None,
+    batch: Batch,
+    lr: float,
+    decay: float,
+    stop: StopSignal | None = None,
 ) -> Taken:
     """Train on this rank's part of a step. Collective: the answer is the same on every rank."""
     model = engine.module
@@ -47,7 +53,8 @@ def take(
         stand("backward")
         engine.backward(loss)
     stand("finish")
-    local = torch.cat([loss.detach().view(1), terms, loss.new_full((1,), float(asked))])
+    asked = loss.new_full((1,), float(stop is not None and stop.asked))
+    local = torch.cat([loss.detach().view(1), terms, asked])
     (mean_loss, *mean_terms, some_asked), grad_norm = engine.finish(local)
     finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
     stand("update")

@@ -1,0 +1,151 @@
+"""Laws 3 and 4 on running processes: a stop by signal loses nothing; a rank that hangs or dies ends the job with its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from integration import ranks
+from integration import tiny as launch
+from integration.tiny import Tiny
+
+from unsee_dist.parallel.signals import STOPPED
+from unsee_dist.parallel.watchdog import LOST
+
+
+def whole(folder: Path) -> tuple[bytes, bytes, object, object]:
+    """What a run leaves: the encoder, the last checkpoint's manifest of digests, metrics and trace."""
+    import json
+
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    manifest = json.loads((newest / "manifest.json").read_text())
+    digests = [(file["name"], file["xxh3"]) for file in manifest["files"]]
+    weights = (folder / "final" / "model.safetensors").read_bytes()
+    return weights, repr(digests).encode(), launch.history(folder), launch.traced(folder)
+
+
+@pytest.fixture(scope="module")
+def through(tiny: Tiny) -> Path:
+    """The run of one process that nothing stopped."""
+    folder = tiny.folder / "through"
+    ranks.start(1, tiny.config, f"run.dir={folder}").succeed()
+    return folder
+
+
+@pytest.mark.parametrize("at", ["build 0", "forward 2", "save 3", "evaluation 3"])
+def test_a_signal_anywhere_saves_and_the_same_command_ends_as_if_there_had_been_none(
+    at: str, tiny: Tiny, through: Path
+) -> None:
+    folder = tiny.folder / f"stopped-{at.replace(' ', '-')}"
+    stopped = ranks.start(1, tiny.config, f"run.dir={folder}", UNSEE_KILL_AT=f"{at} 0 SIGUSR1")
+    assert stopped.wait() == [STOPPED], stopped.text()
+    assert "the same command continues" in stopped.text()
+    assert "Traceback" not in stopped.text()
+    saved = sorted((folder / "checkpoints").glob("step-*"))
+    assert (saved[-1].name if saved else None) == (None if at == "build 0" else f"step-0000000{at[-1]}")
+    ranks.start(1, tiny.config, f"run.dir={folder}").succeed()
+    assert whole(folder) == whole(through)
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(tiny: Tiny) -> None:
+    folder = tiny.folder / "two"
+    mark = tiny.folder / "mark"
+    asked = {"UNSEE_KILL_AT": "backward 4 1 SIGTERM", "UNSEE_STOP_MARK": str(mark)}
+    stopped = ranks.start(2, tiny.config, f"run.dir={folder}", **asked)
+    assert stopped.wait() == [STOPPED, STOPPED], stopped.text()
+    assert mark.read_text() == "step-00000004\n"
+    ranks.start(2, tiny.config, f"run.dir={folder}").succeed()
+    alone = tiny.folder / "two-through"
+    ranks.start(2, tiny.config, f"run.dir={alone}").succeed()
+    assert whole(folder) == whole(alone)
+
+
+def test_a_second_signal_ends_at_once(tiny: Tiny) -> None:
+    started = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'twice'}", "train.steps=100000")
+    metrics = tiny.folder / "twice" / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < until:
+        time.sleep(0.2)
+    process = started.processes[0]
+    os.kill(process.pid, signal.SIGSTOP)  # both arrive before it can act on the first
+    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGCONT)
+    assert started.wait(20)[0] in (128 + signal.SIGTERM, 128 + signal.SIGINT), started.text()
+
+
+def test_a_stop_that_takes_longer_than_its_grace_is_cut_off(tiny: Tiny) -> None:
+    """Rank 1 hangs where rank 0 is asked: no checkpoint can come about."""
+    folder = tiny.folder / "no-grace"
+    long = ranks.start(
+        2, tiny.config, f"run.dir={folder}", "checkpoint.grace_s=3", UNSEE_KILL_AT="forward 2 1 SIGSTOP"
+    )
+    time.sleep(1)
+    until = time.monotonic() + 60
+    while "T" not in _state(long.processes[1].pid) and time.monotonic() < until:
+        time.sleep(0.2)
+    long.processes[0].send_signal(signal.SIGTERM)
+    assert long.processes[0].wait(30) == STOPPED, long.text()
+    assert "checkpoint.grace_s = 3" in long.text()
+    long.kill()
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+@pytest.mark.parametrize(("zero", "how"), [(0, "SIGSTOP"), (3, "SIGSTOP"), (1, "SIGKILL"), (3, "SIGKILL")])
+def test_a_rank_that_hangs_or_dies_is_named(zero: int, how: str, tiny: Tiny) -> None:
+    folder = tiny.folder / f"lost-{zero}-{how}"
+    started = ranks.start(
+        2,
+        tiny.config,
+        *(f"run.dir={folder}", f"parallel.zero={zero}", "guard.timeout_s=12"),
+        UNSEE_KILL_AT=f"backward 2 1 {how}",
+    )
+    try:
+        assert started.processes[0].wait(60) == LOST, started.text()
+        said = started.text()
+        assert f"rank 1 on {os.uname().nodename} (step 2, backward)" in said
+        assert "It has died, is stopped, or its network is down." in said
+    finally:
+        started.kill()
+
+
+def test_a_rank_whose_python_stands_still_is_named_and_every_rank_shows_its_stack(tiny: Tiny) -> None:
+    """It beats on: only its main thread hangs, and the others wait for it in a collective."""
+    folder = tiny.folder / "asleep"
+    started = ranks.start(
+        2,
+        tiny.config,
+        *(f"run.dir={folder}", "guard.timeout_s=12"),
+        PYTHONPATH=str(_sleeper(tiny.folder)),
+    )
+    assert started.wait(90) == [LOST, LOST], started.text()
+    said = started.text()
+    assert f"rank 1 on {os.uname().nodename} (step 3, forward) has not moved for" in said
+    assert "guard.timeout_s = 12" in said
+    assert "sleep_for_ever" in said  # the line it hangs in, from its own stack
+    assert "rank 0 stood at step 3" in said
+
+
+def _sleeper(folder: Path) -> Path:
+    """A sitecustomize that makes rank 1's main thread sleep in the forward pass of step 3."""
+    site = folder / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "def sleep_for_ever():\n"
+        "    while True: time.sleep(1000)\n"
+        "if os.environ.get('RANK') == '1':\n"
+        "    from unsee_dist.parallel import whereabouts\n"
+        "    reach = whereabouts.reach\n"
+        "    def reaching(phase, step):\n"
+        "        reach(phase, step)\n"
+        "        if (phase, step) == ('forward', 3): sleep_for_ever()\n"
+        "    whereabouts.reach = reaching\n"
+    )
+    return site

@@ -1,0 +1,203 @@
+"""Law 4 for checkpoints: whatever happens to one, the run continues from a whole one or says what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from oracle import Case, running
+from processes import run
+
+from unsee_dist.parallel.process import World
+from unsee_dist.training.checkpoint import shelf
+from unsee_dist.training.checkpoint.resume import find
+from unsee_dist.training.checkpoint.saving import Saver
+
+FILES = ("rank-00000.safetensors", "rank-00001.safetensors", "buffers.safetensors", "manifest.json")
+
+
+def two_checkpoints(rank: int, size: int, folder: Path) -> None:
+    ours = running(Case("corinfomax"), rank, size, 1)
+    saver = Saver(ours.engine.world, background=True)
+    for step in (1, 2):
+        ours.take(step)
+        saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, {"step": step})
+    saver.wait()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written")
+    run(two_checkpoints, 2, folder)
+    return folder
+
+
+@pytest.fixture
+def a_run(written: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(written, tmp_path / "run"))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) * 2 // 3] ^= 1
+    path.write_bytes(damaged)
+
+
+def unreadable(path: Path) -> None:
+    """A folder in the file's place: root reads files whatever their mode says."""
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink, unreadable])
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
+    a_run: Path, file: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = shelf.folders(a_run / "checkpoints")
+    damage(second / file)
+    assert find(World.alone(), a_run, "auto") == (first, True)
+    assert str(second / file) in capsys.readouterr().err
+    damage(first / file)
+    with pytest.raises(ValueError, match=r"No valid checkpoint") as failure:
+        find(World.alone(), a_run, "auto")
+    assert str(first / file) in str(failure.value)
+    assert str(second / file) in str(failure.value)
+
+
+def test_every_flipped_bit_of_a_manifest_is_seen(a_run: Path) -> None:
+    """Of a number, too: a wrong step would resume at a wrong place."""
+    newest = shelf.folders(a_run / "checkpoints")[-1]
+    path = newest / "manifest.json"
+    whole, seen = path.read_bytes(), 0
+    facts = shelf.read_manifest(newest)
+    for at in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << (at % 7)
+        path.write_bytes(damaged)
+        try:
+            assert shelf.read_manifest(newest) == facts, at  # white space: nothing changed
+        except ValueError:
+            seen += 1
+    assert seen > len(whole) // 7 // 2
+
+
+def test_a_pointer_is_not_trusted_and_one_to_nowhere_is_no_fresh_start(a_run: Path) -> None:
+    checkpoints = a_run / "checkpoints"
+    first, second = shelf.folders(checkpoints)
+    assert (checkpoints / "newest").read_text() == "step-00000002\n"
+    for pointer in ("step-00000009\n", "\x00\xff", "../../elsewhere\n"):
+        (checkpoints / "newest").write_text(pointer)
+        assert find(World.alone(), a_run, "auto") == (second, True)
+    (checkpoints / "newest").unlink()
+    assert find(World.alone(), a_run, "auto") == (second, True)
+    (checkpoints / "newest").write_text("step-00000002\n")
+    shelf.remove(first)
+    shelf.remove(second)
+    with pytest.raises(ValueError, match="step-00000002, which is not there"):
+        find(World.alone(), a_run, "auto")
+
+
+def test_resume_never_and_from_another_run(a_run: Path, tmp_path: Path) -> None:
+    newest = shelf.folders(a_run / "checkpoints")[-1]
+    fresh = tmp_path / "fresh"
+    assert find(World.alone(), fresh, "auto") == (None, True)
+    assert find(World.alone(), fresh, "never") == (None, True)
+    assert find(World.alone(), fresh, str(a_run)) == (newest, False)
+    assert find(World.alone(), fresh, str(newest)) == (newest, False)
+    with pytest.raises(ValueError, match=r"resume = never, but .* holds step-00000002"):
+        find(World.alone(), a_run, "never")
+    with pytest.raises(ValueError, match="neither a checkpoint nor a run"):
+        find(World.alone(), fresh, str(tmp_path))
+
+
+def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4, 5):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    (tmp_path / ".step-00000006.growing").mkdir()
+    shelf.retain(tmp_path, 2, best_step=2)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000002", "step-00000004", "step-00000005"]
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kib: int) -> Iterator[None]:
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs (root)")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def fill_the_disk(rank: int, size: int, folder: Path, lie: bool) -> list[str]:
+    """Save until it does not fit; `lie`: the free space is said to be there, and is not."""
+    from unsee_dist.training.checkpoint import saving
+
+    if lie:
+        usage = shutil.disk_usage
+        saving.shutil.disk_usage = lambda path: usage(path)._replace(free=10**12)
+    ours = running(Case("vicreg"), rank, size, 2)
+    said = []
+    for background in (False, True):
+        saver = Saver(ours.engine.world, background)
+        for step in range(1, 9):
+            try:
+                place = folder / "checkpoints" / f"step-{step:08d}"
+                saver.save(place, ours.engine, ours.target, {"step": step}, keep=9)
+                saver.wait()
+            except ValueError as error:
+                said.append(str(error))
+                break
+        assert len(said) == 1 + background, "the disk never filled"
+    return said
+
+
+@pytest.mark.parametrize("lie", [False, True])
+def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Path, lie: bool) -> None:
+    folder = tmp_path / "disk"
+    with small_disk(folder, 500):
+        first, second = run(fill_the_disk, 2, folder, lie)
+        assert first == second
+        for said in first:
+            assert ("could not be written" if lie else "does not fit on the disk") in said
+        whole = shelf.folders(folder / "checkpoints")
+        assert len(whole) >= 2
+        for each in whole:
+            shelf.verify(each)
+        assert not list((folder / "checkpoints").glob(".step-*"))
+
+
+def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    from unsee_dist import cli
+
+    def unsee(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["unsee", "checkpoint", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    assert unsee("verify", str(a_run))[:2] == (0, "step-00000001 is whole\nstep-00000002 is whole\n")
+    assert "step 2" in unsee("ls", str(a_run))[1]
+    flip(a_run / "checkpoints" / "step-00000002" / FILES[0])
+    code, _, err = unsee("verify", str(a_run))
+    assert code == 2
+    assert "rank-00000.safetensors has changed" in err
+    assert unsee("rm", str(a_run), "step-00000007")[0] == 2
+    assert unsee("rm", str(a_run), "step-00000002")[0] == 0
+    assert json.loads((a_run / "checkpoints" / "step-00000001" / "manifest.json").read_text())["step"] == 1
+    assert [folder.name for folder in shelf.folders(a_run / "checkpoints")] == ["step-00000001"]
