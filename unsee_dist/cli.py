@@ -17,7 +17,6 @@ from rich.table import Table
 
 from unsee_dist.config import ConfigError, load, presets
 from unsee_dist.judge import commands as judge
-from unsee_dist.judge import commands as judge
 
 MISTAKE = 2
 
@@ -30,9 +29,10 @@ app = typer.Typer(
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations without starting anything.")
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Look at the checkpoints of a run.")
 app.add_typer(config_app, name="config")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(shards_app, name="shards")
-app.add_typer(judge.app)  # evaluate, compare, export
 app.add_typer(judge.app)  # evaluate, compare, export
 
 Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset.")]
@@ -162,6 +162,55 @@ def shards_verify(corpus: Corpus) -> None:
         raise ValueError("\n".join(damage))
     Shards(corpus)  # the shards' sizes too: bytes behind the last block
     typer.echo(f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified")
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder.", exists=True, file_okay=False)
+]
+
+
+@checkpoint_app.command("ls")
+def checkpoint_ls(run: RunFolder) -> None:
+    """List a run's checkpoints, oldest first."""
+    from unsee_dist.training.checkpoint.shelf import summaries
+
+    for found in summaries(run):
+        typer.echo(
+            "  ".join(f"{key} {value}" if key != "name" else f"{value}" for key, value in found.items())
+        )
+
+
+@checkpoint_app.command("verify")
+def checkpoint_verify(run: RunFolder) -> None:
+    """Read every byte of a run's checkpoints against their digests; name every damaged file."""
+    from unsee_dist.training.checkpoint.shelf import folders, verify
+
+    wrong = []
+    for folder in folders(run / "checkpoints"):
+        try:
+            verify(folder)
+            typer.echo(f"{folder.name} is whole")
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+@checkpoint_app.command("rm")
+def checkpoint_rm(
+    run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
+) -> None:
+    """Remove checkpoints by name."""
+    from unsee_dist.training.checkpoint.shelf import folders, remove
+
+    known = {folder.name: folder for folder in folders(run / "checkpoints")}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{run} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
+        )
+    for name in names:
+        remove(known[name])
 
 
 @app.command()
