@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow lint bench
+.PHONY: help quickstart test test-slow lint bench torture
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -18,6 +18,9 @@ test: $(STAMP)  ## all tests that are quick
 
 test-slow: $(STAMP)  ## the laws at length
 	$(BIN)/pytest -m "slow and not gpu"
+
+torture: $(STAMP)  ## kill runs at every failpoint and 100 random instants, resume, compare bit for bit (long)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py $(ARGS)
 
 # with the checkout of a peer: make bench ARGS="--peer-unsee PATH"
 bench: $(STAMP)  ## where a step's time goes, beside other trainers: tables and bench.json

@@ -4,18 +4,25 @@
 #   sbatch slurm/train.sh configs/unsee-vicreg.yaml data.shards=data/mine
 #   sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 slurm/train.sh CONFIG [key=value ...]
 # Ask for GPUs by node (--gpus-per-node), not by task: every rank picks its own among those of its node.
+# Before the time limit, or when preempted, Slurm sends USR1: all ranks save, and the job requeues itself. It does so
+# at most UNSEE_RESTARTS times (100), and not after two restarts in a row that got no step further.
+# In an array, give every task a run of its own: run.dir='runs/$SLURM_ARRAY_TASK_ID' (quoted; it is filled in here).
 #SBATCH --job-name=unsee-train
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=2
+#SBATCH --requeue
+#SBATCH --signal=B:USR1@120
+#SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%j.out
-set -euo pipefail
+set -uo pipefail
 
 if (($# == 0)); then
   echo "usage: sbatch slurm/train.sh CONFIG.yaml [section.key=value ...]" >&2
   exit 2
 fi
-cd "${SLURM_SUBMIT_DIR:-.}"
+cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
+arguments=("${@//\$SLURM_ARRAY_TASK_ID/${SLURM_ARRAY_TASK_ID:-0}}")
 
 # The ranks meet at the first node, at a port no other job of this cluster has; each finds its number in SLURM_*.
 # Its address, not its name: Slurm's name of a node need not be one that the network knows.
@@ -25,6 +32,26 @@ MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 
+# Rank 0 writes the step of a verified checkpoint here when a signal has stopped the run: the only ground to requeue.
+export UNSEE_STOP_MARK="$PWD/.unsee-stopped-$SLURM_JOB_ID"
+history="$UNSEE_STOP_MARK.history"
+rm -f "$UNSEE_STOP_MARK"
+trap 'scancel --signal=USR1 "$SLURM_JOB_ID"' USR1 # to the ranks, not to this shell
+
 # One rank that fails ends all: without --kill-on-bad-exit the others would wait for it.
 srun --kill-on-bad-exit=1 --wait=60 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-  "${PYTHON:-.venv/bin/python}" unsee_dist/train.py --config "$@"
+  "${PYTHON:-.venv/bin/python}" unsee_dist/train.py --config "${arguments[@]}" &
+step=$!
+wait "$step"; code=$?
+while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done # the trap ends a wait early
+
+[[ -s $UNSEE_STOP_MARK ]] || { ((code == 0)) && rm -f "$history"; exit "$code"; }
+cat "$UNSEE_STOP_MARK" >>"$history"
+if (($(wc -l <"$history") > ${UNSEE_RESTARTS:-100})); then
+  echo "stopped ${UNSEE_RESTARTS:-100} times: not requeued. The same command continues at $(cat "$UNSEE_STOP_MARK")." >&2
+elif (($(tail -n 3 "$history" | uniq | wc -l) == 1 && $(wc -l <"$history") >= 3)); then
+  echo "two restarts got no step further than $(cat "$UNSEE_STOP_MARK"): not requeued. Allow more time a start." >&2
+else
+  exec scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -78,19 +78,20 @@ def test_a_second_signal_ends_at_once(tiny: Tiny) -> None:
 
 
 def test_a_stop_that_takes_longer_than_its_grace_is_cut_off(tiny: Tiny) -> None:
-    """Rank 1 hangs where rank 0 is asked: no checkpoint can come about."""
+    """Rank 1 hangs where rank 0 is asked: no checkpoint can come about, and rank 0 waits inside gloo."""
     folder = tiny.folder / "no-grace"
-    long = ranks.start(
+    started = ranks.start(
         2, tiny.config, f"run.dir={folder}", "checkpoint.grace_s=3", UNSEE_KILL_AT="forward 2 1 SIGSTOP"
     )
-    time.sleep(1)
-    until = time.monotonic() + 60
-    while "T" not in _state(long.processes[1].pid) and time.monotonic() < until:
-        time.sleep(0.2)
-    long.processes[0].send_signal(signal.SIGTERM)
-    assert long.processes[0].wait(30) == STOPPED, long.text()
-    assert "checkpoint.grace_s = 3" in long.text()
-    long.kill()
+    try:
+        until = time.monotonic() + 60
+        while _state(started.processes[1].pid) != "T" and time.monotonic() < until:
+            time.sleep(0.2)
+        started.processes[0].send_signal(signal.SIGTERM)
+        assert started.processes[0].wait(30) == STOPPED, started.text()
+        assert "checkpoint.grace_s = 3" in started.text()
+    finally:
+        started.kill()
 
 
 def _state(pid: int) -> str:
@@ -109,7 +110,8 @@ def test_a_rank_that_hangs_or_dies_is_named(zero: int, how: str, tiny: Tiny) -> 
     try:
         assert started.processes[0].wait(60) == LOST, started.text()
         said = started.text()
-        assert f"rank 1 on {os.uname().nodename} (step 2, backward)" in said
+        assert f"rank 1 on {os.uname().nodename} (step " in said  # its last word: up to a second old
+        assert "was last heard of" in said
         assert "It has died, is stopped, or its network is down." in said
     finally:
         started.kill()
@@ -122,7 +124,7 @@ def test_a_rank_whose_python_stands_still_is_named_and_every_rank_shows_its_stac
         2,
         tiny.config,
         *(f"run.dir={folder}", "guard.timeout_s=12"),
-        PYTHONPATH=str(_sleeper(tiny.folder)),
+        PYTHONPATH=f"{_sleeper(tiny.folder)}{os.pathsep}{launch.REPOSITORY}",
     )
     assert started.wait(90) == [LOST, LOST], started.text()
     said = started.text()

@@ -85,5 +85,3 @@ def resume_is_uninterrupted(rank: int, size: int, folder: Path) -> None:
 
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path) -> None:
     run(resume_is_uninterrupted, 2, tmp_path, timeout_s=300)
-
-

@@ -35,7 +35,9 @@ def losses(seed: int, count: int) -> list[float]:
 def test_a_jump_is_said_and_a_falling_noisy_loss_is_not() -> None:
     for seed in range(20):
         state = GuardState()
-        said = [after_step(SETTINGS, state, step, loss, True)[1] for step, loss in enumerate(losses(seed, 600))]
+        said = [
+            after_step(SETTINGS, state, step, loss, True)[1] for step, loss in enumerate(losses(seed, 600))
+        ]
         assert not any(said)
         jumped = after_step(SETTINGS, state, 600, 60.0, True)
         assert "loss 60" in jumped[1]

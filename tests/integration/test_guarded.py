@@ -1,0 +1,92 @@
+"""The guard in running processes: back to a checkpoint once, and then a stop with a sentence; a collapse that ends a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from integration import ranks
+from integration import tiny as launch
+from integration.tiny import REPOSITORY, Tiny
+
+POISON = """
+import os
+from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.whereabouts import where
+finish, poisoned = Engine.finish, set()
+def finishing(self, values):
+    means, norm = finish(self, values)
+    step = where().step
+    if step in {STEPS} and ({ALWAYS} or step not in poisoned):
+        poisoned.add(step)
+        return [float("nan"), *means[1:]], norm
+    return means, norm
+Engine.finish = finishing
+"""
+
+
+def poison(folder: Path, steps: str, always: bool) -> str:
+    """A PYTHONPATH under which these steps come out as NaN: the first time, or always."""
+    site = folder / f"poison-{always}"
+    site.mkdir()
+    code = POISON.replace("{STEPS}", steps).replace("{ALWAYS}", str(always))
+    (site / "sitecustomize.py").write_text(code, encoding="utf-8")
+    return f"{site}{os.pathsep}{REPOSITORY}"
+
+
+def test_after_too_many_skips_the_run_goes_back_once_and_is_then_the_run_without_them(tiny: Tiny) -> None:
+    told = ("train.steps=10", "checkpoint.every=3", "evaluate.every=5", "guard.skips=2")
+    through, back = tiny.folder / "unpoisoned", tiny.folder / "poisoned"
+    ranks.start(1, tiny.config, f"run.dir={through}", *told).succeed()
+    path = poison(tiny.folder, "{5, 6}", False)
+    poisoned = ranks.start(1, tiny.config, f"run.dir={back}", *told, PYTHONPATH=path)
+    poisoned.succeed()
+    assert "step 5 skipped on all ranks" in poisoned.text()
+    assert "back to the last checkpoint, once" in poisoned.text()
+    assert launch.history(back) == launch.history(through)
+    assert launch.traced(back) == launch.traced(through)
+    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (back, through)]
+    assert weights[0] == weights[1]
+
+
+def test_skips_that_come_back_stop_the_run_on_all_ranks(tiny: Tiny) -> None:
+    told = (
+        "train.steps=10",
+        "checkpoint.every=3",
+        "guard.skips=2",
+        f"run.dir={tiny.folder / 'poisoned-always'}",
+    )
+    stopped = ranks.start(2, tiny.config, *told, PYTHONPATH=poison(tiny.folder, "{5, 6}", True))
+    assert stopped.wait() == [2, 2], stopped.text()
+    assert "again after going back to a checkpoint. Lower train.lr" in stopped.text()
+    assert stopped.text().count("Lower train.lr") == 1
+    assert "Traceback" not in stopped.text()
+
+
+def test_a_collapse_stops_where_that_is_asked_for(tiny: Tiny) -> None:
+    """A bound above what this encoder has stands for one that collapsed."""
+    told = (f"run.dir={tiny.folder / 'collapsed'}", "guard.collapse=stop", "guard.effective_rank=31.9")
+    stopped = ranks.start(1, tiny.config, *told)
+    assert stopped.wait() == [2], stopped.text()
+    assert "The embeddings have collapsed: effective rank" in stopped.text()
+    warned = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'warned'}", "guard.effective_rank=31.9")
+    warned.succeed()
+    assert "The embeddings have collapsed" in warned.text()
+
+
+def test_another_corpus_encoder_or_seed_is_refused_by_name(tiny: Tiny) -> None:
+    folder = tiny.folder / "identity"
+    ranks.start(1, tiny.config, f"run.dir={folder}").succeed()
+    for change, named in (
+        ("seed=5", "seed = 0, now 5"),
+        ("train.batch=4", "train.batch = 8, now 4"),
+        ("objective.name=byol", "objective = vicreg, now byol"),
+        (
+            "projector.blocks=2",
+            "projector = blocks, 1 blocks of 2, online, now blocks, 2 blocks of 2, online",
+        ),
+    ):
+        refused = ranks.start(1, tiny.config, f"run.dir={folder}", change)
+        assert refused.wait() == [2], refused.text()
+        assert named in refused.text()
+        assert "run.dir" in refused.text()
