@@ -18,7 +18,7 @@ from unsee_dist.config.sections import every_steps
 from unsee_dist.data import Shards, Stream, StreamSettings
 from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.retrieval import load_questions
-from unsee_dist.evaluation.sts import load_pairs
+from unsee_dist.evaluation.sts import load_sets
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
@@ -214,7 +214,7 @@ def build_development(config: RunConfig, stream: Stream, world: World) -> Develo
 
     sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
     return Development(
-        sts=load_pairs(sts) if sts else None,
+        sts=load_sets(sts or ()),
         retrieval=load_questions(retrieval) if retrieval else None,
         probe=stream.sample(1024),
         rank=world.rank,

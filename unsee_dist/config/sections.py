@@ -78,7 +78,7 @@ class Parallel(Part):
 
 class Evaluate(Part):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
-    sts: Text | None = None  # a tsv/csv/jsonl file or a hub name; absent = no STS
+    sts: Text | list[Text] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
     retrieval: Text | None = None  # a held-out file of `unsee prepare --dev`; absent = no retrieval
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
