@@ -30,12 +30,14 @@ from unsee_dist.data.processes import in_order, usable
 from unsee_dist.data.report import Bar, Report, progress, report_of
 from unsee_dist.data.scatter import Scattering, facts_of, scatter
 from unsee_dist.data.settings import PrepareSettings
+from unsee_dist.data.store import Store
 
 __all__ = ["PrepareSettings", "prepare"]
 
 PREPARING = "preparing"  # the folder of work
 PLAN = "plan.json"
 DEV = "dev.tsv"
+SIZES = "sizes.json"
 WORK_FORMAT = 1
 PIECES = 512  # of a large corpus: every run is opened for every shard
 PIECE_BYTES = 16 * 2**20, 64 * 2**20  # a process needs some six times as much
@@ -185,6 +187,8 @@ class _Preparation:
             "preparation": self.plan | {"counters": dict(sorted(counts.items()))},
             "shards": shards,
         }
+        sizes = {entry["name"]: len(entry["blocks"]["offset"]) for entry in shards}
+        writing.write(self.out / SIZES, _json(sizes), staging=self.work)
         writing.write(self.out / INDEX, _json(index), staging=self.work)
         shutil.rmtree(self.work)
         return index
@@ -244,7 +248,7 @@ def _abandon(out: Path) -> None:
 
 def _already(out: Path, plan: dict[str, Any]) -> Report:
     """The report of a finished corpus, if it is the one asked for."""
-    index = read_index(out)
+    index = read_index(Store(out))
     there = index["preparation"]
     if differ := _differ(there, plan):
         raise ValueError(
