@@ -24,6 +24,14 @@ class Summary(NamedTuple):
     tokens: int
     cut: int
 
+    def rows(self, max_tokens: int) -> dict[str, str]:
+        """For the table of a preparation."""
+        share = self.cut / self.sentences
+        return {
+            "tokens a sentence": f"{self.tokens / self.sentences:.1f}",
+            f"cut at {max_tokens} tokens": f"{self.cut:,} ({share:.1%})",
+        }
+
 
 class Tokenising(NamedTuple):
     """One task: a shard of a corpus into a file of tokens."""
