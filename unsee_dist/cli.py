@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -66,11 +67,18 @@ def prepare(
     max_words: Annotated[int, typer.Option(help="Sentences of more words are dropped.")] = 200,
     min_letters: Annotated[float, typer.Option(help="Least share of letters, spaces apart.")] = 0.0,
     shard_sentences: Annotated[int, typer.Option(help="Sentences a shard, a multiple of 1024.")] = 262144,
+    zst: Annotated[bool, typer.Option("--zst", help="Compress the members of the shards.")] = False,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="An encoder: store its token ids too, which training then reads.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="With --tokenizer: the model.max_tokens to come.")] = 64,
     processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
 ) -> None:
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
     from unsee_dist.data.prepare import PrepareSettings
     from unsee_dist.data.prepare import prepare as run
+    from unsee_dist.data.processes import usable
+    from unsee_dist.data.report import progress
 
     bounds = {"min_bytes": min_bytes, "max_bytes": max_bytes, "min_words": min_words, "max_words": max_words}
     settings = PrepareSettings(
@@ -81,9 +89,23 @@ def prepare(
         min_letters=min_letters,
         dev=dev,
         shard_sentences=shard_sentences,
+        zst=zst,
         **bounds,
     )
-    Console().print(run(inputs, out, settings, Console(stderr=True), processes).table())
+    pieces = None
+    if tokenizer is not None:
+        from unsee_dist.model.encoder import load_tokenizer
+
+        pieces = load_tokenizer(tokenizer)  # before the work: a wrong name is said at once
+    report = run(inputs, out, settings, Console(stderr=True), processes)
+    if pieces is not None:
+        from unsee_dist.data.tokenising import tokenise
+
+        with progress(Console(stderr=True)) as bar:
+            advance = bar.stage("tokenising", report.shards, "shards")
+            summary = tokenise(out, pieces, max_tokens, processes or usable(), advance)
+        report = replace(report, tokens=summary.rows(max_tokens))
+    Console().print(report.table())
 
 
 @app.command()

@@ -15,10 +15,10 @@ import torch
 
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import every_steps
-from unsee_dist.data import Shards, Stream, StreamSettings
+from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
 from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.retrieval import load_questions
-from unsee_dist.evaluation.sts import load_pairs
+from unsee_dist.evaluation.sts import load_sets
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
@@ -73,7 +73,8 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop.limit(config.checkpoint.grace_s)
     seed_everything(config.seed)
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
-        shards = Shards(config.data.shards, config.data.on_damage)
+        data = config.data
+        shards = open_corpus(data.shards, data.mix, data.on_damage, data.cache_gb)
         tokenizer = load_tokenizer(config.model.encoder)
         model = build_model(config, world)
         share_rows = shares_rows(config, model)
@@ -163,7 +164,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     )
 
 
-def identity_of(config: RunConfig, model: Unsee, shards: Shards) -> dict[str, str | int]:
+def identity_of(config: RunConfig, model: Unsee, shards: Shards | Mix) -> dict[str, str | int]:
     """What must be the same for a checkpoint to be this run's. Ranks, stage, precision and cuts may change."""
     shape = model.online.config
     layers = getattr(shape, "num_hidden_layers", getattr(shape, "n_layers", None))
@@ -214,7 +215,7 @@ def build_development(config: RunConfig, stream: Stream, world: World) -> Develo
 
     sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
     return Development(
-        sts=load_pairs(sts) if sts else None,
+        sts=load_sets(sts or ()),
         retrieval=load_questions(retrieval) if retrieval else None,
         probe=stream.sample(1024),
         rank=world.rank,

@@ -53,7 +53,9 @@ class Target(Part):
 
 
 class Data(Part):
-    shards: Text = "data/wiki1m"  # a folder written by `unsee prepare`
+    shards: Text = "data/wiki1m"  # a folder written by `unsee prepare`, or its URL
+    mix: Text | None = None  # instead of shards: "3 data/wiki, 1 data/mine", shares and folders
+    cache_gb: Annotated[float, Field(ge=0)] = 8.0  # most that is kept on this machine of remote shards
     workers: Annotated[int, Field(ge=0)] = 2  # tokenising processes a rank; 0 = the training process does it
     trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
     pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
@@ -78,7 +80,7 @@ class Parallel(Part):
 
 class Evaluate(Part):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
-    sts: Text | None = None  # a tsv/csv/jsonl file or a hub name; absent = no STS
+    sts: Text | list[Text] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
     retrieval: Text | None = None  # a held-out file of `unsee prepare --dev`; absent = no retrieval
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))

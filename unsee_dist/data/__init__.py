@@ -16,21 +16,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from unsee_dist.data.corpus import Mix, open_corpus
     from unsee_dist.data.packing import Piece, attention_mask, pack
     from unsee_dist.data.shards import Shards
     from unsee_dist.data.stream import Batch, Stream, StreamSettings
 
 __all__ = [
     "Batch",
+    "Mix",
     "Piece",
     "Shards",
     "Stream",
     "StreamSettings",
     "attention_mask",
+    "open_corpus",
     "pack",
 ]
 
 _HOME = {"Batch": "stream", "Stream": "stream", "StreamSettings": "stream", "Shards": "shards"}
+_HOME |= {"Mix": "corpus", "open_corpus": "corpus"}
 _HOME |= {"Piece": "packing", "attention_mask": "packing", "pack": "packing"}
 
 

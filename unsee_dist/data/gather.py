@@ -62,6 +62,7 @@ class Fetching(NamedTuple):
     shard: Path
     entry: Path
     first_block: int
+    kind: str
 
 
 class _Found(NamedTuple):
@@ -126,7 +127,7 @@ def fetch(task: Fetching) -> dict[str, Any]:
     chosen = np.flatnonzero(inside)[task.skip : task.skip + task.take]
     assert len(chosen) == task.take
     sentences = _texts(runs, found.run[chosen], found.place[chosen])
-    data, entry = writing.shard(task.shard.name, sentences, task.first_block)
+    data, entry = writing.shard(task.shard.name, sentences, task.first_block, task.kind)
     writing.write(task.shard, data, staging=task.entry.parent)
     writing.write(task.entry, json.dumps(entry).encode())
     return entry

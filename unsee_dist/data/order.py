@@ -16,6 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 WINDOW_BLOCKS = 64
+AT_ONCE = 1 << 15  # positions that stay in the cache: 4M of them take 0.2 s, all at once 1.3 s
 ROUNDS = 8  # with 6, chi-square over 8,000 keys sees a bias at n <= 5; with 8 it does not
 _MASK = (1 << 64) - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -33,11 +34,16 @@ def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
     """Images of positions (uint64, each below n) under the keyed permutation of 0..n-1."""
     half = max(3, ((n - 1).bit_length() + 1) // 2)  # 64 elements at least: a tiny network mixes badly
     round_keys = [_mix_int(key + _GOLDEN * (r + 1)) for r in range(ROUNDS)]
-    images = _feistel(positions.astype(np.uint64), half, round_keys)
-    outside = np.flatnonzero(images >= n)
-    while outside.size:  # walk the cycle until it is back inside; the domain is at most 4n (or 64), so soon
-        images[outside] = _feistel(images[outside], half, round_keys)
-        outside = outside[images[outside] >= n]
+    images = positions.astype(np.uint64)
+    for start in range(0, len(images), AT_ONCE):
+        part = images[start : start + AT_ONCE]
+        part[:] = _feistel(part, half, round_keys)
+        outside = np.flatnonzero(part >= n)
+        while (
+            outside.size
+        ):  # walk the cycle until it is back inside; the domain is at most 4n (or 64), so soon
+            part[outside] = _feistel(part[outside], half, round_keys)
+            outside = outside[part[outside] >= n]
     return images
 
 

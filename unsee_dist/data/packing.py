@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -57,8 +58,10 @@ class Piece:
         return _unpickle, (*grids, self.sentences)
 
 
-def pack(token_ids: Sequence[Sequence[int]], row_tokens: int, pad_id: int, share_rows: bool) -> Piece:
-    """Lay sentences (lists of token ids) into rows; a sentence's segment index is its place in the input.
+def pack(
+    token_ids: Sequence[Sequence[int]] | Sequence[np.ndarray], row_tokens: int, pad_id: int, share_rows: bool
+) -> Piece:
+    """Lay sentences (lists or arrays of token ids) into rows; a sentence's segment index is its place in the input.
 
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens; the number of rows is what comes.
     Otherwise one sentence a row in input order, T = the longest sentence.
@@ -96,18 +99,30 @@ def _unpickle(input_ids: np.ndarray, position_ids: np.ndarray, segment_ids: np.n
 
 
 def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row and first token of each sentence: longest first, into the first row with room."""
+    """Row and first token of each sentence: longest first, into the first row with room.
+
+    A length at a time: sentences of one length fill the first row that takes any, then the next.
+    """
     free = np.full(len(lengths), row_tokens, dtype=np.int64)  # at worst a row for each sentence
     rows, starts = np.empty_like(lengths), np.empty_like(lengths)
-    for sentence in np.argsort(-lengths, kind="stable"):
-        row = int(np.argmax(free >= lengths[sentence]))
-        rows[sentence], starts[sentence] = row, row_tokens - free[row]
-        free[row] -= lengths[sentence]
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+    cuts = np.flatnonzero(np.diff(ordered)) + 1
+    for same in np.split(order, cuts):
+        length = int(lengths[same[0]])
+        taken = np.cumsum(free // length)
+        last = int(np.searchsorted(taken, len(same)))
+        takes = (free // length)[: last + 1]
+        takes[-1] -= taken[last] - len(same)
+        row = np.repeat(np.arange(last + 1), takes)
+        place = np.arange(len(same)) - np.repeat(np.cumsum(takes) - takes, takes)
+        rows[same], starts[same] = row, row_tokens - free[row] + place * length
+        free[: last + 1] -= takes * length
     return rows, starts
 
 
 def _lay(
-    token_ids: Sequence[Sequence[int]],
+    token_ids: Sequence[Sequence[int]] | Sequence[np.ndarray],
     lengths: np.ndarray,
     rows: np.ndarray,
     starts: np.ndarray,
@@ -118,7 +133,10 @@ def _lay(
     total = int(lengths.sum())
     position = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     place = np.repeat(rows * shape[1] + starts, lengths) + position
-    flat = np.fromiter((token for ids in token_ids for token in ids), dtype=np.int64, count=total)
+    if isinstance(token_ids[0], np.ndarray):
+        flat = np.concatenate(token_ids).astype(np.int64)
+    else:
+        flat = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64, count=total)
     segment = np.repeat(np.arange(len(lengths)), lengths)
 
     def scatter(values: np.ndarray, empty: int) -> Tensor:

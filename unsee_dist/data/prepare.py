@@ -13,19 +13,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from unsee_dist.data import gather, holdout, sources, writing
-from unsee_dist.data.index import FORMAT, INDEX, fingerprint, read_index
+from unsee_dist.data.index import FORMAT, INDEX, fingerprint
+from unsee_dist.data.plan import abandon, as_json, check_ours, claim, finished, plan_of
 from unsee_dist.data.processes import in_order, usable
 from unsee_dist.data.report import Bar, Report, progress, report_of
 from unsee_dist.data.scatter import Scattering, facts_of, scatter
@@ -33,10 +31,8 @@ from unsee_dist.data.settings import PrepareSettings
 
 __all__ = ["PrepareSettings", "prepare"]
 
-PREPARING = "preparing"  # the folder of work
-PLAN = "plan.json"
 DEV = "dev.tsv"
-WORK_FORMAT = 1
+SIZES = "sizes.json"
 PIECES = 512  # of a large corpus: every run is opened for every shard
 PIECE_BYTES = 16 * 2**20, 64 * 2**20  # a process needs some six times as much
 
@@ -61,18 +57,18 @@ def prepare(
     if processes is not None and processes < 1:
         raise ValueError(f"processes = {processes} cannot work. Use 1 or more.")
     names = sources.resolve(inputs)
-    _check_ours(out)
+    check_ours(out)
     try:
-        plan = _plan(names, out, settings)
+        plan = plan_of(names, out, settings)
         if (out / INDEX).exists():
-            return _already(out, plan)
-        work = _claim(out, plan)
+            return report_of(out, finished(out, plan), None)
+        work = claim(out, plan)
         try:
             with progress(console) as bar:
                 index = _Preparation(names, out, work, plan, settings, processes or usable()).write(bar)
         except ValueError:
             if not any(work.glob("run-*")):  # a wrong input from the start leaves nothing behind
-                _abandon(out)
+                abandon(out)
             raise
     except ChildProcessError as error:
         raise ValueError(str(error)) from error
@@ -113,7 +109,7 @@ class _Preparation:
         for part in counted:
             counts.update(part.dropped)
         if not sum(part.kept for part in counted):
-            _abandon(self.out)
+            abandon(self.out)
             raise ValueError(f"no sentence is left of {counts['read']} read: {_reasons(counts)}.")
         shards = self.fetch(runs, counted, held, bar)
         return self.finish(shards, pairs, counts)
@@ -141,7 +137,7 @@ class _Preparation:
         try:
             return holdout.hold_out((holdout.from_json(fact["pairs"]) for fact in facts), self.settings.dev)
         except ValueError:
-            _abandon(self.out)
+            abandon(self.out)
             raise
 
     def count(
@@ -167,7 +163,8 @@ class _Preparation:
             entries.append(entry)
             if not entry.exists():
                 shard = self.out / name
-                tasks.append(gather.Fetching(runs, first, last, skip, take, held, shard, entry, block))
+                kind = "txt.zst" if self.settings.zst else "txt"
+                tasks.append(gather.Fetching(runs, first, last, skip, take, held, shard, entry, block, kind))
         advance = bar.stage("writing", len(tasks), "shards")
         _told(in_order(gather.fetch, tasks, self.processes), advance)
         return [json.loads(entry.read_bytes()) for entry in entries]
@@ -185,83 +182,11 @@ class _Preparation:
             "preparation": self.plan | {"counters": dict(sorted(counts.items()))},
             "shards": shards,
         }
-        writing.write(self.out / INDEX, _json(index), staging=self.work)
+        sizes = {entry["name"]: len(entry["blocks"]["offset"]) for entry in shards}
+        writing.write(self.out / SIZES, as_json(sizes), staging=self.work)
+        writing.write(self.out / INDEX, as_json(index), staging=self.work)
         shutil.rmtree(self.work)
         return index
-
-
-def _plan(names: list[str], out: Path, settings: PrepareSettings) -> dict[str, Any]:
-    """What the output depends on. Standard input is put into the folder of work first: it can be read once."""
-    if sources.STDIN in names:
-        keep = out / PREPARING if not (out / INDEX).exists() else None
-        if keep:
-            keep.mkdir(parents=True, exist_ok=True)
-        found = sources.spool(sys.stdin.buffer, keep)
-    described = [found if name == sources.STDIN else sources.describe(name) for name in names]
-    plan: dict[str, Any] = {"settings": asdict(settings), "inputs": described}
-    if settings.split == "sentence":
-        plan["splitter"] = f"sentencex {metadata.version('sentencex')}"
-    if sources.STDIN in names:
-        names[names.index(sources.STDIN)] = str(out / PREPARING / sources.SPOOLED)
-    return plan
-
-
-def _check_ours(out: Path) -> None:
-    ours = (out / INDEX).exists() or (out / PREPARING).is_dir()
-    if out.exists() and not ours and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and no corpus of `unsee prepare`. Choose another --out.")
-
-
-def _claim(out: Path, plan: dict[str, Any]) -> Path:
-    """The folder of work. What is in it is kept when the same plan made it, cleared when only the inputs' bytes
-    changed (somebody mended them), and nobody's to clear when another preparation was interrupted."""
-    work, wanted = out / PREPARING, _json(plan | {"work": WORK_FORMAT})
-    work.mkdir(parents=True, exist_ok=True)
-    there = json.loads((work / PLAN).read_bytes()) if (work / PLAN).exists() else None
-    if there and (differ := _differ(there, plan, [source["name"] for source in plan["inputs"]])):
-        raise ValueError(
-            f"{out} holds an interrupted preparation of another corpus: {'; '.join(differ)}. "
-            f"Run that again to continue it, choose another --out, or delete {out}."
-        )
-    if there is None or (work / PLAN).read_bytes() != wanted:
-        for file in [*out.glob("shard-*.tar"), *work.iterdir()]:
-            if file.name != sources.SPOOLED:
-                file.unlink()
-        writing.write(work / PLAN, wanted)
-    for file in work.glob("*.partial"):
-        file.unlink()
-    return work
-
-
-def _abandon(out: Path) -> None:
-    """Remove what we put into the folder, and the folder when it is then empty."""
-    for shard in out.glob("shard-*.tar"):
-        shard.unlink()
-    shutil.rmtree(out / PREPARING, ignore_errors=True)
-    if out.exists() and not any(out.iterdir()):
-        out.rmdir()
-
-
-def _already(out: Path, plan: dict[str, Any]) -> Report:
-    """The report of a finished corpus, if it is the one asked for."""
-    index = read_index(out)
-    there = index["preparation"]
-    if differ := _differ(there, plan):
-        raise ValueError(
-            f"{out} already holds another corpus: {'; '.join(differ)}. Choose another --out, or delete {out}."
-        )
-    shutil.rmtree(out / PREPARING, ignore_errors=True)
-    return report_of(out, index, None)
-
-
-def _differ(there: dict[str, Any], here: dict[str, Any], names: list[str] | None = None) -> list[str]:
-    """What sets two plans apart. names: compare the inputs by their names only."""
-    old, new = there["settings"], here["settings"]
-    differ = [f"{k} = {old.get(k)} there, {new[k]} here" for k in new if old.get(k) != new[k]]
-    same = names == [i["name"] for i in there["inputs"]] if names else there["inputs"] == here["inputs"]
-    if not same:
-        differ.append(f"made of {_names(there['inputs'])} there, of {_names(here['inputs'])} here")
-    return differ
 
 
 def _told(results: Iterator[Any], advance: Callable[[int], None]) -> list[Any]:
@@ -275,11 +200,3 @@ def _told(results: Iterator[Any], advance: Callable[[int], None]) -> list[Any]:
 
 def _reasons(counts: Counter[str]) -> str:
     return ", ".join(f"{n} {why}" for why, n in sorted(counts.items()) if why != "read") or "nothing was read"
-
-
-def _names(inputs: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{i['name']} ({i['bytes']:,} bytes, {i['xxh3'][:8]})" for i in inputs)
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

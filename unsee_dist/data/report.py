@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Report:
     dev: int
     fingerprint: str
     seconds: float | None  # None: it was already there
+    tokens: dict[str, str] = field(default_factory=dict)  # rows about tokens, when there is a tokenizer
 
     def table(self) -> Table:
         """The report for people."""
@@ -44,6 +45,8 @@ class Report:
         rows |= {"kept": self.kept, "bytes": self.bytes, "shards": self.shards, "held-out pairs": self.dev}
         for name, number in rows.items():
             table.add_row(name, f"{number:,}")
+        for name, told in self.tokens.items():
+            table.add_row(name, told)
         table.add_row("fingerprint", self.fingerprint)
         return table
 

@@ -15,7 +15,7 @@ class PrepareSettings:
     a sentence; "sentence", it is split by the rules of `language`. Bytes and words: bounds of a kept sentence.
     min_letters: least share of letters among its characters that are no spaces.
 
-    shard_sentences: of a shard, in whole blocks. dev: pairs held out of training into dev.tsv (holdout.py).
+    shard_sentences: of a shard, in whole blocks. zst: members are compressed. dev: pairs held out of training into dev.tsv (holdout.py).
     """
 
     seed: int = 0
@@ -28,6 +28,7 @@ class PrepareSettings:
     max_words: int = 200
     min_letters: float = 0.0
     shard_sentences: int = 256 * BLOCK_SENTENCES
+    zst: bool = False
     dev: int = 0
 
     def __post_init__(self) -> None:

@@ -1,27 +1,33 @@
 """Shards: a prepared corpus, read by block, every byte verified.
 
     DIR/index.json          what the shards must be: written last, so a folder without it is no corpus
+    DIR/sizes.json          samples (blocks) of each shard, as other tools expect it
     DIR/shard-000000.tar    plain webdataset tar; a member is a block: 1,024 newline-joined sentences, `.txt`
     DIR/dev.tsv             held-out (query, answer) pairs, when asked for
+    DIR/tokens-...          the same sentences tokenised, when asked for (tokens.py)
 
-Stock readers pass over damage without a word; this one stops, or is told to skip and counts.
-A sentence's id is its place in shard order (shard by shard, block by block, line by line), from 0.
+DIR is a folder or a URL. Stock readers pass over damage without a word; this one stops, or is told to skip and
+counts. A sentence's id is its place in shard order (shard by shard, block by block, line by line), from 0.
 """
 
 from __future__ import annotations
 
 import tarfile
-from bisect import bisect_right
-from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xxhash
+import zstandard
 
-from unsee_dist.data.index import Block, blocks_of, read_index, remedy
+from unsee_dist.data.index import Blocks, read_index, remedy
+from unsee_dist.data.order import WINDOW_BLOCKS, Order
+from unsee_dist.data.store import BlockCache, Store, default_cache_folder
+from unsee_dist.data.tokens import Tokens
+from unsee_dist.data.tokens import find as find_tokens
 
 OnDamage = Literal["stop", "skip"]
+CACHE_GB = 8.0
 
 
 class Shards:
@@ -32,32 +38,46 @@ class Shards:
         shards.read(0)          # the sentences of the first block, verified
         shards.sentence(70_000) # one sentence by its id
 
-    on_damage: "stop", or "skip": `standin` then names the block to read for a damaged one.
+    path: a folder or a URL. on_damage: "stop", or "skip": `standin` then names the block to read for a damaged one.
+    cache_gb: most that is kept on this machine of a remote corpus.
     Raises ValueError, one sentence, when the folder is no corpus, is empty, incomplete or damaged; with "skip"
     only for what the index itself says.
     """
 
-    def __init__(self, path: str | Path, on_damage: OnDamage = "stop") -> None:
-        self.path, self.on_damage = Path(path), on_damage
-        self.index = read_index(self.path, sizes=on_damage == "stop")
+    def __init__(self, path: str | Path, on_damage: OnDamage = "stop", cache_gb: float = CACHE_GB) -> None:
+        self.store, self.on_damage = Store(path), on_damage
+        self.path = Path(path) if not self.store.remote else path
+        self.index = read_index(self.store, sizes=on_damage == "stop")
         self.fingerprint: str = self.index["fingerprint"]
-        self.blocks = [block for shard in self.index["shards"] for block in blocks_of(shard)]
-        self.sizes = np.array([block.sentences for block in self.blocks], dtype=np.int64)
-        self._ends = list(accumulate(int(size) for size in self.sizes))
+        self.blocks = Blocks(self.index["shards"])
+        self.sizes = self.blocks.sentences
+        self._ends = np.cumsum(self.sizes)
         self._sound: dict[int, bool] = {}
-        self.sentences = self._ends[-1]
+        self._cache = (
+            BlockCache(default_cache_folder(), int(cache_gb * 1e9))
+            if self.store.remote and cache_gb
+            else None
+        )
+        self.sentences = int(self._ends[-1])
+        self.window_blocks = WINDOW_BLOCKS
+
+    def order(self, seed: int) -> Order:
+        """Which sentence stands at which position of training."""
+        return Order(self.sizes, seed)
+
+    def tokens(self, tokenizer: Any, max_tokens: int) -> Tokens | None:
+        """The blocks' token ids, when they were prepared for this tokenizer and length."""
+        return find_tokens(self.store, self.fingerprint, tokenizer, max_tokens)
 
     def read(self, block: int) -> list[str]:
         """The sentences of a block, after checking its bytes against the index."""
-        expected = self.blocks[block]
-        raw = self._bytes(block, expected)
-        found = xxhash.xxh3_64_hexdigest(raw)
-        if len(raw) != expected.length or found != expected.xxh3:
-            raise ValueError(self._damage(block, f"{len(raw)} bytes with xxh3 {found}"))
-        size = tarfile.TarInfo.frombuf(raw[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape").size
-        payload = raw[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + size]
+        raw = self._verified(block)
+        header = tarfile.TarInfo.frombuf(raw[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        payload = raw[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + header.size]
+        if header.name.endswith(".zst"):
+            payload = zstandard.decompress(payload)
         sentences = payload.decode("utf-8").split("\n")
-        if len(sentences) != expected.sentences:
+        if len(sentences) != self.sizes[block]:
             raise ValueError(self._damage(block, f"{len(sentences)} sentences"))
         return sentences
 
@@ -80,16 +100,16 @@ class Shards:
             candidate = (block + step) % len(self.blocks)
             if self.sound(candidate):
                 return candidate
-        raise ValueError(f"no block of {self.path} can be read. {remedy(self.path)}")
+        raise ValueError(f"no block of {self.path} can be read. {remedy(self.store.path)}")
 
-    def find(self, sentence_id: int) -> tuple[int, int]:
-        """Block of a sentence and its line there."""
-        block = bisect_right(self._ends, sentence_id)
-        return block, sentence_id - self.first_id(block)
+    def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Blocks of sentences, and their lines there."""
+        blocks = np.searchsorted(self._ends, ids, side="right")
+        return blocks, ids - self._ends[blocks] + self.sizes[blocks]
 
     def first_id(self, block: int) -> int:
         """Id of the first sentence of a block."""
-        return self._ends[block] - int(self.sizes[block])
+        return int(self._ends[block] - self.sizes[block])
 
     def sentence(self, sentence_id: int) -> str:
         """One sentence by its id."""
@@ -97,8 +117,8 @@ class Shards:
             raise ValueError(
                 f"sentence {sentence_id} does not exist; ids run from 0 to {self.sentences - 1}."
             )
-        block, line = self.find(sentence_id)
-        return self.read(block)[line]
+        (block,), (line,) = self.find(np.array([sentence_id]))
+        return self.read(int(block))[line]
 
     def head(self, n: int) -> list[str]:
         """The first n sentences by id (fewer when the corpus is smaller); without damaged blocks under "skip"."""
@@ -110,17 +130,28 @@ class Shards:
                 found.extend(self.read(block))
         return found[:n]
 
-    def _bytes(self, block: int, expected: Block) -> bytes:
+    def _verified(self, block: int) -> bytes:
+        """The bytes of a block: those kept on this machine, or the store's."""
+        want, key = self.blocks[block], f"{self.fingerprint}-{block}"
+        kept = self._cache.get(key) if self._cache else None
+        if kept is not None and xxhash.xxh3_64_hexdigest(kept) == want.xxh3:
+            return kept
         try:
-            with (self.path / expected.shard).open("rb") as file:
-                file.seek(expected.offset)
-                return file.read(expected.length)
+            raw = self.store.read(want.shard, want.offset, want.length)
         except OSError as error:
-            raise ValueError(self._damage(block, f"that it cannot be read ({error.strerror})")) from error
+            why = error.strerror or str(error) or type(error).__name__
+            raise ValueError(self._damage(block, f"that it cannot be read ({why})")) from error
+        found = xxhash.xxh3_64_hexdigest(raw)
+        if len(raw) != want.length or found != want.xxh3:
+            raise ValueError(self._damage(block, f"{len(raw)} bytes with xxh3 {found}"))
+        if self._cache:
+            self._cache.put(key, raw)
+        return raw
 
     def _damage(self, block: int, found: str) -> str:
         want = self.blocks[block]
         return (
-            f"{self.path / want.shard} is damaged in block {block} at offset {want.offset}: expected {want.length} "
-            f"bytes with xxh3 {want.xxh3} and {want.sentences} sentences, found {found}. {remedy(self.path)}"
+            f"{self.store.where(want.shard)} is damaged in block {block} at offset {want.offset}: "
+            f"expected {want.length} bytes with xxh3 {want.xxh3} and {want.sentences} sentences, found {found}. "
+            f"{remedy(self.store.path)}"
         )

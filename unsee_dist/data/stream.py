@@ -1,7 +1,7 @@
 """Stream: the batch of step t, for any rank and any number of workers.
 
     step t, of G sentences:   positions (t-1)·G .. t·G-1  →  sentence ids (order.py)  →  rank r takes its slice of G/R
-                              →  text  →  tokens  →  pieces
+                              →  text  →  tokens (or the tokens as prepared)  →  pieces
 
 A batch is a pure function of (seed, corpus, G, t, r, R): workers only compute ahead, nothing is remembered, and
 resuming at step t is asking for step t.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
@@ -21,9 +21,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 
-from unsee_dist.data.order import WINDOW_BLOCKS, Order
+from unsee_dist.data.corpus import Corpus
 from unsee_dist.data.packing import Piece, pack
-from unsee_dist.data.shards import Shards
 
 PREFETCH_STEPS = 4  # steps each worker computes ahead
 
@@ -81,17 +80,17 @@ class Stream:
 
     def __init__(
         self,
-        shards: Shards,
+        corpus: Corpus,
         tokenizer: PreTrainedTokenizerFast,
         settings: StreamSettings,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        _check(shards, tokenizer, settings, ranks)
-        self.shards = shards
+        _check(corpus, tokenizer, settings, ranks)
+        self.corpus = corpus
         self._steps = _Steps()
         self._loader = DataLoader(
-            _StepParts(shards, tokenizer, settings, rank, ranks),
+            _StepParts(corpus, tokenizer, settings, rank, ranks),
             batch_size=None,
             sampler=self._steps,
             num_workers=settings.workers,
@@ -111,7 +110,7 @@ class Stream:
 
     def sample(self, n: int) -> list[str]:
         """The first n sentences of the corpus by id."""
-        return self.shards.head(n)
+        return self.corpus.head(n)
 
 
 class _Steps(Sampler[int]):
@@ -131,17 +130,18 @@ class _StepParts(Dataset):
 
     def __init__(
         self,
-        shards: Shards,
+        corpus: Corpus,
         tokenizer: PreTrainedTokenizerFast,
         settings: StreamSettings,
         rank: int,
         ranks: int,
     ) -> None:
-        self.shards, self.tokenizer, self.settings = shards, tokenizer, settings
+        self.corpus, self.tokenizer, self.settings = corpus, tokenizer, settings
         self.part = settings.batch // ranks
         self.start = rank * self.part
-        self.order = Order(shards.sizes, settings.seed)
-        self.recent: OrderedDict[int, list[str]] = OrderedDict()
+        self.order = corpus.order(settings.seed)
+        self.tokens = corpus.tokens(tokenizer, settings.max_tokens)
+        self.recent: OrderedDict[int, Any] = OrderedDict()
 
     def __getitem__(self, step: int) -> Batch | str:
         # What is wrong is returned, not raised: DataLoader would wrap a worker's traceback into the message. As a
@@ -152,14 +152,9 @@ class _StepParts(Dataset):
             return str(error)
 
     def _batch(self, step: int) -> Batch:
-        ids, damaged = self._ids(step)
-        tokens = self.tokenizer(
-            [self._sentence(i) for i in ids],
-            truncation=True,
-            max_length=self.settings.max_tokens,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        ids, damaged = self.ids(step)
+        blocks, lines = self.corpus.find(ids)
+        tokens = self._token_ids(blocks.tolist(), lines.tolist())
         size = self.settings.micro_batch or self.part
         pieces = tuple(
             pack(
@@ -170,32 +165,57 @@ class _StepParts(Dataset):
             )
             for at in range(0, self.part, size)
         )
-        return Batch(step, tuple(ids), pieces, sum(map(len, tokens)), damaged)
+        return Batch(step, tuple(ids.tolist()), pieces, sum(map(len, tokens)), damaged)
 
-    def _ids(self, step: int) -> tuple[list[int], int]:
+    def ids(self, step: int) -> tuple[np.ndarray, int]:
         """The ids of this rank's sentences, and how many of the whole step are not those of the order."""
         first = (step - 1) * self.settings.batch
         mine = slice(self.start, self.start + self.part)
-        if self.shards.on_damage == "stop":
-            return self.order.ids(np.arange(first, first + self.settings.batch)[mine]).tolist(), 0
+        if self.corpus.on_damage == "stop":
+            return self.order.ids(np.arange(first, first + self.settings.batch)[mine]), 0
         # Every rank looks at the blocks of all ranks, once each: then all count the same without a message.
-        wanted = self.order.ids(np.arange(first, first + self.settings.batch)).tolist()
-        ids = [self._standin(i) for i in wanted]
-        return ids[mine], sum(i != j for i, j in zip(ids, wanted, strict=True))
+        wanted = self.order.ids(np.arange(first, first + self.settings.batch))
+        ids = self._standins(wanted)
+        return ids[mine], int((ids != wanted).sum())
 
-    def _standin(self, sentence_id: int) -> int:
-        block, line = self.shards.find(sentence_id)
-        other = self.shards.standin(block)
-        return self.shards.first_id(other) + line % int(self.shards.sizes[other])
+    def _standins(self, ids: np.ndarray) -> np.ndarray:
+        """The ids to read for these: of damaged blocks, those of the sound ones that stand in."""
+        blocks, lines = self.corpus.find(ids)
+        found = ids.copy()
+        for block in np.unique(blocks).tolist():
+            other = self.corpus.standin(block)
+            if other != block:
+                here = blocks == block
+                found[here] = self.corpus.first_id(other) + lines[here] % int(self.corpus.sizes[other])
+        return found
 
-    def _sentence(self, sentence_id: int) -> str:
-        block, line = self.shards.find(sentence_id)
-        if block not in self.recent:
-            self.recent[block] = self.shards.read(block)
-            if len(self.recent) > WINDOW_BLOCKS:  # a window's blocks are read once each, while it lasts
+    def _token_ids(self, blocks: list[int], lines: list[int]) -> list[list[int]] | list[np.ndarray]:
+        """Token ids of these sentences: as they were prepared, or from their text."""
+        places = zip(blocks, lines, strict=True)
+        if self.tokens is None:
+            return self.tokenizer(
+                [self._recent(block, self.corpus.read)[line] for block, line in places],
+                truncation=True,
+                max_length=self.settings.max_tokens,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
+        found = []
+        for block, line in places:
+            ids, bounds = self._recent(block, self.tokens.read)
+            found.append(ids[bounds[line] : bounds[line + 1]])
+        return found
+
+    def _recent(self, block: int, read: Callable[[int], Any]) -> Any:
+        """A block's content. A window's blocks are read once each, while it lasts."""
+        content = self.recent.get(block)
+        if content is None:
+            content = self.recent[block] = read(block)
+            if len(self.recent) > self.corpus.window_blocks:
                 self.recent.popitem(last=False)
-        self.recent.move_to_end(block)
-        return self.recent[block][line]
+        else:
+            self.recent.move_to_end(block)
+        return content
 
 
 def _worker_settings(workers: int) -> dict[str, Any]:
@@ -214,7 +234,7 @@ def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
 
 
-def _check(shards: Shards, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:
+def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:
     if settings.batch % ranks:
         below = settings.batch // ranks * ranks
         fits = f"{below} or {below + ranks}" if below else f"{ranks}"
@@ -223,8 +243,8 @@ def _check(shards: Shards, tokenizer: PreTrainedTokenizerFast, settings: StreamS
         raise ValueError(
             f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."
         )
-    if settings.batch > shards.sentences:
+    if settings.batch > corpus.sentences:
         raise ValueError(
-            f"train.batch = {settings.batch} is more than the {shards.sentences} sentences of {shards.path}. "
-            f"Use at most {shards.sentences}, or prepare a larger corpus."
+            f"train.batch = {settings.batch} is more than the {corpus.sentences} sentences of {corpus.path}. "
+            f"Use at most {corpus.sentences}, or prepare a larger corpus."
         )

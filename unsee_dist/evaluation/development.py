@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from unsee_dist.evaluation.cosine import collapsed, unit_rows
-from unsee_dist.evaluation.geometry import geometry, moments
+from unsee_dist.evaluation.geometry import alignment, geometry, moments, uniformity
 from unsee_dist.evaluation.retrieval import Questions, retrieval_scores_of
 from unsee_dist.evaluation.sts import Pairs, spearman_of
 
 Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collective: all ranks call it at once
 Gather = Callable[[np.ndarray], np.ndarray]  # (n, D) of this rank -> (R·n, D), rank by rank
 
+ALIKE = 0.8  # of the highest score: pairs that mean the same, as SimCSE measures alignment on STS-B
 PROBE = 1024  # sentences of the corpus whose geometry is watched
 
 
@@ -29,18 +30,19 @@ def alone(rows: np.ndarray) -> np.ndarray:
 class Development:
     """The development score of a run: `Development(...)(encode)` on every rank, at the same step.
 
-    sts, retrieval: what to score, or None. probe: the corpus's first sentences (at least 2, the first
+    sts: sets of sentence pairs by name, may be empty. retrieval: what to find, or None. probe: the corpus's first sentences (at least 2, the first
     1,024 are used). gather: rows of all ranks in rank order. The result is the same on every rank when the
     machines are alike; let rank 0 decide what hangs on it (which checkpoint is best).
 
-    Keys, those configured only: dev/sts (Spearman x 100, NaN when collapsed), dev/mrr, dev/recall_at_1,
-    dev/candidates; and always dev/std, dev/effective_rank, dev/mean_cosine (see geometry.py) and
-    dev/collapsed (1 when all embeddings are one point or not finite, else 0).
+    Keys, those configured only: dev/sts (Spearman x 100, the mean of the sets, NaN when collapsed), of several
+    sets dev/sts/NAME too, dev/alignment (of the pairs that score at least 4 of 5), dev/mrr, dev/recall_at_1,
+    dev/candidates; and always dev/uniformity, the geometry (see geometry.py) and dev/collapsed (1 when all
+    embeddings are one point or not finite, else 0).
     """
 
     def __init__(
         self,
-        sts: Pairs | None,
+        sts: Mapping[str, Pairs],
         retrieval: Questions | None,
         probe: list[str],
         rank: int = 0,
@@ -52,8 +54,8 @@ class Development:
         if len(self.probe) < 2:
             raise ValueError(f"The corpus has {len(self.probe)} sentences; evaluation needs at least 2.")
         used = list(self.probe)
-        if sts is not None:
-            used += sts.first + sts.second
+        for pairs in sts.values():
+            used += pairs.first + pairs.second
         if retrieval is not None:
             used += retrieval.queries + retrieval.answers
         self.sentences = sorted(dict.fromkeys(used), key=len, reverse=True)
@@ -64,14 +66,30 @@ class Development:
         assert len(rows) == len(self.dealt), f"gathered {len(rows)} rows, dealt {len(self.dealt)}"
         embeddings = {self.sentences[i]: row for i, row in zip(self.dealt, rows, strict=True)}
         scores: dict[str, float] = {}
-        if self.sts is not None:
-            scores["sts"] = spearman_of(self.sts, embeddings)
+        if self.sts:
+            scores |= sts_scores(self.sts, embeddings)
         if self.retrieval is not None:
             scores |= retrieval_scores_of(self.retrieval, embeddings)
         probe_ND = np.stack([embeddings[sentence] for sentence in self.probe])
-        scores |= geometry(moments(probe_ND))
+        scores |= geometry(moments(probe_ND)) | {"uniformity": uniformity(probe_ND)}
         scores["collapsed"] = float(collapsed(unit_rows(probe_ND)) or collapsed(unit_rows(rows)))
         return {f"dev/{name}": value for name, value in scores.items()}
+
+
+def sts_scores(sets: Mapping[str, Pairs], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """sts, of several sets sts/NAME, and alignment where pairs score at least 4/5 of their set's highest."""
+    by_name = {name: spearman_of(pairs, embeddings) for name, pairs in sets.items()}
+    scores = {"sts": float(np.mean(list(by_name.values())))}
+    if len(sets) > 1:
+        scores |= {f"sts/{name}": value for name, value in by_name.items()}
+    alike = [
+        (first, second)
+        for pairs in sets.values()
+        for first, second, score in zip(*pairs, strict=True)
+        if score >= ALIKE * pairs.scores.max()
+    ]
+    first_ND, second_ND = (np.stack([embeddings[pair[side]] for pair in alike]) for side in (0, 1))
+    return scores | {"alignment": alignment(first_ND, second_ND)}
 
 
 def deal(count: int, rank: int, size: int) -> tuple[list[int], list[int]]:

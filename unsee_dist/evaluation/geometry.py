@@ -1,15 +1,22 @@
 """What the cloud of embeddings looks like, from moments that can be summed over pieces and ranks.
 
     u = z/|z|        n = Σ1        s = Σu        S = Σ u uᵀ        (float64)
-    C = S/n − μμᵀ,  μ = s/n
+    C = S/n − μμᵀ,  μ = s/n,  λ = eigenvalues of C,  largest first (the spectrum)
 
     std            mean_d √C_dd · √D                    1 = isotropic, 0 = every sentence at one point
-    effective_rank exp(−Σ p_k log p_k), p = σ/Σσ, σ = √eigenvalues of C      1..D; 0 = one point
+    std_min        min_d √C_dd · √D                     0 = a dead dimension
+    correlation    √ mean_{i≠j} C_ij²/(C_ii C_jj)       0 = uncorrelated dimensions, 1 = copies of one
+    effective_rank exp(−Σ p_k log p_k), p = σ/Σσ, σ = √λ      1..D; 0 = one point
+    top_share      λ_1 / Σλ                             1 = all on one line
     mean_cosine    (|s|² − Σ|u|²) / (n(n−1))            mean over all pairs of different sentences
 
 The effective rank is RankMe's (Garrido et al. 2023, arXiv:2210.02885, eq. 1-2) on centred unit vectors:
 without centring, the one direction that all BERT embeddings share would hide everything else.
-All three see directions only, as cosine does; the length of embeddings does not enter.
+
+    alignment      mean_{(x,x⁺)} |u(x) − u(x⁺)|²        pairs that mean the same: 0 = best, 4 = opposite
+    uniformity     log mean_{i≠j} exp(−2|u_i − u_j|²)   0 = one point, −4 = the sphere (in high dimensions)
+
+Wang and Isola 2020, arXiv:2005.10242, eq. 3-4. All see directions only, as cosine does, not lengths.
 Shapes: N embeddings, D their width.
 """
 
@@ -22,6 +29,7 @@ from unsee_dist.evaluation.cosine import unit_rows
 # Eigenvalues of C sum to at most 1. Under (1e-6)² lies the rounding of fp32 embeddings: read as exactly 0,
 # or a collapsed encoder's rounding errors, which point everywhere, would count as a full rank.
 FLOOR = 1e-12
+NAMES = ("std", "std_min", "correlation", "effective_rank", "top_share", "mean_cosine")
 
 
 @dataclass(frozen=True)
@@ -43,27 +51,62 @@ def moments(z_ND: np.ndarray) -> Moments:
 
 
 def geometry(of: Moments) -> dict[str, float]:
-    """std, effective_rank and mean_cosine; all NaN when a number in the moments is not finite.
+    """std, std_min, correlation, effective_rank, top_share, mean_cosine; all NaN where a moment is not finite.
 
     Raises ValueError for fewer than two embeddings.
     """
     if of.count < 2:
         raise ValueError(f"The geometry of {of.count} embeddings is undefined. Give at least 2 sentences.")
     if not np.isfinite(of.second_DD).all():
-        return dict.fromkeys(("std", "effective_rank", "mean_cosine"), float("nan"))
-    mean_D = of.sum_D / of.count
-    covariance_DD = of.second_DD / of.count - np.outer(mean_D, mean_D)
-    variance_D = np.maximum(covariance_DD.diagonal(), 0)
+        return dict.fromkeys(NAMES, float("nan"))
+    covariance_DD = _covariance(of)
+    deviation_D = np.sqrt(np.maximum(covariance_DD.diagonal(), 0))
+    eigenvalues_D = spectrum(of)
     pairs = of.count * (of.count - 1)
-    return {
-        "std": float(np.sqrt(variance_D).mean() * np.sqrt(len(variance_D))),
-        "effective_rank": _effective_rank(np.linalg.eigvalsh(covariance_DD)),
-        "mean_cosine": float((of.sum_D @ of.sum_D - of.second_DD.trace()) / pairs),
-    }
+    found = (
+        deviation_D.mean() * np.sqrt(len(deviation_D)),
+        deviation_D.min() * np.sqrt(len(deviation_D)),
+        _correlation(covariance_DD, deviation_D),
+        _effective_rank(eigenvalues_D),
+        eigenvalues_D[0] / eigenvalues_D.sum() if eigenvalues_D[0] > 0 else 1.0,
+        (of.sum_D @ of.sum_D - of.second_DD.trace()) / pairs,
+    )
+    return {name: float(value) for name, value in zip(NAMES, found, strict=True)}
+
+
+def spectrum(of: Moments) -> np.ndarray:
+    """Eigenvalues of the covariance, largest first; what is rounding is 0."""
+    eigenvalues_D = np.linalg.eigvalsh(_covariance(of))[::-1]
+    return np.where(eigenvalues_D > FLOOR, eigenvalues_D, 0)
+
+
+def alignment(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
+    """Of N pairs that mean the same; embeddings of any length."""
+    return float(np.square(unit_rows(first_ND) - unit_rows(second_ND)).sum(axis=1).mean())
+
+
+def uniformity(z_ND: np.ndarray) -> float:
+    """Over all pairs of N embeddings of any length: N² numbers at once."""
+    u_ND = unit_rows(z_ND)
+    squares_NN = 2 - 2 * (u_ND @ u_ND.T)
+    return float(np.log(np.exp(-2 * squares_NN[~np.eye(len(u_ND), dtype=bool)]).mean()))
+
+
+def _covariance(of: Moments) -> np.ndarray:
+    mean_D = of.sum_D / of.count
+    return of.second_DD / of.count - np.outer(mean_D, mean_D)
+
+
+def _correlation(covariance_DD: np.ndarray, deviation_D: np.ndarray) -> float:
+    live = deviation_D**2 > FLOOR  # a dead dimension correlates with nothing
+    if live.sum() < 2:
+        return 0.0
+    correlation_DD = covariance_DD[np.ix_(live, live)] / np.outer(deviation_D[live], deviation_D[live])
+    return float(np.sqrt(np.square(correlation_DD[~np.eye(live.sum(), dtype=bool)]).mean()))
 
 
 def _effective_rank(eigenvalues_D: np.ndarray) -> float:
-    singular = np.sqrt(eigenvalues_D[eigenvalues_D > FLOOR])
+    singular = np.sqrt(eigenvalues_D[eigenvalues_D > 0])
     if len(singular) == 0:
         return 0.0
     share = singular / singular.sum()

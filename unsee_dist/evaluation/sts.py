@@ -5,7 +5,7 @@
 All pairs at once, as SimCSE and MTEB do; ties get their mean rank. NaN when the embeddings are collapsed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,13 +43,28 @@ def load_pairs(source: str | Path) -> Pairs:
     return _pairs(_from_hub(str(source), wanted), str(source))
 
 
+def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
+    """Several sets by name: a file's stem, or the Hub's name. ValueError where two share one.
+
+    On the Hub: mteb/sts12-sts:test to sts16-sts:test, mteb/stsbenchmark-sts:validation, mteb/sickr-sts:test,
+    mteb/biosses-sts:test.
+    """
+    found: dict[str, Pairs] = {}
+    for source in [sources] if isinstance(sources, str) else sources:
+        name = Path(source).stem if Path(source).suffix in TABLES else source
+        if name in found:
+            raise ValueError(f"evaluate.sts: two sets are called {name}. Rename one of the files.")
+        found[name] = load_pairs(source)
+    return found
+
+
 def spearman(pairs: Pairs, encode: Encode) -> float:
     """Spearman x 100 of the pairs' cosines against their scores; NaN when collapsed."""
     unique = list(dict.fromkeys(pairs.first + pairs.second))
     return spearman_of(pairs, dict(zip(unique, encode(unique), strict=True)))
 
 
-def spearman_of(pairs: Pairs, embeddings: dict[str, np.ndarray]) -> float:
+def spearman_of(pairs: Pairs, embeddings: Mapping[str, np.ndarray]) -> float:
     """`spearman` from the embeddings of all sentences of the pairs, by sentence."""
     first_ND = unit_rows(np.stack([embeddings[sentence] for sentence in pairs.first]))
     second_ND = unit_rows(np.stack([embeddings[sentence] for sentence in pairs.second]))

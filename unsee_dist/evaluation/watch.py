@@ -7,7 +7,7 @@ embedding is looked at on its way to mteb, before anything is scored.
 import numpy as np
 
 from unsee_dist.evaluation.cosine import CONSTANT
-from unsee_dist.evaluation.geometry import Moments, geometry, moments
+from unsee_dist.evaluation.geometry import Moments, geometry, moments, spectrum
 
 ENOUGH = 16  # different texts: the rank of n points is at most n - 1, and a pair may be equal to the encoder
 LINE = 2.0  # effective rank below which the embeddings differ along one direction only
@@ -39,7 +39,7 @@ class Watch:
             self.geometry()
 
     def geometry(self) -> dict[str, float]:
-        """std, effective_rank, mean_cosine of all seen ({} when nothing was). Raises Unusable."""
+        """The geometry of all seen ({} when nothing was). Raises Unusable."""
         if self.seen is None or self.seen.count < 2:
             return {}
         found = geometry(self.seen)
@@ -54,3 +54,7 @@ class Watch:
                 f"(effective rank {found['effective_rank']:.2f})"
             )
         return found
+
+    def spectrum(self) -> list[float]:
+        """Eigenvalues of the covariance of all seen, largest first; [] when nothing was."""
+        return [] if self.seen is None else [round(float(value), 9) for value in spectrum(self.seen)]

@@ -15,7 +15,7 @@ from unsee_dist.judge.models import Model, open_model
 from unsee_dist.report.card import Facts, card
 from unsee_dist.report.export import settle, sync
 
-GEOMETRY = ("dev/std", "dev/effective_rank", "dev/mean_cosine")
+GEOMETRY = ("std", "effective_rank", "mean_cosine", "correlation", "uniformity", "alignment")
 
 
 def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
@@ -101,8 +101,8 @@ def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
         found: list[dict[str, Any]] = [json.loads(line) for line in lines]
     except (OSError, ValueError):  # a moved or torn record leaves the card without geometry
         return step, {}
-    at = [line for line in found if line["step"] == step and GEOMETRY[0] in line]
-    return step, {name.removeprefix("dev/"): at[-1][name] for name in GEOMETRY} if at else {}
+    at = [line for line in found if line["step"] == step and "dev/std" in line]
+    return step, {name: at[-1][f"dev/{name}"] for name in GEOMETRY if at and f"dev/{name}" in at[-1]}
 
 
 def _fingerprint(run: Path) -> str | None:

@@ -5,10 +5,13 @@ import json
 import shutil
 import tarfile
 
+import datasets
 import pytest
 import webdataset
+import zstandard
 
 from unsee_dist.data import Shards, writing
+from unsee_dist.data.prepare import PrepareSettings, prepare
 
 
 @pytest.fixture
@@ -48,6 +51,36 @@ def test_stock_webdataset_and_tarfile_read_the_shards(corpus):
     assert [s["__key__"] for s in samples] == [f"{b:09d}" for b in range(len(corpus.blocks))]
     with tarfile.open(urls[0]) as tar:
         assert {(member.mtime, member.name[-4:]) for member in tar} == {(0, ".txt")}
+
+
+def test_datasets_reads_the_shards(corpus, tmp_path):
+    """`datasets.load_dataset("webdataset")`, streaming and not."""
+    urls = [str(corpus.path / shard["name"]) for shard in corpus.index["shards"]]
+    streamed = datasets.load_dataset("webdataset", data_files=urls, split="train", streaming=True)
+    assert [row["txt"].split("\n") for row in streamed] == [corpus.read(b) for b in range(3)]
+    whole = datasets.load_dataset("webdataset", data_files=urls, split="train", cache_dir=str(tmp_path))
+    assert whole["__key__"][:] == [f"{b:09d}" for b in range(3)]
+
+
+def test_sizes_are_the_samples_that_a_stock_reader_finds(corpus):
+    sizes = json.loads((corpus.path / "sizes.json").read_text())
+    for name, size in sizes.items():
+        samples = webdataset.WebDataset([str(corpus.path / name)], shardshuffle=False)
+        assert sum(1 for _ in samples) == size
+    assert sorted(sizes) == sorted(shard["name"] for shard in corpus.index["shards"])
+
+
+def test_compressed_members_hold_the_same_sentences(corpus, text, tmp_path):
+    wanted = PrepareSettings(seed=5, shard_sentences=2048, zst=True)
+    prepare([str(text)], tmp_path / "out", wanted)
+    packed = Shards(tmp_path / "out")
+    assert [packed.read(b) for b in range(3)] == [corpus.read(b) for b in range(3)]
+    assert packed.fingerprint != corpus.fingerprint
+    assert (tmp_path / "out/shard-000000.tar").stat().st_size < (
+        corpus.path / "shard-000000.tar"
+    ).stat().st_size
+    first = next(iter(webdataset.WebDataset([str(tmp_path / "out/shard-000000.tar")], shardshuffle=False)))
+    assert zstandard.decompress(first["txt.zst"]).decode().split("\n") == corpus.read(0)
 
 
 def test_the_bytes_are_those_of_webdatasets_own_writer(make_sentence):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from unsee_dist.evaluation.development import Development, best_metric, deal
+from unsee_dist.evaluation.geometry import NAMES
 from unsee_dist.evaluation.retrieval import questions
 from unsee_dist.evaluation.sts import Pairs, spearman
 
@@ -16,7 +17,7 @@ def _tasks(seed=0):
     words = [" ".join(["word"] * int(rng.integers(1, 9)) + [str(i)]) for i in range(60)]
     pairs = Pairs(list(rng.choice(words, 50)), list(rng.choice(words, 50)), rng.random(50))
     asked = questions([(words[i], f"answer {i}") for i in range(20)], "test")
-    return pairs, asked, words[:30]
+    return {"set": pairs}, asked, words[:30]
 
 
 def _embed(sentence):
@@ -60,26 +61,39 @@ def test_any_number_of_ranks_scores_what_one_rank_scores(size):
     assert len({len(part) for part in ranks.encoded.values()}) == 1
     counts = Counter(s for part in ranks.encoded.values() for s in part)
     assert len(counts) == len(
-        {*tasks[0].first, *tasks[0].second, *tasks[1].queries, *tasks[1].answers, *tasks[2]}
+        {*tasks[0]["set"].first, *tasks[0]["set"].second, *tasks[1].queries, *tasks[1].answers, *tasks[2]}
     )
     assert sum(counts.values()) - len(counts) < size  # repeated only to fill the last row
 
 
 def test_its_scores_are_those_of_the_metrics_alone():
-    pairs, asked, probe = _tasks(1)
+    sets, asked, probe = _tasks(1)
 
     def encode(s):
         return np.stack([_embed(x) for x in s])
 
-    scores = Development(pairs, asked, probe)(encode)
-    assert scores["dev/sts"] == spearman(pairs, encode)
+    scores = Development(sets, asked, probe)(encode)
+    assert scores["dev/sts"] == spearman(sets["set"], encode)
     assert scores["dev/candidates"] == 20
     assert scores["dev/collapsed"] == 0
     assert set(scores) == {
-        *("dev/sts", "dev/mrr", "dev/recall_at_1", "dev/candidates"),
-        *("dev/std", "dev/effective_rank", "dev/mean_cosine", "dev/collapsed"),
+        *("dev/sts", "dev/alignment", "dev/mrr", "dev/recall_at_1", "dev/candidates"),
+        *("dev/uniformity", "dev/collapsed", *(f"dev/{name}" for name in NAMES)),
     }
-    assert "dev/sts" not in Development(None, None, probe)(encode)
+    assert "dev/sts" not in Development({}, None, probe)(encode)
+
+
+def test_several_sets_score_by_name_and_their_mean_decides():
+    (one, asked, probe), (other, _, _) = _tasks(1), _tasks(2)
+    sets = {"one": one["set"], "other": other["set"]}
+
+    def encode(s):
+        return np.stack([_embed(x) for x in s])
+
+    scores = Development(sets, asked, probe)(encode)
+    each = {name: spearman(pairs, encode) for name, pairs in sets.items()}
+    assert {name: scores[f"dev/sts/{name}"] for name in sets} == each
+    assert scores["dev/sts"] == pytest.approx(np.mean(list(each.values())))
 
 
 def test_a_collapsed_encoder_is_flagged_and_never_best():
@@ -108,4 +122,4 @@ def test_sts_decides_before_mrr_and_nothing_decides_without_either():
 
 def test_too_small_a_corpus_is_a_sentence():
     with pytest.raises(ValueError, match="needs at least 2"):
-        Development(None, None, ["one"])
+        Development({}, None, ["one"])

@@ -5,7 +5,7 @@ from functools import reduce
 import numpy as np
 import pytest
 
-from unsee_dist.evaluation.geometry import geometry, moments
+from unsee_dist.evaluation.geometry import alignment, geometry, moments, spectrum, uniformity
 
 
 def _cloud(seed, count=300, width=24):
@@ -21,8 +21,12 @@ def _written_out(z):
     singular = np.linalg.svd(u - u.mean(0), compute_uv=False)
     p = singular / singular.sum()
     cosine = u @ u.T
+    off = np.corrcoef(u.T)[~np.eye(u.shape[1], dtype=bool)]
     return {
         "std": np.std(u, axis=0).mean() * np.sqrt(u.shape[1]),
+        "std_min": np.std(u, axis=0).min() * np.sqrt(u.shape[1]),
+        "correlation": np.sqrt((off**2).mean()),
+        "top_share": singular[0] ** 2 / (singular**2).sum(),
         "effective_rank": np.exp(-(p * np.log(p)).sum()),
         "mean_cosine": cosine[~np.eye(len(u), dtype=bool)].mean(),
     }
@@ -65,3 +69,21 @@ def test_not_finite_is_nan_and_one_embedding_has_no_geometry():
     assert all(np.isnan(value) for value in geometry(moments(z)).values())
     with pytest.raises(ValueError, match="at least 2"):
         geometry(moments(z[:1]))
+
+
+def test_the_spectrum_is_that_of_all_embeddings_largest_first():
+    z = _cloud(5)
+    u = z / np.linalg.norm(z, axis=1, keepdims=True)
+    np.testing.assert_allclose(spectrum(moments(z)), np.linalg.svd(u - u.mean(0))[1] ** 2 / len(u), rtol=1e-5)
+
+
+def test_alignment_and_uniformity_are_wang_and_isolas_written_out():
+    x, y = _cloud(6, 40).astype(float), _cloud(7, 40).astype(float)
+    u, v = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (x, y))
+    assert alignment(x, y) == pytest.approx(
+        np.mean([np.sum((a - b) ** 2) for a, b in zip(u, v, strict=True)])
+    )
+    every = [np.exp(-2 * np.sum((u[i] - u[j]) ** 2)) for i in range(40) for j in range(40) if i != j]
+    assert uniformity(x) == pytest.approx(np.log(np.mean(every)))
+    assert alignment(x, 3 * x) == pytest.approx(0)
+    assert uniformity(np.ones((9, 4))) == pytest.approx(0)

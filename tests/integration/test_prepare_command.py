@@ -1,0 +1,66 @@
+"""`unsee prepare` as people call it: standard input, tokens for an encoder, tables."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from integration import tiny as making
+from transformers import AutoTokenizer
+
+from unsee_dist import cli
+from unsee_dist.data import Shards, Stream, StreamSettings
+from unsee_dist.data.stream import _StepParts
+
+UNSEE = str(making.BIN / "unsee")
+
+
+def prepare(*arguments: object, told: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [UNSEE, "prepare", *map(str, arguments)]
+    return subprocess.run(command, input=told, capture_output=True, env=making.environment(), timeout=120)
+
+
+def test_standard_input_is_a_file_that_was_piped(tmp_path: Path) -> None:
+    text = ("\n".join(making.corpus(1500)) + "\n").encode()
+    (tmp_path / "t.txt").write_bytes(text)
+    assert prepare(tmp_path / "t.txt", "--out", tmp_path / "file").returncode == 0
+    for _ in range(2):  # the second time it is already there
+        done = prepare("-", "--out", tmp_path / "piped", told=text)
+        assert done.returncode == 0, done.stderr
+    assert b"already there" in done.stdout
+    assert Shards(tmp_path / "piped").fingerprint == Shards(tmp_path / "file").fingerprint
+    refused = prepare("-", "--out", tmp_path / "piped", told=text + b"one more sentence here\n")
+    assert (refused.returncode, refused.stderr.count(b"\n")) == (2, 1)
+    assert b"already holds another corpus" in refused.stderr
+    assert not (tmp_path / "piped" / "preparing").exists()
+
+
+def test_tokens_are_prepared_for_an_encoder_and_used(
+    tmp_path: Path, tiny: making.Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, out = tiny.folder / "sentences.txt", tmp_path / "out"
+    cli.prepare([str(text)], out, tokenizer=str(tiny.encoder), max_tokens=12, zst=True)
+    told = capsys.readouterr().out
+    assert "tokens a sentence" in told
+    assert "cut at 12 tokens" in told
+    tokenizer = AutoTokenizer.from_pretrained(tiny.encoder)
+    settings = StreamSettings(seed=1, batch=32, micro_batch=8, max_tokens=12, pack=True, workers=0)
+    assert _StepParts(Shards(out), tokenizer, settings, 0, 1).tokens is not None
+    assert _StepParts(Shards(tiny.shards), tokenizer, settings, 0, 1).tokens is None
+    pairs = zip(
+        Stream(Shards(out), tokenizer, settings).batches(1, 70),
+        Stream(Shards(tiny.shards), tokenizer, settings).batches(1, 70),
+        strict=True,
+    )
+    for ready, text_batch in pairs:
+        assert ready.ids == text_batch.ids
+        for one, other in zip(ready.pieces, text_batch.pieces, strict=True):
+            assert one.input_ids.tolist() == other.input_ids.tolist()
+    index = json.loads(next(out.glob("tokens-*/index.json")).read_bytes())
+    assert index["max_tokens"] == 12
+
+
+def test_a_wrong_encoder_is_said_before_the_work(tmp_path: Path, tiny: making.Tiny) -> None:
+    with pytest.raises(ValueError, match=r"\./nowhere is no folder"):
+        cli.prepare([str(tiny.folder / "sentences.txt")], tmp_path / "out", tokenizer="./nowhere")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,112 @@
+"""Tokenising: a corpus's text to token ids, a shard a task. What is written is described in tokens.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from unsee_dist.data import writing
+from unsee_dist.data.index import INDEX
+from unsee_dist.data.processes import in_order
+from unsee_dist.data.shards import Shards
+from unsee_dist.data.tokens import COLUMNS, FORMAT, digest, folder_of
+
+
+class Summary(NamedTuple):
+    """Of a tokenised corpus: tokens of all sentences after the cut, and how many sentences were cut."""
+
+    sentences: int
+    tokens: int
+    cut: int
+
+    def rows(self, max_tokens: int) -> dict[str, str]:
+        """For the table of a preparation."""
+        share = self.cut / self.sentences
+        return {
+            "tokens a sentence": f"{self.tokens / self.sentences:.1f}",
+            f"cut at {max_tokens} tokens": f"{self.cut:,} ({share:.1%})",
+        }
+
+
+class Tokenising(NamedTuple):
+    """One task: a shard of a corpus into a file of tokens."""
+
+    corpus: Path
+    shard: int
+    tokenizer: Any
+    max_tokens: int
+    out: Path
+
+
+def tokenise(
+    corpus: Path,
+    tokenizer: Any,
+    max_tokens: int,
+    processes: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Summary:
+    """Tokenise a corpus in a folder; what is there already is kept. advance is told of each shard."""
+    shards = Shards(corpus)
+    out = corpus / folder_of(digest(tokenizer), max_tokens)
+    out.mkdir(exist_ok=True)
+    count = len(shards.index["shards"])
+    tasks = [Tokenising(corpus, shard, tokenizer, max_tokens, out) for shard in range(count)]
+    tasks = [task for task in tasks if not _entry(task).exists()] if not (out / INDEX).exists() else []
+    for _ in in_order(_tokenise_shard, tasks, processes):
+        advance(1)
+    if not (out / INDEX).exists():
+        entries = [_entry(Tokenising(corpus, shard, tokenizer, max_tokens, out)) for shard in range(count)]
+        index = {
+            "format": FORMAT,
+            "fingerprint": shards.fingerprint,
+            "tokenizer": digest(tokenizer),
+            "max_tokens": max_tokens,
+            "dtype": _dtype(tokenizer),
+            "shards": [json.loads(entry.read_bytes()) for entry in entries],
+        }
+        writing.write(out / INDEX, json.dumps(index, indent=1).encode())
+        for entry in entries:
+            entry.unlink()
+    told = json.loads((out / INDEX).read_bytes())["shards"]
+    return Summary(shards.sentences, sum(s["tokens"] for s in told), sum(s["cut"] for s in told))
+
+
+def _tokenise_shard(task: Tokenising) -> None:
+    """Write a shard's tokens, then its entry, which says that they are whole."""
+    shards = Shards(task.corpus)
+    numbers = np.flatnonzero(shards.blocks.shard == task.shard).tolist()
+    backend = task.tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(task.max_tokens, direction=task.tokenizer.truncation_side)
+    parts: list[bytes] = []
+    rows: list[tuple[int, int, str, int]] = []  # of COLUMNS
+    at, tokens, cut = 0, 0, 0
+    for block in numbers:
+        encoded = backend.encode_batch(shards.read(block))
+        ids = [encoding.ids for encoding in encoded]
+        cut += sum(bool(encoding.overflowing) for encoding in encoded)
+        lengths = np.array([len(sentence) for sentence in ids], dtype="<u2")
+        flat = np.concatenate([np.array(sentence, dtype=_dtype(task.tokenizer)) for sentence in ids])
+        data = lengths.tobytes() + flat.tobytes()
+        rows.append((at, len(data), xxhash.xxh3_64_hexdigest(data), len(ids)))
+        parts.append(data)
+        at += len(data)
+        tokens += int(lengths.sum())
+    name = f"{Path(shards.blocks.names[task.shard]).stem}.tokens"
+    writing.write(task.out / name, b"".join(parts))
+    blocks = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    entry = {"name": name, "tokens": tokens, "cut": cut, "blocks": blocks}
+    writing.write(_entry(task), json.dumps(entry).encode())
+
+
+def _entry(task: Tokenising) -> Path:
+    return task.out / f"done-{task.shard:06d}.json"
+
+
+def _dtype(tokenizer: Any) -> str:
+    return "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
