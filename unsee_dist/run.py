@@ -17,7 +17,7 @@ from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import every_steps
 from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
 from unsee_dist.evaluation.development import Development
-from unsee_dist.evaluation.retrieval import load_questions
+from unsee_dist.evaluation.retrieval import load_question_sets
 from unsee_dist.evaluation.sts import load_sets
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
@@ -216,7 +216,7 @@ def build_development(config: RunConfig, stream: Stream, world: World) -> Develo
     sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
     return Development(
         sts=load_sets(sts or ()),
-        retrieval=load_questions(retrieval) if retrieval else None,
+        retrieval=load_question_sets(retrieval or ()),
         probe=stream.sample(1024),
         rank=world.rank,
         size=world.size,

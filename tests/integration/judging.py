@@ -88,6 +88,8 @@ def write_tasks(folder: Path) -> Path:
         near = [" ".join(found[i].split()[:-1]), *rng.sample(found, 6)]
         reranked.append({"query": found[i], "positive": near[:1], "negative": near[1:]})
     lines(folder / "rerank.jsonl", reranked)
+    halves = [(" ".join(s.split()[:5]), " ".join(s.split()[5:])) for s in found[:80] if len(s.split()) > 9]
+    table(folder / "dev.tsv", ["query", "answer"], halves)
     (folder / "search" / "qrels").mkdir(parents=True)
     lines(
         folder / "search" / "corpus.jsonl",

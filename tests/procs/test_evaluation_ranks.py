@@ -22,11 +22,8 @@ def _tasks():
         )
         for name in ("one", "two")
     }
-    return (
-        sets,
-        questions([(made[i], " ".join(rng.choices(WORDS, k=5))) for i in range(30)], "made"),
-        made[:50],
-    )
+    asked = questions([(made[i], " ".join(rng.choices(WORDS, k=5))) for i in range(30)], "made")
+    return sets, {"made": asked}, made[:50]
 
 
 def _encode():

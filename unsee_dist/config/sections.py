@@ -81,7 +81,7 @@ class Parallel(Part):
 class Evaluate(Part):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
     sts: Text | list[Text] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
-    retrieval: Text | None = None  # a held-out file of `unsee prepare --dev`; absent = no retrieval
+    retrieval: Text | list[Text] | None = None  # held-out files of `unsee prepare --dev`; absent = none
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 

@@ -80,6 +80,18 @@ def table(pairs: Iterable[Pair]) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
+def neighbours(pairs: Iterable[Pair], seed: int) -> list[Pair]:
+    """One more question of every held-out document: a sentence asks for the next one. None of a lone sentence."""
+    found: dict[str, Pair] = {}
+    for pair in pairs:
+        if len(pair.sentences) > 1:
+            key = xxhash.xxh3_64_intdigest(pair.query.encode(), seed=seed)
+            at = key % (len(pair.sentences) - 1)
+            query, answer = pair.sentences[at : at + 2]
+            found.setdefault(query, Pair(query, answer, pair.sentences))
+    return list(found.values())
+
+
 def _pair(sentences: list[str]) -> Pair | None:
     if len(sentences) > 1:
         return Pair(sentences[0], " ".join(sentences[1:]), tuple(sentences))

@@ -32,6 +32,7 @@ from unsee_dist.data.settings import PrepareSettings
 __all__ = ["PrepareSettings", "prepare"]
 
 DEV = "dev.tsv"
+NEIGHBOURS = "dev-neighbours.tsv"
 SIZES = "sizes.json"
 PIECES = 512  # of a large corpus: every run is opened for every shard
 PIECE_BYTES = 16 * 2**20, 64 * 2**20  # a process needs some six times as much
@@ -174,6 +175,8 @@ class _Preparation:
     ) -> dict[str, Any]:
         if pairs:
             writing.write(self.out / DEV, holdout.table(pairs), staging=self.work)
+        if near := holdout.neighbours(pairs, self.settings.seed):
+            writing.write(self.out / NEIGHBOURS, holdout.table(near), staging=self.work)
         index = {
             "format": FORMAT,
             "fingerprint": fingerprint(entry["sha256"] for entry in shards),

@@ -12,7 +12,7 @@ import numpy as np
 
 from unsee_dist.evaluation.cosine import collapsed, unit_rows
 from unsee_dist.evaluation.geometry import alignment, geometry, moments, uniformity
-from unsee_dist.evaluation.retrieval import Questions, retrieval_scores_of
+from unsee_dist.evaluation.retrieval import Questions, set_scores
 from unsee_dist.evaluation.sts import Pairs, spearman_of
 
 Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collective: all ranks call it at once
@@ -30,20 +30,20 @@ def alone(rows: np.ndarray) -> np.ndarray:
 class Development:
     """The development score of a run: `Development(...)(encode)` on every rank, at the same step.
 
-    sts: sets of sentence pairs by name, may be empty. retrieval: what to find, or None. probe: the corpus's first sentences (at least 2, the first
+    sts, retrieval: sets of pairs and of questions by name; either may be empty. probe: the corpus's first sentences (at least 2, the first
     1,024 are used). gather: rows of all ranks in rank order. The result is the same on every rank when the
     machines are alike; let rank 0 decide what hangs on it (which checkpoint is best).
 
     Keys, those configured only: dev/sts (Spearman x 100, the mean of the sets, NaN when collapsed), of several
     sets dev/sts/NAME too, dev/alignment (of the pairs that score at least 4 of 5), dev/mrr, dev/recall_at_1,
-    dev/candidates; and always dev/uniformity, the geometry (see geometry.py) and dev/collapsed (1 when all
+    dev/candidates (of several sets, too, each with /NAME); and always dev/uniformity, the geometry (see geometry.py) and dev/collapsed (1 when all
     embeddings are one point or not finite, else 0).
     """
 
     def __init__(
         self,
         sts: Mapping[str, Pairs],
-        retrieval: Questions | None,
+        retrieval: Mapping[str, Questions],
         probe: list[str],
         rank: int = 0,
         size: int = 1,
@@ -56,8 +56,8 @@ class Development:
         used = list(self.probe)
         for pairs in sts.values():
             used += pairs.first + pairs.second
-        if retrieval is not None:
-            used += retrieval.queries + retrieval.answers
+        for asked in retrieval.values():
+            used += asked.queries + asked.answers
         self.sentences = sorted(dict.fromkeys(used), key=len, reverse=True)
         self.part, self.dealt = deal(len(self.sentences), rank, size)
 
@@ -68,8 +68,8 @@ class Development:
         scores: dict[str, float] = {}
         if self.sts:
             scores |= sts_scores(self.sts, embeddings)
-        if self.retrieval is not None:
-            scores |= retrieval_scores_of(self.retrieval, embeddings)
+        if self.retrieval:
+            scores |= set_scores(self.retrieval, embeddings)
         probe_ND = np.stack([embeddings[sentence] for sentence in self.probe])
         scores |= geometry(moments(probe_ND)) | {"uniformity": uniformity(probe_ND)}
         scores["collapsed"] = float(collapsed(unit_rows(probe_ND)) or collapsed(unit_rows(rows)))

@@ -6,6 +6,7 @@
     classification       NAME_train.tsv and NAME_test.tsv             text, label
     clustering           NAME.tsv                                     text, label
     reranking            NAME.jsonl                                   query, positive [...], negative [...]
+    questions            NAME.tsv (dev.tsv of `unsee prepare --dev`)  query, answer: one right answer among all
     retrieval            NAME/ corpus.jsonl, queries.jsonl (BEIR)     _id, text (and title)
                          NAME/ qrels/test.tsv                         query-id, corpus-id, score
 
@@ -26,7 +27,8 @@ from typing import Any, NamedTuple
 import xxhash
 import yaml
 
-from unsee_dist.evaluation.sts import FIRST, SCORE, SECOND
+from unsee_dist.evaluation.retrieval import load_questions
+from unsee_dist.evaluation.sts import FIRST, SCORE, SECOND, load_pairs
 from unsee_dist.evaluation.tables import TABLES, columns, header
 
 MANIFEST = "tasks.yaml"
@@ -123,8 +125,6 @@ def _table(path: Path, **wanted: tuple[str, ...]) -> dict[str, list[Any]]:
 
 
 def _sts(files: dict[str, Path]) -> Data:
-    from unsee_dist.evaluation.sts import load_pairs
-
     pairs = load_pairs(files["file"])
     return {
         "test": {
@@ -171,6 +171,19 @@ def _reranking(files: dict[str, Path]) -> Data:
     return {"test": table}
 
 
+def _questions(files: dict[str, Path]) -> Data:
+    asked = load_questions(files["file"])
+    documents = [f"d{place}" for place in range(len(asked.answers))]
+    queries = [f"q{place}" for place in range(len(asked.queries))]
+    judged = {
+        "query": queries,
+        "document": [documents[own] for own in asked.own],
+        "score": [1] * len(queries),
+    }
+    corpus, asking = {"id": documents, "text": asked.answers}, {"id": queries, "text": asked.queries}
+    return {"corpus": corpus, "queries": asking, "qrels": judged}
+
+
 def _retrieval(files: dict[str, Path]) -> Data:
     folder = files["folder"]
     corpus, queries = (_texts(folder / name) for name in BEIR[:2])
@@ -215,11 +228,13 @@ READERS: dict[str, Callable[[dict[str, Path]], Data]] = {
     "classification": _classification,
     "clustering": _clustering,
     "reranking": _reranking,
+    "questions": _questions,
     "retrieval": _retrieval,
 }
 # In this order: "label" alone would make an STS file whose score is called label a clustering of its sentences.
 RECOGNISED = {
     "reranking": (("query",), ("positive",), ("negative",)),
+    "questions": (("query",), ("answer",)),
     "sts": (FIRST, SECOND, tuple(name for name in SCORE if name != "label")),
     "pair_classification": (FIRST, SECOND, LABEL),
     "clustering": (TEXT, LABEL),

@@ -12,7 +12,7 @@ from unsee_dist.evaluation.local_tasks import LocalTask
 def dataset_of(described: LocalTask) -> Any:
     """What `task.dataset` of mteb's class for this kind holds."""
     data = described.data
-    if described.kind == "retrieval":
+    if described.kind in ("retrieval", "questions"):
         return _searched(data["corpus"], data["queries"], data["qrels"], None)
     if described.kind == "reranking":
         return _reranked(data["test"])

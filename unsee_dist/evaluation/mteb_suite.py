@@ -221,4 +221,5 @@ KINDS: dict[str, tuple[type[AbsTask], str, str]] = {
     "clustering": (AbsTaskClustering, "Clustering", "v_measure"),
     "reranking": (AbsTaskRetrieval, "Reranking", "map_at_1000"),
     "retrieval": (AbsTaskRetrieval, "Retrieval", "ndcg_at_10"),
+    "questions": (AbsTaskRetrieval, "Retrieval", "mrr_at_1000"),
 }

@@ -7,7 +7,7 @@ Ties count against the encoder, so an encoder that maps everything to one point 
 not 1. Candidates are the distinct answers of the file. Shapes: N queries, A answers, D width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +41,17 @@ def load_questions(source: str | Path) -> Questions:
     return questions([(str(query), str(answer)) for query, answer in rows], str(source))
 
 
+def load_question_sets(sources: str | Sequence[str]) -> dict[str, Questions]:
+    """Several files by their stems. ValueError where two share one."""
+    found: dict[str, Questions] = {}
+    for source in [sources] if isinstance(sources, str) else sources:
+        name = Path(source).stem
+        if name in found:
+            raise ValueError(f"evaluate.retrieval: two files are called {name}. Rename one.")
+        found[name] = load_questions(source)
+    return found
+
+
 def questions(pairs: list[tuple[str, str]], source: str) -> Questions:
     """Questions from (query, answer) pairs; equal answers become one candidate."""
     index: dict[str, int] = {}
@@ -56,7 +67,21 @@ def retrieval_scores(asked: Questions, encode: Encode) -> dict[str, float]:
     return retrieval_scores_of(asked, dict(zip(unique, encode(unique), strict=True)))
 
 
-def retrieval_scores_of(asked: Questions, embeddings: dict[str, np.ndarray]) -> dict[str, float]:
+def set_scores(sets: Mapping[str, Questions], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """mrr and recall_at_1 as means of the sets, candidates of the smallest; of several also each with /NAME."""
+    by_name = {name: retrieval_scores_of(asked, embeddings) for name, asked in sets.items()}
+    means = {
+        key: float(np.mean([scores[key] for scores in by_name.values()])) for key in ("mrr", "recall_at_1")
+    }
+    means["candidates"] = min(scores["candidates"] for scores in by_name.values())
+    if len(sets) == 1:
+        return means
+    return means | {
+        f"{key}/{name}": value for name, scores in by_name.items() for key, value in scores.items()
+    }
+
+
+def retrieval_scores_of(asked: Questions, embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`retrieval_scores` from the embeddings of all queries and answers, by sentence."""
     query_ND = unit_rows(np.stack([embeddings[query] for query in asked.queries]))
     answer_AD = unit_rows(np.stack([embeddings[answer] for answer in asked.answers]))

@@ -17,7 +17,7 @@ def _tasks(seed=0):
     words = [" ".join(["word"] * int(rng.integers(1, 9)) + [str(i)]) for i in range(60)]
     pairs = Pairs(list(rng.choice(words, 50)), list(rng.choice(words, 50)), rng.random(50))
     asked = questions([(words[i], f"answer {i}") for i in range(20)], "test")
-    return {"set": pairs}, asked, words[:30]
+    return {"set": pairs}, {"set": asked}, words[:30]
 
 
 def _embed(sentence):
@@ -61,7 +61,13 @@ def test_any_number_of_ranks_scores_what_one_rank_scores(size):
     assert len({len(part) for part in ranks.encoded.values()}) == 1
     counts = Counter(s for part in ranks.encoded.values() for s in part)
     assert len(counts) == len(
-        {*tasks[0]["set"].first, *tasks[0]["set"].second, *tasks[1].queries, *tasks[1].answers, *tasks[2]}
+        {
+            *tasks[0]["set"].first,
+            *tasks[0]["set"].second,
+            *tasks[1]["set"].queries,
+            *tasks[1]["set"].answers,
+            *tasks[2],
+        }
     )
     assert sum(counts.values()) - len(counts) < size  # repeated only to fill the last row
 
@@ -80,7 +86,7 @@ def test_its_scores_are_those_of_the_metrics_alone():
         *("dev/sts", "dev/alignment", "dev/mrr", "dev/recall_at_1", "dev/candidates"),
         *("dev/uniformity", "dev/collapsed", *(f"dev/{name}" for name in NAMES)),
     }
-    assert "dev/sts" not in Development({}, None, probe)(encode)
+    assert "dev/sts" not in Development({}, {}, probe)(encode)
 
 
 def test_several_sets_score_by_name_and_their_mean_decides():
@@ -122,4 +128,4 @@ def test_sts_decides_before_mrr_and_nothing_decides_without_either():
 
 def test_too_small_a_corpus_is_a_sentence():
     with pytest.raises(ValueError, match="needs at least 2"):
-        Development({}, None, ["one"])
+        Development({}, {}, ["one"])

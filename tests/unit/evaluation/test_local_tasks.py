@@ -23,14 +23,16 @@ def test_the_columns_tell_the_kind_and_the_name_is_the_files(tmp_path):
         d_test__tsv="text\tlabel\nz\tq\n",
         e_test__tsv="text\tlabel\nz\tq\n",
         f__jsonl='{"query": "x", "positive": ["y"], "negative": ["z"]}\n',
+        g__tsv="query\tanswer\nx\ty\nz\tw\n",
     )
     found = {task.name: task for task in local_tasks(tmp_path)}
     assert {name: task.kind for name, task in found.items()} == {
-        "a": "sts", "b": "pair_classification", "c": "clustering", "d": "classification", "e_test": "clustering",
+        "a": "sts", "b": "pair_classification", "c": "clustering", "d": "classification", "e_test": "clustering", "g": "questions",
         "f": "reranking",
     }  # fmt: skip
     assert found["d"].data["train"]["label"] == [0, 1]
     assert found["d"].data["test"]["label"] == [1]
+    assert found["g"].data["qrels"] == {"query": ["q0", "q1"], "document": ["d0", "d1"], "score": [1, 1]}
     assert list(texts(found["f"].data)) == ["x", "y", "z"]
     assert list(texts(found["a"].data)) == ["x", "x", "y", "z"]
 

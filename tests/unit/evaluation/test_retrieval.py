@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from unsee_dist.evaluation import retrieval
-from unsee_dist.evaluation.retrieval import load_questions, questions, retrieval_scores, tfidf_scores
+from unsee_dist.evaluation.retrieval import (
+    load_question_sets,
+    load_questions,
+    questions,
+    retrieval_scores,
+    set_scores,
+    tfidf_scores,
+)
 
 
 def _case(seed, count=37, width=8):
@@ -84,3 +91,25 @@ def test_files_are_read_by_header_and_mistakes_are_sentences(tmp_path):
     path.write_text("question\tanswer\na\tb\n")
     with pytest.raises(ValueError, match="no column query"):
         load_questions(path)
+
+
+def test_several_sets_score_by_name_and_on_average_of_the_smallest_count(tmp_path):
+    (pairs, encode), (more, encode_more) = _case(3), _case(4, count=20)
+    sets = {"a": questions(pairs, "a"), "b": questions([(f"b{q}", f"b{a}") for q, a in more], "b")}
+    table = {s: encode([s])[0] for pair in pairs for s in pair}
+    table |= {f"b{s}": encode_more([s])[0] for pair in more for s in pair}
+    each = {
+        name: retrieval_scores(asked, lambda s: np.stack([table[x] for x in s]))
+        for name, asked in sets.items()
+    }
+    found = set_scores(sets, table)
+    assert found["mrr"] == pytest.approx((each["a"]["mrr"] + each["b"]["mrr"]) / 2)
+    assert found["mrr/b"] == each["b"]["mrr"]
+    assert found["candidates"] == 15
+    assert set_scores({"a": sets["a"]}, table) == each["a"]
+    (tmp_path / "other").mkdir()
+    for path in (tmp_path / "dev.tsv", tmp_path / "other" / "dev.tsv"):
+        path.write_text("query\tanswer\na\tb\nc\td\n")
+    assert list(load_question_sets(str(tmp_path / "dev.tsv"))) == ["dev"]
+    with pytest.raises(ValueError, match="two files are called dev"):
+        load_question_sets([str(tmp_path / "dev.tsv"), str(tmp_path / "other" / "dev.tsv")])
