@@ -1,8 +1,9 @@
 """`unsee bench`: where a step's time goes and how fast the whole is, beside others. One table each, one JSON.
 
-step.py    one case: a run's own engine, stream and target, with a clock around each part of a step
-peers.py   the same recipe by the UNSEE paper's released code and by sentence-transformers' own SimCSE
-table.py   rows -> tables
+step.py      one case: a run's own engine, stream and target, with a clock around each part of a step
+recovery.py  what safety costs: the pause of a save, and the time from a kill to the first new step
+peers.py     the same recipe by the UNSEE paper's released code and by sentence-transformers' own SimCSE
+table.py     rows -> tables
 
 Every case has processes of its own, so that peak memory is the case's. Machines are noisy: compare rows of one
 call; the preset is timed first, between and last, and the range of the three is printed.
@@ -22,6 +23,7 @@ from typing import Any
 from rich.console import Console
 
 from unsee_dist.bench import table
+from unsee_dist.bench.recovery import recovery_s
 
 PRESET = "as configured"
 
@@ -72,12 +74,16 @@ def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | No
             console.print(f"{name} ...", markup=False)
             told = [name, str(peer_unsee), config, *overrides, f"run.dir={scratch}/run", "track.mlflow=false"]
             whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", told, 1))
-    out.write_text(
-        json.dumps({"config": config, "overrides": list(overrides), "rows": rows, "whole": whole}, indent=1)
-    )
+        console.print("recovery ...", markup=False)
+        recovery = recovery_s(config, overrides, Path(scratch) / "killed")
+    found = {"config": config, "overrides": list(overrides), "rows": rows, "whole": whole}
+    out.write_text(json.dumps(found | {"recovery_s": recovery}, indent=1))
     for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
         console.print(page)
     console.print(table.drift(rows, PRESET), markup=False)
+    console.print(
+        f"recovery: {recovery:.1f} s from a kill to the first new step, start-up included", markup=False
+    )
     console.print(f"written to {out}", markup=False)
 
 

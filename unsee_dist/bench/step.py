@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from unsee_dist.bench.recovery import save_cost
 from unsee_dist.bench.table import STAGES
 from unsee_dist.config import load
 from unsee_dist.parallel import process
@@ -63,6 +64,7 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
         "ceiling_gflops": ceiling / 1e9,
         "utilisation": _arithmetic(run.engine.module, weights, tokens, sentences) / seconds / ceiling,
         "data_sentences_per_s": _data_alone(run, settings.train.batch),
+        **save_cost(run, seconds / len(spent["step"])),
     }
     run.record.close()
     process.stop()

@@ -24,8 +24,18 @@ Row = dict[str, Any]
 
 
 def rates(rows: Sequence[Row]) -> Table:
-    """How fast, how full, how big. data: the stream by itself. use: of the matmul ceiling, by non-padding tokens."""
-    columns = ("sentences/s", "tokens/s", "padding", "peak MiB", "use", "data sentences/s")
+    """How fast, how full, how big. data: the stream by itself. use: of the matmul ceiling, by non-padding tokens.
+    save: the pause of a save in the background, and its share of the time between two at the run's cadence."""
+    columns = (
+        "sentences/s",
+        "tokens/s",
+        "padding",
+        "peak MiB",
+        "use",
+        "data sentences/s",
+        "save ms",
+        "share",
+    )
     table = _table("rates", ("case", *columns))
     for row in rows:
         table.add_row(
@@ -36,6 +46,8 @@ def rates(rows: Sequence[Row]) -> Table:
             f"{row['peak_mib']:.0f}",
             f"{row['utilisation']:.0%}",
             f"{row['data_sentences_per_s']:.0f}",
+            f"{1000 * row['save_pause_s']:.0f}",
+            f"{row['save_share']:.2%}",
         )
     return table
 

@@ -41,7 +41,9 @@ class Engine:
         if precision == "fp16" and world.device.type != "cuda":
             raise ValueError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", r".*torch.distributed.* is deprecated", FutureWarning)  # deepspeed's calls
+        warnings.filterwarnings(
+            "ignore", r".*torch.distributed.* is deprecated", FutureWarning
+        )  # deepspeed's calls
         # else deepspeed compiles a CPU collective when it is first started (a minute, a compiler, and a lock file
         # that a killed process leaves for all later ones to wait on); gloo does that work
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -1,0 +1,67 @@
+"""What safety costs: the pause of a save, and the time from a kill to the first new step."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from unsee_dist.parallel.whereabouts import KILL_AT
+from unsee_dist.training.loop import Training, save
+
+SAVES = 3
+
+
+def save_cost(run: Training, step_s: float) -> dict[str, float]:
+    """Seconds that training stands still for a save, in the background and not, and the first as a share of the steps
+    between two saves."""
+    pauses: dict[bool, list[float]] = {True: [], False: []}
+    for background, taken in pauses.items():
+        run.saver.background = background
+        for _ in range(SAVES):
+            run.saver.saved = None
+            begun = time.perf_counter()
+            save(run)
+            taken.append(time.perf_counter() - begun)
+            run.saver.wait()
+    pause = median(pauses[True])
+    return {
+        "save_pause_s": pause,
+        "save_foreground_s": median(pauses[False]),
+        "save_share": pause / (run.plan.checkpoint_every * step_s),
+    }
+
+
+def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
+    """Kill a run of one process in step 6, start the same command: seconds until its first new step is done.
+
+    Start-up is most of it: python, torch and the encoder; then verifying and reading the checkpoint of step 5.
+    """
+    settings = [
+        "train.steps=12",
+        "checkpoint.every=5",
+        "evaluate.every=12",
+        f"run.dir={folder}",
+        "track.mlflow=false",
+    ]
+    script = str(Path(__file__).resolve().parent.parent / "train.py")
+    command = [sys.executable, script, "--config", config, *overrides, *settings]
+    killed = subprocess.run(
+        command, env=os.environ | {KILL_AT: "forward 6 0"}, capture_output=True, check=False
+    )
+    if killed.returncode != -signal.SIGKILL:
+        raise ValueError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
+    begun = time.time()
+    subprocess.run(command, capture_output=True, check=True)
+    lines: list[dict[str, Any]] = [
+        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    first = next(line for line in lines if "loss" in line and line["time"] > begun)
+    return float(first["time"] - begun)
