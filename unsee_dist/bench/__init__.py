@@ -32,8 +32,6 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     (PRESET, 1, ()),
     ("data.pack=false", 1, ("data.pack=false",)),
     ("precision fp32", 1, ("parallel.precision=fp32",)),
-    ("precision bf16", 1, ("parallel.precision=bf16",)),
-    ("vicreg", 1, ("objective.name=vicreg",)),
     ("barlow_twins", 1, ("objective.name=barlow_twins",)),
     ("corinfomax", 1, ("objective.name=corinfomax",)),
     ("byol", 1, ("objective.name=byol",)),
@@ -42,7 +40,7 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         1,
         ("objective.name=simcse", "target.kind=online", "projector.kind=tanh", "projector.side=both"),
     ),
-    *((f"ZeRO-{stage}, 1 rank", 1, (f"parallel.zero={stage}",)) for stage in range(4)),
+    ("ZeRO-3", 1, ("parallel.zero=3",)),
     *((f"ZeRO-{stage}, 2 ranks", 2, (f"parallel.zero={stage}",)) for stage in range(4)),
     (PRESET, 1, ()),
     *(

@@ -28,7 +28,7 @@ from unsee_dist.training.loop import line
 from unsee_dist.training.step import Taken, seed_step
 
 WARM_UP, STEPS = 3, 12
-FEW_STEPS = 4  # of a batch of 256 sentences and more
+FEW_STEPS = 3  # of a batch of 256 sentences and more
 
 
 def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
