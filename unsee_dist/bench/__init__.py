@@ -63,9 +63,9 @@ def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | No
     rows: list[dict[str, Any]] = []
     whole: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        for label, ranks, changed in CASES:
+        for place, (label, ranks, changed) in enumerate(CASES):
             console.print(f"{label} ...", markup=False)
-            told = [config, *overrides, *changed, f"run.dir={scratch}/run", "track.mlflow=false"]
+            told = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
             row = _in_processes("unsee_dist.bench.step", told, ranks)
             rows.append({"case": label, "ranks": ranks} | row)
         for name in ("unsee_dist", "unsee_dist fp32", *_peers(peer_unsee), "unsee_dist"):
@@ -100,7 +100,10 @@ def _in_processes(module: str, told: Sequence[str], ranks: int) -> dict[str, Any
     )
     found = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode != 0 or not found:
-        said = [line for line in done.stderr.splitlines() if line.strip() and "torch/distributed" not in line]
-        raise ValueError(f"{module} {' '.join(told)} on {ranks} ranks failed: {' / '.join(said[-5:])}")
+        said = [
+            line for line in done.stderr.splitlines() if "Error: " in line and "torch.distributed" not in line
+        ]
+        why = said[-1] if said else done.stderr[-500:]
+        raise ValueError(f"{module} {' '.join(told)} on {ranks} ranks failed: {why}")
     row: dict[str, Any] = json.loads(found[-1])
     return row
