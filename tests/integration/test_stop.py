@@ -63,6 +63,7 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(tiny: Tiny) -> None:
     assert whole(folder) == whole(alone)
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once(tiny: Tiny) -> None:
     started = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'twice'}", "train.steps=100000")
     metrics = tiny.folder / "twice" / "metrics.jsonl"
@@ -77,6 +78,7 @@ def test_a_second_signal_ends_at_once(tiny: Tiny) -> None:
     assert started.wait(20)[0] in (128 + signal.SIGTERM, 128 + signal.SIGINT), started.text()
 
 
+@pytest.mark.slow
 def test_a_stop_that_takes_longer_than_its_grace_is_cut_off(tiny: Tiny) -> None:
     """Rank 1 hangs where rank 0 is asked: no checkpoint can come about, and rank 0 waits inside gloo."""
     folder = tiny.folder / "no-grace"
@@ -98,7 +100,14 @@ def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
 
-@pytest.mark.parametrize(("zero", "how"), [(0, "SIGSTOP"), (3, "SIGSTOP"), (1, "SIGKILL"), (3, "SIGKILL")])
+@pytest.mark.parametrize(
+    ("zero", "how"),
+    [
+        (1, "SIGKILL"),
+        *(pytest.param(zero, "SIGKILL", marks=pytest.mark.slow) for zero in (0, 2, 3)),
+        *(pytest.param(zero, "SIGSTOP", marks=pytest.mark.slow) for zero in range(4)),
+    ],
+)
 def test_a_rank_that_hangs_or_dies_is_named(zero: int, how: str, tiny: Tiny) -> None:
     folder = tiny.folder / f"lost-{zero}-{how}"
     started = ranks.start(
