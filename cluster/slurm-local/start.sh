@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# A real Slurm cluster of two nodes, n1 and n2, on this one machine: munged, slurmctld and a slurmd for each node.
+# A real Slurm cluster of N nodes (2), n1 to nN, on this one machine: munged, slurmctld and a slurmd for each node.
 # Run as root on Debian after `apt-get install slurm-wlm munge`. Then, in the same shell:
-#   cluster/slurm-local/start.sh [DIR]            # DIR: configuration, state and logs; default /tmp/slurm-local
+#   cluster/slurm-local/start.sh [DIR [N]]        # DIR: configuration, state and logs; default /tmp/slurm-local
 #   export SLURM_CONF=DIR/slurm.conf
 #   sbatch --nodes=2 slurm/train.sh CONFIG ...
 #   cluster/slurm-local/stop.sh [DIR]
@@ -9,7 +9,13 @@
 set -euo pipefail
 
 dir=$(realpath -m "${1:-/tmp/slurm-local}")
+nodes="${2:-2}"
 cpus="${SLURM_LOCAL_CPUS:-$(nproc)}"
+
+if ! [[ $nodes =~ ^[1-9][0-9]*$ ]]; then
+  echo "N = $nodes is no number of nodes: write 1 or more" >&2
+  exit 2
+fi
 
 if ((EUID != 0)); then
   echo "slurmd starts the tasks of others: run $0 as root" >&2
@@ -34,8 +40,9 @@ munged --key-file="$dir/munge.key" --socket="$dir/munge.socket" --pid-file="$dir
   --log-file="$dir/munged.log" --seed-file="$dir/munge.seed" --force
 
 # Ports are free ones: a second cluster on this machine is possible.
-read -r control first <<<"$(python3 - <<'PY'
+read -r control first <<<"$(python3 - "$nodes" <<'PY'
 import socket
+import sys
 def free(count):
     while True:
         sockets = [socket.socket() for _ in range(count)]
@@ -50,7 +57,7 @@ def free(count):
         finally:
             for each in sockets:
                 each.close()
-print(free(1), free(2))
+print(free(1), free(int(sys.argv[1])))
 PY
 )"
 
@@ -88,19 +95,19 @@ SlurmdTimeout=30
 InactiveLimit=0
 KillWait=5
 MinJobAge=600
-NodeName=n[1-2] NodeHostname=$host NodeAddr=127.0.0.1 Port=[$first-$((first + 1))] CPUs=$cpus RealMemory=$memory_mb State=UNKNOWN
-PartitionName=all Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
+NodeName=n[1-$nodes] NodeHostname=$host NodeAddr=127.0.0.1 Port=[$first-$((first + nodes - 1))] CPUs=$cpus RealMemory=$memory_mb State=UNKNOWN
+PartitionName=all Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
 CONF
 
 export SLURM_CONF="$dir/slurm.conf"
 slurmctld
-for node in n1 n2; do
-  mkdir -p "$dir/spool-$node"
-  slurmd -N "$node"
+for ((number = 1; number <= nodes; number++)); do
+  mkdir -p "$dir/spool-n$number"
+  slurmd -N "n$number"
 done
 
 for ((second = 0; second < 30; second++)); do
-  if [[ $(sinfo --noheader --states=idle --format=%D 2>/dev/null) == 2 ]]; then
+  if [[ $(sinfo --noheader --states=idle --format=%D 2>/dev/null) == "$nodes" ]]; then
     sinfo
     echo "export SLURM_CONF=$SLURM_CONF"
     exit 0

@@ -12,8 +12,7 @@ export SLURM_CONF="$dir/slurm.conf"
 scancel --state=RUNNING --user="$(id -un)" 2>/dev/null || true
 scancel --user="$(id -un)" 2>/dev/null || true
 
-for name in slurmd-n1 slurmd-n2 slurmctld munged; do
-  file="$dir/$name.pid"
+for file in "$dir"/slurmd-n*.pid "$dir/slurmctld.pid" "$dir/munged.pid"; do
   [[ -e "$file" ]] || continue
   process=$(<"$file")
   kill "$process" 2>/dev/null || continue
