@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from unsee_dist.data.order import key, permute
+from unsee_dist.data.ragged import Ragged
 from unsee_dist.data.shards import CACHE_GB, OnDamage, Shards
 
 CYCLE = 1024  # positions, at least
@@ -32,8 +33,8 @@ class Positions(Protocol):
 class Ready(Protocol):
     """Token ids by block."""
 
-    def read(self, block: int) -> tuple[np.ndarray, list[int]]:
-        """The ids of a block, and the bounds of its sentences."""
+    def read(self, block: int) -> Ragged:
+        """The token ids of a block's sentences."""
         ...
 
 
@@ -167,8 +168,8 @@ class MixTokens:
     def __init__(self, mix: Mix, parts: Sequence[Ready]) -> None:
         self.mix, self.parts = mix, parts
 
-    def read(self, block: int) -> tuple[np.ndarray, list[int]]:
-        """The ids of a block, and the bounds of its sentences."""
+    def read(self, block: int) -> Ragged:
+        """The token ids of a block's sentences."""
         part, inside = self.mix.part_of(block)
         return self.parts[part].read(inside)
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import xxhash
 
+from unsee_dist.data.processes import end_with_parent
+
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-_harvested: dict[Path, list[tuple[str, list[str]]]] = {}  # held-out documents need a second pass
 MODULE_BYTES = 1_000_000  # larger modules are generated tables
 MIN_WORDS, MAX_WORDS = 5, 60
 LETTERS = 0.8  # least share of ASCII letters among the characters that are not spaces
@@ -111,19 +112,22 @@ def objects(advance: Callable[[int], None] = lambda _: None) -> Iterator[tuple[s
     advance is told the bytes read. A module that does not parse as this Python is passed over: there are some
     in every installation (templates, syntax of other versions).
     """
-    missing = [(name, path) for name, path, _ in _modules() if path not in _harvested]
     # Parsing is the cost: 270 MB of source in a common environment, half a minute on one core. Without the
     # collector, which finds no cycles in a syntax tree, it takes two thirds of the time.
-    pool = ProcessPoolExecutor(mp_context=get_context("forkserver"), initializer=gc.disable)
+    pool = ProcessPoolExecutor(mp_context=get_context("forkserver"), initializer=_start_worker)
     try:
-        fresh = pool.map(_harvest, missing, chunksize=32)
-        for _, path, size in _modules():
-            if path not in _harvested:
-                _harvested[path] = next(fresh)
-            yield from _harvested[path]
+        modules = [(name, path) for name, path, _ in _modules()]
+        found = pool.map(_harvest, modules, chunksize=32)
+        for (*_, size), documents in zip(_modules(), found, strict=True):
+            yield from documents
             advance(size)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    gc.disable()
+    end_with_parent()
 
 
 def describe() -> dict[str, Any]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from unsee_dist.data.ragged import Ragged, ragged
 
 PADDING = -1  # the segment of a padding token
 
@@ -59,16 +60,17 @@ class Piece:
 
 
 def pack(
-    token_ids: Sequence[Sequence[int]] | Sequence[np.ndarray], row_tokens: int, pad_id: int, share_rows: bool
+    token_ids: Sequence[Sequence[int]] | Ragged, row_tokens: int, pad_id: int, share_rows: bool
 ) -> Piece:
-    """Lay sentences (lists or arrays of token ids) into rows; a sentence's segment index is its place in the input.
+    """Lay sentences (lists of token ids, or Ragged) into rows; a sentence's segment index is its place in the input.
 
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens; the number of rows is what comes.
     Otherwise one sentence a row in input order, T = the longest sentence.
 
     Raises ValueError for a sentence without tokens or longer than row_tokens.
     """
-    lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
+    told = token_ids if isinstance(token_ids, Ragged) else ragged(token_ids)
+    lengths = told.lengths
     if not lengths.size or lengths.min() == 0:
         raise ValueError(
             "a sentence has no tokens, so it has no embedding. Use a tokenizer that adds its special tokens."
@@ -82,7 +84,7 @@ def pack(
         width, (rows, starts) = row_tokens, _first_fit_decreasing(lengths, row_tokens)
     else:
         width, rows, starts = int(lengths.max()), np.arange(len(lengths)), np.zeros_like(lengths)
-    return _lay(token_ids, lengths, rows, starts, (int(rows.max()) + 1, width), pad_id)
+    return _lay(told, rows, starts, (int(rows.max()) + 1, width), pad_id)
 
 
 def attention_mask(segment_ids: Tensor) -> Tensor:
@@ -121,22 +123,11 @@ def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndar
     return rows, starts
 
 
-def _lay(
-    token_ids: Sequence[Sequence[int]] | Sequence[np.ndarray],
-    lengths: np.ndarray,
-    rows: np.ndarray,
-    starts: np.ndarray,
-    shape: tuple[int, int],
-    pad_id: int,
-) -> Piece:
+def _lay(told: Ragged, rows: np.ndarray, starts: np.ndarray, shape: tuple[int, int], pad_id: int) -> Piece:
     """Write each sentence's tokens, positions and segment at its place (one scatter for the whole piece)."""
-    total = int(lengths.sum())
-    position = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    lengths = told.lengths
+    position = np.arange(len(told.ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     place = np.repeat(rows * shape[1] + starts, lengths) + position
-    if isinstance(token_ids[0], np.ndarray):
-        flat = np.concatenate(token_ids).astype(np.int64)
-    else:
-        flat = np.fromiter(chain.from_iterable(token_ids), dtype=np.int64, count=total)
     segment = np.repeat(np.arange(len(lengths)), lengths)
 
     def scatter(values: np.ndarray, empty: int) -> Tensor:
@@ -144,4 +135,4 @@ def _lay(
         grid[place] = values
         return torch.from_numpy(grid).view(shape)
 
-    return Piece(scatter(flat, pad_id), scatter(position, 0), scatter(segment, PADDING), len(lengths))
+    return Piece(scatter(told.ids, pad_id), scatter(position, 0), scatter(segment, PADDING), len(lengths))

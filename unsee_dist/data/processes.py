@@ -34,7 +34,7 @@ def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], processe
         return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, function.__module__])
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
     waiting: deque[Future[Result]] = deque()
     try:
         for task in chain(first, remaining):
@@ -52,7 +52,7 @@ def in_order(function: Callable[[Task], Result], tasks: Iterable[Task], processe
         pool.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """A killed parent leaves no worker waiting for ever for its next task."""
     parent = multiprocessing.parent_process()
     assert parent is not None

@@ -22,7 +22,7 @@ import zstandard
 
 from unsee_dist.data.index import Blocks, read_index, remedy
 from unsee_dist.data.order import WINDOW_BLOCKS, Order
-from unsee_dist.data.store import BlockCache, Store, default_cache_folder
+from unsee_dist.data.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.tokens import Tokens
 from unsee_dist.data.tokens import find as find_tokens
 
@@ -138,6 +138,8 @@ class Shards:
             return kept
         try:
             raw = self.store.read(want.shard, want.offset, want.length)
+        except Unreachable as error:  # never skipped: the other ranks may well read it
+            raise Unreachable(f"{self.store.where(want.shard)} cannot be reached ({error}).") from error
         except OSError as error:
             why = error.strerror or str(error) or type(error).__name__
             raise ValueError(self._damage(block, f"that it cannot be read ({why})")) from error

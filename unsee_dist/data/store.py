@@ -6,6 +6,7 @@ Bytes come as asked for and unverified: `Shards` knows what they must be.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import fsspec
 
 from unsee_dist.data.opening import is_remote
 
+ATTEMPTS = 5  # to read a remote range
+FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
 SCAN_EVERY = 64  # blocks between two looks at how full the cache is
+
+
+class Unreachable(OSError):
+    """A store that does not answer: no damage, and perhaps true of this machine alone."""
 
 
 class Store:
@@ -34,11 +41,25 @@ class Store:
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file; fewer at its end."""
         if self.remote:
-            end = None if length is None else offset + length
-            return self._system.cat_file(f"{self._root}/{name}", start=offset or None, end=end)
+            return self._far(name, offset, None if length is None else offset + length)
         with (Path(self.path) / name).open("rb") as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
+
+    def _far(self, name: str, start: int, end: int | None) -> bytes:
+        """A range of a remote file. What a network does now and then is tried again."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._system.cat_file(f"{self._root}/{name}", start=start or None, end=end)
+            except FileNotFoundError:
+                raise
+            except Exception as error:
+                if not isinstance(error, OSError) and not type(error).__module__.startswith("aiohttp"):
+                    raise
+                if attempt == ATTEMPTS - 1:
+                    raise Unreachable(str(error) or type(error).__name__) from error
+                time.sleep(FIRST_WAIT_S * 2**attempt)
+        raise AssertionError
 
     def sizes(self, names: list[str]) -> dict[str, int | None]:
         """Bytes of each file; None for one that is not there."""

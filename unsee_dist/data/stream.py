@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
@@ -23,6 +23,9 @@ from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.data.corpus import Corpus
 from unsee_dist.data.packing import Piece, pack
+from unsee_dist.data.ragged import Ragged, ragged
+from unsee_dist.data.store import Unreachable
+from unsee_dist.data.tokens import Window
 
 PREFETCH_STEPS = 4  # steps each worker computes ahead
 
@@ -75,7 +78,7 @@ class Stream:
             batch.pieces[0].input_ids               # (rows, T)
 
     Workers live as long as the stream and serve one `batches` at a time. Raises ValueError (a sentence) for a
-    batch that cannot be split, and while iterating for a damaged block.
+    batch that cannot be split, and while iterating for a damaged block, or a store that does not answer.
     """
 
     def __init__(
@@ -140,32 +143,27 @@ class _StepParts(Dataset):
         self.part = settings.batch // ranks
         self.start = rank * self.part
         self.order = corpus.order(settings.seed)
-        self.tokens = corpus.tokens(tokenizer, settings.max_tokens)
-        self.recent: OrderedDict[int, Any] = OrderedDict()
+        ready = corpus.tokens(tokenizer, settings.max_tokens)
+        self.tokens = Window(ready.read, corpus.window_blocks) if ready else None
+        self.recent: OrderedDict[int, list[str]] = OrderedDict()
 
     def __getitem__(self, step: int) -> Batch | str:
         # What is wrong is returned, not raised: DataLoader would wrap a worker's traceback into the message. As a
         # sentence: an exception raised again ties the workers into a cycle, and ending them takes 5 s each.
         try:
             return self._batch(step)
-        except ValueError as error:
+        except (ValueError, Unreachable) as error:
             return str(error)
 
     def _batch(self, step: int) -> Batch:
         ids, damaged = self.ids(step)
         blocks, lines = self.corpus.find(ids)
-        tokens = self._token_ids(blocks.tolist(), lines.tolist())
-        size = self.settings.micro_batch or self.part
+        told = self.tokens.take(blocks, lines) if self.tokens else self._tokenised(blocks, lines)
         pieces = tuple(
-            pack(
-                tokens[at : at + size],
-                self.settings.max_tokens,
-                self.tokenizer.pad_token_id,
-                self.settings.pack,
-            )
-            for at in range(0, self.part, size)
+            pack(part, self.settings.max_tokens, self.tokenizer.pad_token_id, self.settings.pack)
+            for part in told.cut(self.settings.micro_batch or self.part)
         )
-        return Batch(step, tuple(ids.tolist()), pieces, sum(map(len, tokens)), damaged)
+        return Batch(step, tuple(ids.tolist()), pieces, len(told.ids), damaged)
 
     def ids(self, step: int) -> tuple[np.ndarray, int]:
         """The ids of this rank's sentences, and how many of the whole step are not those of the order."""
@@ -189,33 +187,29 @@ class _StepParts(Dataset):
                 found[here] = self.corpus.first_id(other) + lines[here] % int(self.corpus.sizes[other])
         return found
 
-    def _token_ids(self, blocks: list[int], lines: list[int]) -> list[list[int]] | list[np.ndarray]:
-        """Token ids of these sentences: as they were prepared, or from their text."""
-        places = zip(blocks, lines, strict=True)
-        if self.tokens is None:
-            return self.tokenizer(
-                [self._recent(block, self.corpus.read)[line] for block, line in places],
+    def _tokenised(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
+        """Token ids of these sentences, from their text."""
+        return ragged(
+            self.tokenizer(
+                [
+                    self._block(block)[line]
+                    for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
+                ],
                 truncation=True,
                 max_length=self.settings.max_tokens,
                 return_attention_mask=False,
                 return_token_type_ids=False,
             )["input_ids"]
-        found = []
-        for block, line in places:
-            ids, bounds = self._recent(block, self.tokens.read)
-            found.append(ids[bounds[line] : bounds[line + 1]])
-        return found
+        )
 
-    def _recent(self, block: int, read: Callable[[int], Any]) -> Any:
-        """A block's content. A window's blocks are read once each, while it lasts."""
-        content = self.recent.get(block)
-        if content is None:
-            content = self.recent[block] = read(block)
+    def _block(self, block: int) -> list[str]:
+        """A block's sentences. A window's blocks are read once each, while it lasts."""
+        if block not in self.recent:
+            self.recent[block] = self.corpus.read(block)
             if len(self.recent) > self.corpus.window_blocks:
                 self.recent.popitem(last=False)
-        else:
-            self.recent.move_to_end(block)
-        return content
+        self.recent.move_to_end(block)
+        return self.recent[block]
 
 
 def _worker_settings(workers: int) -> dict[str, Any]:

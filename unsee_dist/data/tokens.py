@@ -10,13 +10,17 @@ The digest is of everything that decides what a sentence's ids are. A corpus may
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import xxhash
 
 from unsee_dist.data.index import INDEX
-from unsee_dist.data.store import Store
+from unsee_dist.data.ragged import Ragged
+from unsee_dist.data.store import Store, Unreachable
 
 FORMAT = 1
 COLUMNS = ("offset", "length", "xxh3", "sentences")
@@ -33,26 +37,62 @@ class Tokens:
             for columns in zip(*(shard["blocks"][key] for key in COLUMNS), strict=True)
         ]
 
-    def read(self, block: int) -> tuple[np.ndarray, list[int]]:
-        """(ids, bounds): the ids of a block's sentences end to end; sentence i has those from bounds[i] to bounds[i+1].
-
-        bounds is a list: taking single numbers out of an array costs more than the rest.
-        """
+    def read(self, block: int) -> Ragged:
+        """The token ids of a block's sentences."""
         name, offset, length, checksum, n = self._blocks[block]
         where = f"{self._store.where(name)} is damaged in block {block} at offset {offset}: expected {length} bytes"
         remedy = f"Delete {self._store.path}: the text is tokenised then."
         try:
             raw = self._store.read(name, offset, length)
+        except Unreachable:
+            raise
         except OSError as error:
             raise ValueError(f"{where}, found that it cannot be read ({error}). {remedy}") from error
         found = xxhash.xxh3_64_hexdigest(raw)
         if found != checksum:
             raise ValueError(f"{where} with xxh3 {checksum}, found {len(raw)} with xxh3 {found}. {remedy}")
-        lengths = np.frombuffer(raw, dtype="<u2", count=n)
-        return np.frombuffer(raw, dtype=self._dtype, offset=2 * n), [
-            0,
-            *np.cumsum(lengths, dtype=np.int64).tolist(),
-        ]
+        lengths = np.frombuffer(raw, dtype="<u2", count=n).astype(np.int64)
+        return Ragged(np.frombuffer(raw, dtype=self._dtype, offset=2 * n), lengths)
+
+
+class Window:
+    """The blocks read last, end to end in one array, out of which the sentences of a step are taken at once.
+
+    Sentence by sentence would cost more than all the rest of a step.
+    """
+
+    def __init__(self, read: Callable[[int], Ragged], blocks: int) -> None:
+        self._read, self._most = read, blocks
+        self._blocks: OrderedDict[int, Ragged] = OrderedDict()
+        self._first: dict[int, int] = {}  # number of a block's first sentence in the arrays
+        self._ids, self._lengths, self._starts = np.empty(0), np.empty(0), np.empty(0)
+
+    def take(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
+        """The token ids of these sentences, in this order."""
+        wanted, which = np.unique(blocks, return_inverse=True)
+        missing = [block for block in wanted.tolist() if block not in self._blocks]
+        for block in wanted.tolist():
+            if block in self._blocks:
+                self._blocks.move_to_end(block)
+            else:
+                self._blocks[block] = self._read(block)
+        if missing:
+            while len(self._blocks) > max(self._most, len(wanted)):
+                self._blocks.popitem(last=False)
+            self._join()
+        sentences = np.array([self._first[block] for block in wanted.tolist()])[which] + lines
+        lengths = self._lengths[sentences]
+        total = int(lengths.sum())
+        inside = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return Ragged(self._ids[np.repeat(self._starts[sentences], lengths) + inside], lengths)
+
+    def _join(self) -> None:
+        parts = self._blocks.values()
+        self._ids = np.concatenate([part.ids for part in parts])
+        self._lengths = np.concatenate([part.lengths for part in parts])
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        firsts = accumulate([0, *(len(part.lengths) for part in parts)])
+        self._first = dict(zip(self._blocks, firsts, strict=False))
 
 
 def digest(tokenizer: Any) -> str:
@@ -73,7 +113,7 @@ def find(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int) -> To
     store = Store(corpus.where(folder_of(ours, max_tokens)))
     try:
         index = json.loads(store.read(INDEX))
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):  # stores say either of what is not there
         return None
     wanted = {"format": FORMAT, "fingerprint": fingerprint, "tokenizer": ours, "max_tokens": max_tokens}
     for key, value in wanted.items():

@@ -9,6 +9,8 @@ import numpy as np
 
 from unsee_dist.report.comparison import Row, columns
 
+MOST = 10  # panels beside each other that can still be read
+
 
 def plot(rows: Sequence[Row], path: Path) -> None:
     """Write a PNG. Bars start at zero, so their lengths can be compared."""
@@ -16,6 +18,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = columns(rows)
+    if len(shown) > MOST:  # a whole benchmark: its groups
+        shown = [(name, tasks) for name, tasks in shown if len(tasks) > 1]
     figure = Figure(figsize=(2.2 + 2.4 * len(shown), 0.6 + 0.38 * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]

@@ -77,7 +77,6 @@ def test_objects_and_their_sentences(modules):
         ("quay.Rope.tie", ["Tie the rope to the ring on the wall."]),
     ]
     assert len(read) == 3
-    assert next(installed_docs.objects())[0] == "quay"  # the second pass
 
 
 @pytest.mark.parametrize(

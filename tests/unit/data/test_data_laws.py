@@ -75,7 +75,7 @@ def part_of_step(corpus, tokenizer, seed, batch, rank, ranks):
 
 
 @given(layout=layouts, data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_resumed_at_every_step_on_changing_layouts_it_is_the_oracle(tokenizer, layout, data):
     """Each step read by another number of ranks, from scratch: as if killed and resumed before every one."""
     sizes, batch = layout["sizes"], 12 * layout["part"]
@@ -100,7 +100,7 @@ def test_resumed_at_every_step_on_changing_layouts_it_is_the_oracle(tokenizer, l
 
 
 @given(layout=layouts)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_union_over_ranks_is_an_exact_permutation_of_every_epoch(tokenizer, layout):
     """Tail included: epochs end inside batches, and none is short, padded or repeated."""
     corpus, batch = Made(layout["sizes"], layout["window"]), 12 * layout["part"]

@@ -114,6 +114,25 @@ def test_remote_shards_are_the_same_corpus(corpus, remote, tokenizer, tmp_path):
         Shards("memory://nothing")
 
 
+def test_a_network_that_fails_now_and_then_is_asked_again(corpus, remote, tokenizer, monkeypatch):
+    """Not for ever, and what cannot be reached is no damage: skipping it would part the ranks."""
+    shards, failures, fetch = Shards("memory://corpus", on_damage="skip", cache_gb=0), [2], remote.cat_file
+
+    def flaky(_, *args, **kwargs):
+        failures[0] -= 1
+        if failures[0] >= 0:
+            raise TimeoutError("no answer")
+        return fetch(*args, **kwargs)
+
+    monkeypatch.setattr(store, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(type(remote), "cat_file", flaky)
+    assert shards.read(1) == corpus.read(1)
+    stream = Stream(shards, tokenizer, SETTINGS)
+    failures[0] = 10**9
+    with pytest.raises(ValueError, match=r"shard-00000\d.tar cannot be reached \(no answer\)"):
+        next(stream.batches(1, 1))
+
+
 def test_the_cache_is_bounded_and_keeps_what_was_read_last(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SCAN_EVERY", 0)
     cache = store.BlockCache(tmp_path / "cache", 10_000)

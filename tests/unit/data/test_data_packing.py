@@ -31,6 +31,22 @@ def test_every_sentence_comes_back(tokens, share):
     assert not piece.position_ids[padding].any()
 
 
+@given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_a_length_at_a_time_is_first_fit_decreasing(lengths):
+    """Against the definition, a sentence at a time."""
+    free, places = [], {}
+    for sentence in sorted(range(len(lengths)), key=lambda s: -lengths[s]):
+        row = next((r for r, room in enumerate(free) if room >= lengths[sentence]), len(free))
+        if row == len(free):
+            free.append(WIDTH)
+        places[sentence] = row, WIDTH - free[row]
+        free[row] -= lengths[sentence]
+    piece = pack([[7] * length for length in lengths], WIDTH, 0, True)
+    for sentence, place in places.items():
+        assert tuple((piece.segment_ids == sentence).nonzero()[0].tolist()) == place
+
+
 @given(tokens=token_lists)
 @settings(max_examples=60, deadline=None)
 def test_shapes_and_rows(tokens):

@@ -1,0 +1,29 @@
+"""Ragged: sentences of different lengths in one array. Without torch, which preparation and `unsee shards` never load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Ragged(NamedTuple):
+    """Sentences of different lengths: ids, all of them end to end; lengths, (sentences,) int64."""
+
+    ids: np.ndarray
+    lengths: np.ndarray
+
+    def cut(self, size: int) -> list[Ragged]:
+        """In parts of `size` sentences; the last is what is left."""
+        ends = np.cumsum(self.lengths)
+        at = range(size, len(self.lengths), size)
+        ids = np.split(self.ids, [int(ends[i - 1]) for i in at])
+        return [Ragged(*part) for part in zip(ids, np.split(self.lengths, list(at)), strict=True)]
+
+
+def ragged(token_ids: Sequence[Sequence[int]]) -> Ragged:
+    """Lists of token ids, end to end."""
+    lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
+    return Ragged(np.fromiter(chain.from_iterable(token_ids), np.int64, int(lengths.sum())), lengths)
