@@ -16,7 +16,7 @@ from rich.table import Table
 # Everything else in a training line is a term of the objective and is shown after the loss.
 NOT_TERMS = {
     *("step", "time", "loss", "lr", "decay", "grad_norm", "distance"),
-    *("sentences", "sentences_per_s", "tokens_per_s", "wait", "skipped"),
+    *("sentences", "sentences_per_s", "tokens_per_s", "wait", "skipped", "damaged"),
 }
 
 # Key, name in the line, format; in the order in which they are said.
@@ -47,6 +47,7 @@ def step_line(line: Line, steps: int, eta_s: float) -> str:
         _named(line, ("distance", "distance", "{:.3g}")),
         speed + _named(line, ("wait", "wait", "{:.0%}")),
         [f"skipped {_number(line['skipped']):.0f}"] if line.get("skipped") else [],
+        [f"{_number(line['damaged']):.0f} damaged (unsee shards verify)"] if line.get("damaged") else [],
         [f"eta {clock(eta_s)}"],
     ]
     return " | ".join(" ".join(part) for part in parts if part)

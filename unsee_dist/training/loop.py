@@ -137,7 +137,8 @@ def _steps(run: Training) -> dict[str, float]:
         done = time.perf_counter()
         speed = {"sentences_per_s": plan.batch / (done - ready), "wait": (arrived - ready) / (done - ready)}
         speed["tokens_per_s"] = batch.tokens * world.size / (done - ready)
-        run.record.step(line(run, taken, *rates) | speed)
+        damaged = {"damaged": batch.damaged} if batch.damaged else {}  # sentences that others stand in for
+        run.record.step(line(run, taken, *rates) | damaged | speed)
         _heed(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
         if taken.asked:
             raise Stopped
