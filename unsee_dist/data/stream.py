@@ -23,6 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.data.corpus import Corpus
 from unsee_dist.data.packing import Piece, pack
+from unsee_dist.data.processes import end_with_parent
 from unsee_dist.data.ragged import Ragged, ragged
 from unsee_dist.data.store import Unreachable
 from unsee_dist.data.tokens import Window
@@ -223,9 +224,10 @@ def _worker_settings(workers: int) -> dict[str, Any]:
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker: the cores belong to the ranks."""
+    """One thread a worker: the cores belong to the ranks. It ends with its rank, also when that is killed."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
+    end_with_parent()
 
 
 def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:

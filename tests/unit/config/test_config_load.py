@@ -183,7 +183,10 @@ def test_the_tree_is_frozen_and_whole() -> None:
     with pytest.raises(ValueError, match="frozen"):
         config.train.lr = 1.0  # type: ignore[misc]
     dumped = yaml.safe_load(config.as_yaml())
-    flat = {f"{s}.{k}" for s, part in dumped.items() if isinstance(part, dict) for k in part} | {"seed", "resume"}
+    flat = {f"{s}.{k}" for s, part in dumped.items() if isinstance(part, dict) for k in part} | {
+        "seed",
+        "resume",
+    }
     assert flat == {key for key in LEGAL if not key.startswith("objective.")} | {
         f"objective.{key}" for key in ("name", "invariance", "variance", "covariance")
     }

@@ -39,7 +39,10 @@ def test_base_states_every_default() -> None:
     assert base == RunConfig()
     (typed,) = file_layers("base", SECTIONS, [])[1]
     dumped = RunConfig().model_dump()
-    flat = {f"{s}.{k}" for s, part in dumped.items() if isinstance(part, dict) for k in part} | {"seed", "resume"}
+    flat = {f"{s}.{k}" for s, part in dumped.items() if isinstance(part, dict) for k in part} | {
+        "seed",
+        "resume",
+    }
     assert typed.keys() == flat
 
 
