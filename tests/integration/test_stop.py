@@ -35,7 +35,13 @@ def through(tiny: Tiny) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("at", ["build 0", "forward 2", "save 3", "evaluation 3"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "evaluation 3",
+        *(pytest.param(at, marks=pytest.mark.slow) for at in ("build 0", "forward 2", "save 3")),
+    ],
+)
 def test_a_signal_anywhere_saves_and_the_same_command_ends_as_if_there_had_been_none(
     at: str, tiny: Tiny, through: Path
 ) -> None:

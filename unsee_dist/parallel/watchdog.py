@@ -3,8 +3,8 @@
 A thread of every rank tells the store "rank, host, step, phase, beat" and reads what the others tell:
 
     no new beat for timeout_s                    that rank is dead, stopped, or cut off
-    all beat, and no rank has moved for          the one that has stood still longest holds up the others,
-    timeout_s                                    who wait for it in a collective
+    all beat, and no rank has moved for          the one that is in no collective (else the one in the earliest step,
+    timeout_s                                    and there the longest) holds up the others, who wait for it in one
 
 Then every rank that can prints the stacks of its threads and leaves with code 3. Without it, gloo and nccl
 wait 10 to 30 minutes and name nobody.
@@ -116,8 +116,8 @@ class Watchdog:
             min(ages.values()) <= self.timeout_s * 0.9
         ):  # somebody moves: a long phase of ours, not a hang of all
             return None
-        slowest = max(ages, key=lambda rank: ages[rank])
         everyone = self.heard | {self.world.rank: Heard(self._word(), time.monotonic())}
+        slowest = min(everyone, key=lambda rank: _order(everyone[rank].word))
         others = [h for rank, h in sorted(everyone.items()) if rank != slowest]
         return (
             f"{everyone[slowest]} has not moved for {ages[slowest]:.0f} s (guard.timeout_s = {self.timeout_s:g}). "
@@ -138,6 +138,8 @@ class Watchdog:
             "step": place.step,
             "phase": place.phase,
             "still_s": self._still(),
+            "moved_at": place.at,
+            "waits": _in_a_collective(),
         }
 
     def _tell(self, left: str | None = None) -> None:
@@ -170,6 +172,23 @@ class Watchdog:
         if self.world.rank == 0:
             time.sleep(2 * self.period_s)  # it may keep the store: the others read the verdict first
         os._exit(LOST)
+
+
+def _order(word: dict[str, Any]) -> tuple[bool, int, float]:
+    """Smallest for the rank that holds up the others: not waiting in a collective, in the earliest step, the longest."""
+    return word["waits"], word["step"], word["moved_at"]
+
+
+def _in_a_collective() -> bool:
+    """Does a thread of this process stand in torch.distributed (but for the store that the watchdog talks to)?"""
+    watching = threading.get_ident()
+    for thread, frame in sys._current_frames().items():
+        inner: Any = frame
+        while thread != watching and inner is not None:
+            if "torch/distributed/" in inner.f_code.co_filename.replace(os.sep, "/"):
+                return True
+            inner = inner.f_back
+    return False
 
 
 def _sentence(lost: list[Heard], waiting: list[Heard]) -> str:

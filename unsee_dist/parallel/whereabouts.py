@@ -16,24 +16,25 @@ KILL_AT = "UNSEE_KILL_AT"
 
 @dataclass
 class Place:
-    """`since`: time.monotonic() of the last move."""
+    """`since`: time.monotonic() of the last move; `at`: time.time() of it, comparable between hosts."""
 
     step: int = 0
     phase: str = "start"
     since: float = 0.0
+    at: float = 0.0
 
     def __str__(self) -> str:
         return f"step {self.step}, {self.phase}"
 
 
-_place = Place(since=time.monotonic())
+_place = Place(since=time.monotonic(), at=time.time())
 
 
 def stand(phase: str, step: int | None = None) -> None:
     """The main thread enters a phase, of a new step when one is given."""
     if step is not None:
         _place.step = step
-    _place.phase, _place.since = phase, time.monotonic()
+    _place.phase, _place.since, _place.at = phase, time.monotonic(), time.time()
     reach(phase, _place.step)
 
 
