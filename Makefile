@@ -17,7 +17,7 @@ test: $(STAMP)  ## all tests that are quick
 	$(BIN)/pytest -m "not slow and not gpu"
 
 test-slow: $(STAMP)  ## the laws at length
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest -m "slow and not gpu" $(ARGS)
 
 torture: $(STAMP)  ## kill runs at every failpoint and 100 random instants, resume, compare bit for bit (long)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py $(ARGS)
