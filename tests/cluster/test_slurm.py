@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -159,34 +158,6 @@ def test_a_killed_rank_ends_the_job(cluster: dict[str, str], tiny: Tiny) -> None
         process.kill()
     wait_until(lambda: ended(cluster, job), 120, lambda: read(log))
     assert "FAILED" in state_of(cluster, job), read(log)
-
-
-@pytest.mark.slow
-def test_a_node_that_goes_down_requeues_the_job_and_it_continues_when_the_node_is_back(
-    cluster: dict[str, str], tiny: Tiny
-) -> None:
-    job, folder, log = submit(cluster, tiny, "node-down", "train.steps=3000", "checkpoint.every=100")
-    place = Path(cluster["SLURM_CONF"]).parent
-    os.kill(int((place / "slurmd-n2.pid").read_text()), signal.SIGKILL)
-    for process in psutil.process_iter(["cmdline", "environ"]):  # the node is gone with all that ran on it
-        if _is_rank(process, job, "1"):
-            process.kill()
-    wait_until(lambda: state_of(cluster, job) != "JobState=RUNNING", 120, lambda: read(log))
-    reached = max(line["step"] for line in launch.history(folder))
-    launch.succeed(["slurmd", "-N", "n2"], env=cluster)
-    launch.run(["scontrol", "update", "nodename=n2", "state=resume"], env=cluster)
-    if ended(
-        cluster, job
-    ):  # the dead rank ended the job before Slurm missed the node: the same command continues
-        order = ["sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1", f"--output={log}"]
-        told = [str(tiny.config), f"run.dir={folder}", "train.steps=3000", "checkpoint.every=100"]
-        job = launch.run([*order, "slurm/train.sh", *told], env=cluster).stdout.strip()
-    launch.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], env=cluster)
-    wait_until(
-        lambda: max(line["step"] for line in launch.history(folder)) > reached + 100, 120, lambda: read(log)
-    )
-    launch.succeed(["scancel", job], env=cluster)
-    wait_until(lambda: ended(cluster, job), 90, lambda: read(log))
 
 
 def _is_rank(process: psutil.Process, job: str, rank: str) -> bool:
