@@ -108,3 +108,12 @@ def test_the_encoder_never_reads_a_held_out_sentence(tmp_path: Path, monkeypatch
     dev = (tmp_path / "corpus" / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
     assert len(read) == Shards(tmp_path / "corpus").sentences == 250
     assert not set(read) & {pair.replace("\t", " ") for pair in dev}
+
+
+def test_a_complete_corpus_is_kept_when_other_packages_are_installed_by_now(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "\n".join(f"The sentence of number {n} is kept here." for n in range(300)), encoding="utf-8"
+    )
+    kept = prepare([str(text)], tmp_path / "corpus", PrepareSettings(seed=0)).kept
+    assert quickstart.make_corpus(tmp_path / "corpus") == kept
