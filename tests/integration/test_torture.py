@@ -1,4 +1,4 @@
-"""Part of `make torture` for CI: every failpoint once and a few random instants, over half of the cells."""
+"""Part of `make torture` for CI: every failpoint once and a few random instants, on two of the cells."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torture.torture import FAILPOINTS, torture
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_killed_runs_end_as_runs_never_killed(tmp_path: Path) -> None:
-    cells = ["0-bf16", "1-fp32", "2-bf16", "3-bf16"]
-    assert torture(tmp_path, cells, len(FAILPOINTS) + 7, seed=1, console=Console(stderr=True)) == []
+    kills = len(FAILPOINTS) + 3
+    assert torture(tmp_path, ["1-bf16", "3-fp32"], kills, seed=1, console=Console(stderr=True)) == []
