@@ -59,7 +59,7 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 
 def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | None) -> None:
     """Run every case and the peers, print the tables, write `out` (JSON). Raises ValueError when a case fails."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     rows: list[dict[str, Any]] = []
     whole: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as scratch:
