@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -73,22 +73,12 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop.limit(config.checkpoint.grace_s)
     seed_everything(config.seed)
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
-        data = config.data
-        shards = open_corpus(data.shards, data.mix, data.on_damage, data.cache_gb)
-        tokenizer = load_tokenizer(config.model.encoder)
-        model = build_model(config, world)
-        share_rows = shares_rows(config, model)
-        if config.data.pack == "auto" and not share_rows:
-            process.tell(
-                world, f"{config.model.encoder} cannot keep packed sentences apart: one sentence a row"
-            )
-        stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
-        development = build_development(config, stream, world)
-        plan = plan_of(config, shards.sentences)
+        inputs = open_inputs(config, world)
+        plan = plan_of(config, inputs.shards.sentences)
         folder.mkdir(parents=True, exist_ok=True)
 
     engine = Engine(
-        model,
+        inputs.model,
         world,
         config.parallel.zero,
         config.parallel.precision,
@@ -96,12 +86,11 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         clip=config.train.clip or 0.0,
     )
     target = build_target(engine)
-    identity = identity_of(config, model, shards)
+    identity = identity_of(config, inputs)
     progress = Progress()
 
-    def rewind(place: Path | None = None) -> dict[str, Any]:
-        """Everything but the records back to a checkpoint: the given one, or the newest."""
-        place = place or resume.find(world, folder, "auto")[0]
+    def rewind(place: Path | None) -> dict[str, Any]:
+        """Everything but the records back to a checkpoint. Returns its manifest."""
         if place is None:
             raise SharedMistake(
                 "There is no checkpoint to go back to yet. Lower train.lr or checkpoint.every."
@@ -115,35 +104,20 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         for name in EXPORTS:
             settle(folder / name)
     found, own = resume.find(world, folder, config.resume)
-    mlflow_run = rewind(found)["mlflow_run"] if found and own else None
-    if found and not own:
-        rewind(found)
+    manifest = rewind(found) if found else {}
+    record = open_record(config, world, plan, progress.step, manifest.get("mlflow_run") if own else None)
 
     def rewind_all() -> None:
-        rewind()
+        rewind(resume.find(world, folder, "auto")[0])
         record.rewind(progress.step)
 
-    if world.rank == 0:
-        (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
-    record = Record(
-        folder,
-        world.rank,
-        steps=plan.steps,
-        first=progress.step,
-        every=config.track.every,
-        say_every=plan.say_every,
-    )
-    if config.data.trace:
-        record.keep_trace(world.size)
-    if config.track.mlflow:
-        record.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
-    embed = embedder(engine, tokenizer, config.model.max_tokens, share_rows, stop)
+    embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
 
     def export(name: str) -> None:
         weights = full_weights(engine, "online")
         if world.rank == 0:
             write_encoder(
-                folder / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
+                folder / name, weights, engine.module.online.config, inputs.tokenizer, config.model.pooling,
                 config.model.max_tokens,
             )  # fmt: skip
 
@@ -152,21 +126,65 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         progress=progress,
         engine=engine,
         target=target,
-        stream=stream,
+        stream=inputs.stream,
         record=record,
         saver=Saver(world, config.checkpoint.background),
         stop=stop,
         folder=folder,
         identity=identity,
-        evaluate=lambda: development(embed),
+        evaluate=lambda: inputs.development(embed),
         export=export,
         rewind=rewind_all,
     )
 
 
-def identity_of(config: RunConfig, model: Unsee, shards: Shards | Mix) -> dict[str, str | int]:
+class Inputs(NamedTuple):
+    """What a rank opens by itself, before it meets the others."""
+
+    shards: Shards | Mix
+    tokenizer: Any
+    model: Unsee
+    share_rows: bool
+    stream: Stream
+    development: Development
+
+
+def open_inputs(config: RunConfig, world: World) -> Inputs:
+    """Corpus, encoder and evaluation of a run. ValueError: a sentence for the user, on this rank alone."""
+    data = config.data
+    shards = open_corpus(data.shards, data.mix, data.on_damage, data.cache_gb)
+    tokenizer = load_tokenizer(config.model.encoder)
+    model = build_model(config, world)
+    share_rows = shares_rows(config, model)
+    if data.pack == "auto" and not share_rows:
+        process.tell(world, f"{config.model.encoder} cannot keep packed sentences apart: one sentence a row")
+    stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
+    return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
+
+
+def open_record(config: RunConfig, world: World, plan: Plan, first: int, mlflow_run: str | None) -> Record:
+    """The records of a run, cut back to step `first`; `config.yaml` as resolved."""
+    folder = Path(config.run.dir)
+    if world.rank == 0:
+        (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
+    record = Record(
+        folder,
+        world.rank,
+        steps=plan.steps,
+        first=first,
+        every=config.track.every,
+        say_every=plan.say_every,
+    )
+    if config.data.trace:
+        record.keep_trace(world.size)
+    if config.track.mlflow:
+        record.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
+    return record
+
+
+def identity_of(config: RunConfig, inputs: Inputs) -> dict[str, str | int]:
     """What must be the same for a checkpoint to be this run's. Ranks, stage, precision and cuts may change."""
-    shape = model.online.config
+    shape = inputs.model.online.config
     layers = getattr(shape, "num_hidden_layers", getattr(shape, "n_layers", None))
     projector = config.projector
     return {
@@ -174,7 +192,7 @@ def identity_of(config: RunConfig, model: Unsee, shards: Shards | Mix) -> dict[s
         "projector": f"{projector.kind}, {projector.blocks} blocks of {projector.width}, {projector.side}",
         "target": config.target.kind,
         "objective": config.objective.name,
-        "corpus": shards.fingerprint,
+        "corpus": inputs.shards.fingerprint,
         "seed": config.seed,
         "train.batch": config.train.batch,
     }

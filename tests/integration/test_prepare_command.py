@@ -39,7 +39,7 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
     tmp_path: Path, tiny: making.Tiny, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, out = tiny.folder / "sentences.txt", tmp_path / "out"
-    cli.prepare([str(text)], out, tokenizer=str(tiny.encoder), max_tokens=12, zst=True)
+    cli.corpus.prepare([str(text)], out, tokenizer=str(tiny.encoder), max_tokens=12, zst=True)
     told = capsys.readouterr().out
     assert "tokens a sentence" in told
     assert "cut at 12 tokens" in told
@@ -62,5 +62,5 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
 
 def test_a_wrong_encoder_is_said_before_the_work(tmp_path: Path, tiny: making.Tiny) -> None:
     with pytest.raises(ValueError, match=r"\./nowhere is no folder"):
-        cli.prepare([str(tiny.folder / "sentences.txt")], tmp_path / "out", tokenizer="./nowhere")
+        cli.corpus.prepare([str(tiny.folder / "sentences.txt")], tmp_path / "out", tokenizer="./nowhere")
     assert not (tmp_path / "out").exists()

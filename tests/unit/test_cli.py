@@ -135,5 +135,5 @@ def test_prepare_then_look_then_damage(monkeypatch, capsys, tmp_path: Path) -> N
 def test_prepare_has_the_defaults_of_its_settings() -> None:
     from unsee_dist.data.prepare import PrepareSettings
 
-    flags = {name: p.default for name, p in inspect.signature(cli.prepare).parameters.items()}
+    flags = {name: p.default for name, p in inspect.signature(cli.corpus.prepare).parameters.items()}
     assert {name: flags.get(name) for name in asdict(PrepareSettings())} == asdict(PrepareSettings())

@@ -72,11 +72,16 @@ def write(path: Path, data: bytes, staging: Path | None = None) -> None:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk: what was renamed into it stays renamed."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(handle)
     finally:
-        os.close(folder)
+        os.close(handle)
 
 
 def _add(tar: tarfile.TarFile, name: str, payload: bytes) -> None:

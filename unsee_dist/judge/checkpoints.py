@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ import torch
 from unsee_dist.config import load
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.report.export import write_encoder
+from unsee_dist.training.checkpoint import shelf
 from unsee_dist.training.checkpoint.state import Part, Stored
 
 
@@ -18,11 +18,10 @@ def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
     if not (run / "config.yaml").is_file():
         raise ValueError(f"{checkpoint} is a checkpoint without its run: {run / 'config.yaml'} is not there.")
     model = load(str(run / "config.yaml")).model
-    manifest = json.loads((checkpoint / "manifest.json").read_text(encoding="utf-8"))
-    for file in manifest["files"]:
-        path = checkpoint / file["name"]
-        if not path.is_file() or path.stat().st_size != file["bytes"]:
-            raise ValueError(f"{path} is missing or cut off: this checkpoint is damaged. Give another one.")
+    try:
+        manifest = shelf.verify(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{error}: this checkpoint is damaged. Give another one.") from error
     stored, encoder = Stored(checkpoint, manifest), load_encoder(model.encoder, None)
     state = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
     trained = dict(encoder.named_parameters())

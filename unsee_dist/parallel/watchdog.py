@@ -78,7 +78,7 @@ class Watchdog:
         while time.monotonic() < until and self.world.size > 1:
             lost = [
                 h
-                for h in self.heard.values()
+                for h in list(self.heard.values())
                 if "left" in h.word or self._silence(h) > BEATS_MISSED * self.period_s
             ]
             if lost:
@@ -112,9 +112,7 @@ class Watchdog:
         if self._still() <= self.timeout_s or where().phase in PATIENT:
             return None
         ages = {r: h.word["still_s"] for r, h in self.heard.items()} | {self.world.rank: self._still()}
-        if (
-            min(ages.values()) <= self.timeout_s * 0.9
-        ):  # somebody moves: a long phase of ours, not a hang of all
+        if min(ages.values()) <= self.timeout_s * 0.9:  # somebody moves: a long phase of ours, no hang of all
             return None
         everyone = self.heard | {self.world.rank: Heard(self._word(), time.monotonic())}
         slowest = min(everyone, key=lambda rank: _order(everyone[rank].word))
@@ -180,11 +178,11 @@ def _order(word: dict[str, Any]) -> tuple[bool, int, float]:
 
 
 def _in_a_collective() -> bool:
-    """Does a thread of this process stand in torch.distributed (but for the store that the watchdog talks to)?"""
-    watching = threading.get_ident()
+    """Does a thread that trains stand in torch.distributed? Not the watchdog's, nor the one that writes a checkpoint."""
+    others = {thread.ident for thread in threading.enumerate() if thread.name in ("watchdog", "checkpoint")}
     for thread, frame in sys._current_frames().items():
         inner: Any = frame
-        while thread != watching and inner is not None:
+        while thread not in others and inner is not None:
             if "torch/distributed/" in inner.f_code.co_filename.replace(os.sep, "/"):
                 return True
             inner = inner.f_back
@@ -198,5 +196,7 @@ def _sentence(lost: list[Heard], waiting: list[Heard]) -> str:
         else f"{h} was last heard of {time.monotonic() - h.at:.0f} s ago"
         for h in lost
     )
+    silent = any("left" not in h.word for h in lost)
+    why = " It has died, is stopped, or its network is down." if silent else ""
     others = f" Waiting for it: {'; '.join(map(str, waiting))}." if waiting else ""
-    return f"{names}. It has died, is stopped, or its network is down.{others}"
+    return f"{names}.{why}{others}"

@@ -21,6 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
+from unsee_dist.data.writing import sync_folder
+
 POOLINGS = ("mean", "cls")
 
 
@@ -54,7 +56,7 @@ def write_encoder(
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-    _sync_entries(folder.parent)
+    sync_folder(folder.parent)
 
 
 def settle(folder: Path) -> None:
@@ -165,16 +167,8 @@ def sync(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         else:
-            _sync_entries(path)
-    _sync_entries(folder)
-
-
-def _sync_entries(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync_folder(path)
+    sync_folder(folder)
 
 
 CARD = """---

@@ -20,9 +20,10 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
+from unsee_dist.data import writing
 from unsee_dist.model.target import Target
 from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import World
+from unsee_dist.parallel.process import SharedMistake, World
 from unsee_dist.parallel.whereabouts import reach
 from unsee_dist.training.checkpoint import shelf, state
 
@@ -83,7 +84,7 @@ class Saver:
     def _raise(self) -> None:
         wrong, self._wrong = self._wrong, None
         if wrong is not None:
-            raise ValueError(wrong)
+            raise SharedMistake(wrong)  # every rank has it
 
     def _run(self, job: Job) -> None:
         """All of a save but the snapshot. Ranks tell each other what failed, so that none waits for another."""
@@ -150,13 +151,12 @@ def _publish(growing: Path, job: Job, entries: list[dict[str, Any]], step: int) 
     manifest = job.facts | {"files": entries}
     manifest = json.loads(json.dumps(manifest))
     manifest["facts_xxh3"] = shelf.digest_of_facts(manifest)
-    shelf.write_durably(growing / shelf.MANIFEST, json.dumps(manifest, indent=1))
-    shelf.sync_folder(growing)
+    writing.write(growing / shelf.MANIFEST, json.dumps(manifest, indent=1).encode())
     reach("save.manifest", step)
     if job.folder.exists():
         shelf.remove(job.folder)
     os.replace(growing, job.folder)
-    shelf.sync_folder(job.folder.parent)
+    writing.sync_folder(job.folder.parent)
     reach("save.renamed", step)
     shelf.point(job.folder.parent, job.folder)
     reach("save.pointed", step)

@@ -7,13 +7,14 @@ here trusts the pointer `newest`: it is for people and scripts.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import xxhash
+
+from unsee_dist.data import writing
 
 MANIFEST, POINTER = "manifest.json", "newest"
 Digests = Callable[[list[Path]], list[str]]
@@ -92,10 +93,7 @@ def digest(path: Path) -> str:
 
 def point(checkpoints: Path, folder: Path) -> None:
     """Make `newest` name a folder, in one replacement."""
-    growing = checkpoints / f".{POINTER}.growing"
-    write_durably(growing, folder.name + "\n")
-    os.replace(growing, checkpoints / POINTER)
-    sync_folder(checkpoints)
+    writing.write(checkpoints / POINTER, f"{folder.name}\n".encode())
 
 
 def retain(checkpoints: Path, keep: int, best_step: int | None) -> None:
@@ -106,6 +104,8 @@ def retain(checkpoints: Path, keep: int, best_step: int | None) -> None:
             remove(folder)
     for left in checkpoints.glob(".step-*"):
         shutil.rmtree(left)
+    for left in checkpoints.glob(f"{POINTER}.*"):
+        left.unlink()
 
 
 def remove(folder: Path) -> None:
@@ -139,18 +139,3 @@ def _pointed(pointer: Path) -> str:
         return pointer.read_text(encoding="utf-8").strip() or "nothing"
     except (OSError, ValueError):
         return "something unreadable"
-
-
-def write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

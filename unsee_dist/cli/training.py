@@ -1,0 +1,108 @@
+"""`unsee train`, `unsee config` and `unsee checkpoint`: a run, its settings, and what it has saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from unsee_dist.config import load, presets
+
+app = typer.Typer()
+config_app = typer.Typer(no_args_is_help=True, help="Look at configurations without starting anything.")
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Look at the checkpoints of a run.")
+app.add_typer(config_app, name="config")
+app.add_typer(checkpoint_app, name="checkpoint")
+
+Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that win over the file."),
+]
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None) -> None:
+    """Train as CONFIG says. The same command again resumes the run.
+
+    One process here; `deepspeed`, `torchrun` and `srun` start several with unsee_dist/train.py --config CONFIG.
+    """
+    load(config, overrides or ())  # all mistakes, before torch is there
+    from unsee_dist.train import main as run
+
+    raise typer.Exit(run(["--config", config, *(overrides or ())]))
+
+
+@config_app.command("show")
+def config_show(config: Config, overrides: Overrides = None) -> None:
+    """Print every setting of CONFIG after extends and overrides, as YAML that loads equal."""
+    typer.echo(load(config, overrides or ()).as_yaml(), nl=False)
+
+
+@config_app.command("check")
+def config_check(config: Config, overrides: Overrides = None) -> None:
+    """Say whether CONFIG is right; if not, everything that is wrong."""
+    settings = load(config, overrides or ())
+    typer.echo(f"{config} is right: {settings.objective.name}, run.dir = {settings.run.dir}")
+
+
+@config_app.command("ls")
+def config_ls() -> None:
+    """List the presets."""
+    table = Table("preset", "what it is", box=None)
+    for name, path in presets().items():
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        table.add_row(name, first.removeprefix("#").strip())
+    Console().print(table)
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder.", exists=True, file_okay=False)
+]
+
+
+@checkpoint_app.command("ls")
+def checkpoint_ls(run: RunFolder) -> None:
+    """List a run's checkpoints, oldest first."""
+    from unsee_dist.training.checkpoint.shelf import summaries
+
+    for found in summaries(run):
+        typer.echo(
+            "  ".join(f"{key} {value}" if key != "name" else f"{value}" for key, value in found.items())
+        )
+
+
+@checkpoint_app.command("verify")
+def checkpoint_verify(run: RunFolder) -> None:
+    """Read every byte of a run's checkpoints against their digests; name every damaged file."""
+    from unsee_dist.training.checkpoint.shelf import folders, verify
+
+    wrong = []
+    for folder in folders(run / "checkpoints"):
+        try:
+            verify(folder)
+            typer.echo(f"{folder.name} is whole")
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+@checkpoint_app.command("rm")
+def checkpoint_rm(
+    run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
+) -> None:
+    """Remove checkpoints by name."""
+    from unsee_dist.training.checkpoint.shelf import folders, remove
+
+    known = {folder.name: folder for folder in folders(run / "checkpoints")}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"{run} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
+        )
+    for name in names:
+        remove(known[name])
