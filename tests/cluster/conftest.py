@@ -1,7 +1,52 @@
+"""A real Slurm cluster of two nodes on this machine, started once for all tests here, and a tiny model and corpus."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+
 import pytest
-from integration import tiny as making
+from integration import tiny as launch
+from integration.tiny import REPOSITORY
+
+SCRIPTS = REPOSITORY / "cluster" / "slurm-local"
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> making.Tiny:
-    return making.make(tmp_path_factory.mktemp("tiny"))
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> launch.Tiny:
+    return launch.make(tmp_path_factory.mktemp("tiny"))
+
+
+def missing() -> list[str]:
+    return [
+        name for name in ("slurmctld", "slurmd", "sbatch", "munged", "mungekey") if shutil.which(name) is None
+    ]
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment that reaches the cluster."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: slurmd starts the tasks of others")
+    if missing():
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", "slurm-wlm", "munge"]
+        with contextlib.suppress(FileNotFoundError):  # no Debian: said by the skip
+            subprocess.run(["apt-get", "update"], capture_output=True, timeout=300, check=False)
+            subprocess.run(install, capture_output=True, timeout=600, check=False)
+    if missing():
+        pytest.skip(
+            f"needs Slurm: {', '.join(missing())} could not be installed (apt-get install slurm-wlm munge)"
+        )
+    folder = tmp_path_factory.mktemp("slurm")
+    started = subprocess.run(
+        [SCRIPTS / "start.sh", folder], capture_output=True, text=True, timeout=60, check=False
+    )
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        yield launch.environment(SLURM_CONF=str(folder / "slurm.conf"), PYTHON=sys.executable)
+    finally:
+        subprocess.run([SCRIPTS / "stop.sh", folder], timeout=60, check=False)

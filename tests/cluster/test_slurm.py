@@ -1,14 +1,10 @@
-"""slurm/train.sh on a real Slurm cluster of two nodes, which this test starts on this machine and ends."""
+"""slurm/train.sh on a real Slurm cluster of two nodes (the fixture `cluster`)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -18,37 +14,6 @@ from integration import tiny as launch
 from integration.tiny import REPOSITORY, Tiny
 
 SCRIPTS = REPOSITORY / "cluster" / "slurm-local"
-
-
-def missing() -> list[str]:
-    return [
-        name for name in ("slurmctld", "slurmd", "sbatch", "munged", "mungekey") if shutil.which(name) is None
-    ]
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment that reaches the cluster."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: slurmd starts the tasks of others")
-    if missing():
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", "slurm-wlm", "munge"]
-        with contextlib.suppress(FileNotFoundError):  # no Debian: said by the skip
-            subprocess.run(["apt-get", "update"], capture_output=True, timeout=300, check=False)
-            subprocess.run(install, capture_output=True, timeout=600, check=False)
-    if missing():
-        pytest.skip(
-            f"needs Slurm: {', '.join(missing())} could not be installed (apt-get install slurm-wlm munge)"
-        )
-    folder = tmp_path_factory.mktemp("slurm")
-    started = subprocess.run(
-        [SCRIPTS / "start.sh", folder], capture_output=True, text=True, timeout=60, check=False
-    )
-    try:
-        assert started.returncode == 0, started.stdout + started.stderr
-        yield launch.environment(SLURM_CONF=str(folder / "slurm.conf"), PYTHON=sys.executable)
-    finally:
-        subprocess.run([SCRIPTS / "stop.sh", folder], timeout=60, check=False)
 
 
 @pytest.mark.slow
