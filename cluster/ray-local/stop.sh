@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# End the Ray cluster that start.sh made in DIR, by the process numbers written there, and remove DIR.
+# Not `ray stop`, which ends every Ray of this machine.
+#   cluster/ray-local/stop.sh [DIR]
+set -euo pipefail
+
+dir=$(realpath -m "${1:-/tmp/ray-local}")
+if [[ ! -e "$dir/environment" ]]; then
+  echo "no cluster in $dir" >&2
+  exit 2
+fi
+
+# Workers first to last: the head ends last, so that no worker node reports it as lost.
+for file in $(ls -r "$dir"/node-*.pid 2>/dev/null); do
+  process=$(<"$file")
+  kill "$process" 2>/dev/null || true
+  for ((tenth = 0; tenth < 150; tenth++)); do
+    pgrep --session "$process" >/dev/null || break
+    sleep 0.1
+  done
+  pkill -KILL --session "$process" || true # the node was started in a session of its own
+done
+rm -rf "$dir"
