@@ -7,15 +7,25 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from unsee_dist.tracking.mlflow_sink import RunDescription
+from unsee_dist.tracking.mlflow_run import RunDescription
 
 PACKAGES = ("unsee_dist", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "numpy", "mlflow")
 
 
-def describe(name: str, tree: Mapping[str, object]) -> RunDescription:
-    """The description of run `name` with configuration `tree`, in MLFLOW_EXPERIMENT_NAME (or "unsee")."""
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "unsee"
-    return RunDescription(experiment, name, flatten(tree), environment())
+# A sweep tells its trials of their parent run by these; the key is there when MLflow has not answered yet.
+PARENT = {"MLFLOW_PARENT_RUN_ID": "mlflow.parentRunId", "UNSEE_PARENT_KEY": "unsee.parent"}
+
+
+def describe(
+    name: str, tree: Mapping[str, object], variables: Mapping[str, str] = os.environ
+) -> RunDescription:
+    """The description of run `name` with configuration `tree`, in MLFLOW_EXPERIMENT_NAME (or "unsee").
+
+    MLFLOW_PARENT_RUN_ID makes it a child of that run.
+    """
+    experiment = variables.get("MLFLOW_EXPERIMENT_NAME") or "unsee"
+    parent = {tag: variables[name] for name, tag in PARENT.items() if variables.get(name)}
+    return RunDescription(experiment, name, flatten(tree), environment() | parent)
 
 
 def environment() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""MLflow beside a run, never in its way (the only importer of mlflow).
+"""MLflow beside a run, never in its way.
 
 metrics.jsonl is the record of a run; this sends it on. A thread reads what was added to the file and
 logs it in batches, so the training loop never calls MLflow, a server that is slow costs nothing, and one
@@ -7,43 +7,26 @@ same command starts again. What the server already has is asked of the server (t
 metric), so nothing is logged twice however often either side was killed.
 
     metrics.jsonl ──read from offset──► lines newer than the server's ──log_batch──► MLflow
-    mlflow.json   the run's id, its key, and tags not yet delivered
+    mlflow.json   the run's id, its key, tags not yet delivered, and whether MLflow has all of it
 """
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsee_dist.tracking.unsent import Unsent, added, load
+from unsee_dist.tracking import mlflow_run
+from unsee_dist.tracking.mlflow_run import RunDescription
+from unsee_dist.tracking.unsent import added, load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+
+Also = Callable[["MlflowClient", str, bool], None]
 
 EVERY_S = 5.0  # between sendings: log_batch costs about 0.1 s per 1,000 values of sqlite
-METRICS_A_CALL, PARAMS_A_CALL, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # MLflow's own limits
-
-# A dead server must answer "dead" soon: MLflow's defaults keep trying for about four minutes a call.
-QUIET = {
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
-
-
-@dataclass(frozen=True)
-class RunDescription:
-    """What MLflow shows of a run. params: flat text, logged once. tags: environment, git commit, parent."""
-
-    experiment: str
-    name: str
-    params: Mapping[str, str]
-    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 def tracking_uri(uri: str | None = None) -> str:
@@ -55,8 +38,9 @@ class MlflowSink:
     """Sends `folder`/metrics.jsonl to MLflow from a thread; make it on rank 0, after `cut_back` on resume.
 
     run_id: that of the checkpoint, or None; `folder`/mlflow.json knows it too. warn is called, from the
-    thread, with one sentence when MLflow stops answering. No method raises and none waits for MLflow
-    except `close`, which waits at most its timeout.
+    thread, with one sentence when MLflow stops answering. also is called at each sending, from the thread,
+    with the client, the run's id and whether it is the last; what it raises counts as no answer. No method
+    raises and none waits for MLflow except `close`, which waits at most its timeout.
     """
 
     def __init__(
@@ -66,8 +50,9 @@ class MlflowSink:
         uri: str | None = None,
         run_id: str | None = None,
         warn: Callable[[str], None] = print,
+        also: Also | None = None,
     ) -> None:
-        self.uri = tracking_uri(uri)
+        self.uri, self._also = tracking_uri(uri), also
         self._file, self._state_file = folder / "metrics.jsonl", folder / "mlflow.json"
         self._description, self._warn = description, warn
         self._state = load(self._state_file, run_id, description.tags)
@@ -75,9 +60,14 @@ class MlflowSink:
         self._status = "FINISHED"
         self._offset, self._newest = 0, {}  # type: int, dict[str, int]
         self._client: MlflowClient | None = None
-        self._delivered = False
+        self._delivered, self._why = False, ""
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self._thread.start()
+
+    @property
+    def key(self) -> str:
+        """Our own name of the run, known before MLflow has answered."""
+        return self._state.key
 
     @property
     def run_id(self) -> str | None:
@@ -104,7 +94,7 @@ class MlflowSink:
         self._given_up.set()
         if not self._delivered:
             self._warn(
-                f"MLflow at {self.uri} has not got all of this run. It is all in {self._file}; the same "
+                f"MLflow at {self.uri} has not got all of this run{self._why}. It is all in {self._file}; the same "
                 "command sends the rest once the server is there."
             )
         return self._delivered
@@ -116,8 +106,9 @@ class MlflowSink:
             stopping = self._stop.wait(wait_s)
             try:
                 self._deliver(stopping)
-                down, wait_s = False, EVERY_S
+                down, wait_s, self._why = False, EVERY_S, ""
             except Exception as error:  # whatever a tracker does, training goes on: say it once, try again
+                self._why = f" ({_first_line(error)})"
                 if not down and not stopping:
                     self._warn(f"MLflow at {self.uri} does not answer ({_first_line(error)}). {LATER}")
                 down, wait_s = True, min(60.0, max(EVERY_S, 2 * wait_s))
@@ -138,114 +129,52 @@ class MlflowSink:
                 break
             self._send(client, run_id, lines)
             self._offset = offset
+        if self._also is not None:
+            self._also(client, run_id, stopping)
         if stopping and not self._given_up.is_set():
             self._send_tags(client, run_id)
             client.set_terminated(run_id, self._status)
-            self._delivered = True
+            self._state.delivered = self._delivered = True
+            self._state.save(self._state_file)
 
     def _connect(self) -> None:
-        # Here and not above: mlflow takes seconds to import, which the thread spends beside training.
-        for name, value in QUIET.items():
-            os.environ.setdefault(name, value)
-        import logging
-
-        from mlflow import MlflowClient
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.WARNING)
-        client = MlflowClient(tracking_uri=self.uri)
+        client = mlflow_run.connect(self.uri)
+        self._state.delivered = False
         self._state.save(self._state_file)
-        run = _open_run(client, self._description, self._state)
+        run = mlflow_run.open_run(client, self._description, self._state)
         with self._lock:
             self._state.run_id = run.info.run_id
         self._state.save(self._state_file)
         missing = {k: v for k, v in self._description.params.items() if k not in run.data.params}
-        _log_params(client, run.info.run_id, missing)
+        mlflow_run.log_params(client, run.info.run_id, missing)
         self._newest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
         self._offset = 0
         self._client = client
 
     def _send_tags(self, client: "MlflowClient", run_id: str) -> None:
-        from mlflow.entities import RunTag
-
         with self._lock:
             tags = dict(self._state.tags)
         if not tags:
             return
         self._state.save(self._state_file)
-        client.log_batch(run_id, tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()])
+        mlflow_run.log_tags(client, run_id, tags)
         with self._lock:
             self._state.tags = {k: v for k, v in self._state.tags.items() if tags.get(k) != v}
         self._state.save(self._state_file)
 
     def _send(self, client: "MlflowClient", run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        from mlflow.entities import Metric
-
         metrics = []
         for line in lines:
             step, at_ms = int(line["step"]), int(1000 * line.get("time", time.time()))
             for key, value in line.items():
                 number = isinstance(value, int | float) and key not in ("step", "time")
                 if number and step > self._newest.get(key, -1):
-                    metrics.append(Metric(key, float(value), at_ms, step))
+                    metrics.append((key, float(value), at_ms, step))
                     self._newest[key] = step
-        for part in _parts(metrics, METRICS_A_CALL):
-            client.log_batch(run_id, metrics=part)
+        mlflow_run.log_metrics(client, run_id, metrics)
 
 
 LATER = "Training goes on; metrics.jsonl keeps everything and is sent when it answers."
-
-
-def _open_run(client: "MlflowClient", description: RunDescription, state: Unsent) -> "Run":
-    experiment_id = _experiment(client, description.experiment)
-    run = _living(client, state.run_id) if state.run_id else None
-    if run is None:  # made, but the answer came too late; or the id is another server's
-        found = client.search_runs([experiment_id], f"tags.`unsee.key` = '{state.key}'", max_results=1)
-        run = found[0] if found else None
-    if run is None:
-        tags = {"unsee.key": state.key}
-        return client.create_run(experiment_id, tags=tags, run_name=description.name)
-    client.update_run(run.info.run_id, status="RUNNING")
-    return run
-
-
-def _living(client: "MlflowClient", run_id: str) -> "Run | None":
-    """The run, or None when this server never had it or somebody deleted it (a new one takes its place)."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return None
-        raise
-    return run if run.info.lifecycle_stage == "active" else None
-
-
-def _experiment(client: "MlflowClient", name: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None:
-        return str(experiment.experiment_id)
-    try:
-        return client.create_experiment(name)
-    except MlflowException as error:  # another run made it in between
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return _experiment(client, name)
-
-
-def _log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
-    from mlflow.entities import Param
-
-    entities = [Param(key, value[:PARAM_LENGTH]) for key, value in params.items()]
-    for part in _parts(entities, PARAMS_A_CALL):
-        client.log_batch(run_id, params=part)
-
-
-def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from unsee_dist.tracking.console import Talk
 from unsee_dist.tracking.metrics import MetricsFile, cut_back
-from unsee_dist.tracking.mlflow_sink import MlflowSink, RunDescription
+from unsee_dist.tracking.mlflow_run import RunDescription
+from unsee_dist.tracking.mlflow_sink import MlflowSink
 
 
 class Record:

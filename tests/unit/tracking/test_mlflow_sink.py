@@ -10,9 +10,10 @@ import time
 
 import pytest
 
-from unsee_dist.tracking import mlflow_sink
+from unsee_dist.tracking import mlflow_run, mlflow_sink
 from unsee_dist.tracking.metrics import MetricsFile, cut_back
-from unsee_dist.tracking.mlflow_sink import MlflowSink, RunDescription, tracking_uri
+from unsee_dist.tracking.mlflow_run import RunDescription
+from unsee_dist.tracking.mlflow_sink import MlflowSink, tracking_uri
 from unsee_dist.tracking.unsent import added, load
 
 DESCRIBED = RunDescription("laws", "a run", {f"section.key{i}": str(i) for i in range(150)}, {"python": "3"})
@@ -122,7 +123,7 @@ def test_a_run_whose_making_was_not_answered_is_found_again(folder, uri):
 
 def test_a_server_that_refuses_or_never_answers_costs_nothing_and_is_said_once(folder, uri, monkeypatch):
     monkeypatch.setattr(mlflow_sink, "EVERY_S", 0.05)
-    monkeypatch.setitem(mlflow_sink.QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setitem(mlflow_run.QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
     _write(folder, range(1, 11))
     with socket.socket() as silent:  # accepts connections, says nothing

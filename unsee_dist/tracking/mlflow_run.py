@@ -1,0 +1,109 @@
+"""A run in MLflow: found by its id or its key, else made; its parameters, tags and metrics in calls of a lawful size."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from unsee_dist.tracking.unsent import Unsent
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# A dead server must answer "dead" soon: MLflow's defaults keep trying for about four minutes a call.
+QUIET = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+METRICS_A_CALL, PARAMS_A_CALL, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # MLflow's own limits
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What MLflow shows of a run. params: flat text, logged once. tags: environment, git commit, parent."""
+
+    experiment: str
+    name: str
+    params: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client that says soon that nobody answers. mlflow takes seconds to import: call it from a thread."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def open_run(client: "MlflowClient", description: RunDescription, state: Unsent) -> "Run":
+    experiment_id = _experiment(client, description.experiment)
+    run = _living(client, state.run_id) if state.run_id else None
+    if run is None:  # made, but the answer came too late; or the id is another server's
+        found = client.search_runs([experiment_id], f"tags.`unsee.key` = '{state.key}'", max_results=1)
+        run = found[0] if found else None
+    if run is None:
+        tags = {"unsee.key": state.key}
+        return client.create_run(experiment_id, tags=tags, run_name=description.name)
+    client.update_run(run.info.run_id, status="RUNNING")
+    return run
+
+
+def _living(client: "MlflowClient", run_id: str) -> "Run | None":
+    """The run, or None when this server never had it or somebody deleted it (a new one takes its place)."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+    return run if run.info.lifecycle_stage == "active" else None
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    try:
+        return client.create_experiment(name)
+    except MlflowException as error:  # another run made it in between
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return _experiment(client, name)
+
+
+def log_params(client: "MlflowClient", run_id: str, params: Mapping[str, str]) -> None:
+    from mlflow.entities import Param
+
+    entities = [Param(key, value[:PARAM_LENGTH]) for key, value in params.items()]
+    for part in _parts(entities, PARAMS_A_CALL):
+        client.log_batch(run_id, params=part)
+
+
+def log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> None:
+    from mlflow.entities import RunTag
+
+    client.log_batch(run_id, tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()])
+
+
+def log_metrics(client: "MlflowClient", run_id: str, values: Sequence[tuple[str, float, int, int]]) -> None:
+    """values: key, value, time in ms, step."""
+    from mlflow.entities import Metric
+
+    for part in _parts([Metric(*value) for value in values], METRICS_A_CALL):
+        client.log_batch(run_id, metrics=part)
+
+
+def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
