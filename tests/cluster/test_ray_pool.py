@@ -1,0 +1,88 @@
+"""Ray: the same results as without it, whatever dies on the way; and sentences for what is wrong."""
+
+import json
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster.raylets import raylets
+from integration import tiny
+
+from cluster import squares
+from unsee_dist.parallel.ray_pool.cluster import Node, connected, missing, slots
+
+
+@pytest.mark.slow
+def test_every_item_is_done_once_though_a_worker_and_then_a_machine_dies(tmp_path: Path) -> None:
+    with raylets() as cluster:
+        running = tiny.start([sys.executable, squares.__file__, str(tmp_path)], env=cluster.env)
+        assert running.stdout is not None
+        said = any(
+            line == "some\n" for line in running.stdout
+        )  # behind lines of ray's about the killed worker
+        cluster.kill_node(2)
+        (tmp_path / "go").touch()
+        ended = tiny.finish(running, 300)
+    assert said, ended.stderr
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    assert (tmp_path / "killed").exists()
+    assert told["squares"] == [n**2 for n in range(squares.NUMBERS)]
+    assert told["nodes"] == told["slots"] == told["nodes that worked"] == 2
+    assert told["packages"] == [str(tiny.REPOSITORY / "unsee_dist" / "__init__.py")]
+    assert told["most waiting"] <= squares.AT_MOST  # items are taken as they are needed
+    assert told["said"][0] == "number = -3 is negative. Use 0 or more."
+    assert told["said"][1].startswith("a task needs 2 CPUs on one node, and the largest has 1.")
+
+
+@pytest.mark.slow
+def test_a_wrong_token_is_said(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("b" * 64)
+    with raylets(1) as cluster:
+        env = cluster.env | {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "token")}
+        refused = tiny.run([sys.executable, squares.__file__, str(tmp_path)], env=env)
+    assert "does not take this process's token. Give it the cluster's: RAY_AUTH_TOKEN_PATH=" in refused.stderr
+
+
+def test_where_nothing_listens_is_said_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ValueError, match=f"no Ray cluster answers at {address}.*ray start --head"):
+            next(_open(address))
+
+
+def test_what_is_no_cluster_is_said_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("unsee_dist.parallel.ray_pool.cluster.ANSWER_S", 1.0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ValueError, match="did not answer as a Ray cluster in 1 s"):
+            next(_open(address))
+
+
+@pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port"])
+def test_an_address_that_is_none_is_said(address: str) -> None:
+    with pytest.raises(ValueError, match=r"is no address of a Ray cluster\. Write host:port"):
+        next(_open(address))
+
+
+def _open(address: str) -> Iterator[None]:
+    with connected(address):
+        yield
+
+
+def test_what_is_missing_for_a_demand() -> None:
+    there = [Node("a", 4, 0), Node("b", 2, 1)]
+    assert missing(there, 4) is None
+    assert missing(there, 1, times=6) is None
+    assert missing(there, 2, 1) is None
+    assert missing([], 1) == "needs 1 CPUs on one node, and the largest has 0"
+    assert missing(there, 8) == "needs 8 CPUs on one node, and the largest has 4"
+    assert missing(there, 1, 2) == "needs 2 GPUs on one node, and the largest has 1"
+    assert missing(there, 3, 1) == "needs 3 CPUs and 1 GPUs on one node, and no node has both"
+    assert missing(there, 2, times=4) == "needs 4 times 2 CPUs at once, and 2 nodes have them 3 times"
+    assert slots(there, 0.5) == 12
