@@ -58,10 +58,12 @@ class ParentRun:
         """The variables that make a training a child of this run: give them to every trial.
 
         Waits at most wait_s for the server's first answer or failure, so that trials do not all make its
-        tables at once. A trial that starts without the id is found by the key later.
+        tables at once. A trial that starts without the id is found by the key later. Names and passwords of
+        this process go along: a worker on another node has none.
         """
         self._heard.wait(wait_s)
-        told = {"MLFLOW_TRACKING_URI": self._sink.uri, "MLFLOW_EXPERIMENT_NAME": self._experiment}
+        told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+        told |= {"MLFLOW_TRACKING_URI": self._sink.uri, "MLFLOW_EXPERIMENT_NAME": self._experiment}
         known = {"unsee.parent": self._sink.key, "mlflow.parentRunId": self.run_id}
         return told | {name: value for name, tag in PARENT.items() if (value := known[tag])}
 
