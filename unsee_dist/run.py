@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,21 +42,25 @@ from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.guard import GuardSettings
-from unsee_dist.training.loop import Plan, Progress, Training
+from unsee_dist.training.loop import Plan, Progress, Training, of_rank_0
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.schedule import total_steps
 
+Report = Callable[[int, dict[str, float]], None]
 EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
 SAID_LINES = 100  # log lines of a run on the console
 
 
-def train(config: RunConfig, stop: StopSignal | None = None) -> None:
+def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
     """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user.
 
-    Raises Stopped after a signal (`stop`, where the caller listens already), with a checkpoint of the last step.
+    report: is told the step and the scores of each evaluation, on every rank (a sweep listens). Raises Stopped after a
+    signal (`stop`, where the caller listens already), with a checkpoint of the last step.
     """
     world = process.start()
     run = build(config, world, stop)
+    if report is not None:
+        run = replace(run, evaluate=partial(_tell, run, report))
     run.record.say(
         f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
     )
@@ -63,6 +70,12 @@ def train(config: RunConfig, stop: StopSignal | None = None) -> None:
         run.record.close("KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
     _close(run, final)
+
+
+def _tell(run: Training, report: Report) -> dict[str, float]:
+    scores = of_rank_0(run.engine.world, run.evaluate())
+    report(run.progress.step, scores)
+    return scores
 
 
 def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Training:

@@ -2,6 +2,7 @@
 
 step.py      one case: a run's own engine, stream and target, with a clock around each part of a step
 recovery.py  what safety costs: the pause of a save, and the time from a kill to the first new step
+sweep.py     what a sweep costs beside its trainings
 peers.py     the same recipe by the UNSEE paper's released code and by sentence-transformers' own SimCSE
 table.py     rows -> tables
 
@@ -24,6 +25,7 @@ from rich.console import Console
 
 from unsee_dist.bench import table
 from unsee_dist.bench.recovery import recovery_s
+from unsee_dist.bench.sweep import said, sweep_cost
 
 PRESET = "as configured"
 
@@ -74,14 +76,17 @@ def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | No
             whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", told, 1))
         console.print("recovery ...", markup=False)
         recovery = recovery_s(config, overrides, Path(scratch) / "killed")
+        console.print("sweep ...", markup=False)
+        sweeping = sweep_cost(config, overrides, Path(scratch) / "sweep")
     found = {"config": config, "overrides": list(overrides), "rows": rows, "whole": whole}
-    out.write_text(json.dumps(found | {"recovery_s": recovery}, indent=1))
+    out.write_text(json.dumps(found | {"recovery_s": recovery, "sweep": sweeping}, indent=1))
     for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
         console.print(page)
     console.print(table.drift(rows, PRESET), markup=False)
     console.print(
         f"recovery: {recovery:.1f} s from a kill to the first new step, start-up included", markup=False
     )
+    console.print(said(sweeping), markup=False)
     console.print(f"written to {out}", markup=False)
 
 

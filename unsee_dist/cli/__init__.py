@@ -2,6 +2,7 @@
 
 corpus.py     prepare, shards
 training.py   train, config, checkpoint
+sweep.py      sweep, report
 machine.py    quickstart, bench, doctor
 judge         evaluate, compare, export (unsee_dist/judge/commands.py)
 
@@ -14,7 +15,7 @@ import sys
 
 import typer
 
-from unsee_dist.cli import corpus, machine, training
+from unsee_dist.cli import corpus, machine, sweep, training
 from unsee_dist.config import ConfigError
 from unsee_dist.judge import commands as judge
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (corpus.app, training.app, judge.app, machine.app):
+for commands in (corpus.app, training.app, judge.app, sweep.app, machine.app):
     app.add_typer(commands)
 
 

@@ -21,7 +21,7 @@ NULL = "tag:yaml.org,2002:null"
 
 
 class Typed(NamedTuple):
-    """A value as typed (text, None for null, a list), and its place."""
+    """A value as typed (text, None for null, a list, a mapping where a section is not expected), and its place."""
 
     value: object
     where: str
@@ -90,6 +90,15 @@ def override_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Layer:
     return layer
 
 
+def parse_value(text: str) -> object:
+    """A value of the command line as a file would give it: {choice: [16, 32]} is a mapping. Text when it is no YAML."""
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return text
+    return text if root is None else _value(root)
+
+
 def _flat(root: yaml.MappingNode, shown: str, sections: frozenset[str], mistakes: list[Mistake]) -> Layer:
     """The leaves of a file. Only sections are entered: the tree is two deep, so no alias can loop."""
     layer: Layer = {}
@@ -115,9 +124,11 @@ def _items(
             yield key, node, line
 
 
-def _value(node: yaml.Node) -> object:
+def _value(node: yaml.Node, depth: int = 2) -> object:
+    """What a node holds. A mapping is entered twice at most, which `when` conditions of a sweep need: no alias loops."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == NULL else node.value
     if isinstance(node, yaml.SequenceNode):
         return [part.value if isinstance(part, yaml.ScalarNode) else "..." for part in node.value]
-    return "{...}"
+    assert isinstance(node, yaml.MappingNode)
+    return {str(_value(key, 0)): _value(part, depth - 1) for key, part in node.value} if depth else "{...}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -39,13 +40,19 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     mistakes: list[Mistake] = []
     first, layers = file_layers(str(path), SECTIONS, mistakes)
     layers.append(override_layer(overrides, mistakes))
+    config = resolve(first, layers, mistakes)
+    if mistakes or config is None:
+        raise ConfigError(str(path), mistakes)
+    return config
+
+
+def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> RunConfig | None:
+    """The configuration of the layers of file `first`, the last one winning; what is wrong is appended to mistakes."""
     tree = merge([_known(layer, mistakes) for layer in layers])
     if tree.get("run.name", Typed(None, "")).value is None:
         tree["run.name"] = Typed(first.stem, str(first))
     config, wrong = _validate(tree)
     mistakes += wrong
-    if mistakes or config is None:
-        raise ConfigError(str(path), mistakes)
     return config
 
 

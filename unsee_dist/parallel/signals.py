@@ -31,13 +31,16 @@ class Stopped(Exception):
 class StopSignal:
     """Listens from its making, in the main thread. `asked` is set by the first signal; `name` is that signal's.
 
-    A thread listens: python runs handlers in the main thread, and that may wait for a hung rank inside gloo.
+    A thread listens: python runs handlers in the main thread, and that may wait for a hung rank inside gloo. Made in
+    another thread (a worker of a sweep trains in one) it hears nothing: whoever owns the process stops it.
     """
 
     def __init__(self) -> None:
         self.asked = False
         self.name = ""
         self._grace_s: float | None = None
+        if threading.current_thread() is not threading.main_thread():
+            return
         self._heard, told = socket.socketpair()
         told.setblocking(False)
         self._told = told  # python writes each signal's number into it, whatever the main thread does

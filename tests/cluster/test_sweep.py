@@ -1,0 +1,208 @@
+"""`unsee sweep` on a real Ray cluster of two raylets: every trial counted once, whatever is killed in between."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from cluster.raylets import Raylets, raylets
+from integration import ranks, tiny
+from integration.tiny import BIN, Tiny
+
+UNSEE = str(BIN / "unsee")
+PATIENCE_S = 600  # a worker group starts five pythons, and the machine may be busy
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Raylets]:
+    with raylets(2) as cluster:
+        yield cluster
+
+
+def write(made: Tiny, name: str, steps: int, sweep: dict[str, Any], space: dict[str, Any]) -> Path:
+    sts = made.folder / "sts.tsv"
+    lines = tiny.corpus(60)
+    rows = [f"{a}\t{b}\t{n % 6}" for n, (a, b) in enumerate(zip(lines[::2], lines[1::2], strict=True))]
+    sts.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n", encoding="utf-8")
+    path = made.folder / f"{name}.yaml"
+    tree = {
+        "extends": str(made.config),
+        "train": {"steps": steps},
+        "evaluate": {"every": steps // 4, "sts": str(sts)},
+        "checkpoint": {"every": steps // 4},
+        "sweep": {"dir": str(made.folder / name), "ranks": 2} | sweep,
+        "space": space,
+    }
+    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    return path
+
+
+def trials(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "trials.json"
+    return json.loads(path.read_bytes())["trials"] if path.exists() else []
+
+
+def wait_for(true: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not true():
+        if driver.poll() is not None or time.monotonic() > until:
+            out, err = tiny.kill(driver)
+            raise AssertionError(f"{driver.returncode}\n{out}\n{err}")
+        time.sleep(0.5)
+
+
+def steps_of(trial: Path) -> int:
+    """The newest step of a trial's run."""
+    path = trial / "metrics.jsonl"
+    lines = [line for line in path.read_bytes().split(b"\n")[:-1] if line] if path.exists() else []
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def runs(folder: Path) -> list[Path]:
+    return [folder / "trials" / row["trial"] for row in trials(folder)]
+
+
+def worker(cluster: Raylets) -> psutil.Process:
+    """A rank of the trial that is running."""
+    found = [p for p in cluster.processes() if "RayTrainWorker" in " ".join(p.cmdline() or [p.name()])]
+    assert found, [p.cmdline() for p in cluster.processes()]
+    return found[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_asha_gives_up_what_is_worse_and_the_report_says_what_is_best(
+    two_nodes: Raylets, tiny_run: Tiny
+) -> None:
+    space = {
+        "objective.name": {"choice": ["vicreg", "barlow_twins"]},
+        "train.lr": {"loguniform": [1e-5, 1e-2]},
+        "objective.invariance": {"uniform": [1, 30], "when": {"objective.name": "vicreg"}},
+    }
+    path = write(tiny_run, "asha", 16, {"trials": 4, "grace": 4, "reduction": 2}, space)
+    done = tiny.run([UNSEE, "sweep", str(path)], 4 * PATIENCE_S, env=two_nodes.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tiny_run.folder / "asha"
+    rows = trials(folder)
+    assert len(rows) == len({row["trial"] for row in rows}) == 4
+    assert {row["status"] for row in rows} <= {"complete", "stopped"}
+    assert rows[0]["status"] == "complete"  # nothing to compare it with
+    for row in rows:  # a stopped trial has left at a step's end, with a checkpoint
+        run = folder / "trials" / row["trial"]
+        saved = sorted((run / "checkpoints").glob("step-*"))[-1]
+        assert int(saved.name.removeprefix("step-")) == steps_of(run)
+        assert (row["status"] == "complete") == (steps_of(run) == 16)
+        assert ("objective.invariance" in row["point"]) == (row["point"]["objective.name"] == "vicreg")
+    best = max(rows, key=lambda row: row["score"])
+    report = json.loads((folder / "report" / "report.json").read_bytes())
+    assert report["best"]["trial"] == best["trial"]
+    for name in ("trials.md", "curves.png", "parallel.png"):
+        assert (folder / "report" / name).stat().st_size > 0
+    shown = tiny.succeed([UNSEE, "config", "show", str(folder / "report" / "best.yaml")]).stdout
+    assert float(yaml.safe_load(shown)["train"]["lr"]) == best["point"]["train.lr"]
+    again = tiny.run([UNSEE, "sweep", str(path)], PATIENCE_S, env=two_nodes.env)  # nothing is left to do
+    assert again.returncode == 0, again.stderr
+    assert trials(folder) == rows
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_killed_worker_a_killed_trial_and_a_killed_driver_change_nothing(
+    two_nodes: Raylets, tiny_run: Tiny
+) -> None:
+    settings = {"search": "grid", "scheduler": "none", "retries": 3}
+    path = write(tiny_run, "killed", 400, settings, {"train.lr": {"choice": ["1e-3", "1e-4"]}})
+    folder = tiny_run.folder / "killed"
+    driver = tiny.start([UNSEE, "sweep", str(path)], env=two_nodes.env)
+    wait_for(lambda: bool(runs(folder)) and steps_of(runs(folder)[0]) > 110, driver)
+    worker(two_nodes).kill()
+    reached = steps_of(runs(folder)[0])
+    wait_for(lambda: steps_of(runs(folder)[0]) > reached + 20, driver)
+    tiny.kill(driver)
+    assert [row["status"] for row in trials(folder)] in (["running"], ["running", "waiting"])
+    driver = tiny.start([UNSEE, "sweep", "--resume", str(folder)], env=two_nodes.env)
+    wait_for(lambda: len(runs(folder)) == 2 and steps_of(runs(folder)[1]) > 110, driver)
+    first = next(p for p in two_nodes.processes() if "ImplicitFunc.train" in " ".join(p.cmdline()))
+    first.kill()  # the trial's own process
+    done = tiny.finish(driver, 2 * PATIENCE_S)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = trials(folder)
+    assert [row["status"] for row in rows] == ["complete", "complete"]
+    assert [row["point"]["train.lr"] for row in rows] == ["1e-3", "1e-4"]
+    for row, run in zip(rows, runs(folder), strict=True):
+        through = tiny_run.folder / f"through-{row['number']}"
+        told = [f"train.lr={row['point']['train.lr']}", f"run.dir={through}"]
+        ranks.start(2, path_of_run(path), *told).succeed(PATIENCE_S)
+        assert tiny.history(run) == tiny.history(through)
+        assert tiny.traced(run) == tiny.traced(through)
+        weights = [(place / "final" / "model.safetensors").read_bytes() for place in (run, through)]
+        assert weights[0] == weights[1]
+
+
+def path_of_run(sweep: Path) -> Path:
+    """The run that the sweep varies, without the sweep."""
+    tree = yaml.safe_load(sweep.read_text())
+    kept = {key: value for key, value in tree.items() if key not in ("sweep", "space")}
+    path = sweep.with_suffix(".run.yaml")
+    path.write_text(yaml.safe_dump(kept), encoding="utf-8")
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_node_that_goes_down_and_a_stop_that_is_asked_for(tiny_run: Tiny) -> None:
+    settings = {"search": "grid", "scheduler": "none", "retries": 3}
+    path = write(tiny_run, "node", 400, settings, {"train.lr": {"choice": ["1e-3", "1e-4"]}})
+    folder = tiny_run.folder / "node"
+    with raylets(3) as cluster:  # a trial needs two
+        driver = tiny.start([UNSEE, "sweep", str(path)], env=cluster.env)
+        wait_for(lambda: bool(runs(folder)) and steps_of(runs(folder)[0]) > 110, driver)
+        cluster.kill_node(2)
+        reached = steps_of(runs(folder)[0])
+        wait_for(lambda: steps_of(runs(folder)[0]) >= min(400, reached + 20), driver)
+        stopped = tiny.run([UNSEE, "sweep", "--stop", str(folder)], PATIENCE_S, env=cluster.env)
+        assert stopped.returncode == 0, stopped.stderr
+        assert tiny.finish(driver, PATIENCE_S).returncode == 75
+        status = tiny.succeed([UNSEE, "sweep", "--status", str(folder)]).stdout
+        assert "nobody drives it" in status
+        done = tiny.run([UNSEE, "sweep", "--resume", str(folder)], 2 * PATIENCE_S, env=cluster.env)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["status"] for row in trials(folder)] == ["complete", "complete"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_collapsed_trial_is_the_worst_and_a_cluster_too_small_is_refused(
+    two_nodes: Raylets, tiny_run: Tiny
+) -> None:
+    settings = {"search": "grid", "scheduler": "none"}
+    # an effective rank that nobody has is a collapse for one, and none for the other
+    space = {"guard.effective_rank": {"choice": [1.0, 1000.0]}}
+    path = write(tiny_run, "collapsed", 8, settings, space)
+    told = ["guard.collapse=stop", "guard.evaluations=1"]
+    done = tiny.run([UNSEE, "sweep", str(path), *told], 2 * PATIENCE_S, env=two_nodes.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = trials(tiny_run.folder / "collapsed")
+    assert [row["status"] for row in rows] == ["complete", "broken"]
+    assert "collapsed" in rows[1]["why"]
+    report = json.loads((tiny_run.folder / "collapsed" / "report" / "report.json").read_bytes())
+    assert report["best"]["number"] == 1
+    large = tiny.run(
+        [UNSEE, "sweep", str(path), "sweep.ranks=4", f"sweep.dir={tiny_run.folder / 'large'}"],
+        env=two_nodes.env,
+    )
+    assert large.returncode == 2
+    assert "sweep.ranks = 4: a trial needs 4 times 1 CPUs at once" in large.stderr
+    assert "Traceback" not in large.stderr
+
+
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return tiny.make(tmp_path_factory.mktemp("sweep"))

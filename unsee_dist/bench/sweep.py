@@ -1,0 +1,66 @@
+"""What a sweep costs beside its trainings: a report, and the time between one trial's last step and the next's first."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from unsee_dist.config import presets
+
+TRIALS, STEPS, EVALUATIONS = 3, 60, 6
+
+
+def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str, float]:
+    """A real sweep of three learning rates on a Ray cluster of this machine, one trial at a time on one rank.
+
+    report_s: median time a rank waits for a report to be taken; interval_s: median time between two; between_s: median
+    time from a trial's last line to the next one's first step (worker group, torch, encoder and corpus).
+    """
+    folder.mkdir(parents=True)
+    path = str(presets().get(config, Path(config)).resolve())
+    (folder / "cost.yaml").write_text(f"extends: {json.dumps(path)}\n", encoding="utf-8")
+    settings = [
+        *(f"train.steps={STEPS}", f"evaluate.every={STEPS // EVALUATIONS}", f"sweep.dir={folder / 'sweep'}"),
+        *("sweep.search=grid", "sweep.scheduler=none", "sweep.at_once=1", "sweep.metric=dev/effective_rank"),
+        *("track.mlflow=false", "space.train.lr={choice: [1e-5, 2e-5, 3e-5]}"),
+    ]
+    program = "from unsee_dist.cli import main; main()"
+    command = [sys.executable, "-c", program, "sweep", str(folder / "cost.yaml"), *overrides, *settings]
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"{' '.join(command)} failed: {done.stderr[-800:]}")
+    trials = sorted((folder / "sweep" / "trials").iterdir(), key=lambda run: _lines(run)[0]["time"])
+    return _costs(trials)
+
+
+def said(cost: dict[str, float]) -> str:
+    share = cost["report_s"] / cost["interval_s"]
+    return (
+        f"sweep: a report takes {cost['report_s'] * 1000:.0f} ms of an interval of {cost['interval_s']:.1f} s "
+        f"({share:.2%}); {cost['between_s']:.1f} s from a trial's end to the next one's first step"
+    )
+
+
+def _costs(trials: Sequence[Path]) -> dict[str, float]:
+    reports, intervals = [], []
+    for run in trials:
+        reports += json.loads((run / "outcome.json").read_bytes())["reports_s"]
+        judged = [line["time"] for line in _lines(run) if "dev/effective_rank" in line]
+        intervals += [later - sooner for sooner, later in itertools.pairwise(judged)]
+    between = [
+        next(line["time"] for line in _lines(later) if "loss" in line) - _lines(sooner)[-1]["time"]
+        for sooner, later in itertools.pairwise(trials)
+    ]
+    return {"report_s": median(reports), "interval_s": median(intervals), "between_s": median(between)}
+
+
+def _lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

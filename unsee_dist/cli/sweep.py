@@ -1,0 +1,75 @@
+"""`unsee sweep` and `unsee report`: many runs of one configuration, and what came of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee_dist.cli.training import Overrides
+
+app = typer.Typer()
+
+Folder = Annotated[
+    Path, typer.Argument(metavar="DIR", help="A sweep's folder.", exists=True, file_okay=False)
+]
+
+
+@app.command()
+def sweep(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="A YAML file, or a name in configs/sweeps.")
+    ] = None,
+    overrides: Overrides = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Continue the sweep in this folder instead.", metavar="DIR")
+    ] = None,
+    status: Annotated[
+        Path | None, typer.Option(help="Print how the sweep in this folder stands.", metavar="DIR")
+    ] = None,
+    stop: Annotated[
+        Path | None, typer.Option(help="Stop the sweep in this folder, ready to go on.", metavar="DIR")
+    ] = None,
+    confirm: Annotated[
+        int, typer.Option(help="Then train the best and the base on so many seeds, and compare.", min=0)
+    ] = 0,
+) -> None:
+    """Search the settings of a run that give the best encoder, with Ray. The same command again continues.
+
+    Exit codes: 0 complete, 2 a mistake, 75 stopped (the same command continues).
+    """
+    given = [name for name, value in _given(sweep, resume, status, stop).items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(
+            f"{' and '.join(given) or 'nothing'} given: write one of SWEEP, --resume DIR, --status DIR, --stop DIR."
+        )
+    from unsee_dist.sweep import status as standing
+
+    if status is not None:
+        standing.show(status)
+    elif stop is not None:
+        standing.stop(stop)
+    else:
+        from unsee_dist.sweep.search import run
+        from unsee_dist.sweep.settings import load_sweep
+
+        path = str(sweep) if resume is None else standing.sweep_file(resume)
+        raise typer.Exit(run(load_sweep(path, overrides or ()), confirm))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write the report of the sweep in DIR as it stands: table, plots, the best settings as a preset."""
+    from unsee_dist.sweep import ledger
+    from unsee_dist.sweep.report import write_report
+    from unsee_dist.sweep.settings import load_sweep
+    from unsee_dist.sweep.status import sweep_file
+
+    write_report(load_sweep(sweep_file(folder)), ledger.read(folder))
+
+
+def _given(
+    sweep: str | None, resume: Path | None, status: Path | None, stop: Path | None
+) -> dict[str, object]:
+    return {"SWEEP": sweep, "--resume": resume, "--status": status, "--stop": stop}

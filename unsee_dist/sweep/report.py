@@ -1,0 +1,176 @@
+"""What a sweep found: a table, plots, and the best settings as a preset that `unsee train` takes.
+
+report/trials.md  report.json  best.yaml  curves.png  parallel.png  importance.png  confirm.md
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from unsee_dist.config.sections import RunConfig, every_steps
+from unsee_dist.sweep import ledger
+from unsee_dist.sweep.ledger import Row
+from unsee_dist.sweep.settings import Sweep
+from unsee_dist.sweep.space import OF_A_TRIAL
+
+REPORT, CONFIRM = "report", "confirm"
+
+
+def write_report(sweep: Sweep, rows: Sequence[Row]) -> Path:
+    """Write the report of the trials as they stand, and print its table. Returns its folder."""
+    from unsee_dist.sweep import plots
+    from unsee_dist.sweep.importance import importances
+
+    folder = sweep.folder / REPORT
+    folder.mkdir(exist_ok=True)
+    ordered = ledger.ranked(rows, sweep.settings.mode)
+    top = ledger.best(rows, sweep.settings.mode)
+    weights, left_out = importances(sweep, rows)
+    _print(table(sweep, ordered))
+    _write(folder / "trials.md", markdown(sweep, ordered, weights, left_out))
+    told = {
+        "metric": sweep.settings.metric,
+        "mode": sweep.settings.mode,
+        "best": asdict(top) if top else None,
+        "importance": weights,
+        "trials": [asdict(row) for row in ordered],
+    }
+    _write(folder / "report.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    if top is not None:
+        _write(folder / "best.yaml", preset(sweep, top))
+        plots.curves(sweep, rows, rungs(sweep), folder / "curves.png")
+        plots.parallel(sweep, rows, folder / "parallel.png")
+        print(f"best: unsee train {folder / 'best.yaml'} run.dir=...", file=sys.stderr)
+    if weights:
+        plots.importance(weights, sweep.settings.metric, folder / "importance.png")
+    print(f"report: {folder}", file=sys.stderr, flush=True)
+    return folder
+
+
+def write_confirmation(sweep: Sweep, rows: Sequence[Row]) -> None:
+    """The best against the base, each trained to its end on the same seeds: mean ± deviation, and how they differ."""
+    scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
+    for row in rows:
+        if row.status == "complete" and row.score is not None:
+            scores[len(row.point) > 1][int(row.point["seed"])] = row.score
+    shared = sorted(scores[True].keys() & scores[False].keys())
+    gains = [scores[True][seed] - scores[False][seed] for seed in shared]
+    lines = [
+        f"| {sweep.settings.metric}, best evaluation | seeds | mean ± std | each |",
+        "|---|---:|---:|---|",
+    ]
+    for name, of in (("best of the sweep", scores[True]), ("base", scores[False])):
+        each = ", ".join(f"{of[seed]:.2f}" for seed in sorted(of))
+        lines.append(f"| {name} | {len(of)} | {_spread(list(of.values()))} | {each} |")
+    lines.append(
+        f"| difference, seed by seed | {len(gains)} | {_spread(gains)} | {', '.join(f'{g:+.2f}' for g in gains)} |"
+    )
+    text = "\n".join(lines) + "\n"
+    folder = sweep.folder / REPORT
+    folder.mkdir(exist_ok=True)
+    _write(folder / "confirm.md", text)
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(sweep: Sweep, ordered: Sequence[Row]) -> Table:
+    shown = Table("trial", "status", sweep.settings.metric, "step", "of", *_keys(sweep), box=None)
+    for row in ordered:
+        shown.add_row(*_cells(sweep, row))
+    return shown
+
+
+def markdown(sweep: Sweep, ordered: Sequence[Row], weights: dict[str, float], left_out: Sequence[str]) -> str:
+    """The table, best first, and what mattered."""
+    head = ["trial", "status", sweep.settings.metric, "at step", "of", *_keys(sweep)]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {' | '.join(_cells(sweep, row))} |" for row in ordered]
+    if weights:
+        told = ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items())
+        lines += ["", f"Share of the scores' variance that a setting explains (fANOVA): {told}."]
+    if left_out:
+        lines += ["", f"Not every trial has {', '.join(left_out)}: left out there."]
+    lines += ["", *(f"Trial {row.number}: {row.why}" for row in ordered if row.why)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def preset(sweep: Sweep, row: Row) -> str:
+    """The row's configuration as a preset: only what differs from base.yaml."""
+    config, base = sweep.config(dict(row.point)), RunConfig()
+    ours, theirs = config.model_dump(mode="json"), base.model_dump(mode="json")
+    same_objective = ours["objective"]["name"] == theirs["objective"]["name"]
+    tree: dict[str, Any] = {"extends": "base.yaml"}
+    for section, values in ours.items():
+        if not isinstance(values, dict):
+            if values != theirs[section] and section not in OF_A_TRIAL:
+                tree[section] = values
+            continue
+        whole = section == "objective" and not same_objective
+        differ = {
+            key: value
+            for key, value in values.items()
+            if (whole or value != theirs[section].get(key)) and f"{section}.{key}" not in OF_A_TRIAL
+        }
+        if differ:
+            tree[section] = differ
+    said = f"# {sweep.settings.name}, trial {row.number}: {sweep.settings.metric} {row.score:.4g} at step {row.step}.\n"
+    return said + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def rungs(sweep: Sweep) -> list[int]:
+    """The steps at which ASHA lets one of `sweep.reduction` go on."""
+    settings = sweep.settings
+    if settings.scheduler != "asha":
+        return []
+    found, rung = [], every_steps(settings.grace, sweep.steps)
+    while rung < sweep.steps:
+        found.append(rung)
+        rung *= settings.reduction
+    return found
+
+
+def _keys(sweep: Sweep) -> list[str]:
+    return [axis.key for axis in sweep.space.axes]
+
+
+def _cells(sweep: Sweep, row: Row) -> list[str]:
+    def cell(key: str) -> str:
+        value = row.point.get(key, "–")
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    score = "–" if row.score is None else f"{row.score:.4g}"
+    return [
+        str(row.number),
+        row.status,
+        score,
+        str(row.step or "–"),
+        str(row.reached),
+        *map(cell, _keys(sweep)),
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def _print(shown: Table) -> None:
+    Console(file=sys.stderr, highlight=False, width=None if sys.stderr.isatty() else 160).print(shown)
+
+
+def _write(path: Path, text: str) -> None:
+    """Under a name with a dot first: who watches the folder sees whole files only."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

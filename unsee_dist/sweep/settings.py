@@ -1,0 +1,255 @@
+"""A sweep file: a run's configuration with two more sections, `sweep:` (how to search) and `space:` (over what).
+
+    extends: ../unsee-vicreg.yaml        # every trial is this run ...
+    train: {steps: 500}
+    sweep: {metric: dev/sts, trials: 16, ranks: 2}
+    space: {train.lr: {loguniform: [1e-5, 3e-4]}}        # ... with these settings varied
+
+Everything is checked before a worker starts, every choice and both ends of every range included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, parse_value
+from unsee_dist.config.load import SECTIONS, resolve
+from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
+from unsee_dist.config.objective import Part
+from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
+from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
+
+NEEDS = {"dev/sts": "evaluate.sts", "dev/mrr": "evaluate.retrieval", "dev/recall_at_1": "evaluate.retrieval"}
+ALWAYS = ("dev/effective_rank", "dev/uniformity", "dev/std", "dev/mean_cosine")
+
+
+class SweepSettings(Part):
+    """The `sweep:` section. A trial runs for `train.steps` at most."""
+
+    name: Text = "sweep"  # absent in a file = the file's name
+    dir: Text = (
+        "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
+    )
+    metric: Text = "dev/sts"  # of an evaluation line
+    mode: Literal["max", "min"] = "max"
+    search: Literal["tpe", "random", "grid"] = "tpe"  # grid: all combinations of choices
+    trials: Count | None = None  # absent = 16, or all of a grid
+    scheduler: Literal["asha", "median", "none"] = "asha"  # which trials are stopped before their last step
+    grace: Cadence = 0.2  # steps, or below 1 a fraction of train.steps, before a trial may be stopped
+    reduction: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on past each rung
+    ranks: Count = 1  # processes of a trial
+    cpus: Annotated[float, Field(gt=0)] = 1.0  # of a rank
+    gpus: Annotated[float, Field(ge=0)] = 0.0  # of a rank
+    at_once: Count | None = None  # trials running at the same time; absent = as many as the cluster holds
+    hours: Annotated[float, Field(gt=0)] | None = (
+        None  # the sweep ends after these; absent = when all trials have
+    )
+    retries: Annotated[int, Field(ge=0)] = (
+        2  # of a trial whose rank or node died; each goes on from its checkpoint
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of the search
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dir_follows_name(cls, given: Any) -> Any:
+        stated = {key: value for key, value in given.items() if value is not None}
+        return {"dir": f"sweeps/{stated.get('name', 'sweep')}"} | stated
+
+
+OWN = tuple(f"sweep.{name}" for name in SweepSettings.model_fields)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A checked sweep. `base` is the run that every trial varies; `layers` are what it was read from."""
+
+    settings: SweepSettings
+    base: RunConfig
+    space: Space
+    first: Path
+    layers: tuple[Layer, ...]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.settings.dir)
+
+    @property
+    def steps(self) -> int:
+        assert self.base.train.steps is not None
+        return self.base.train.steps
+
+    @property
+    def trials(self) -> int:
+        if self.settings.search == "grid":
+            points = len(self.space.grid())
+            return min(points, self.settings.trials or points)
+        return self.settings.trials or 16
+
+    def config(self, point: Point, *more: str) -> RunConfig:
+        """The run of a point. ConfigError: cannot be (points of a checked space can)."""
+        mistakes: list[Mistake] = []
+        config = _run_of(self.first, self.layers, [*overrides(point), *more], mistakes)
+        if config is None or mistakes:
+            raise ConfigError(str(self.first), mistakes)
+        return config
+
+    def within(self, name: str) -> Sweep:
+        """The same sweep in a folder of its own inside this one's."""
+        inside = {"dir": str(self.folder / name), "name": f"{self.settings.name}-{name}"}
+        return replace(self, settings=self.settings.model_copy(update=inside))
+
+    def as_yaml(self) -> str:
+        """What a sweep folder keeps, to be the same sweep again: the run's resolved settings and the two sections."""
+        axes = {
+            axis.key: {axis.kind: list(axis.values)} | ({"when": _plain(axis.when)} if axis.when else {})
+            for axis in self.space.axes
+        }
+        tree = self.base.model_dump(mode="json")
+        for key in OF_A_TRIAL:
+            section, _, last = key.rpartition(".")
+            (tree[section] if section else tree).pop(last)
+        tree |= {"sweep": self.settings.model_dump(mode="json"), "space": axes}
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
+    """The sweep in `path` (a file, or a name in configs/sweeps) with `section.key=value` overrides on top.
+
+    Raises ConfigError with every mistake at once: of the file, of the space, and of the runs it would make.
+    """
+    mistakes: list[Mistake] = []
+    first, layers = file_layers(_found(path), SECTIONS | {"sweep", "space"}, mistakes)
+    layers.append(override_layer(given, mistakes))
+    settings = _settings([_of("sweep", layer) for layer in layers], first, mistakes)
+    varied = {key: typed for layer in layers for key, typed in _of("space", layer).items()}
+    told = {
+        key: parse_value(typed.value) if isinstance(typed.value, str) else typed.value
+        for key, typed in varied.items()
+    }
+    axes = parse(
+        {key: Typed(told[key], typed.where) for key, typed in varied.items() if told[key] is not None},
+        mistakes,
+    )
+    run_layers = tuple(
+        {key: typed for key, typed in layer.items() if not key.startswith(("sweep.", "space."))}
+        for layer in layers
+    )
+    base = _run_of(first, run_layers, (), mistakes)
+    if settings is not None and base is not None:
+        space = Space(axes, {key: str(value) for key, value in _flat(base).items()})
+        _check(settings, base, space, mistakes)
+        mistakes += [
+            wrong for wrong in _of_corners(first, run_layers, space, settings.ranks) if wrong not in mistakes
+        ]
+    if mistakes or settings is None or base is None:
+        raise ConfigError(path, mistakes)
+    return Sweep(settings, base, space, first, run_layers)
+
+
+def _found(path: str) -> str:
+    """`tiny` is configs/sweeps/tiny.yaml."""
+    from unsee_dist.config.presets import CLONE
+
+    for folder in (Path("configs/sweeps"), CLONE / "sweeps"):
+        if not Path(path).exists() and (folder / f"{path}.yaml").is_file():
+            return str(folder / f"{path}.yaml")
+    return path
+
+
+def _of(section: str, layer: Layer) -> Layer:
+    return {
+        key.removeprefix(f"{section}."): typed
+        for key, typed in layer.items()
+        if key.startswith(f"{section}.")
+    }
+
+
+def _settings(layers: Sequence[Layer], first: Path, mistakes: list[Mistake]) -> SweepSettings | None:
+    tree: Layer = {"name": Typed(first.stem, str(first))}
+    for layer in layers:
+        for key, typed in layer.items():
+            if f"sweep.{key}" not in OWN:
+                why, meant = "there is no such key", closest_key(f"sweep.{key}", OWN)
+                mistakes.append(Mistake(f"sweep.{key}", typed.value, typed.where, why, meant))
+            else:
+                tree[key] = typed
+    try:
+        return SweepSettings.model_validate({key: typed.value for key, typed in tree.items()})
+    except ValidationError as error:
+        for detail in error.errors():
+            key = str(detail["loc"][0]) if detail["loc"] else "name"
+            typed = tree.get(key, Typed(None, ""))
+            why = detail["msg"].replace("Input should be", "must be")
+            mistakes.append(Mistake(f"sweep.{key}", typed.value, typed.where, why, ""))
+        return None
+
+
+def _run_of(
+    first: Path, layers: Sequence[Layer], given: Sequence[str], mistakes: list[Mistake]
+) -> RunConfig | None:
+    return resolve(first, [*layers, override_layer(given, mistakes)], mistakes)
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    tree = config.model_dump(mode="json")
+    flat = {key: value for key, value in tree.items() if not isinstance(value, dict)}
+    for section, values in tree.items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+    return flat
+
+
+def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: list[Mistake]) -> None:
+    """What the sections say of each other."""
+
+    def wrong(key: str, value: object, why: str, instead: str) -> None:
+        mistakes.append(Mistake(key, value, "", why, instead))
+
+    varied = {axis.key for axis in space.axes}
+    if base.train.steps is None or "train.steps" in varied:
+        why = "must be one number in a sweep: trials are compared after the same number of steps"
+        wrong("train.steps", base.train.steps, why, "write train.steps: 500, and nothing of it in space")
+        return
+    needed = NEEDS.get(settings.metric)
+    if settings.metric not in (*NEEDS, *ALWAYS):
+        names = [*NEEDS, *ALWAYS]
+        instead = f"write {closest(settings.metric, names) or ', '.join(names)}"
+        wrong("sweep.metric", settings.metric, "is in no evaluation", instead)
+    elif needed and not _flat(base)[needed]:
+        wrong("sweep.metric", settings.metric, f"never appears: {needed} is absent", f"write {needed}")
+    ranges = [axis.key for axis in space.axes if axis.kind != "choice"]
+    if settings.search == "grid" and ranges:
+        why = f"cannot enumerate the ranges of {', '.join(ranges)}"
+        wrong("sweep.search", "grid", why, "write choices, or sweep.search: tpe")
+    if every_steps(settings.grace, base.train.steps) >= base.train.steps and settings.scheduler != "none":
+        why = f"leaves nothing of train.steps = {base.train.steps} to stop"
+        wrong("sweep.grace", settings.grace, why, "write less, or sweep.scheduler: none")
+
+
+def _of_corners(first: Path, layers: Sequence[Layer], space: Space, ranks: int) -> list[Mistake]:
+    """What is wrong with the runs at the corners of the space; each mistake once, at the place of its axis."""
+    places: dict[str, Axis] = {axis.key: axis for axis in space.axes}
+    found: dict[tuple[str, str], Mistake] = {}
+    for point in space.corners():
+        mistakes: list[Mistake] = []
+        config = _run_of(first, layers, overrides(point), mistakes)
+        if config is not None and config.train.batch % ranks:
+            why = f"cannot be split over sweep.ranks = {ranks}"
+            mistakes.append(
+                Mistake("train.batch", config.train.batch, "", why, f"write multiples of {ranks}")
+            )
+        for mistake in mistakes:
+            if mistake.key in places:
+                mistake = mistake._replace(key=f"space.{mistake.key}", where=places[mistake.key].where)
+            found.setdefault((mistake.key, str(mistake.value)), mistake)
+    return list(found.values())
+
+
+def _plain(when: Any) -> dict[str, list[str]]:
+    return {key: list(legal) for key, legal in when.items()}

@@ -1,0 +1,53 @@
+"""How a sweep stands, and stopping it: by its folder alone, from any machine that sees it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from unsee_dist.sweep import ledger
+from unsee_dist.sweep.driver import SWEEP, driver_of
+from unsee_dist.sweep.report import table
+from unsee_dist.sweep.settings import load_sweep
+
+PATIENCE_S = 120.0  # for the driver to see the request and save its state
+
+
+def sweep_file(folder: Path) -> str:
+    """The sweep a folder holds. ValueError: none."""
+    path = folder / SWEEP
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} holds no sweep: there is no {SWEEP} in it. Start one: unsee sweep SWEEP.yaml"
+        )
+    return str(path)
+
+
+def show(folder: Path) -> None:
+    """Print a row a trial, best first, and who drives the sweep."""
+    sweep = load_sweep(sweep_file(folder))
+    rows = ledger.read(folder)
+    console = Console(highlight=False)
+    console.print(table(sweep, ledger.ranked(rows, sweep.settings.mode)))
+    driver = driver_of(folder)
+    who = f"driven by process {driver['pid']} on {driver['host']}" if driver else "nobody drives it"
+    ended = sum(row.ended for row in rows)
+    console.print(f"{ended} of {sweep.trials} trials ended; {who}", soft_wrap=True)
+
+
+def stop(folder: Path) -> None:
+    """Ask the driver to stop, and wait until it has. ValueError: nobody drives it, or it does not answer."""
+    sweep_file(folder)
+    if driver_of(folder) is None:
+        raise ValueError(f"{folder} is not running: nothing to stop.")
+    (folder / ledger.STOP).touch()
+    until = time.monotonic() + PATIENCE_S
+    while driver_of(folder) is not None:
+        if time.monotonic() > until:
+            raise ValueError(
+                f"the driver of {folder} has not answered for {PATIENCE_S:g} s: {driver_of(folder)}. Was it killed? "
+                f"Then continue with unsee sweep --resume {folder}."
+            )
+        time.sleep(0.5)
