@@ -19,43 +19,38 @@ set -uo pipefail
 
 (($# > 0)) || { echo "usage: sbatch slurm/sweep.sh SWEEP.yaml [section.key=value ...] | --resume DIR" >&2; exit 2; }
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
-PATH="$(realpath "$(dirname "${UNSEE:-.venv/bin/unsee}")"):$PATH"
 read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
-port=$((20000 + SLURM_JOB_ID % 20000))
+head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'):$((20000 + SLURM_JOB_ID % 20000))
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # in the environment, which only you can read
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-export UNSEE_SWEEP_MARK="$PWD/.unsee-sweep-$SLURM_JOB_ID" # a signal has stopped the sweep, here: the ground to requeue
-history="$UNSEE_SWEEP_MARK.history"
-rm -f "$UNSEE_SWEEP_MARK"
+PATH="$(realpath "$(dirname "${UNSEE:-.venv/bin/unsee}")"):$PATH"
+export UNSEE_SWEEP_MARK="$PWD/.unsee-sweep-$SLURM_JOB_ID" # made when a signal has stopped the sweep: the ground to requeue
+history="$UNSEE_SWEEP_MARK.history"; rm -f "$UNSEE_SWEEP_MARK"
 
-# A node that is lost takes its trials along, which go on elsewhere, and not the job. 200 MB: data are in files.
-node='dir="/tmp/ray-$SLURM_JOB_ID-$SLURM_PROCID"; role=(--head "--port=$2" --include-dashboard=false)
-  trap "kill \$ray; wait \$ray" TERM; trap "rm -rf $dir" EXIT
-  if ((SLURM_PROCID)); then role=("--address=$1:$2"); until (: <"/dev/tcp/$1/$2") 2>/dev/null; do sleep 1; done; fi
-  ray start --block "${role[@]}" --temp-dir="$dir" --num-cpus="$SLURM_CPUS_PER_TASK" --disable-usage-stats \
-    --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=200000000 --dashboard-agent-listen-port=0 & ray=$!; wait "$ray"'
-srun --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=0 \
-  --open-mode=append --output="slurm-%x-%j-ray.out" bash -c "$node" ray "$head" "$port" &
+# A node that is lost takes its trials along, which go on elsewhere, and not the job.
+srun --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=0 --open-mode=append \
+  --output="slurm-%x-%j-ray.out" slurm/ray-node.sh "$head" &
 cluster=$!
-join='import ray, sys, time
-ray.init(logging_level="ERROR", log_to_driver=False)
-while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[1]): time.sleep(1)'
-export RAY_ADDRESS="$head:$port"
-(timeout 600 bash -c "until (: </dev/tcp/$head/$port) 2>/dev/null; do sleep 1; done; exec python -c '$join' $SLURM_JOB_NUM_NODES" \
-  || { echo "not all nodes have joined Ray in 600 s: see slurm-*-$SLURM_JOB_ID-ray.out" >&2; exit 1; }
-  exec unsee sweep "$@") &
+all="import ray, time; ray.init(logging_level=40)
+while sum(node['Alive'] for node in ray.nodes()) < $SLURM_JOB_NUM_NODES: time.sleep(1)"
+(
+  export RAY_ADDRESS="$head"
+  timeout 600 bash -c 'until (: <"/dev/tcp/${1/://}") && python -c "$2"; do sleep 1; done' - "$head" "$all" 2>/dev/null \
+    && exec unsee sweep "$@"
+  echo "not all nodes have joined Ray in 600 s: see slurm-$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.out" >&2
+  exit 1
+) &
 driver=$!
-trap 'asked=1; kill -USR1 "$driver"' USR1 # to the driver alone: Ray itself would end by it
+trap 'asked=1; kill -USR1 "$driver"' USR1 # to the driver alone: Ray would end by it
 wait "$driver"; code=$?
 while kill -0 "$driver" 2>/dev/null; do wait "$driver"; code=$?; done # the trap ends a wait early
-kill "$cluster" 2>/dev/null; wait "$cluster"
+scancel --signal=TERM "$SLURM_JOB_ID.0"; timeout 60 tail --pid="$cluster" -f /dev/null || kill "$cluster"
 
-((code == 138 && ${asked:-0})) && echo "its start" >"$UNSEE_SWEEP_MARK" # the signal came before it could listen
+((code == 138 && ${asked:-0})) && echo "its start" >"$UNSEE_SWEEP_MARK" # the signal came before the sweep could hear it
 [[ -s $UNSEE_SWEEP_MARK ]] || { ((code == 0)) && rm -f "$history"; exit "$code"; }
 cat "$UNSEE_SWEEP_MARK" >>"$history"
 if (($(wc -l <"$history") > ${UNSEE_RESTARTS:-100})); then
-  echo "stopped ${UNSEE_RESTARTS:-100} times: not requeued. The same command continues at $(cat "$UNSEE_SWEEP_MARK")." >&2
+  echo "stopped ${UNSEE_RESTARTS:-100} times: not requeued. The same command continues." >&2
 elif (($(tail -n 3 "$history" | uniq | wc -l) == 1 && $(wc -l <"$history") >= 3)); then
   echo "two restarts got no step further than $(cat "$UNSEE_SWEEP_MARK"): not requeued. Allow more time a start." >&2
 else
