@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A model on MTEB, its tasks dealt to the jobs of an array, then one job that prints all of them together:
 #   job=$(sbatch --parsable --array=1-8 slurm/evaluate.sh MODEL --tier v1)
-#   sbatch --dependency=afterok:$job slurm/evaluate.sh MODEL --tier v1
+#   sbatch --dependency=afterany:$job slurm/evaluate.sh MODEL --tier v1
 # The nodes need no network after, where there is one and with the same HF_HOME:
 #   unsee evaluate MODEL --tier v1 --prefetch
 #SBATCH --job-name=unsee-evaluate
