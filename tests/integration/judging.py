@@ -7,12 +7,16 @@ import io
 import json
 import random
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
 from integration import tiny as making
+
+TASKS = ("intents", "topics", "same", "rerank", "search", "similar", "dev")  # what `write_tasks` writes
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,20 @@ def unsee(*arguments: str, cwd: Path) -> Said:
         except SystemExit as ended:
             code = int(ended.code or 0)
     return Said(code, out.getvalue(), err.getvalue())
+
+
+def is_sentence(said: Said, *words: str) -> None:
+    assert said.code == 2, f"exit code {said.code}: {said.out} {said.err}"
+    assert "Traceback" not in said.err
+    assert all(word in said.err for word in words), said.err
+
+
+def loaded(folder: Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return SentenceTransformer(str(folder))
 
 
 def write_model(folder: Path, tiny: making.Tiny, change: str = "none", seed: int = 0) -> Path:

@@ -1,51 +1,14 @@
-"""`unsee evaluate`: mteb's scores of local tasks are sentence-transformers' own; no number for the unusable."""
+"""`unsee evaluate`: what is judged again and what is not; no number for the unusable; mistakes are sentences."""
 
 from __future__ import annotations
 
-import csv
 import json
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
-from integration.judging import Said, table, unsee, write_model, write_tasks
+from integration.judging import TASKS, is_sentence, loaded, table, unsee, write_model
 from integration.tiny import Tiny
-
-TASKS = ("intents", "topics", "same", "rerank", "search", "similar", "dev")
-
-
-@pytest.fixture(scope="module")
-def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tasks/, and the models good/, random/, point/ and nan/."""
-    folder = tmp_path_factory.mktemp("judged")
-    write_tasks(folder / "tasks")
-    for name, change in (("good", "none"), ("random", "random"), ("point", "point"), ("nan", "nan")):
-        write_model(folder / name, tiny, change)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def judged(place: Path) -> dict:
-    said = unsee("evaluate", "good", "--tasks", "tasks", "--json", cwd=place)
-    assert said.code == 0, said.err
-    return json.loads(said.out)
-
-
-def loaded(folder: Path):
-    from sentence_transformers import SentenceTransformer
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return SentenceTransformer(str(folder))
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.open(), delimiter="\t", quoting=csv.QUOTE_NONE))
-
-
-def of(judged: dict, task: str) -> float:
-    return {record["task"]: record["score"] for record in judged["tasks"]}[task] / 100
 
 
 def test_every_kind_of_task_is_judged_by_its_group(judged: dict) -> None:
@@ -55,64 +18,6 @@ def test_every_kind_of_task_is_judged_by_its_group(judged: dict) -> None:
     assert "mteb 2." in judged["title"]
     assert "local" in judged["title"]
     assert all(record["geometry"]["effective_rank"] > 2 for record in judged["tasks"])
-
-
-def test_pairs_and_searches_equal_sentence_transformers_own_evaluators(place: Path, judged: dict) -> None:
-    from sentence_transformers.sentence_transformer import evaluation as own
-
-    model, folder = loaded(place / "good"), place / "tasks"
-    similar = rows(folder / "similar.tsv")
-    first, second = ([row[name] for row in similar] for name in ("sentence1", "sentence2"))
-    scores = [float(row["score"]) for row in similar]
-    found = own.EmbeddingSimilarityEvaluator(first, second, scores)(model)
-    assert of(judged, "similar") == pytest.approx(found["spearman_cosine"], abs=1e-5)
-    assert abs(of(judged, "similar") - found["pearson_cosine"]) > 1e-3  # the case can tell one from the other
-    same = [int(row["label"]) for row in rows(folder / "same.tsv")]
-    found = own.BinaryClassificationEvaluator(first, second, same, similarity_fn_names=ALL)(model)
-    assert of(judged, "same") == pytest.approx(max(found[f"{name}_ap"] for name in ALL), abs=1e-5)
-    samples = [json.loads(line) for line in (folder / "rerank.jsonl").read_text().splitlines()]
-    found = own.RerankingEvaluator(samples)(model)
-    assert of(judged, "rerank") == pytest.approx(found["map"], abs=1e-4)
-    texts = {}
-    for name in ("queries", "corpus"):
-        read = (json.loads(line) for line in (folder / "search" / f"{name}.jsonl").read_text().splitlines())
-        texts[name] = {row["_id"]: row["text"] for row in read}
-    relevant = {row["query-id"]: {row["corpus-id"]} for row in rows(folder / "search" / "qrels" / "test.tsv")}
-    found = own.InformationRetrievalEvaluator(texts["queries"], texts["corpus"], relevant, ndcg_at_k=[10])(
-        model
-    )
-    assert of(judged, "search") == pytest.approx(found["cosine_ndcg@10"], abs=1e-4)
-    assert 0.05 < of(judged, "search") < 0.999
-
-
-ALL = ["cosine", "dot", "euclidean", "manhattan"]
-
-
-def test_label_free_questions_score_as_in_training(place: Path, judged: dict) -> None:
-    from unsee_dist.evaluation.retrieval import load_questions, retrieval_scores
-
-    found = retrieval_scores(load_questions(place / "tasks" / "dev.tsv"), loaded(place / "good").encode)
-    assert of(judged, "dev") == pytest.approx(found["mrr"], abs=1e-4)
-    assert 1 / found["candidates"] < found["mrr"] < 1
-
-
-def test_classification_equals_logistic_regression_written_out(place: Path, judged: dict) -> None:
-    from sklearn.linear_model import LogisticRegression
-
-    model = loaded(place / "good")
-    parts = {name: rows(place / "tasks" / f"intents_{name}.tsv") for name in ("train", "test")}
-    z = {name: model.encode([row["text"] for row in part]) for name, part in parts.items()}
-    label = {name: [row["label"] for row in part] for name, part in parts.items()}
-    rng, accuracy = np.random.default_rng(0), []
-    for _ in range(60):  # 8 examples of each label, as mteb; its 10 draws are 10 of these
-        drawn = [
-            i
-            for name in set(label["train"])
-            for i in rng.choice(np.flatnonzero(np.array(label["train"]) == name), 8)
-        ]
-        fitted = LogisticRegression(max_iter=100).fit(z["train"][drawn], [label["train"][i] for i in drawn])
-        accuracy.append(fitted.score(z["test"], label["test"]))
-    assert of(judged, "intents") == pytest.approx(np.mean(accuracy), abs=4 * np.std(accuracy) / np.sqrt(10))
 
 
 def test_what_was_judged_is_not_judged_again_and_shards_add_up_to_the_whole(place: Path, tiny: Tiny) -> None:
@@ -215,12 +120,6 @@ def test_tfidf_is_a_model_of_its_own(place: Path) -> None:
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(place: Path, arguments: list[str], words: list[str]) -> None:
     is_sentence(unsee("evaluate", *arguments, cwd=place), *words)
-
-
-def is_sentence(said: Said, *words: str) -> None:
-    assert said.code == 2, f"exit code {said.code}: {said.out} {said.err}"
-    assert "Traceback" not in said.err
-    assert all(word in said.err for word in words), said.err
 
 
 @pytest.mark.parametrize("gone", ["modules.json", "1_Pooling", "config.json", "model.safetensors", "half"])

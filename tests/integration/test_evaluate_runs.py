@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from integration import tiny as launch
-from integration.judging import Said, unsee, write_model, write_tasks
-from integration.test_evaluate import is_sentence, loaded
+from integration.judging import Said, is_sentence, loaded, unsee, write_model, write_tasks
 from integration.tiny import Tiny
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integration import tiny as launch
-from integration.judging import write_model
-from integration.test_evaluate import loaded
+from integration.judging import loaded, write_model
 from integration.tiny import Tiny
 
 SENTENCES = ["the old river follows a bright garden .", "the house", "a green harbour near the island ."]
