@@ -1,10 +1,14 @@
-"""A local task's data in the shapes that mteb's task classes read."""
+"""A local task's data in the shapes that mteb's task classes read; a published one's as it lies in datasets' cache."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+import datasets
 from datasets import Dataset, DatasetDict
+from datasets.naming import camelcase_to_snakecase
 
 from unsee_dist.evaluation.local_tasks import LocalTask
 
@@ -42,3 +46,29 @@ def _reranked(table: dict[str, list[Any]]) -> Any:
             for name, value in (("query", query), ("document", document), ("score", int(place < len(good)))):
                 qrels[name].append(value)
     return _searched(corpus, queries, qrels, ranked)
+
+
+def configurations(repository: str, revision: str | None = None) -> list[str]:
+    """The configurations of a data set: what datasets says, and what its cache holds of this revision.
+
+    Offline datasets says "default" and no more. mteb would then not find which documents to rerank, and rank the
+    whole corpus instead, which gives another score and no error.
+    """
+    found = list(datasets.get_dataset_config_names(repository, revision))
+    owner, _, name = repository.rpartition("/")
+    folder = "___".join([*([owner] if owner else []), camelcase_to_snakecase(name)])
+    cached = Path(datasets.config.HF_DATASETS_CACHE).expanduser().glob(f"{folder}/*/*/{revision}")
+    return list(dict.fromkeys([*found, *sorted(path.parent.parent.name for path in cached)]))
+
+
+def revisions(loaded: Any) -> set[str]:
+    """The Hub's revisions that loaded data came from, by where it lies in the cache; empty for data made here.
+
+    Without a network datasets takes the newest revision in its cache, whichever was asked for.
+    """
+    if isinstance(loaded, dict):
+        return set().union(*map(revisions, loaded.values()))
+    if not isinstance(loaded, Dataset):
+        return set()
+    parts = (part for file in loaded.cache_files for part in Path(file["filename"]).parts)
+    return {part for part in parts if re.fullmatch("[0-9a-f]{40}", part)}

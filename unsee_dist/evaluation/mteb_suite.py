@@ -32,6 +32,7 @@ from mteb.abstasks import (
     AbsTaskPairClassification,
     AbsTaskRetrieval,
     AbsTaskSTS,
+    retrieval_dataset_loaders,
 )
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.task_metadata import TaskMetadata
@@ -40,7 +41,7 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
 from unsee_dist.evaluation.local_tasks import LocalTask, texts
-from unsee_dist.evaluation.mteb_data import dataset_of
+from unsee_dist.evaluation.mteb_data import configurations, dataset_of, revisions
 from unsee_dist.evaluation.sts import Pairs
 from unsee_dist.evaluation.tfidf import tfidf_spearman
 from unsee_dist.evaluation.watch import Unusable, Watch
@@ -51,6 +52,9 @@ STS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R", "B
 FAST = ("Banking77Classification", "EmotionClassification", "TwentyNewsgroupsClustering", "TwitterSemEval2015",
         "AskUbuntuDupQuestions", "SciFact", "NFCorpus", "STSBenchmark", "SICK-R", "SummEval")  # fmt: skip
 TIERS = ("sts", "fast", "v2", "v1")
+
+# What mteb asks before it loads a search: by itself it forgets, offline, which documents are to be reranked.
+retrieval_dataset_loaders.get_dataset_config_names = configurations
 
 Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
 
@@ -123,16 +127,25 @@ def _chosen(task: AbsTask, benchmark: str) -> Chosen:
 
 
 def prefetch(chosen: Chosen) -> None:
-    """Load a published task's data from the Hub into this machine's cache. ValueError without a network."""
-    task = chosen.task
+    """Load a published task's data, from the Hub or this machine's cache. ValueError: neither, or another revision."""
+    task, again = chosen.task, "a network, with the same HF_HOME: unsee evaluate MODEL --tier"
+    parts = task.metadata.tasks if isinstance(task, AbsTaskAggregate) else [task]
     try:
-        for part in task.metadata.tasks if isinstance(task, AbsTaskAggregate) else [task]:
-            part.load_data()
+        with _quiet():
+            for part in parts:
+                part.load_data()
     except Exception as error:  # datasets raises a dozen unrelated types for "not there" and "no network"
         raise ValueError(
             f"{chosen.name} is not on this machine and could not be loaded ({type(error).__name__}). Where there is "
-            f"a network, with the same HF_HOME: unsee evaluate MODEL --tier {chosen.name} --prefetch."
+            f"{again} {chosen.name} --prefetch."
         ) from error
+    for part in parts:
+        wanted = part.metadata.dataset["revision"]
+        if other := sorted(revisions(part.dataset) - {wanted}):
+            raise ValueError(
+                f"{chosen.name}: this machine has revision {other[0]} of its data, mteb {VERSION} asks for {wanted}. "
+                f"Where there is {again} {chosen.name} --prefetch."
+            )
 
 
 def score(chosen: Chosen, encoder: Encoder, cache: Path | None) -> dict[str, Any]:
@@ -186,12 +199,13 @@ def _cosines(predictions: Path) -> list[float]:
 
 
 class _quiet(warnings.catch_warnings):
-    """mteb's log lines and warnings are for its developers; ours are sentences."""
+    """What mteb and datasets log and warn of is for their developers; ours are sentences."""
 
     def __enter__(self) -> Any:
         entered = super().__enter__()
         warnings.simplefilter("ignore")
-        logging.getLogger("mteb").setLevel(logging.ERROR)
+        for library in ("mteb", "datasets"):
+            logging.getLogger(library).setLevel(logging.ERROR)
         disable_progress_bars()
         return entered
 

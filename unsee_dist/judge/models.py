@@ -107,11 +107,13 @@ def _loaded(source: str, folder: Path | None, run: Path | None, which: str) -> M
 
 
 def _sentence_transformer(source: str) -> Any:
+    from huggingface_hub.utils import logging as hub_logging
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # "pooler: missing" is what having none means
     logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()  # "using cached commit hash" is what being offline means
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 6.x: 5.1's names of the modules are old
         try:
