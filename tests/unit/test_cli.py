@@ -114,6 +114,25 @@ def test_doctor_says_what_a_run_would_use(monkeypatch, capsys) -> None:
     assert "deepspeed 0." in out
 
 
+def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys) -> None:
+    from unsee_dist.parallel import engine
+
+    for can, said in ((True, False), (False, True)):
+        monkeypatch.setattr(engine, "multiplies_bf16", lambda can=can: can)
+        _, out, _ = unsee(monkeypatch, capsys, "doctor")
+        assert ("write parallel.precision=fp32" in out) == (said and "no GPU" in out)
+
+
+def test_sweep_wants_one_thing_to_do(monkeypatch, capsys, tmp_path: Path) -> None:
+    for arguments in ([], ["tiny", "--resume", tmp_path], ["--status", tmp_path, "--stop", tmp_path]):
+        code, _, err = unsee(monkeypatch, capsys, "sweep", *arguments)
+        assert code == 2
+        assert "write one of SWEEP, --resume DIR, --status DIR, --stop DIR" in err
+    code, _, err = unsee(monkeypatch, capsys, "sweep", "tiny", "evaluate.sts=")
+    assert code == 2
+    assert "never appears: evaluate.sts is absent" in err
+
+
 def test_prepare_then_look_then_damage(monkeypatch, capsys, tmp_path: Path) -> None:
     text, out = tmp_path / "text.txt", tmp_path / "corpus"
     text.write_text("".join(f"sentence number {n} of many\n" for n in range(3000)))

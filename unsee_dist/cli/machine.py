@@ -58,6 +58,8 @@ def doctor() -> None:
     """Print versions, devices, threads and the launcher's environment, and what a run would use."""
     import torch
 
+    from unsee_dist.parallel.engine import multiplies_bf16
+
     names = ("unsee_dist", "torch", "deepspeed", "transformers", "mlflow", "sentence-transformers")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     lines = {
@@ -68,7 +70,7 @@ def doctor() -> None:
         "tracking": os.environ.get(
             "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI is not set: sqlite:///mlflow.db"
         ),
-        "a run": _would_use(len(gpus), bool(gpus) and torch.cuda.is_bf16_supported()),
+        "a run": _would_use(len(gpus), torch.cuda.is_bf16_supported() if gpus else multiplies_bf16()),
     }
     for name, line in lines.items():
         typer.echo(f"{name:<10} {line}")
@@ -95,7 +97,8 @@ def _launcher() -> str:
 def _would_use(gpus: int, bf16: bool) -> str:
     if gpus == 0:
         several = "deepspeed --num_accelerators N unsee_dist/train.py --config CONFIG"
-        return f"`unsee train` is 1 CPU rank; N ranks over gloo: DS_ACCELERATOR=cpu {several}"
+        advice = "" if bf16 else "; this CPU has no units for bf16: write parallel.precision=fp32"
+        return f"`unsee train` is 1 CPU rank; N ranks over gloo: DS_ACCELERATOR=cpu {several}{advice}"
     advice = "" if bf16 else "; these GPUs have no bf16: write parallel.precision=fp16 or fp32"
     several = f"deepspeed --num_gpus {gpus} unsee_dist/train.py --config CONFIG"
     return f"`unsee train` is 1 GPU rank; {gpus} over nccl: {several}{advice}"

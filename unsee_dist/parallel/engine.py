@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from unsee_dist.parallel import masters
-from unsee_dist.parallel.process import World
+from unsee_dist.parallel.process import World, tell
 
 Precision = Literal["fp32", "bf16", "fp16"]
 BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own, as in the paper's code
@@ -40,6 +40,12 @@ class Engine:
 
         if precision == "fp16" and world.device.type != "cuda":
             raise ValueError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
+        if precision == "bf16" and world.device.type == "cpu" and not multiplies_bf16():
+            tell(
+                world,
+                "parallel.precision = bf16: this CPU has no units for it and multiplies tens of times slower than in "
+                "fp32. Write parallel.precision=fp32.",
+            )
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         warnings.filterwarnings(
             "ignore", r".*torch.distributed.* is deprecated", FutureWarning
@@ -147,6 +153,12 @@ class Engine:
             }
         if self.stage in (1, 2):
             self.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def multiplies_bf16() -> bool:
+    """Does this CPU multiply bf16 matrices in a kernel of oneDNN's? On AVX2 alone a (512, 256) by (256, 1024) product
+    took 640 ms, in fp32 11 ms."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
+ABSENT = -0.08
 
 
 def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) -> None:
@@ -44,9 +45,8 @@ def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) 
         panel.plot(*points[-1], mark, color=style["color"], markersize=7)
     for rung in rungs:
         panel.axvline(rung, color="grey", linestyle=":", linewidth=1)
-        panel.annotate(
-            f"rung {rung}", (rung, 1), xycoords=("data", "axes fraction"), fontsize=8, color="grey"
-        )
+        place = {"xycoords": ("data", "axes fraction"), "xytext": (3, -10), "textcoords": "offset points"}
+        panel.annotate(f"rung {rung}", (rung, 1), fontsize=8, color="grey", **place)  # type: ignore[arg-type]
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     if by:
         panel.legend(handles.values(), handles.keys(), fontsize=8)
@@ -73,11 +73,11 @@ def parallel(sweep: Sweep, rows: Sequence[Row], path: Path) -> None:
             heights, color=colormaps["viridis"](float(shade(row.score or 0.0))), linewidth=1.6, alpha=0.85
         )
     for place, axis in enumerate(axes):
-        _ticks(panel, place, [(height, text) for height, text in _scale(axis)])
+        _ticks(panel, place, _scale(axis) + ([(ABSENT, "none")] if axis.when else []))
     _ticks(panel, len(axes), [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")])
     panel.set_xticks(range(len(axes) + 1), [*(axis.key for axis in axes), sweep.settings.metric], fontsize=8)
     panel.set_yticks([])
-    panel.set_ylim(-0.12, 1.06)
+    panel.set_ylim(-0.14, 1.06)
     panel.set_xlim(-0.3, len(axes) + 0.4)
     for side in ("top", "left", "right", "bottom"):
         panel.spines[side].set_visible(False)
@@ -108,9 +108,9 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _height(axis: Axis, point: Mapping[str, Any]) -> float:
-    """Where a value stands on its axis, 0 to 1; NaN (no line there) when the trial has none."""
+    """Where a value stands on its axis, 0 to 1; below it when the trial has none."""
     if axis.key not in point:
-        return math.nan
+        return ABSENT
     value = point[axis.key]
     if axis.kind == "choice":
         return axis.values.index(value) / max(1, len(axis.values) - 1)

@@ -1,0 +1,78 @@
+"""A sweep's folder is one sweep's, is driven by one process, and says how it stands; anything else is a sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from unsee_dist.sweep import status
+from unsee_dist.sweep.driver import DRIVER, claim, driver_of, driving
+from unsee_dist.sweep.ledger import STOP, Row, write
+from unsee_dist.sweep.settings import Sweep, load_sweep
+
+
+def sweep_in(folder: Path, *given: str) -> Sweep:
+    path = folder / "mine.yaml"
+    path.write_text(
+        "extends: base.yaml\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
+        "space: {train.lr: {loguniform: [1e-5, 1e-3]}}\n",
+        encoding="utf-8",
+    )
+    return load_sweep(str(path), [f"sweep.dir={folder / 'sweep'}", *given])
+
+
+def test_the_same_sweep_goes_on_and_another_is_refused_by_name(tmp_path: Path) -> None:
+    claim(sweep_in(tmp_path))
+    claim(sweep_in(tmp_path))
+    again = load_sweep(status.sweep_file(tmp_path / "sweep"))
+    claim(again)  # what --resume does
+    with pytest.raises(ValueError, match=r"another sweep: lr: 0.0001 there, lr: 0.0003 here"):
+        claim(sweep_in(tmp_path, "train.lr=3e-4"))
+    with pytest.raises(ValueError, match="another sweep: trials: null there, trials: 9 here"):
+        claim(sweep_in(tmp_path, "sweep.trials=9"))
+
+
+def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "thesis.tex").touch()
+    with pytest.raises(ValueError, match="is not empty and no sweep"):
+        claim(sweep_in(tmp_path))
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["thesis.tex"]
+
+
+def test_one_process_drives_and_a_killed_one_does_not_count(tmp_path: Path) -> None:
+    with driving(tmp_path):
+        with pytest.raises(ValueError, match=f"is driven by process {os.getpid()}"), driving(tmp_path):
+            pass
+        found = driver_of(tmp_path)
+        assert found is not None
+        assert found["host"] == socket.gethostname()
+    assert driver_of(tmp_path) is None
+    gone = {"host": socket.gethostname(), "pid": 2**22 + 1}  # no such process
+    (tmp_path / DRIVER).write_text(json.dumps(gone))
+    with driving(tmp_path):
+        pass
+
+
+def test_status_and_stop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = sweep_in(tmp_path)
+    with pytest.raises(ValueError, match="holds no sweep"):
+        status.show(tmp_path)
+    claim(sweep)
+    write(sweep.folder, [Row(1, "a", "complete", {"train.lr": 1e-4}, 100, 100, 71.25)])
+    status.show(sweep.folder)
+    shown = capsys.readouterr().out
+    assert "71.25" in shown
+    assert "1 of 16 trials ended; nobody drives it" in shown
+    with pytest.raises(ValueError, match="is not running"):
+        status.stop(sweep.folder)
+    monkeypatch.setattr(status, "PATIENCE_S", 0.1)
+    with driving(sweep.folder), pytest.raises(ValueError, match=r"has not answered.*--resume"):
+        status.stop(sweep.folder)
+    assert (sweep.folder / STOP).exists()
