@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unsee_dist.sweep.settings import Sweep
+from unsee_dist.sweep.trial import TRIALS
 
 SWEEP, DRIVER = "sweep.yaml", "driver.json"
+MARK = "UNSEE_SWEEP_MARK"  # a file, named by the batch system's script
 
 
 def claim(sweep: Sweep) -> None:
@@ -55,3 +57,19 @@ def driver_of(folder: Path) -> dict[str, Any] | None:
     """Host and process that drive the sweep, or did when they were killed; None when it ended by itself."""
     path = folder / DRIVER
     return json.loads(path.read_bytes()) if path.exists() else None
+
+
+def leave_mark(folder: Path, ended: int) -> None:
+    """Tell the batch system's script that a signal has stopped the sweep, and how far it is: it may start it again.
+
+    The trials that have ended, and the steps in all newest checkpoints: two equal marks are no progress.
+    """
+    path = os.environ.get(MARK)
+    if path:
+        runs = (folder / TRIALS).glob("*")
+        steps = sum(max(map(_step, (run / "checkpoints").glob("step-*")), default=0) for run in runs)
+        Path(path).write_text(f"{ended} trials ended, {steps} steps saved\n", encoding="utf-8")
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))

@@ -23,7 +23,7 @@ from unsee_dist.config.sections import every_steps
 from unsee_dist.parallel.ray_pool.cluster import connected, missing, nodes, slots
 from unsee_dist.parallel.ray_pool.trials import Calls, Group, Study, search
 from unsee_dist.sweep import ledger
-from unsee_dist.sweep.driver import claim, driving
+from unsee_dist.sweep.driver import claim, driving, leave_mark
 from unsee_dist.sweep.ledger import Goal, Row
 from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep
@@ -68,6 +68,8 @@ def run(sweep: Sweep, seeds: int = 0) -> int:
             if done and seeds:
                 done = confirm(sweep, study, group, seeds, environment)
     if not done:
+        if not (sweep.folder / ledger.STOP).exists():  # by a signal, and not by --stop
+            leave_mark(sweep.folder, sum(row.ended for row in rows))
         _say(f"stopped; the same command continues, or: unsee sweep --resume {sweep.folder}")
         return STOPPED
     return COMPLETE

@@ -1,0 +1,31 @@
+"""The mark that lets a batch job requeue itself: as far as the sweep is, so that two equal ones are no progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unsee_dist.sweep.driver import MARK, leave_mark
+
+
+def _saved(folder: Path, trial: str, *steps: int) -> None:
+    for step in steps:
+        (folder / "trials" / trial / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+
+
+def test_the_mark_counts_the_newest_checkpoint_of_each_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = tmp_path / "mark"
+    leave_mark(tmp_path, 0)  # no batch system asks
+    monkeypatch.setenv(MARK, str(mark))
+    leave_mark(tmp_path, 0)
+    assert mark.read_text() == "0 trials ended, 0 steps saved\n"
+    _saved(tmp_path, "a", 10, 20)
+    _saved(tmp_path, "b", 5)
+    leave_mark(tmp_path, 1)
+    assert mark.read_text() == "1 trials ended, 25 steps saved\n"
+    _saved(tmp_path, "a", 30)
+    leave_mark(tmp_path, 1)
+    assert mark.read_text() == "1 trials ended, 35 steps saved\n"
