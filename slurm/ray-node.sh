@@ -4,6 +4,7 @@
 set -uo pipefail
 
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # at TERM nobody is left to wait for
+export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else
 head="$1" dir="/tmp/ray-$SLURM_JOB_ID-$SLURM_PROCID" over=0
 role=(--head "--port=${head##*:}" --include-dashboard=false)
 if ((SLURM_PROCID > 0)); then

@@ -21,7 +21,8 @@ for program in initdb pg_ctl mlflow; do
     exit 2
   fi
 done
-if [[ -e "$dir/mlflow.pid" ]] && kill -0 "$(<"$dir/mlflow.pid")" 2>/dev/null; then
+running() { [[ -e "$dir/mlflow.pid" && $(ps -o stat= -p "$(<"$dir/mlflow.pid")") == [^Z]* ]]; }
+if running; then
   echo "a server runs in $dir: cluster/mlflow/stop.sh $dir ends it" >&2
   exit 2
 fi
@@ -91,7 +92,7 @@ for ((second = 0; second < 300; second++)); do
     echo "export \$(cat $dir/environment)"
     exit 0
   fi
-  kill -0 "$(<"$dir/mlflow.pid")" 2>/dev/null || break
+  running || break
   sleep 1
 done
 tail -n 20 "$dir/mlflow.log" >&2

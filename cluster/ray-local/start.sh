@@ -43,6 +43,7 @@ control=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0
   echo "RAY_AUTH_TOKEN_PATH=$dir/token"
 } >"$dir/environment"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
+export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else
 unset RAY_ADDRESS
 
 common=(--block "--num-cpus=$cpus" --temp-dir="$dir/ray" --disable-usage-stats

@@ -38,7 +38,7 @@ class Browser:
     def open(self, address: str) -> None:
         self._here("POST", "/url", {"url": address})
 
-    def find(self, xpath: str, timeout_s: float = 120) -> str:
+    def find(self, xpath: str, timeout_s: float = 300) -> str:
         """The first element; AssertionError with the page's text when it does not come."""
         until = time.monotonic() + timeout_s
         while not (found := self.all(xpath)):

@@ -40,12 +40,15 @@ class Server:
 
     def kill(self) -> None:
         """SIGKILL to MLflow and to PostgreSQL, as when the power is cut."""
+        killed = []
         postgres = int((self.folder / "postgres" / "data" / "postmaster.pid").read_text().splitlines()[0])
         for number in (int((self.folder / "mlflow.pid").read_text()), postgres):
             parent = psutil.Process(number)
             for process in [parent, *parent.children(recursive=True)]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
+                    killed.append(process)
+        psutil.wait_procs(killed, timeout=30)
 
 
 @contextlib.contextmanager
