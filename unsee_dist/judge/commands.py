@@ -26,6 +26,10 @@ def evaluate(
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own task files; repeatable.")
     ] = None,
     shard: Annotated[str | None, typer.Option(metavar="K/N", help="Only the k-th of n parts.")] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="ray", help="Side by side on a Ray cluster: RAY_ADDRESS, or this machine."),
+    ] = None,
     prefetch: Annotated[bool, typer.Option("--prefetch", help="Only load data, where a network is.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -37,7 +41,7 @@ def evaluate(
 
     if prefetch:
         run.prefetch(model, tier or ())
-    elif not run.evaluate(model, tier or (), tasks or (), shard, as_json):
+    elif not run.evaluate(run.Asked(model, tier or (), tasks or (), shard, engine), as_json):
         raise typer.Exit(1)
 
 
