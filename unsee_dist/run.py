@@ -19,7 +19,7 @@ import torch
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import every_steps
 from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
-from unsee_dist.evaluation.development import Development
+from unsee_dist.evaluation.development import Development, verdicts
 from unsee_dist.evaluation.retrieval import load_question_sets
 from unsee_dist.evaluation.sts import load_sets
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
@@ -146,6 +146,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         folder=folder,
         identity=identity,
         evaluate=lambda: inputs.development(embed),
+        floor=inputs.development.floor,
         export=export,
         rewind=rewind_all,
     )
@@ -312,6 +313,11 @@ def _close(run: Training, final: dict[str, float]) -> None:
         columns[f"best (step {progress.best['step']})"] = progress.best["scores"]
     if final:
         columns["final"] = final
+    floor = run.floor() if run.engine.world.rank == 0 else {}
+    if floor:
+        columns["TF-IDF"] = floor
     paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
     run.record.closing(columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"])
+    for said in verdicts(final or progress.before, floor):
+        run.record.warn(said)
     run.record.close()

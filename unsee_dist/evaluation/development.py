@@ -12,7 +12,7 @@ import numpy as np
 
 from unsee_dist.evaluation.cosine import collapsed, unit_rows
 from unsee_dist.evaluation.geometry import alignment, geometry, moments, uniformity
-from unsee_dist.evaluation.retrieval import Questions, set_scores
+from unsee_dist.evaluation.retrieval import Questions, set_scores, tfidf_scores
 from unsee_dist.evaluation.sts import Pairs, spearman_of
 
 Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collective: all ranks call it at once
@@ -75,6 +75,33 @@ class Development:
         scores["collapsed"] = float(collapsed(unit_rows(probe_ND)) or collapsed(unit_rows(rows)))
         return {f"dev/{name}": value for name, value in scores.items()}
 
+    def floor(self) -> dict[str, float]:
+        """What counting words scores, TF-IDF fitted on each set's own texts: dev/sts, dev/mrr and what goes with it."""
+        from unsee_dist.evaluation import (
+            tfidf,
+        )  # scikit-learn: half a second that only the end of a run needs
+
+        found: dict[str, float] = {}
+        if self.sts:
+            found["sts"] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
+        if self.retrieval:
+            by_name = [tfidf_scores(asked) for asked in self.retrieval.values()]
+            found |= {name: float(np.mean([one[name] for one in by_name])) for name in ("mrr", "recall_at_1")}
+            found["candidates"] = min(one["candidates"] for one in by_name)
+        return {f"dev/{name}": value for name, value in found.items()}
+
+
+def verdicts(scores: Mapping[str, float], floor: Mapping[str, float]) -> list[str]:
+    """What must be said beside the last scores of a run: that they are none, or lose against counting words."""
+    if scores.get("dev/collapsed"):
+        state = "one point" if math.isfinite(scores["dev/std"]) else "not finite"
+        return [f"the embeddings of all sentences are {state}: of no use, whatever they score"]
+    return [
+        f"{name} {scores[name]:.4g} is below TF-IDF ({floor[name]:.4g}), which only counts words"
+        for name in ("dev/sts", "dev/mrr")
+        if name in floor and name in scores and scores[name] < floor[name]
+    ]
+
 
 def sts_scores(sets: Mapping[str, Pairs], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
     """sts, of several sets sts/NAME, and alignment where pairs score at least 4/5 of their set's highest."""
@@ -100,8 +127,9 @@ def deal(count: int, rank: int, size: int) -> tuple[list[int], list[int]]:
 
 
 def best_metric(scores: Mapping[str, float]) -> tuple[str, float] | None:
-    """What decides which checkpoint is best: dev/sts where configured, else dev/mrr. NaN is never best."""
+    """What decides which checkpoint is best: dev/sts where configured, else dev/mrr. NaN is never best, nor is one point."""
     for name in ("dev/sts", "dev/mrr"):
         if name in scores:
-            return None if math.isnan(scores[name]) else (name, scores[name])
+            usable = math.isfinite(scores[name]) and not scores.get("dev/collapsed")
+            return (name, scores[name]) if usable else None
     return None

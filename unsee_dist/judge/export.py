@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,15 +12,20 @@ from typing import Any
 import yaml
 
 from unsee_dist.evaluation.scores import kept
+from unsee_dist.evaluation.watch import Unusable, Watch
 from unsee_dist.judge.models import Model, open_model
 from unsee_dist.report.card import Facts, card
 from unsee_dist.report.export import settle, sync
 
+PROBED = 64  # texts whose embeddings are looked at before an export
 GEOMETRY = ("std", "effective_rank", "mean_cosine", "correlation", "uniformity", "alignment")
 
 
 def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
-    """Write MODEL to `out`, replacing an export that is there. ValueError: no model, or `out` is something else."""
+    """Write MODEL to `out`, replacing an export that is there.
+
+    ValueError: no model, an unusable one, or `out` is something else.
+    """
     if out.exists() and not (out / "modules.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"--out {out} holds something that is no export. Give a new folder.")
     path = Path(given)
@@ -40,6 +46,7 @@ def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
             shutil.copytree(model.folder, new)
         if not (new / "modules.json").is_file():
             raise ValueError(f"{given} is a plain transformers folder. Give a run, or an export of one.")
+        _refuse_unusable(given, model, new)
         facts = facts_of(model, new)
         (new / "README.md").write_text(card(facts), encoding="utf-8")
         if onnx:
@@ -55,6 +62,26 @@ def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
         shutil.rmtree(old, ignore_errors=True)
     if push:
         _push(out, push)
+
+
+def _refuse_unusable(given: str, model: Model, folder: Path) -> None:
+    """ValueError when the embeddings of different texts say nothing: not finite, one point, one line."""
+    texts, watch = _texts(folder), Watch()
+    try:
+        watch.add(texts, model.embed(texts))
+    except Unusable as verdict:
+        raise ValueError(
+            f"{given} is not exported: {verdict}. Give an earlier checkpoint: unsee checkpoint ls RUN."
+        ) from verdict
+
+
+def _texts(folder: Path) -> list[str]:
+    """Texts that the encoder's own vocabulary tells apart, whatever its language."""
+    from transformers import AutoTokenizer
+
+    tokenizer, rng = AutoTokenizer.from_pretrained(folder), random.Random(0)
+    known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(PROBED)]
 
 
 def facts_of(model: Model, folder: Path) -> Facts:

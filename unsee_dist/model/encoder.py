@@ -34,6 +34,12 @@ def load_encoder(name: str, dropout: float | None) -> Any:
     on_cpu = not torch.cuda.is_available()
     attention = cpu_dropout.register() if on_cpu else "sdpa"
     encoder = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
+    broken = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
+    if broken:
+        raise ValueError(
+            f"model.encoder = {name} has weights that are not finite (NaN or infinite): {broken[0]}. No training mends "
+            "that: give another encoder."
+        )
     if on_cpu:
         cpu_dropout.use(encoder)
     if getattr(encoder, "pooler", None) is not None:

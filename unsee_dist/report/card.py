@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from unsee_dist.report.score_table import verdicts
+
 Record = Mapping[str, Any]
 
 
@@ -103,8 +105,9 @@ def _scores(records: Sequence[Record]) -> str:
         floor = f"{record['tfidf']:.2f}" if "tfidf" in record else ""
         cells = [record["benchmark"], record["group"], record["task"], record["metric"], score, floor]
         lines.append("| " + " | ".join(cells) + " |")
+    said = [f"{sentence}\n" for sentence in verdicts(records)]
     versions = ", ".join(sorted({record["mteb"] for record in records}))
-    return "\n".join([*lines, "", f"mteb {versions}; scores x 100.", ""])
+    return "\n".join([*lines, "", *said, f"mteb {versions}; scores x 100.", ""])
 
 
 USE = """## Use

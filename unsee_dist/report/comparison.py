@@ -136,9 +136,21 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
-    """One for each row against the first."""
+    """One for each row against the first, and one for each task on which rows lose to counting words."""
     groups = tasks_of(rows)
-    return [sentence(row, rows[0], groups) for row in rows[1:]]
+    against = [sentence(row, rows[0], groups) for row in rows[1:]]
+    floors = [_below_floor(rows, task) for task in groups.get("STS", ())]
+    return against + [said for said in floors if said]
+
+
+def _below_floor(rows: Sequence[Row], task: str) -> str:
+    """Which rows score less than TF-IDF on an STS task, as both are shown; "" for none."""
+    scored = [(row, scores) for row in rows if (scores := row.scores(task)) is not None]
+    floor = {row.name: row.records(task)[0].get("tfidf", -np.inf) for row, _ in scored}
+    below = [row.name for row, scores in scored if round(np.mean(scores), 2) < round(floor[row.name], 2)]
+    if not below:
+        return ""
+    return f"Below TF-IDF ({floor[below[0]]:.2f}), which only counts words, on {task}: {', '.join(below)}."
 
 
 def as_dict(rows: Sequence[Row]) -> dict[str, Any]:

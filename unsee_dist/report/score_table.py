@@ -73,7 +73,7 @@ def verdicts(records: Iterable[Record]) -> list[str]:
     for record in records:
         if record["score"] is None:
             said.append(f"{record['task']}: no score. {record['unusable'].capitalize()}.")
-        elif record["score"] < record.get("tfidf", float("-inf")):
+        elif round(record["score"], 2) < round(record.get("tfidf", float("-inf")), 2):  # as they are shown
             floor = number(record["tfidf"])
             said.append(
                 f"{record['task']}: {number(record['score'])} is below TF-IDF ({floor}), which only counts words."

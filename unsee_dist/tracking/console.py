@@ -58,7 +58,10 @@ def evaluation_line(line: Line, steps: int, best: bool) -> str:
     width = len(str(steps))
     parts = [f"eval {_number(line['step']):0{width}.0f}/{steps}", *_named(line, *SCORES)]
     if line.get("dev/collapsed"):
-        parts.append("COLLAPSED: all embeddings are one point")
+        finite = math.isfinite(_number(line["dev/std"]))
+        parts.append(
+            "COLLAPSED: all embeddings are one point" if finite else "BROKEN: embeddings are not finite"
+        )
     return " | ".join(parts) + (" | best so far" if best else "")
 
 

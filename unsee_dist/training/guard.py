@@ -91,13 +91,18 @@ def _spike(settings: GuardSettings, state: GuardState, step: int, loss: float) -
     return said
 
 
+def healthy(settings: GuardSettings, scores: Mapping[str, float]) -> bool:
+    """Whether the embeddings of an evaluation have not collapsed. NaN has: it is below every bound."""
+    rank, std = scores["dev/effective_rank"], scores["dev/std"]
+    return rank >= settings.effective_rank and std >= settings.std and not scores.get("dev/collapsed")
+
+
 def after_evaluation(
     settings: GuardSettings, state: GuardState, scores: Mapping[str, float]
 ) -> tuple[Action, str]:
-    """The same after an evaluation. NaN counts as collapsed: it is below every bound."""
+    """The same after an evaluation."""
     rank, std = scores["dev/effective_rank"], scores["dev/std"]
-    healthy = rank >= settings.effective_rank and std >= settings.std and not scores.get("dev/collapsed")
-    state.collapsed_in_row = 0 if healthy else state.collapsed_in_row + 1
+    state.collapsed_in_row = 0 if healthy(settings, scores) else state.collapsed_in_row + 1
     if state.collapsed_in_row < settings.evaluations:
         return Action.GO_ON, ""
     why = (

@@ -23,7 +23,14 @@ from unsee_dist.parallel.signals import Stopped, StopSignal
 from unsee_dist.parallel.whereabouts import stand
 from unsee_dist.tracking.record import Record
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step
+from unsee_dist.training.guard import (
+    Action,
+    GuardSettings,
+    GuardState,
+    after_evaluation,
+    after_step,
+    healthy,
+)
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import Taken, seed_step, take
 
@@ -70,7 +77,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Training:
-    """The built run. evaluate() -> scores; export(name) writes the encoder to <folder>/<name>;
+    """The built run. evaluate() -> scores, floor() those of TF-IDF; export(name) writes the encoder to <folder>/<name>;
     rewind() brings everything back to the newest checkpoint, or raises ValueError. All collective."""
 
     plan: Plan
@@ -84,6 +91,7 @@ class Training:
     folder: Path
     identity: Mapping[str, Any]
     evaluate: Callable[[], dict[str, float]]
+    floor: Callable[[], dict[str, float]]
     export: Callable[[str], None]
     rewind: Callable[[], None]
 
@@ -194,10 +202,12 @@ def judge(run: Training) -> dict[str, float]:
     scores = of_rank_0(run.engine.world, run.evaluate())
     progress = run.progress
     decided = best_metric(scores)
-    # `best/` is the best of what training made; the table shows the untrained encoder beside it
+    # `best/` is the best of what training made, the untrained encoder is beside it in the table; and an order of
+    # cosines that differ by 1e-6 can score well: what has collapsed is not best
     better = (
         progress.step > 0
         and decided is not None
+        and healthy(run.plan.guard, scores)
         and (progress.best is None or decided[1] > progress.best["value"])
     )
     run.record.evaluation({"step": progress.step, **scores}, better)

@@ -6,10 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from unsee_dist.evaluation.development import Development, best_metric, deal
+from unsee_dist.evaluation.development import Development, best_metric, deal, verdicts
 from unsee_dist.evaluation.geometry import NAMES
-from unsee_dist.evaluation.retrieval import questions
+from unsee_dist.evaluation.retrieval import questions, tfidf_scores
 from unsee_dist.evaluation.sts import Pairs, spearman
+from unsee_dist.evaluation.tfidf import tfidf_spearman
 
 
 def _tasks(seed=0):
@@ -107,6 +108,26 @@ def test_a_collapsed_encoder_is_flagged_and_never_best():
     assert scores["dev/collapsed"] == 1
     assert np.isnan(scores["dev/sts"])
     assert best_metric(scores) is None
+    assert best_metric({"dev/mrr": 1 / 20, "dev/collapsed": 1.0}) is None  # a tie of all answers is no number
+    assert best_metric({"dev/mrr": 1 / 20, "dev/collapsed": 0.0}) == ("dev/mrr", 1 / 20)
+
+
+def test_the_floor_is_tfidf_and_what_lies_below_it_is_said():
+    sts, retrieval, probe = _tasks()
+    floor = Development(sts, retrieval, probe).floor()
+    assert floor["dev/sts"] == tfidf_spearman(sts["set"])
+    assert {
+        f"dev/{name}": value for name, value in tfidf_scores(retrieval["set"]).items()
+    }.items() <= floor.items()
+    good = {name: value + 0.1 for name, value in floor.items()} | {"dev/collapsed": 0.0}
+    assert verdicts(good, floor) == []
+    (said,) = verdicts(good | {"dev/sts": floor["dev/sts"] - 1}, floor)
+    assert said.startswith("dev/sts")
+    assert "below TF-IDF" in said
+    for std, word in ((0.0, "one point"), (float("nan"), "not finite")):
+        (said,) = verdicts(good | {"dev/collapsed": 1.0, "dev/std": std}, floor)
+        assert word in said
+    assert verdicts({"dev/std": 1.0}, {}) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 11])
