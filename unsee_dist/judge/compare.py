@@ -34,9 +34,9 @@ def compare(given: Sequence[str], out: Path | None, as_json: bool) -> None:
         from unsee_dist.report.comparison_plot import plot
 
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.with_suffix(".md").write_text(comparison.markdown(rows), encoding="utf-8")
-        out.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        plot(rows, out.with_suffix(".png"))
+        Path(f"{out}.md").write_text(comparison.markdown(rows), encoding="utf-8")
+        Path(f"{out}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        plot(rows, Path(f"{out}.png"))
 
 
 def rows_of(given: Sequence[str]) -> list[Row]:
@@ -53,10 +53,14 @@ def rows_of(given: Sequence[str]) -> list[Row]:
         if any(model.home == other.home for other, _ in members):
             raise ValueError(f"{one} is given twice. Leave one out.")
         members.append((model, records))
-    return [
-        Row(_name([model for model, _ in members]), tuple(records for _, records in members))
-        for members in groups.values()
+    names = [_name([model for model, _ in members]) for members in groups.values()]
+    homes = [str(members[0][0].run or members[0][0].home) for members in groups.values()]
+    own = [
+        name if names.count(name) == 1 else f"{name} of {home}"
+        for name, home in zip(names, homes, strict=True)
     ]
+    seeds = [tuple(records for _, records in members) for members in groups.values()]
+    return [Row(name, each) for name, each in zip(own, seeds, strict=True)]
 
 
 def _key(model: Model) -> str:
@@ -76,7 +80,7 @@ def _name(models: Sequence[Model]) -> str:
 
 def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
     shown = comparison.columns(rows)
-    table = Table("encoder", "seeds", box=None)
+    table = Table("encoder", "seeds", title=comparison.judged_on(rows), title_justify="left", box=None)
     for name, _ in shown:
         table.add_column(name, justify="right")
     for row in rows:

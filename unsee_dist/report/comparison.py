@@ -68,6 +68,13 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[str]]:
     return {group: tasks for group, tasks in found.items() if tasks}
 
 
+def judged_on(rows: Sequence[Row]) -> str:
+    """Benchmarks and mteb's versions, such as "MTEB(eng, v1) · mteb 2.26.24"."""
+    records = [record for row in rows for seed in row.seeds for record in seed.values()]
+    benchmarks, versions = ({str(record[key]) for record in records} for key in ("benchmark", "mteb"))
+    return f"{', '.join(sorted(benchmarks))} · mteb {', '.join(sorted(versions))}"
+
+
 def columns(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
     """The table's columns: each task, each group of several tasks, and all; with the tasks they average."""
     groups = tasks_of(rows)
@@ -132,7 +139,9 @@ def markdown(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [row.name, str(len(row.seeds)), *(cell(row.mean(tasks)) for _, tasks in shown)]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *(f"- {said}" for said in sentences(rows)), ""])
+    return "\n".join(
+        [*lines, "", f"{judged_on(rows)}; scores x 100.", "", *(f"- {said}" for said in sentences(rows)), ""]
+    )
 
 
 def sentences(rows: Sequence[Row]) -> list[str]:
@@ -163,4 +172,10 @@ def as_dict(rows: Sequence[Row]) -> dict[str, Any]:
         }
         for row in rows[1:]
     }
-    return {"base": rows[0].name, "scores": found, "differences": gaps, "sentences": sentences(rows)}
+    return {
+        "base": rows[0].name,
+        "judged_on": judged_on(rows),
+        "scores": found,
+        "differences": gaps,
+        "sentences": sentences(rows),
+    }

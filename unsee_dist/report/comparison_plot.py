@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unsee_dist.report.comparison import Row, columns
+from unsee_dist.report.comparison import Row, columns, judged_on
 
 MOST = 10  # panels beside each other that can still be read
 
@@ -39,4 +39,5 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         panel.set_yticks(places, [row.name for row in rows], fontsize=8)
         panel.margins(x=0.2)
         panel.set_xlim(left=0)
+    figure.supxlabel(judged_on(rows), fontsize=8)
     figure.savefig(path, dpi=120)

@@ -7,7 +7,15 @@ from unsee_dist.report.comparison import Row, as_dict, cell, markdown, sentences
 
 
 def _record(task, group, score, data="d", noise=None, **more):
-    record = {"task": task, "group": group, "metric": "m", "score": score, "data": data, "mteb": "2", **more}
+    record = {
+        "task": task,
+        "group": group,
+        "metric": "m",
+        "score": score,
+        "data": data,
+        "mteb": "2",
+        "benchmark": "local",
+    } | more
     if noise is not None:
         rng = np.random.default_rng(0)
         y = rng.integers(0, 6, 200).astype(float)
@@ -30,7 +38,10 @@ def test_seeds_are_mean_and_deviation_and_groups_are_means_of_tasks_by_seed():
     )
     assert cell(row.scores("x")) == f"62.00 ± {np.std([60, 64], ddof=1):.2f}"
     assert row.mean(["x", "y"]) == [65, 67]
-    assert "| a | 2 | 62.00 ± 2.83 | 70.00 ± 0.00 | 66.00 ± 1.41 |" in markdown([row, row])
+    shown = markdown([row, row])
+    assert "| a | 2 | 62.00 ± 2.83 | 70.00 ± 0.00 | 66.00 ± 1.41 |" in shown
+    assert "local · mteb 2;" in shown
+    assert as_dict([row, row])["judged_on"] == "local · mteb 2"
 
 
 def test_a_missing_task_leaves_no_mean():
@@ -61,3 +72,13 @@ def test_a_sentence_says_what_the_interval_allows(noise, word):
 def test_answers_to_different_questions_are_not_compared():
     with pytest.raises(ValueError, match="x: b was judged on data other"):
         tasks_of([_row("a", [_record("x", "STS", 60)]), _row("b", [_record("x", "STS", 60, data="other")])])
+
+
+def test_who_scores_less_than_counting_words_is_said_once_for_each_task():
+    rows = [
+        _row(name, [_record("x", "STS", score, tfidf=69.308)])
+        for name, score in (("a", 55), ("b", 80), ("floor", 69.3075))
+    ]
+    rows.append(_row("broken", [_record("x", "STS", None, unusable="collapsed", tfidf=69.308)]))
+    assert sentences(rows)[-1] == "Below TF-IDF (69.31), which only counts words, on x: a."
+    assert not any("Below" in said for said in sentences(rows[1:3]))
