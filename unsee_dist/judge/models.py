@@ -134,6 +134,13 @@ def _refuse_half_written(path: Path) -> None:
     from safetensors import SafetensorError, safe_open
 
     wanted = ["config.json"]
+    for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is a half-written export: {file.name} is cut off. Export it again."
+            ) from error
     if (path / "modules.json").is_file():
         modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
         inner = [path / module["path"] for module in modules]
