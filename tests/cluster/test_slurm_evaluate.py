@@ -30,6 +30,7 @@ def scores(log: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # many processes that each import torch and mteb
 def test_an_array_of_jobs_judges_what_one_process_judges(
     cluster: dict[str, str], tiny: Tiny, tmp_path: Path
 ) -> None:

@@ -111,6 +111,8 @@ def test_tfidf_is_a_model_of_its_own(place: Path) -> None:
         (["good", "--tier", "STSBenchmark"], ["--prefetch", "STSBenchmark"]),
         (["good", "--tasks", "nowhere"], ["nowhere", "not a folder"]),
         (["good", "--tasks", "tasks", "--shard", "3/2"], ["--shard 3/2", "1/8"]),
+        (["good", "--tasks", "tasks", "--engine", "rya"], ["--engine rya", "--engine ray"]),
+        (["good", "--tasks", "lacking"], ["lacking/pairs.tsv", "sentence1, sentence2, note", "sts: sentence1"]),
         (["good", "--tasks", "tasks", "--tasks", "tasks"], ["Two tasks", "tasks.yaml"]),
         (["nowhere/model", "--tasks", "tasks"], ["nowhere/model", "--prefetch"]),
         (["./nowhere", "--tasks", "tasks"], ["./nowhere", "no such folder"]),
@@ -119,15 +121,24 @@ def test_tfidf_is_a_model_of_its_own(place: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(place: Path, arguments: list[str], words: list[str]) -> None:
+    (place / "lacking").mkdir(exist_ok=True)
+    table(place / "lacking" / "pairs.tsv", ["sentence1", "sentence2", "note"], [("a", "b", "no score")])
     is_sentence(unsee("evaluate", *arguments, cwd=place), *words)
 
 
-@pytest.mark.parametrize("gone", ["modules.json", "1_Pooling", "config.json", "model.safetensors", "half"])
+HALVES = {
+    "half": "model.safetensors",
+    "half of modules": "modules.json",
+    "half of pooling": "1_Pooling/config.json",
+}
+
+
+@pytest.mark.parametrize("gone", ["modules.json", "1_Pooling", "config.json", "model.safetensors", *HALVES])
 def test_a_half_written_export_is_refused(place: Path, tiny: Tiny, tmp_path: Path, gone: str) -> None:
     folder = write_model(tmp_path / "half", tiny)
-    if gone == "half":
-        weights = (folder / "model.safetensors").read_bytes()
-        (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    if gone in HALVES:
+        whole = (folder / HALVES[gone]).read_bytes()
+        (folder / HALVES[gone]).write_bytes(whole[: len(whole) // 2])
     elif gone == "1_Pooling":
         (folder / gone / "config.json").unlink()
         (folder / gone).rmdir()

@@ -40,6 +40,7 @@ def fetched(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # many processes that each import torch and mteb
 def test_what_was_fetched_is_judged_without_a_network(fetched: Path) -> None:
     done = unsee(fetched, MODEL, "--tier", "fast", "--json")
     assert done.returncode == 0, done.stderr
@@ -89,6 +90,7 @@ def reranked(place: Path) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # many processes that each import torch and mteb
 def test_data_of_another_revision_than_asked_for_is_refused(fetched: Path) -> None:
     (cached,) = (fetched / "home" / "datasets").glob(f"mteb___stsbenchmark-sts/*/*/{STSB}")
     other = cached.rename(cached.with_name("a" * 40))
@@ -104,6 +106,7 @@ def test_data_of_another_revision_than_asked_for_is_refused(fetched: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # many processes that each import torch and mteb
 def test_what_was_not_fetched_is_a_sentence(fetched: Path) -> None:
     table(
         fetched / "pairs.tsv",

@@ -30,7 +30,7 @@ def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1)
     ]  # fmt: skip
     for process in training:
-        done = launch.finish(process)
+        done = launch.finish(process, timeout_s=500)
         assert done.returncode == 0, done.stderr
     return folder
 
@@ -61,6 +61,11 @@ def test_sts_in_training_is_mtebs_sts_of_the_export(place: Path) -> None:
     final = judge(place, "mine-0/final")
     score = {record["task"]: record["score"] for record in final["tasks"]}["similar"]
     assert score == pytest.approx(said[-1]["dev/sts"], abs=1e-3)
+    apart = [
+        line["distance"] for line in launch.lines(place / "mine-0" / "metrics.jsonl") if "distance" in line
+    ]
+    assert [said[0]["dev/distance"], said[-1]["dev/distance"]] == [0, pytest.approx(apart[-1])]
+    assert apart[-1] > 0
 
 
 def test_seeds_are_one_row_and_the_comparison_is_written_three_ways(place: Path) -> None:
@@ -90,6 +95,16 @@ def test_a_collapsed_encoder_is_not_compared(place: Path) -> None:
     said = unsee("compare", "tfidf", "point", cwd=place)
     assert "point cannot be compared: collapsed" in said.out
     assert re.search(r"point +1 +– +– +–", said.out)
+
+
+def test_two_folders_of_one_name_are_two_rows(place: Path, tiny: Tiny) -> None:
+    for parent, change in (("a", "none"), ("b", "random")):
+        write_model(place / parent / "twin", tiny, change)
+        judge(place, f"{parent}/twin")
+    found = json.loads(unsee("compare", "a/twin", "b/twin", "--json", "--out", "v1.2", cwd=place).out)
+    first, second = found["scores"].values()
+    assert first["similar"] != second["similar"]
+    assert json.loads((place / "v1.2.json").read_text()) == found
 
 
 @pytest.mark.parametrize(

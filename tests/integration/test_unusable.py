@@ -18,7 +18,7 @@ def train(tiny: Tiny, place: Path, encoder: str, *more: str) -> subprocess.Compl
     """Three steps from an encoder that learn nothing: what it is at the start, it is at the end."""
     told = [f"run.dir={place}/run-{encoder}", f"model.encoder={place}/{encoder}", "train.lr=1e-12", *more]
     told += [f"evaluate.sts={place}/tasks/similar.tsv", "train.steps=3"]
-    return launch.run(launch.command("python", 1, tiny.config, *told))
+    return launch.run(launch.command("python", 1, tiny.config, *told), timeout_s=500)
 
 
 @pytest.mark.slow

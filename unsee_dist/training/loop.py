@@ -201,6 +201,8 @@ def judge(run: Training) -> dict[str, float]:
     stand("evaluation")
     scores = of_rank_0(run.engine.world, run.evaluate())
     progress = run.progress
+    if run.target is not None:
+        scores["dev/distance"] = distance(run.engine, run.target)
     decided = best_metric(scores)
     # `best/` is the best of what training made, the untrained encoder is beside it in the table; and an order of
     # cosines that differ by 1e-6 can score well: what has collapsed is not best

@@ -46,7 +46,9 @@ def test_an_evaluation_line():
     )
     collapsed = evaluation_line(line | {"dev/sts": None, "dev/collapsed": 1.0}, 100, False)
     assert "sts nan" in collapsed
-    assert "COLLAPSED" in collapsed
+    assert "COLLAPSED: all embeddings are one point" in collapsed
+    broken = evaluation_line({"step": 50, "dev/std": None, "dev/collapsed": 1.0}, 100, False)
+    assert "BROKEN: embeddings are not finite" in broken
 
 
 @pytest.mark.parametrize(
