@@ -22,7 +22,7 @@ def unsee(place: Path, *arguments: str, url: str | None = None) -> subprocess.Co
     """`unsee evaluate ...` in a process of its own: without a network, or with the Hub at `url` and nothing else."""
     network = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url} if url else {"HF_HUB_OFFLINE": "1"}
     env = launch.environment(HF_HOME=str(place / "home"), COLUMNS="200", **network)
-    return launch.run([str(BIN / "unsee"), "evaluate", *arguments], cwd=place, env=env, timeout_s=400)
+    return launch.run([str(BIN / "unsee"), "evaluate", *arguments], cwd=place, env=env, timeout_s=600)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_what_was_not_fetched_is_a_sentence(fetched: Path) -> None:
     )
     for asked, word in (
         ((MODEL, "--tier", "BIOSSES"), "BIOSSES is not on this machine"),
-        (("nobody/other", "--tasks", "tasks"), "nobody/other is neither a folder here nor"),
+        (("nobody/other", "--tasks", "pairs"), "nobody/other is neither a folder here nor"),
     ):
         done = unsee(fetched, *asked)
         assert done.returncode == 2
