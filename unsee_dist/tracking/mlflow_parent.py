@@ -68,7 +68,7 @@ class ParentRun:
         return told | {name: value for name, tag in PARENT.items() if (value := known[tag])}
 
     def tag(self, key: str, value: str) -> None:
-        """Set a tag, soon: best.train.lr, say, or mlflow.note.content, the Markdown at the top of the run's page."""
+        """Set a tag, soon: best.train.lr, say, or mlflow.note.content, the Markdown that its page shows as description."""
         self._sink.tag(key, value)
 
     def send_left(self, trial: Path, status: str = "FINISHED", timeout_s: float = 30.0) -> bool:

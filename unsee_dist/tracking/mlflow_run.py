@@ -19,7 +19,6 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-KIND = {"mlflow.experimentKind": "custom_model_development"}  # or the pages are those for language models
 METRICS_A_CALL, PARAMS_A_CALL, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # MLflow's own limits
 
 
@@ -77,7 +76,7 @@ def _experiment(client: "MlflowClient", name: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     try:
-        return client.create_experiment(name, tags=KIND)
+        return client.create_experiment(name)
     except MlflowException as error:  # another run made it in between
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
