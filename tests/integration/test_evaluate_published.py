@@ -108,11 +108,9 @@ def test_data_of_another_revision_than_asked_for_is_refused(fetched: Path) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # many processes that each import torch and mteb
 def test_what_was_not_fetched_is_a_sentence(fetched: Path) -> None:
-    table(
-        fetched / "pairs.tsv",
-        ["sentence1", "sentence2", "score"],
-        [("a house", "the house", 4), ("a", "b", 1)],
-    )
+    (fetched / "pairs").mkdir()
+    rows = [("a house", "the house", 4), ("a", "b", 1)]
+    table(fetched / "pairs" / "pairs.tsv", ["sentence1", "sentence2", "score"], rows)
     for asked, word in (
         ((MODEL, "--tier", "BIOSSES"), "BIOSSES is not on this machine"),
         (("nobody/other", "--tasks", "pairs"), "nobody/other is neither a folder here nor"),
