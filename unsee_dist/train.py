@@ -34,6 +34,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    from unsee_dist.parallel.signals import STOPPED, Stopped, StopSignal, stop_with_launcher
+
+    chosen = parse(sys.argv[1:] if arguments is None else arguments)
+    stop_with_launcher()
+    asked = StopSignal()  # before torch is imported: a signal in those seconds would end this rank unheard
     from unsee_dist.config import load
     from unsee_dist.parallel.process import (
         SharedMistake,
@@ -43,13 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
         together,
         wait_for_all,
     )
-    from unsee_dist.parallel.signals import STOPPED, Stopped, StopSignal, stop_with_launcher
     from unsee_dist.parallel.watchdog import LOST, Watchdog
     from unsee_dist.run import train
 
-    chosen = parse(sys.argv[1:] if arguments is None else arguments)
-    stop_with_launcher()
-    asked = StopSignal()
     try:
         world = start()
     except ValueError as error:  # no rank can speak for the others yet

@@ -20,7 +20,7 @@ class Ranks:
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
     said: list[IO[str]] = field(default_factory=list)
 
-    def wait(self, timeout_s: float = 120) -> list[int]:
+    def wait(self, timeout_s: float = 400) -> list[int]:
         """Exit codes in rank order. What does not end in time is killed and fails the test, with all that was said."""
         until = time.monotonic() + timeout_s
         try:
@@ -39,7 +39,7 @@ class Ranks:
             stream.seek(0)
         return "\n".join(f"rank {rank}: {stream.read()}" for rank, stream in enumerate(self.said))
 
-    def succeed(self, timeout_s: float = 120) -> None:
+    def succeed(self, timeout_s: float = 400) -> None:
         codes = self.wait(timeout_s)
         assert set(codes) == {0}, f"{codes}\n{self.text()}"
 

@@ -1,7 +1,8 @@
 """A signal asks the run to stop: save at the next step boundary, on all ranks, and leave with code 75.
 
-SIGTERM, SIGINT and SIGUSR1, on any one rank. A second signal ends the process at once. Ranks agree in the
-all-reduce that every step has anyway (engine.finish), and at the pauses by `agreed`.
+SIGTERM, SIGINT and SIGUSR1, on any one rank. A second signal ends the process at once. SIGUSR2 says that the launcher
+has died; it asks once, however often it comes. Ranks agree in the all-reduce that every step has anyway
+(engine.finish), and at the pauses by `agreed`. No torch at import: a rank listens before that takes its seconds.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import socket
 import sys
 import threading
 from types import FrameType
+from typing import TYPE_CHECKING
 
-import torch
-import torch.distributed as dist
-
-from unsee_dist.parallel.process import World
+if TYPE_CHECKING:
+    from unsee_dist.parallel.process import World
 
 STOPPED = 75  # exit code: EX_TEMPFAIL, the same command continues
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+ORPHANED = signal.SIGUSR2  # Linux sends it once for every thread of the dying launcher
 PR_SET_PDEATHSIG = 1
 
 
@@ -44,7 +45,7 @@ class StopSignal:
         self._heard, told = socket.socketpair()
         told.setblocking(False)
         self._told = told  # python writes each signal's number into it, whatever the main thread does
-        for each in SIGNALS:
+        for each in (*SIGNALS, ORPHANED):
             signal.signal(each, _leave_to_the_thread)
         signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
@@ -59,6 +60,9 @@ class StopSignal:
         """Was any rank asked to stop? Collective."""
         if world.size == 1:
             return self.asked
+        import torch
+        import torch.distributed as dist
+
         flag = torch.tensor(float(self.asked), device=world.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
@@ -66,7 +70,7 @@ class StopSignal:
     def _listen(self) -> None:
         while True:
             for number in self._heard.recv(64):
-                if number in SIGNALS:
+                if number in SIGNALS or (number == ORPHANED and not self.asked):
                     self._receive(number)
 
     def _receive(self, number: int) -> None:
@@ -96,7 +100,8 @@ def _leave_to_the_thread(_number: int, _frame: FrameType | None) -> None:
 
 
 def stop_with_launcher() -> None:
-    """A launcher that is killed takes its ranks along: torchrun gives them sessions of their own, and they would
-    train on. Linux only; elsewhere a no-op."""
-    if sys.platform == "linux" and "RANK" in os.environ:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    """A launcher that is killed (torchrun, Slurm's slurmstepd) makes its ranks stop: they would train on, and nobody
+    would hear of their end. Linux only; elsewhere a no-op."""
+    launched = "RANK" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ
+    if sys.platform == "linux" and launched:
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, ORPHANED)
