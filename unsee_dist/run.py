@@ -118,7 +118,8 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
             settle(folder / name)
     found, own = resume.find(world, folder, config.resume)
     manifest = rewind(found) if found else {}
-    record = open_record(config, world, plan, progress.step, manifest.get("mlflow_run") if own else None)
+    with together(world):
+        record = open_record(config, world, plan, progress.step, manifest.get("mlflow_run") if own else None)
 
     def rewind_all() -> None:
         rewind(resume.find(world, folder, "auto")[0])
@@ -180,7 +181,12 @@ def open_record(config: RunConfig, world: World, plan: Plan, first: int, mlflow_
     """The records of a run, cut back to step `first`; `config.yaml` as resolved."""
     folder = Path(config.run.dir)
     if world.rank == 0:
-        (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
+        try:
+            (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
+        except OSError as error:
+            raise ValueError(
+                f"run.dir = {folder} cannot be written ({error.strerror}). Write another one."
+            ) from error
     record = Record(
         folder,
         world.rank,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oracle import Case, running
+from oracle import Case, Running, running
 from processes import run
 
 from unsee_dist.parallel.process import World
@@ -125,8 +125,39 @@ def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         (tmp_path / f"step-{step:08d}").mkdir()
     (tmp_path / ".step-00000006.growing").mkdir()
-    shelf.retain(tmp_path, 2, best_step=2)
+    shelf.retain(tmp_path / "step-00000005", 2, best_step=2)
     assert sorted(os.listdir(tmp_path)) == ["step-00000002", "step-00000004", "step-00000005"]
+
+
+def test_damaged_later_ones_do_not_count_among_those_that_are_kept(tmp_path: Path) -> None:
+    """The run went back to step 3 because 6 and 9 were damaged, and has saved step 4."""
+    for step in (2, 3, 4, 6, 9):
+        (tmp_path / f"step-{step:08d}").mkdir()
+    shelf.retain(tmp_path / "step-00000004", 2, best_step=None)
+    assert sorted(os.listdir(tmp_path)) == ["step-00000003", "step-00000004"]
+
+
+def test_a_checkpoint_that_is_written_again_is_there_at_every_moment(
+    a_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stopped before its first step writes the checkpoint it has read; it may be the only one."""
+    first, second = shelf.folders(a_run / "checkpoints")
+    shelf.remove(first)
+    growing = second.with_name(f".{second.name}.growing")
+    shutil.copytree(second, growing)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shelf.os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shelf.replace(growing, second)
+    assert find(World.alone(), a_run, "auto") == (second, True)
+    shelf.replace(growing, second)
+    assert find(World.alone(), a_run, "auto") == (second, True)
+    shelf.retain(second, 2, None)
+    assert sorted(os.listdir(a_run / "checkpoints")) == ["newest", second.name]
 
 
 @contextlib.contextmanager
@@ -181,6 +212,54 @@ def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Pat
         assert not list((folder / "checkpoints").glob(".step-*"))
 
 
+def _save_and_wait(saver: Saver, place: Path, ours: Running) -> None:
+    saver.save(place, ours.engine, ours.target, {"step": 2})
+    saver.wait()
+
+
+def write_protected(rank: int, size: int, folder: Path) -> list[str]:
+    """One save, then the disk can only be read."""
+    ours = running(Case("vicreg"), rank, size, 1)
+    saver = Saver(ours.engine.world, True)
+    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, {"step": 1})
+    saver.wait()
+    if rank == 0:
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+    said = []
+    for background in (False, True):
+        saver.background = background
+        with pytest.raises(ValueError, match="could not be written") as failure:
+            _save_and_wait(saver, folder / "checkpoints" / "step-00000002", ours)
+        said.append(str(failure.value))
+    return said
+
+
+def test_a_folder_that_can_only_be_read_is_a_sentence_on_every_rank_and_can_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    with small_disk(folder, 4000):
+        first, second = run(write_protected, 2, folder)
+        assert first == second
+        assert all("Read-only file system" in said for said in first)
+        assert find(World.alone(), folder, "auto")[0] == folder / "checkpoints" / "step-00000001"
+
+
+def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
+    """Not one that people make: a bug, or another rank that is gone."""
+    from unsee_dist.training.checkpoint import saving
+
+    ours = running(Case("vicreg"), rank, size, 0)
+    saver = Saver(ours.engine.world, True)
+    saving.shelf.point = None
+    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, {"step": 1})
+    with pytest.raises(TypeError) as failure:
+        saver.wait()
+    return str(failure.value)
+
+
+def test_a_fault_of_the_writing_thread_is_raised_where_training_waits_for_it(tmp_path: Path) -> None:
+    assert "not callable" in run(a_fault_in_the_thread, 1, tmp_path)[0]
+
+
 def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     from unsee_dist import cli
 
@@ -201,3 +280,6 @@ def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], mo
     assert unsee("rm", str(a_run), "step-00000002")[0] == 0
     assert json.loads((a_run / "checkpoints" / "step-00000001" / "manifest.json").read_text())["step"] == 1
     assert [folder.name for folder in shelf.folders(a_run / "checkpoints")] == ["step-00000001"]
+    assert (a_run / "checkpoints" / "newest").read_text() == "step-00000001\n"
+    assert unsee("rm", str(a_run), "step-00000001")[0] == 0
+    assert find(World.alone(), a_run, "auto") == (None, True)  # asked for, so no silent restart

@@ -95,8 +95,8 @@ def checkpoint_verify(run: RunFolder) -> None:
 def checkpoint_rm(
     run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
 ) -> None:
-    """Remove checkpoints by name."""
-    from unsee_dist.training.checkpoint.shelf import folders, remove
+    """Remove checkpoints by name. When none is left, the next start is a fresh one."""
+    from unsee_dist.training.checkpoint.shelf import POINTER, folders, point, remove
 
     known = {folder.name: folder for folder in folders(run / "checkpoints")}
     unknown = [name for name in names if name not in known]
@@ -106,3 +106,6 @@ def checkpoint_rm(
         )
     for name in names:
         remove(known[name])
+    checkpoints = run / "checkpoints"
+    left = folders(checkpoints)
+    point(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)

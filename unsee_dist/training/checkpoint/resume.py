@@ -35,6 +35,7 @@ def find(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
 
 def _find(run: Path, resume: str) -> tuple[Path | None, bool]:
     checkpoints = run / "checkpoints"
+    shelf.settle(checkpoints)
     if resume == "never":
         have = shelf.folders(checkpoints)
         if have:

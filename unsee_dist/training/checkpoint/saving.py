@@ -49,6 +49,7 @@ class Saver:
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
         self._thread: threading.Thread | None = None
         self._wrong: str | None = None
+        self._fault: BaseException | None = None  # of the thread: another rank is gone, or our own mistake
         self.saved: int | None = None  # the step of the newest complete checkpoint of this process
 
     def save(
@@ -68,7 +69,9 @@ class Saver:
             files = {n: {k: t.to("cpu", copy=True) for k, t in each.items()} for n, each in files.items()}
         job = Job(folder, files, facts | {"adam_updates": engine.updates()}, keep, best_step)
         if self.background:
-            self._thread = threading.Thread(target=self._run, args=(job,), name="checkpoint", daemon=True)
+            self._thread = threading.Thread(
+                target=self._run_apart, args=(job,), name="checkpoint", daemon=True
+            )
             self._thread.start()
         else:
             self._run(job)
@@ -82,9 +85,18 @@ class Saver:
         self._raise()
 
     def _raise(self) -> None:
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
         wrong, self._wrong = self._wrong, None
         if wrong is not None:
             raise SharedMistake(wrong)  # every rank has it
+
+    def _run_apart(self, job: Job) -> None:
+        try:
+            self._run(job)
+        except BaseException as fault:  # raised by the next `wait`, not lost in a thread
+            self._fault = fault
 
     def _run(self, job: Job) -> None:
         """All of a save but the snapshot. Ranks tell each other what failed, so that none waits for another."""
@@ -153,14 +165,11 @@ def _publish(growing: Path, job: Job, entries: list[dict[str, Any]], step: int) 
     manifest["facts_xxh3"] = shelf.digest_of_facts(manifest)
     writing.write(growing / shelf.MANIFEST, json.dumps(manifest, indent=1).encode())
     reach("save.manifest", step)
-    if job.folder.exists():
-        shelf.remove(job.folder)
-    os.replace(growing, job.folder)
-    writing.sync_folder(job.folder.parent)
+    shelf.replace(growing, job.folder)
     reach("save.renamed", step)
     shelf.point(job.folder.parent, job.folder)
     reach("save.pointed", step)
-    shelf.retain(job.folder.parent, job.keep, job.best_step)
+    shelf.retain(job.folder, job.keep, job.best_step)
     reach("save.end", step)
 
 

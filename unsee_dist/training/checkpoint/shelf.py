@@ -7,6 +7,7 @@ here trusts the pointer `newest`: it is for people and scripts.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +17,7 @@ import xxhash
 
 from unsee_dist.data import writing
 
-MANIFEST, POINTER = "manifest.json", "newest"
+MANIFEST, POINTER, REPLACED = "manifest.json", "newest", ".replaced"
 Digests = Callable[[list[Path]], list[str]]
 
 
@@ -96,11 +97,34 @@ def point(checkpoints: Path, folder: Path) -> None:
     writing.write(checkpoints / POINTER, f"{folder.name}\n".encode())
 
 
-def retain(checkpoints: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but the newest `keep` and the one of the best score, and what interrupted saves left."""
+def replace(growing: Path, folder: Path) -> None:
+    """Give a complete folder its name. One that had it is there until then, for `settle` to bring back."""
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}{REPLACED}")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    os.replace(growing, folder)
+    writing.sync_folder(folder.parent)
+
+
+def settle(checkpoints: Path) -> None:
+    """Undo a replacement that was cut off: call before a run continues."""
+    for old in checkpoints.glob(f".step-*{REPLACED}"):
+        folder = old.with_name(old.name[1:].removesuffix(REPLACED))
+        if not folder.exists():
+            old.rename(folder)
+
+
+def retain(newest: Path, keep: int, best_step: int | None) -> None:
+    """Remove all but `newest`, the `keep` - 1 before it and the one of the best score, and what interrupted saves left.
+
+    Those of later steps go, too: they are damaged, or the run would have continued from them.
+    """
+    checkpoints = newest.parent
     best = None if best_step is None else checkpoints / f"step-{best_step:08d}"
-    for folder in folders(checkpoints)[:-keep]:
-        if folder != best:
+    until = [folder for folder in folders(checkpoints) if folder.name <= newest.name]
+    for folder in folders(checkpoints):
+        if folder not in until[-keep:] and folder != best:
             remove(folder)
     for left in checkpoints.glob(".step-*"):
         shutil.rmtree(left)
