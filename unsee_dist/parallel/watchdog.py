@@ -19,6 +19,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -178,15 +179,20 @@ def _order(word: dict[str, Any]) -> tuple[bool, int, float]:
 
 
 def _in_a_collective() -> bool:
-    """Does a thread that trains stand in torch.distributed? Not the watchdog's, nor the one that writes a checkpoint."""
-    others = {thread.ident for thread in threading.enumerate() if thread.name in ("watchdog", "checkpoint")}
-    for thread, frame in sys._current_frames().items():
-        inner: Any = frame
-        while thread not in others and inner is not None:
-            if "torch/distributed/" in inner.f_code.co_filename.replace(os.sep, "/"):
-                return True
-            inner = inner.f_back
-    return False
+    """Does a thread that trains stand in torch.distributed? While training waits for the thread that writes a
+    checkpoint, that one counts; else it may wait for ranks that come in time. The watchdog's own never does."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = [(names.get(thread), list(_files(frame))) for thread, frame in sys._current_frames().items()]
+    others = ("watchdog", "checkpoint")
+    saving = any("checkpoint/saving.py" in f for name, files in stacks if name not in others for f in files)
+    left_out = others[:1] if saving else others
+    return any("torch/distributed/" in f for name, files in stacks if name not in left_out for f in files)
+
+
+def _files(frame: Any) -> Iterator[str]:
+    while frame is not None:
+        yield frame.f_code.co_filename.replace(os.sep, "/")
+        frame = frame.f_back
 
 
 def _sentence(lost: list[Heard], waiting: list[Heard]) -> str:
