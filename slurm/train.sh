@@ -4,8 +4,10 @@
 #   sbatch slurm/train.sh configs/unsee-vicreg.yaml data.shards=data/mine
 #   sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 slurm/train.sh CONFIG [key=value ...]
 # Ask for GPUs by node (--gpus-per-node), not by task: every rank picks its own among those of its node.
-# Before the time limit, or when preempted, Slurm sends USR1: all ranks save, and the job requeues itself. It does so
-# at most UNSEE_RESTARTS times (100), and not after two restarts in a row that got no step further.
+# What requeues the job: USR1 (before the time limit, or preempted), a killed slurmstepd: all ranks save first; a node
+# that goes down, whoever sees it first, Slurm or the end of this script. At most UNSEE_RESTARTS times (100), and not
+# after two restarts in a row that got no step further. What ends it: the last step (0), a mistake (2), a rank that
+# hangs or dies (3), scancel, which saves; the same sbatch continues.
 # In an array, give every task a run of its own: run.dir='runs/$SLURM_ARRAY_TASK_ID' (quoted; it is filled in here).
 #SBATCH --job-name=unsee-train
 #SBATCH --nodes=1
@@ -17,10 +19,7 @@
 #SBATCH --output=slurm-%x-%j.out
 set -uo pipefail
 
-if (($# == 0)); then
-  echo "usage: sbatch slurm/train.sh CONFIG.yaml [section.key=value ...]" >&2
-  exit 2
-fi
+(($#)) || { echo "usage: sbatch slurm/train.sh CONFIG.yaml [section.key=value ...]" >&2; exit 2; }
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 arguments=("${@//\$SLURM_ARRAY_TASK_ID/${SLURM_ARRAY_TASK_ID:-0}}")
 
@@ -32,7 +31,7 @@ MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 
-# Rank 0 writes the step of a verified checkpoint here when a signal has stopped the run: the only ground to requeue.
+# Rank 0 writes the step of a verified checkpoint here when a signal has stopped the run.
 export UNSEE_STOP_MARK="$PWD/.unsee-stopped-$SLURM_JOB_ID"
 history="$UNSEE_STOP_MARK.history"
 rm -f "$UNSEE_STOP_MARK"
@@ -45,13 +44,17 @@ step=$!
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done # the trap ends a wait early
 
-[[ -s $UNSEE_STOP_MARK ]] || { ((code == 0)) && rm -f "$history"; exit "$code"; }
-cat "$UNSEE_STOP_MARK" >>"$history"
-if (($(wc -l <"$history") > ${UNSEE_RESTARTS:-100})); then
-  echo "stopped ${UNSEE_RESTARTS:-100} times: not requeued. The same command continues at $(cat "$UNSEE_STOP_MARK")." >&2
-elif (($(tail -n 3 "$history" | uniq | wc -l) == 1 && $(wc -l <"$history") >= 3)); then
-  echo "two restarts got no step further than $(cat "$UNSEE_STOP_MARK"): not requeued. Allow more time a start." >&2
+if [[ -s $UNSEE_STOP_MARK ]]; then
+  cat "$UNSEE_STOP_MARK" >>"$history"
+elif ((code <= 2)) || timeout 90 srun --overlap --ntasks-per-node=1 true; then
+  rm -f "$history"; exit "$code" # all nodes answer: not their fault
+fi
+if ((${SLURM_RESTART_COUNT:-0} >= ${UNSEE_RESTARTS:-100})); then
+  echo "restarted ${SLURM_RESTART_COUNT:-0} times: not requeued. The same command continues the run." >&2
+elif [[ -s $UNSEE_STOP_MARK && $(tail -n 3 "$history" | uniq -c) =~ ^\ *3\  ]]; then
+  echo "two restarts got no step further than $(<"$UNSEE_STOP_MARK"): not requeued. Allow more time a start." >&2
 else
   exec scontrol requeue "$SLURM_JOB_ID"
 fi
+rm -f "$UNSEE_STOP_MARK" "$history"
 exit "$code"

@@ -67,6 +67,8 @@ cat >"$dir/slurm.conf" <<CONF
 ClusterName=local
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$control
+# ranks meet at a port made of the job's number: not at that of another cluster on this machine
+FirstJobId=$first
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$dir/munge.socket
@@ -90,6 +92,10 @@ AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobCompType=jobcomp/none
 ReturnToService=2
+# patient, because all of it shares one machine with what it runs
+MessageTimeout=30
+TCPTimeout=10
+BatchStartTimeout=120
 SlurmctldTimeout=30
 SlurmdTimeout=30
 InactiveLimit=0
@@ -106,7 +112,7 @@ for ((number = 1; number <= nodes; number++)); do
   slurmd -N "n$number"
 done
 
-for ((second = 0; second < 30; second++)); do
+for ((second = 0; second < 120; second++)); do
   if [[ $(sinfo --noheader --states=idle --format=%D 2>/dev/null) == "$nodes" ]]; then
     sinfo
     echo "export SLURM_CONF=$SLURM_CONF"
@@ -114,6 +120,6 @@ for ((second = 0; second < 30; second++)); do
   fi
   sleep 1
 done
-echo "the nodes are not idle after 30 s; the logs are in $dir" >&2
+echo "the nodes are not idle after 120 s; the logs are in $dir" >&2
 sinfo >&2 || true
 exit 1

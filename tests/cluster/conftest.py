@@ -8,12 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from integration import tiny as launch
-from integration.tiny import REPOSITORY
-
-SCRIPTS = REPOSITORY / "cluster" / "slurm-local"
+from slurm_jobs import SCRIPTS, Cluster
 
 
 @pytest.fixture(scope="session")
@@ -43,10 +42,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         )
     folder = tmp_path_factory.mktemp("slurm")
     started = subprocess.run(
-        [SCRIPTS / "start.sh", folder], capture_output=True, text=True, timeout=60, check=False
+        [SCRIPTS / "start.sh", folder], capture_output=True, text=True, timeout=300, check=False
     )
     try:
         assert started.returncode == 0, started.stdout + started.stderr
         yield launch.environment(SLURM_CONF=str(folder / "slurm.conf"), PYTHON=sys.executable)
     finally:
-        subprocess.run([SCRIPTS / "stop.sh", folder], timeout=60, check=False)
+        subprocess.run([SCRIPTS / "stop.sh", folder], timeout=180, check=False)
+
+
+@pytest.fixture
+def slurm(cluster: dict[str, str]) -> Cluster:
+    """The same, to ask and to strike."""
+    return Cluster(Path(cluster["SLURM_CONF"]).parent, cluster)
