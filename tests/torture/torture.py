@@ -1,10 +1,13 @@
 """Law 3 by force: kill a run again and again, run the same command, and compare the end with the run never killed.
 
-    python tests/torture/torture.py [--kills N] [--cells stage-precision,...] [--seed S]       (make torture)
+    python tests/torture/torture.py [--instants N] [--ways one,all] [--cells stage-precision,...] [--seed S]
 
-Two ranks, each ZeRO stage x fp32 and bf16, dropout on. First at every failpoint (SIGKILL of one rank, in turn 0 and 1),
-then at random instants (one rank or all). What must be equal, bit for bit: masters, Adam moments, EMA, objective
-state, best and final encoders, metrics.jsonl without times and speeds, the trace of sentence ids.
+(make torture). Two ranks, each ZeRO stage x fp32 and bf16, dropout on. Killed at every failpoint, one rank and all
+of them, and at random instants. What must be equal, bit for bit: masters, Adam moments, EMA, objective state, best
+and final encoders, metrics.jsonl without times and speeds, every rank's trace of sentence ids, and the names of all
+files: a killed run leaves nothing lying about.
+
+The run never killed is started cold, the killed ones are forked by a server (warm.py).
 """
 
 from __future__ import annotations
@@ -14,16 +17,16 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
+import warm  # noqa: E402
 from integration import ranks, tiny  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import Progress  # noqa: E402
 from rich.table import Table  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
@@ -37,71 +40,142 @@ FAILPOINTS = [
     *("wait 9", "export 12"),
 ]
 RANK_0_ONLY = ("save.manifest", "save.renamed", "save.pointed", "save.end")
+PATIENCE_S = 300  # of this test, on a machine with other work; a hang is told by guard.timeout_s
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How an attempt ends: `victims` die at a failpoint that the first of them reaches, or at a share of a run's time."""
+
+    victims: tuple[int, ...]
+    failpoint: str | None = None
+    share: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.failpoint or f'{self.share:.0%} of a run'}, ranks {self.victims}"
 
 
 @dataclass
-class Trial:
-    """How one attempt ends: at a failpoint of a rank, or `after_s` seconds by killing `victims`."""
+class Cell:
+    """One stage and precision: the run never killed, and what came of the killed ones."""
 
-    failpoint: str | None = None
-    rank: int = 0
-    after_s: float = 0.0
-    victims: tuple[int, ...] = ()
+    name: str
+    folder: Path
+    config: Path
+    whole_s: float = 0.0  # the shortest warm run so far
+    failpoints: int = 0
+    instants: int = 0
+    in_training: int = 0  # instants that met a run in its training
+    ends: int = 0
+    wrong: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return (
-            f"{self.failpoint} rank {self.rank}"
-            if self.failpoint
-            else f"ranks {self.victims} at {self.after_s:.1f} s"
-        )
+    @property
+    def through(self) -> Path:
+        return self.folder / f"{self.name}-through"
+
+    @property
+    def beaten(self) -> Path:
+        return self.folder / f"{self.name}-beaten-{self.ends}"
+
+    def arguments(self, folder: Path) -> list[str]:
+        stage, precision = self.name.split("-")
+        told = (f"run.dir={folder}", f"parallel.zero={stage}", f"parallel.precision={precision}")
+        cadence = (f"train.steps={STEPS}", "evaluate.every=4", "checkpoint.every=4", "guard.timeout_s=60")
+        made = ("model.dropout=0.1", "objective.name=corinfomax", f"evaluate.sts={self.folder / 'sts.tsv'}")
+        return [*told, *cadence, *made]
+
+    def start(self, **variables: str) -> warm.Warm:
+        told = ["--config", str(self.config), *self.arguments(self.beaten)]
+        return warm.start(SIZE, self.folder, told, **variables)
 
 
-def trials(seed: int, kills: int) -> Iterator[Trial]:
-    """Failpoints first, then random instants, `kills` of them in all; instants as a share of a whole run."""
+def schedule(seed: int, cells: int, ways: list[str], instants: int) -> list[list[Trial]]:
+    """The trials of each cell: its failpoints in the order of a run, then its instants, dealt out in turn."""
     dice = random.Random(seed)
-    order = dice.sample(FAILPOINTS, len(FAILPOINTS))
-    for count in range(kills):
-        if count < len(order):
-            phase = order[count].split()[0]
-            yield Trial(order[count], 0 if phase in RANK_0_ONLY else dice.randrange(SIZE))
-        else:
-            victims = dice.choice([(0,), (1,), (0, 1)])
-            yield Trial(after_s=dice.uniform(0.3, 1.0), victims=victims)
+    aimed = [Trial(_victims(dice, point, way), point) for point in FAILPOINTS for way in ways]
+    drawn = [Trial(_victims(dice, "", dice.choice(ways)), share=dice.random()) for _ in range(instants)]
+    deck = dice.sample(aimed, len(aimed)) + drawn
+    return [sorted(deck[place::cells], key=_step) for place in range(cells)]
 
 
-def overrides(folder: Path, cell: str) -> list[str]:
-    stage, precision = cell.split("-")
-    return [
-        *(f"run.dir={folder}", f"parallel.zero={stage}", f"parallel.precision={precision}"),
-        *(f"train.steps={STEPS}", "evaluate.every=4", "checkpoint.every=4", "guard.timeout_s=30"),
-        *("model.dropout=0.1", "objective.name=corinfomax", f"evaluate.sts={folder.parent / 'sts.tsv'}"),
-    ]
+def _step(trial: Trial) -> int:
+    return int(trial.failpoint.split()[1]) if trial.failpoint else STEPS
 
 
-def strike(config: Path, folder: Path, cell: str, trial: Trial) -> str | None:
-    """One attempt that is killed. What went wrong: a rank that outlived the killed one must end by itself."""
-    aimed = {"UNSEE_KILL_AT": f"{trial.failpoint} {trial.rank}"} if trial.failpoint else {}
-    started = ranks.start(SIZE, config, *overrides(folder, cell), **aimed)
-    until = time.monotonic() + (60 if trial.failpoint else trial.after_s)
-    while time.monotonic() < until and all(process.poll() is None for process in started.processes):
+def _victims(dice: random.Random, failpoint: str, way: str) -> tuple[int, ...]:
+    first = 0 if failpoint.startswith(RANK_0_ONLY) else dice.randrange(SIZE)
+    return (first,) if way == "one" else (first, *(rank for rank in range(SIZE) if rank != first))
+
+
+def torment(cell: Cell, trials: list[Trial], tell: Callable[[str], None]) -> None:
+    """Every trial, then the end; a run that is past a trial's place is brought to its end and a new one begun."""
+    ranks.start(SIZE, cell.config, *cell.arguments(cell.through)).succeed(2 * PATIENCE_S)
+    bring_to_end(cell, "never killed, warm", tell)
+    for trial in trials:
+        if _is_past(cell.beaten, trial):
+            bring_to_end(cell, "killed", tell)
+        aimed = trial
+        while (mistake := strike(cell, aimed)) == OVER:
+            bring_to_end(cell, "killed", tell)
+            aimed = replace(aimed, share=aimed.share / 2)
+        if mistake:
+            cell.wrong.append(f"{cell.name}, {trial}: {mistake}")
+        cell.failpoints += trial.failpoint is not None
+        cell.instants += trial.failpoint is None
+        tell(f"{cell.name}: {aimed}{' WRONG' if mistake else ''}")
+    bring_to_end(cell, "killed", tell)
+
+
+OVER = "the run was over before"
+
+
+def strike(cell: Cell, trial: Trial) -> str | None:
+    """One attempt that is killed. What went wrong: a rank that outlived the killed ones must end by itself, and say why."""
+    first = trial.victims[0]
+    aimed = {"UNSEE_KILL_AT": f"{trial.failpoint} {first}"} if trial.failpoint else {}
+    started = cell.start(**aimed)
+    until = time.monotonic() + (PATIENCE_S if trial.failpoint else trial.share * cell.whole_s)
+    while time.monotonic() < until and started.codes[first] is None:
         time.sleep(0.02)
     for victim in trial.victims:
         started.processes[victim].kill()
-    began = [process.poll() is None for process in started.processes]
-    until = time.monotonic() + 60
-    while time.monotonic() < until and any(process.poll() is None for process in started.processes):
-        if "steps of" not in started.text():
-            break  # still meeting: that a rank never comes is the launcher's to see
+    trained = "steps of" in started.text()
+    until = time.monotonic() + PATIENCE_S
+    # before the ranks have met, that one never comes is the launcher's to see
+    while trained and None in started.codes and time.monotonic() < until:
         time.sleep(0.1)
-    hung = [rank for rank, process in enumerate(started.processes) if process.poll() is None]
-    text = started.text()
+    hung = [rank for rank, code in enumerate(started.codes) if code is None]
     started.kill()
-    codes = [process.returncode for process in started.processes]
-    if hung and "steps of" in text:
-        return f"ranks {hung} did not end within 60 s"
-    if any(code not in (0, 3, -9) for code in codes) and any(began):
-        return f"exit codes {codes}: {text[-600:]}"
+    codes, text = started.codes, started.text()
+    if trial.failpoint is None and codes[first] == 0:
+        return OVER
+    cell.in_training += trained and trial.failpoint is None
+    if codes[first] != -9:
+        return f"{trial.failpoint or 'the instant'} was not reached: exit codes {codes}: {text[-2000:]}"
+    if trained and hung:
+        return f"ranks {hung} did not end within {PATIENCE_S} s: {text[-2000:]}"
+    if any(code not in (0, 3, -9) for code in codes):
+        return f"exit codes {codes}: {text[-2000:]}"
     return None
+
+
+def bring_to_end(cell: Cell, what: str, tell: Callable[[str], None]) -> None:
+    """Run the same command to its end and compare with the run never killed. The next trial begins a new run."""
+    fresh, begun = not cell.beaten.exists(), time.monotonic()
+    started = cell.start()
+    for process in started.processes:
+        process.join(2 * PATIENCE_S)
+    took_s = time.monotonic() - begun
+    started.kill()
+    if set(started.codes) == {0}:
+        found = differences(state(cell.beaten), state(cell.through))
+    else:
+        found = [f"the same command ended with {started.codes}: {started.text()[-2000:]}"]
+    if fresh:
+        cell.whole_s = min(took_s, cell.whole_s or took_s)
+    cell.wrong += [f"{cell.name}, run {cell.ends} ({what}): {each}" for each in found]
+    tell(f"{cell.name}: run {cell.ends} ended, {f'{len(found)} differences' if found else 'equal'}")
+    cell.ends += 1
 
 
 def state(folder: Path) -> dict[str, object]:
@@ -109,20 +183,21 @@ def state(folder: Path) -> dict[str, object]:
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
     found: dict[str, object] = {
         "step": newest.name,
+        "names": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
         "history": tiny.history(folder),
-        "trace": tiny.traced(folder),
     }
+    found |= {file.name: file.read_bytes() for file in (folder / "trace").iterdir()}
     for file in sorted(newest.glob("*.safetensors")):
         found |= {f"{file.name}/{key}": value for key, value in load_file(file).items()}
-    found["final"] = (folder / "final" / "model.safetensors").read_bytes()
-    return found
+    return found | {name: (folder / name / "model.safetensors").read_bytes() for name in ("best", "final")}
 
 
 def differences(ours: dict[str, object], theirs: dict[str, object]) -> list[str]:
     import torch
 
-    if ours.keys() != theirs.keys():
-        return [f"other names: {sorted(ours.keys() ^ theirs.keys())[:3]}"]
+    if ours["names"] != theirs["names"]:
+        mine, other = set(ours["names"]), set(theirs["names"])  # type: ignore[call-overload]
+        return [f"other files: {sorted(mine ^ other)[:5]}"]
     return [
         name
         for name, value in theirs.items()
@@ -130,48 +205,14 @@ def differences(ours: dict[str, object], theirs: dict[str, object]) -> list[str]
     ]
 
 
-def torture(folder: Path, cells: list[str], kills: int, seed: int, console: Console) -> list[str]:
-    """`kills` kills over the cells. Returns what went wrong."""
-    made = tiny.make(folder)
-    _write_sts(folder / "sts.tsv")
-    wrong: list[str] = []
-    table = Table("cell", "kills", "runs brought to their end", "verdict")
-    schedule = trials(seed, kills)
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("kills", total=kills)
-        for place, cell in enumerate(cells):
-            through = folder / f"{cell}-through"
-            begun = time.monotonic()
-            ranks.start(SIZE, made.config, *overrides(through, cell)).succeed()
-            took_s, runs, found = time.monotonic() - begun, 1, len(wrong)
-            count = kills // len(cells) + (place < kills % len(cells))
-            for trial in (next(schedule) for _ in range(count)):
-                trial.after_s *= took_s
-                beaten = folder / f"{cell}-beaten-{runs}"
-                if _is_past(beaten, trial):
-                    wrong += [f"{cell}: {name}" for name in _finish(made.config, beaten, cell, through)]
-                    runs += 1
-                    beaten = folder / f"{cell}-beaten-{runs}"
-                mistake = strike(made.config, beaten, cell, trial)
-                wrong += [f"{cell}, {trial}: {mistake}"] if mistake else []
-                bar.advance(task)
-            beaten = folder / f"{cell}-beaten-{runs}"
-            wrong += [f"{cell}: {name}" for name in _finish(made.config, beaten, cell, through)]
-            table.add_row(
-                cell, str(count), str(runs), "differs" if len(wrong) > found else "equal, bit for bit"
-            )
-    console.print(table)
-    return wrong
-
-
 def _is_past(folder: Path, trial: Trial) -> bool:
     """Would the attempt begin behind the failpoint, or is the run complete?"""
     saved = sorted((folder / "checkpoints").glob("step-*"))
     step = int(saved[-1].name.removeprefix("step-")) if saved else 0
-    return step >= (int(trial.failpoint.split()[1]) if trial.failpoint else STEPS)
+    return step >= _step(trial)
 
 
-def _write_sts(path: Path) -> None:
+def write_sts(path: Path) -> None:
     lines = tiny.corpus(60)
     rows = [
         f"{first}\t{second}\t{score % 6}"
@@ -180,24 +221,39 @@ def _write_sts(path: Path) -> None:
     path.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n", encoding="utf-8")
 
 
-def _finish(config: Path, folder: Path, cell: str, through: Path) -> list[str]:
-    """Run the same command to its end and compare with the run never killed."""
-    ranks.start(SIZE, config, *overrides(folder, cell)).succeed()
-    return differences(state(folder), state(through))
+def verdicts(cells: list[Cell]) -> Table:
+    table = Table("cell", "failpoints", "instants", "of them in training", "ends compared", "verdict")
+    for cell in cells:
+        counts = (cell.failpoints, cell.instants, cell.in_training, cell.ends)
+        table.add_row(cell.name, *map(str, counts), "WRONG" if cell.wrong else "equal, bit for bit")
+    return table
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=len(FAILPOINTS) + 100)
+    parser.add_argument("--instants", type=int, default=100)
+    parser.add_argument(
+        "--ways", default="one,all", help="who is killed at a failpoint: one rank, all of them"
+    )
     parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
-    console = Console(stderr=True, highlight=False)
-    with tempfile.TemporaryDirectory() as folder:
-        wrong = torture(Path(folder), chosen.cells.split(","), chosen.kills, chosen.seed, console)
+    names, console = chosen.cells.split(","), Console(stderr=True, highlight=False, soft_wrap=True)
+    trials = schedule(chosen.seed, len(names), chosen.ways.split(","), chosen.instants)
+    begun = time.monotonic()
+    warm.prepare()
+    with tempfile.TemporaryDirectory() as place:
+        made = tiny.make(Path(place), sentences=300)
+        write_sts(made.folder / "sts.tsv")
+        cells = [Cell(name, made.folder, made.config) for name in names]
+        for cell, own in zip(cells, trials, strict=True):
+            torment(cell, own, lambda line: console.print(f"{time.monotonic() - begun:5.0f} s  {line}"))
+    wrong = [each for cell in cells for each in cell.wrong]
+    console.print(verdicts(cells))
     for each in wrong:
-        console.print(f"WRONG {each}", markup=False, soft_wrap=True)
-    console.print(f"{chosen.kills} kills, {len(wrong)} differences (seed {chosen.seed})")
+        console.print(f"WRONG {each}", markup=False)
+    kills = sum(cell.failpoints + cell.instants for cell in cells)
+    console.print(f"{kills} kills, {len(wrong)} wrong, {time.monotonic() - begun:.0f} s (seed {chosen.seed})")
     return bool(wrong)
 
 
