@@ -1,0 +1,164 @@
+"""What a person sees of a sweep in MLflow: the parent expands to its trials, charts and plots are drawn. In a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from cluster.chromium import Browser, chromium
+from cluster.mlflow_server import mlflow_server
+from integration import tiny as launch
+from integration.tiny import Tiny
+from mlflow.entities import Run
+
+from unsee_dist.tracking.mlflow_parent import ParentRun
+from unsee_dist.tracking.mlflow_run import RunDescription, connect
+from unsee_dist.tracking.mlflow_sink import tracking_uri
+
+TRIALS = ("first", "second")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny: Tiny) -> Path:
+    """A folder with two real runs that no tracker has heard of."""
+    folder = tiny.folder / "trained"
+    for trial in TRIALS:
+        told = [f"run.dir={folder / trial}", f"run.name={trial}"]
+        launch.succeed(launch.command("python", 1, tiny.config, *told), timeout_s=400)
+    return folder
+
+
+def sweep(trained: Path, folder: Path) -> Run:
+    """The runs as trials of a sweep in the MLflow of this environment: the parent's run."""
+    shutil.copytree(trained, folder)
+    (folder / "report").mkdir()
+    parent = ParentRun(folder, RunDescription("unsee", "a-sweep", {"trials": "2"}), folder / "report")
+    parent.environment(120)
+    for trial in TRIALS:
+        assert parent.send_left(folder / trial, timeout_s=120)
+    _plot(folder / "report" / "curves.png")
+    (folder / "report" / "best.yaml").write_text("train:\n  lr: 0.001\n")
+    parent.tag("mlflow.note.content", "# The best of two trials")
+    assert parent.close(timeout_s=120)
+    assert parent.run_id is not None
+    return connect(tracking_uri()).get_run(parent.run_id)
+
+
+def _plot(path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.plot([1, 2, 3], [3, 1, 2])
+    pyplot.savefig(path)
+    pyplot.close()
+
+
+def look(browser: Browser, address: str, run: Run, shots: Path) -> None:
+    """Go where a person goes; a screenshot of each page in `shots`."""
+    experiment = f"{address}/#/experiments/{run.info.experiment_id}/runs"
+    browser.open(experiment)
+    parent = "//a[normalize-space()='a-sweep']"
+    browser.find(parent)
+    trials = [f"//a[normalize-space()='{trial}']" for trial in TRIALS]
+    assert not any(browser.all(trial) for trial in trials), browser.text()
+    browser.click(f"{parent}/ancestor::div[@role='gridcell']//button")
+    for trial in trials:
+        browser.find(trial)
+    browser.screenshot(shots / "runs.png")
+    browser.open(f"{experiment}?compareRunsMode=CHART")
+    browser.find("//*[contains(@class, 'js-line') or contains(@class, 'point')]")
+    browser.screenshot(shots / "charts.png")
+    page = f"{experiment}/{run.info.run_id}"
+    browser.open(page)
+    browser.find("//h1[normalize-space()='The best of two trials']")
+    browser.screenshot(shots / "parent.png")
+    browser.open(f"{page}/artifacts")
+    browser.click("//*[normalize-space(text())='curves.png']")
+    browser.find("//img[contains(@src, 'blob:') or contains(@src, 'curves.png')]")
+    until = time.monotonic() + 60
+    while not browser.run("return [...document.images].some(image => image.naturalWidth > 500)"):
+        assert time.monotonic() < until, browser.text()
+        time.sleep(0.3)
+    browser.screenshot(shots / "plot.png")
+
+
+@contextlib.contextmanager
+def ui_of(store: str, folder: Path) -> Iterator[str]:
+    """`mlflow ui` on a store, as a person starts it."""
+    port = launch.free_port()
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", store, "--port", str(port)]
+    env = launch.environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", MLFLOW_DISABLE_TELEMETRY="true")
+    with (folder / "ui.log").open("wb") as log:
+        server = subprocess.Popen(
+            [*command, "--workers", "1"], cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        until = time.monotonic() + 600
+        while not any(c.laddr.port == port and c.status == "LISTEN" for c in psutil.net_connections()):
+            assert server.poll() is None, (folder / "ui.log").read_text()
+            assert time.monotonic() < until, (folder / "ui.log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        parent = psutil.Process(server.pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        server.wait()
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Where screenshots go; UNSEE_TEST_SHOTS keeps them."""
+    folder = Path(os.environ.get("UNSEE_TEST_SHOTS") or tmp_path / "shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_sweep_in_sqlite_as_mlflow_ui_shows_it(
+    trained: Path, tmp_path: Path, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)  # artifacts go below the current folder
+    with chromium() as browser:
+        run = sweep(trained, tmp_path / "sweep")
+        with ui_of(store, tmp_path) as address:
+            look(browser, address, run, shots)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_sweep_on_a_server_with_postgresql_and_passwords(
+    trained: Path, tmp_path: Path, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.exceptions import MlflowException
+
+    with mlflow_server(MLFLOW_AUTH="true") as server, chromium() as browser:
+        address = server.env["MLFLOW_TRACKING_URI"]
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.delenv(name, raising=False)
+        with pytest.raises(MlflowException, match="not authenticated"):
+            connect(address).search_experiments()
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        run = sweep(trained, tmp_path / "sweep")
+        assert run.info.artifact_uri.startswith("mlflow-artifacts:")
+        assert list((server.folder / "artifacts").rglob("curves.png"))
+        server.kill()
+        server.start()
+        user, password = server.env["MLFLOW_TRACKING_USERNAME"], server.env["MLFLOW_TRACKING_PASSWORD"]
+        browser.open(address.replace("://", f"://{user}:{password}@"))  # from here on the browser knows them
+        look(browser, address, run, shots)
