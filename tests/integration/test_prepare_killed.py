@@ -1,38 +1,18 @@
 """A preparation is a function of inputs and settings: not of processes, and not of how often it was killed."""
 
 import json
-import os
 import random
 import resource
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
-from integration import tiny as making
-
-# Small pieces, so that some thousand sentences are many runs, ranges and shards.
-SCRIPT = """
-import sys
-from unsee_dist.data import gather, opening, prepare
-prepare.PIECE_BYTES, opening.CHUNK_BYTES, gather.RANGE = (40_000, 40_000), 10_000, 3000
-if __name__ == "__main__":
-    settings = prepare.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
-    prepare.prepare([sys.argv[1]], sys.argv[2], settings, processes=int(sys.argv[3]))
-"""
+from integration.preparing import contents, finish, kill, start, write_text
 
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """30,000 lines of 20,000 sentences."""
-    path = tmp_path_factory.mktemp("text") / "t.txt"
-    lines = making.corpus(20_000)
-    random.Random(1).shuffle(lines)
-    path.write_text("\n".join(lines + lines[:10_000]) + "\n")
-    return path
+    return write_text(tmp_path_factory.mktemp("text") / "t.txt")
 
 
 @pytest.fixture(scope="module")
@@ -42,37 +22,6 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     ended, told = finish(start(text, out, 1))
     assert ended == 0, told
     return contents(out), time.monotonic() - started
-
-
-def start(text: Path, out: Path, processes: int, **more: object) -> subprocess.Popen[str]:
-    arguments = [sys.executable, "-c", SCRIPT, str(text), str(out), str(processes)]
-    return subprocess.Popen(
-        arguments, env=making.environment(), stderr=subprocess.PIPE, text=True, start_new_session=True, **more
-    )  # type: ignore[call-overload,no-any-return]
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    told = process.communicate(timeout=120)[1]
-    return process.returncode, told
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def kill(process: subprocess.Popen[str], alone: bool) -> None:
-    """SIGKILL to all its processes; or to the first alone, whose workers must then end by themselves."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGKILL)
-    if not alone:
-        for member in family:
-            try:
-                member.kill()
-            except psutil.NoSuchProcess:
-                continue
-    process.wait()
-    _, left = psutil.wait_procs(family, timeout=10)
-    assert not left, f"still there 10 s after their parent was killed: {left}"
 
 
 @pytest.mark.parametrize("processes", [2, 4])

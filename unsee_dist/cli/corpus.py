@@ -45,11 +45,17 @@ def prepare(
     ] = None,
     max_tokens: Annotated[int, typer.Option(help="With --tokenizer: the model.max_tokens to come.")] = 64,
     processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local, or ray: the cluster at RAY_ADDRESS, whose machines see DIR. Changes no byte."
+        ),
+    ] = "local",
 ) -> None:
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
     from unsee_dist.data.prepare import PrepareSettings
     from unsee_dist.data.prepare import prepare as run
-    from unsee_dist.data.processes import usable
+    from unsee_dist.data.processes import side_by_side
     from unsee_dist.data.report import progress
 
     bounds = {"min_bytes": min_bytes, "max_bytes": max_bytes, "min_words": min_words, "max_words": max_words}
@@ -69,14 +75,15 @@ def prepare(
         from unsee_dist.model.encoder import load_tokenizer
 
         pieces = load_tokenizer(tokenizer)  # before the work: a wrong name is said at once
-    report = run(inputs, out, settings, Console(stderr=True), processes)
-    if pieces is not None:
-        from unsee_dist.data.tokenising import tokenise
+    with side_by_side(processes, engine) as work:  # a Ray cluster is connected to once for both
+        report = run(inputs, out, settings, Console(stderr=True), processes, engine)
+        if pieces is not None:
+            from unsee_dist.data.tokenising import tokenise
 
-        with progress(Console(stderr=True)) as bar:
-            advance = bar.stage("tokenising", report.shards, "shards")
-            summary = tokenise(out, pieces, max_tokens, processes or usable(), advance)
-        report = replace(report, tokens=summary.rows(max_tokens))
+            with progress(Console(stderr=True)) as bar:
+                advance = bar.stage("tokenising", report.shards, "shards")
+                summary = tokenise(out, pieces, max_tokens, work, advance)
+            report = replace(report, tokens=summary.rows(max_tokens))
     Console().print(report.table())
 
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from unsee_dist.data import gather, holdout, sources, writing
 from unsee_dist.data.index import FORMAT, INDEX, fingerprint
 from unsee_dist.data.plan import abandon, as_json, check_ours, claim, finished, plan_of
-from unsee_dist.data.processes import in_order, usable
+from unsee_dist.data.processes import Work, side_by_side
 from unsee_dist.data.report import Bar, Report, progress, report_of
 from unsee_dist.data.scatter import Scattering, facts_of, scatter
 from unsee_dist.data.settings import PrepareSettings
@@ -44,19 +44,19 @@ def prepare(
     settings: PrepareSettings,
     console: Console | None = None,
     processes: int | None = None,
+    engine: str = "local",
 ) -> Report:
     """Write the corpus of these inputs (see sources.py) into the folder out.
 
     A folder that already holds it is left as it is, and reported; one that an interrupted preparation of the same
-    inputs left is completed. console: shows progress when it is a terminal. processes: None = all usable cores.
+    inputs left is completed. console: shows progress when it is a terminal. processes, engine: of the work
+    (processes.py); no byte depends on them. Only the folder must be seen by the machines of a Ray cluster.
     Raises ValueError, one sentence, for inputs that cannot be read, for a folder that holds something else, when
     nothing is left to train on, and when the disk is full.
     """
     out, started = Path(out), time.monotonic()
     if not inputs:
         raise ValueError(f"no input was given. Name text files, or write {sources.INSTALLED_DOCS}.")
-    if processes is not None and processes < 1:
-        raise ValueError(f"processes = {processes} cannot work. Use 1 or more.")
     names = sources.resolve(inputs)
     check_ours(out)
     try:
@@ -65,8 +65,8 @@ def prepare(
             return report_of(out, finished(out, plan), None)
         work = claim(out, plan)
         try:
-            with progress(console) as bar:
-                index = _Preparation(names, out, work, plan, settings, processes or usable()).write(bar)
+            with side_by_side(processes, engine) as run, progress(console) as bar:
+                index = _Preparation(names, out.absolute(), work.absolute(), plan, settings, run).write(bar)
         except ValueError:
             if not any(work.glob("run-*")):  # a wrong input from the start leaves nothing behind
                 abandon(out)
@@ -91,16 +91,14 @@ class _Preparation:
         work: Path,
         plan: dict[str, Any],
         settings: PrepareSettings,
-        processes: int,
+        run: Work,
     ) -> None:
         self.names, self.out, self.work, self.plan = names, out, work, plan
-        self.settings, self.processes = settings, processes
+        self.settings, self.run = settings, run
 
     def write(self, bar: Bar) -> dict[str, Any]:
         """All stages; each finds what is done. Returns the index."""
         runs = self.scatter(bar)
-        if len(runs) == 1:
-            self.processes = 1  # the rest is done before a process has started
         facts = [facts_of(run) for run in runs]
         counts = sum((Counter(fact["counts"]) for fact in facts), Counter[str]())
         pairs = self.held_out(facts)
@@ -128,8 +126,13 @@ class _Preparation:
                 if not runs[-1].exists():
                     yield Scattering(piece, runs[-1], self.settings)
 
-        for _ in in_order(scatter, tasks(), self.processes):
+        for _ in self.run(scatter, tasks()):
             pass
+        if lost := next((run for run in runs if not run.exists()), None):
+            raise ValueError(
+                f"{lost} was written on another machine and is not seen here. "
+                "Choose an --out on a file system that all machines of the Ray cluster share."
+            )
         return runs
 
     def held_out(self, facts: list[dict[str, Any]]) -> list[holdout.Pair]:
@@ -146,7 +149,7 @@ class _Preparation:
     ) -> list[gather.Counted]:
         tasks = [gather.Counting(runs, first, last, held) for first, last in gather.ranges(records)]
         advance = bar.stage("counting", len(tasks), "ranges")
-        return _told(in_order(gather.count, tasks, self.processes), advance)
+        return _told(self.run(gather.count, tasks), advance)
 
     def fetch(
         self,
@@ -167,7 +170,7 @@ class _Preparation:
                 kind = "txt.zst" if self.settings.zst else "txt"
                 tasks.append(gather.Fetching(runs, first, last, skip, take, held, shard, entry, block, kind))
         advance = bar.stage("writing", len(tasks), "shards")
-        _told(in_order(gather.fetch, tasks, self.processes), advance)
+        _told(self.run(gather.fetch, tasks), advance)
         return [json.loads(entry.read_bytes()) for entry in entries]
 
     def finish(

@@ -12,7 +12,7 @@ import xxhash
 
 from unsee_dist.data import writing
 from unsee_dist.data.index import INDEX
-from unsee_dist.data.processes import in_order
+from unsee_dist.data.processes import Work
 from unsee_dist.data.shards import Shards
 from unsee_dist.data.tokens import COLUMNS, FORMAT, digest, folder_of
 
@@ -47,7 +47,7 @@ def tokenise(
     corpus: Path,
     tokenizer: Any,
     max_tokens: int,
-    processes: int,
+    run: Work,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Summary:
     """Tokenise a corpus in a folder; what is there already is kept. advance is told of each shard."""
@@ -57,7 +57,7 @@ def tokenise(
     count = len(shards.index["shards"])
     tasks = [Tokenising(corpus, shard, tokenizer, max_tokens, out) for shard in range(count)]
     tasks = [task for task in tasks if not _entry(task).exists()] if not (out / INDEX).exists() else []
-    for _ in in_order(_tokenise_shard, tasks, processes):
+    for _ in run(_tokenise_shard, tasks):
         advance(1)
     if not (out / INDEX).exists():
         entries = [_entry(Tokenising(corpus, shard, tokenizer, max_tokens, out)) for shard in range(count)]

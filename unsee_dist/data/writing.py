@@ -60,9 +60,9 @@ def shard(
 def write(path: Path, data: bytes, staging: Path | None = None) -> None:
     """Write a file whole or not at all: temporary name in staging (same disk), fsync, rename, fsync of the folder.
 
-    The temporary name holds the process's id: what a killed run's last process still writes meets nobody.
+    The temporary name holds the machine and the process: what a killed run's last process still writes meets nobody.
     """
-    temporary = (staging or path.parent) / f"{path.name}.{os.getpid()}.partial"
+    temporary = (staging or path.parent) / f"{path.name}.{os.uname().nodename}.{os.getpid()}.partial"
     try:
         with temporary.open("wb") as file:
             file.write(data)

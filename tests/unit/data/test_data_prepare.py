@@ -129,7 +129,7 @@ def test_a_finished_folder_is_left_alone_and_another_corpus_refused(tmp_path, te
 def test_an_interrupted_preparation_starts_over(tmp_path, text, monkeypatch):
     """Cut before the n-th rename: no corpus yet, and the rerun gives the bytes of a run never cut."""
     wanted = PrepareSettings(shard_sentences=1024, dev=5)
-    prepare([str(text)], tmp_path / "whole", wanted)
+    prepare([str(text)], tmp_path / "whole", wanted, processes=1)
     for cut in range(1, 6):
         out, renames, replace = tmp_path / f"cut-{cut}", [0], os.replace
 
@@ -142,12 +142,12 @@ def test_an_interrupted_preparation_starts_over(tmp_path, text, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(Path, "replace", failing)
             with pytest.raises(KeyboardInterrupt):
-                prepare([str(text)], out, wanted)
+                prepare([str(text)], out, wanted, processes=1)
         with pytest.raises(
             ValueError, match=r"has no index.json, so it is no prepared corpus or was interrupted"
         ):
             Shards(out)
-        prepare([str(text)], out, wanted)
+        prepare([str(text)], out, wanted, processes=1)
         assert contents(out) == contents(tmp_path / "whole")
 
 

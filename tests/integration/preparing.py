@@ -1,0 +1,65 @@
+"""Preparations of a small text in many pieces, as processes that can be killed, and the bytes they leave."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+from integration import tiny
+
+# Small pieces, so that some thousand sentences are many runs, ranges and shards.
+SCRIPT = """
+import sys
+from unsee_dist.data import gather, opening, prepare
+prepare.PIECE_BYTES, opening.CHUNK_BYTES, gather.RANGE = (40_000, 40_000), 10_000, 3000
+if __name__ == "__main__":
+    settings = prepare.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
+    how = {"engine": "ray"} if sys.argv[3] == "ray" else {"processes": int(sys.argv[3])}
+    prepare.prepare([sys.argv[1]], sys.argv[2], settings, **how)
+"""
+
+
+def write_text(path: Path) -> Path:
+    """30,000 lines of 20,000 sentences."""
+    lines = tiny.corpus(20_000)
+    random.Random(1).shuffle(lines)
+    path.write_text("\n".join(lines + lines[:10_000]) + "\n")
+    return path
+
+
+def start(text: Path, out: Path, how: int | str, **more: object) -> subprocess.Popen[str]:
+    """how: a number of processes, or "ray"."""
+    arguments = [sys.executable, "-c", SCRIPT, str(text), str(out), str(how)]
+    more = {"env": tiny.environment()} | more
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)  # type: ignore[call-overload,no-any-return]
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[int, str]:
+    """Exit code, and what was said."""
+    told = process.communicate(timeout=timeout_s)[1]
+    return process.returncode, told
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def kill(process: subprocess.Popen[str], alone: bool) -> None:
+    """SIGKILL to all its processes; or to the first alone, whose workers must then end by themselves."""
+    family = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGKILL)
+    if not alone:
+        for member in family:
+            try:
+                member.kill()
+            except psutil.NoSuchProcess:
+                continue
+    process.wait()
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert not left, f"still there 10 s after their parent was killed: {left}"
