@@ -19,6 +19,7 @@ import torch
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import every_steps
 from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
+from unsee_dist.data.first_use import tokenise_first
 from unsee_dist.evaluation.development import Development, verdicts
 from unsee_dist.evaluation.retrieval import load_question_sets
 from unsee_dist.evaluation.sts import load_sets
@@ -85,6 +86,14 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop = stop or StopSignal()
     stop.limit(config.checkpoint.grace_s)
     seed_everything(config.seed)
+    if config.data.tokenise:
+        tokenise_first(
+            open_corpus(config.data.shards, config.data.mix, config.data.on_damage),
+            load_tokenizer(config.model.encoder),
+            config.model.max_tokens,
+            config.data.workers or 1,
+            world,
+        )
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
         inputs = open_inputs(config, world)
         plan = plan_of(config, inputs.shards.sentences)

@@ -38,6 +38,9 @@ def prepare(
     min_words: Annotated[int, typer.Option(help="Sentences of fewer words are dropped.")] = 3,
     max_words: Annotated[int, typer.Option(help="Sentences of more words are dropped.")] = 200,
     min_letters: Annotated[float, typer.Option(help="Least share of letters, spaces apart.")] = 0.0,
+    keep_language: Annotated[
+        str | None, typer.Option(help="As en: sentences in another language are dropped. Absent: none is.")
+    ] = None,
     shard_sentences: Annotated[int, typer.Option(help="Sentences a shard, a multiple of 1024.")] = 262144,
     zst: Annotated[bool, typer.Option("--zst", help="Compress the members of the shards.")] = False,
     tokenizer: Annotated[
@@ -65,6 +68,7 @@ def prepare(
         split=split,
         language=language,
         min_letters=min_letters,
+        keep_language=keep_language,
         dev=dev,
         shard_sentences=shard_sentences,
         zst=zst,
@@ -78,11 +82,13 @@ def prepare(
     with side_by_side(processes, engine) as work:  # a Ray cluster is connected to once for both
         report = run(inputs, out, settings, Console(stderr=True), processes, engine)
         if pieces is not None:
-            from unsee_dist.data.tokenising import tokenise
+            from unsee_dist.data.tokenising import publish, tokenise
 
             with progress(Console(stderr=True)) as bar:
                 advance = bar.stage("tokenising", report.shards, "shards")
-                summary = tokenise(out, pieces, max_tokens, work, advance)
+                tokenise(out, pieces, max_tokens, work, advance)
+            summary = publish(out, pieces, max_tokens)
+            assert summary is not None
             report = replace(report, tokens=summary.rows(max_tokens))
     Console().print(report.table())
 

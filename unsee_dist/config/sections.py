@@ -57,6 +57,7 @@ class Data(Part):
     mix: Text | None = None  # instead of shards: "3 data/wiki, 1 data/mine", shares and folders
     cache_gb: Annotated[float, Field(ge=0)] = 8.0  # most that is kept on this machine of remote shards
     workers: Annotated[int, Field(ge=0)] = 2  # tokenising processes a rank; 0 = the training process does it
+    tokenise: bool = False  # the corpus once, before the first step, for this run and those to come
     trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
     pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
     on_damage: Literal["stop", "skip"] = "stop"  # skip = other sentences stand in, counted in metrics.jsonl

@@ -12,6 +12,7 @@ from typing import Any
 
 from unsee_dist.data import sources, writing
 from unsee_dist.data.index import INDEX, read_index
+from unsee_dist.data.languages import written_in
 from unsee_dist.data.settings import PrepareSettings
 from unsee_dist.data.store import Store
 
@@ -31,6 +32,9 @@ def plan_of(names: list[str], out: Path, settings: PrepareSettings) -> dict[str,
     plan: dict[str, Any] = {"settings": asdict(settings), "inputs": described}
     if settings.split == "sentence":
         plan["splitter"] = f"sentencex {metadata.version('sentencex')}"
+    if settings.keep_language:
+        written_in(settings.keep_language)  # a language that nobody can tell is said before the work
+        plan["identifier"] = f"py3langid {metadata.version('py3langid')}"
     if settings.zst:
         plan["packer"] = f"zstandard {metadata.version('zstandard')}"
     if sources.STDIN in names:

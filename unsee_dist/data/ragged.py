@@ -17,6 +17,8 @@ class Ragged(NamedTuple):
 
     def cut(self, size: int) -> list[Ragged]:
         """In parts of `size` sentences; the last is what is left."""
+        if size >= len(self.lengths):
+            return [self]
         ends = np.cumsum(self.lengths)
         at = range(size, len(self.lengths), size)
         ids = np.split(self.ids, [int(ends[i - 1]) for i in at])

@@ -22,6 +22,7 @@ import xxhash
 from unsee_dist.data import documents, holdout, writing
 from unsee_dist.data.clean import drop_reason, normalise
 from unsee_dist.data.documents import Piece
+from unsee_dist.data.languages import written_in
 from unsee_dist.data.settings import PrepareSettings
 
 PAGE = 4096
@@ -103,11 +104,14 @@ def _clean(piece: Piece, settings: PrepareSettings, counts: Counter[str]) -> Ite
     bytes_range = settings.min_bytes, settings.max_bytes
     words_range = settings.min_words, settings.max_words
     split = documents.splitter(settings.language) if settings.split == "sentence" else None
+    kept_language = written_in(settings.keep_language) if settings.keep_language else None
     for document in documents.documents_of(piece, settings.field):
         sentences = split(document) if split else document
         kept = []
         for sentence in map(normalise, sentences):
             reason = drop_reason(sentence, bytes_range, words_range, settings.min_letters)
+            if reason is None and kept_language and not kept_language(sentence):
+                reason = "another language"
             if reason is None:
                 kept.append(sentence)
             else:

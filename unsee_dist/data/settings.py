@@ -13,7 +13,8 @@ SPLITS = ("line", "sentence")
 class PrepareSettings:
     """seed: of the shuffle and of what is held out. field: of jsonl, tables and datasets. split: "line", a text is
     a sentence; "sentence", it is split by the rules of `language`. Bytes and words: bounds of a kept sentence.
-    min_letters: least share of letters among its characters that are no spaces.
+    min_letters: least share of letters among its characters that are no spaces. keep_language: drop what is written in
+    another language (languages.py); None = keep all.
 
     shard_sentences: of a shard, in whole blocks. zst: members are compressed. dev: pairs held out of training into dev.tsv (holdout.py).
     """
@@ -27,6 +28,7 @@ class PrepareSettings:
     min_words: int = 3
     max_words: int = 200
     min_letters: float = 0.0
+    keep_language: str | None = None
     shard_sentences: int = 256 * BLOCK_SENTENCES
     zst: bool = False
     dev: int = 0

@@ -47,33 +47,53 @@ def tokenise(
     corpus: Path,
     tokenizer: Any,
     max_tokens: int,
-    run: Work,
+    work: Work,
     advance: Callable[[int], None] = lambda _: None,
-) -> Summary:
-    """Tokenise a corpus in a folder; what is there already is kept. advance is told of each shard."""
-    shards = Shards(corpus)
-    out = corpus / folder_of(digest(tokenizer), max_tokens)
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Tokenise the shards of a corpus in a folder, or of r of R that do it together (share = (r, R)) every R-th.
+
+    What is there already is kept, so a killed one goes on; `publish` makes all of them tokens that `Stream` reads.
+    advance is told of each shard. Raises what reading a damaged shard raises, and OSError where nothing can be written.
+    """
+    out = _folder(corpus, tokenizer, max_tokens)
+    if (out / INDEX).exists():
+        return
     out.mkdir(exist_ok=True)
-    count = len(shards.index["shards"])
-    tasks = [Tokenising(corpus, shard, tokenizer, max_tokens, out) for shard in range(count)]
-    tasks = [task for task in tasks if not _entry(task).exists()] if not (out / INDEX).exists() else []
-    for _ in run(_tokenise_shard, tasks):
+    mine = range(share[0], len(Shards(corpus).index["shards"]), share[1])
+    tasks = (Tokenising(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in mine)
+    for _ in work(_tokenise_shard, (task for task in tasks if not _entry(out, task.shard).exists())):
         advance(1)
+
+
+def publish(corpus: Path, tokenizer: Any, max_tokens: int) -> Summary | None:
+    """Make tokens of all shards readable; None while shards are missing. Any number of processes may, at once."""
+    shards, out = Shards(corpus), _folder(corpus, tokenizer, max_tokens)
+    entries = [_entry(out, shard) for shard in range(len(shards.index["shards"]))]
     if not (out / INDEX).exists():
-        entries = [_entry(Tokenising(corpus, shard, tokenizer, max_tokens, out)) for shard in range(count)]
-        index = {
-            "format": FORMAT,
-            "fingerprint": shards.fingerprint,
-            "tokenizer": digest(tokenizer),
-            "max_tokens": max_tokens,
-            "dtype": _dtype(tokenizer),
-            "shards": [json.loads(entry.read_bytes()) for entry in entries],
-        }
-        writing.write(out / INDEX, json.dumps(index, indent=1).encode())
-        for entry in entries:
-            entry.unlink()
+        try:
+            told = [json.loads(entry.read_bytes()) for entry in entries]
+        except FileNotFoundError:
+            if not (out / INDEX).exists():  # else another process was faster
+                return None
+        else:
+            index = {
+                "format": FORMAT,
+                "fingerprint": shards.fingerprint,
+                "tokenizer": digest(tokenizer),
+                "max_tokens": max_tokens,
+                "dtype": _dtype(tokenizer),
+                "shards": told,
+            }
+            writing.write(out / INDEX, json.dumps(index, indent=1).encode())
+    for entry in entries:
+        entry.unlink(missing_ok=True)
     told = json.loads((out / INDEX).read_bytes())["shards"]
     return Summary(shards.sentences, sum(s["tokens"] for s in told), sum(s["cut"] for s in told))
+
+
+def _folder(corpus: Path, tokenizer: Any, max_tokens: int) -> Path:
+    return corpus / folder_of(digest(tokenizer), max_tokens)
 
 
 def _tokenise_shard(task: Tokenising) -> None:
@@ -101,11 +121,12 @@ def _tokenise_shard(task: Tokenising) -> None:
     writing.write(task.out / name, b"".join(parts))
     blocks = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
     entry = {"name": name, "tokens": tokens, "cut": cut, "blocks": blocks}
-    writing.write(_entry(task), json.dumps(entry).encode())
+    writing.write(_entry(task.out, task.shard), json.dumps(entry).encode())
 
 
-def _entry(task: Tokenising) -> Path:
-    return task.out / f"done-{task.shard:06d}.json"
+def _entry(out: Path, shard: int) -> Path:
+    """A file that says that a shard's tokens are whole."""
+    return out / f"done-{shard:06d}.json"
 
 
 def _dtype(tokenizer: Any) -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus, store
 from unsee_dist.data.prepare import PrepareSettings, prepare
 from unsee_dist.data.processes import side_by_side
-from unsee_dist.data.tokenising import tokenise
+from unsee_dist.data.tokenising import publish, tokenise
 
 SETTINGS = StreamSettings(seed=3, batch=40, micro_batch=None, max_tokens=9, pack=True, workers=0)
 
@@ -149,7 +149,8 @@ def test_the_cache_is_bounded_and_keeps_what_was_read_last(tmp_path, monkeypatch
 def tokenised(corpus, tokenizer, tmp_path):
     out = shutil.copytree(corpus.path, tmp_path / "tokenised")
     with side_by_side(1) as work:
-        summary = tokenise(out, tokenizer, 9, work)
+        tokenise(out, tokenizer, 9, work)
+    summary = publish(out, tokenizer, 9)
     lengths = [len(tokenizer(corpus.sentence(i))["input_ids"]) for i in range(0, 2500, 50)]
     assert min(lengths) < 9 or max(lengths) > 9
     assert summary.sentences == 2500

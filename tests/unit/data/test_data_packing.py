@@ -2,11 +2,13 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unsee_dist.data import packing
 from unsee_dist.data.packing import attention_mask, pack
 
 WIDTH = 16
@@ -33,7 +35,7 @@ def test_every_sentence_comes_back(tokens, share):
 
 @given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=80))
 @settings(max_examples=100, deadline=None)
-def test_a_length_at_a_time_is_first_fit_decreasing(lengths):
+def test_both_ways_to_pack_are_first_fit_decreasing(lengths):
     """Against the definition, a sentence at a time."""
     free, places = [], {}
     for sentence in sorted(range(len(lengths)), key=lambda s: -lengths[s]):
@@ -43,6 +45,9 @@ def test_a_length_at_a_time_is_first_fit_decreasing(lengths):
         places[sentence] = row, WIDTH - free[row]
         free[row] -= lengths[sentence]
     piece = pack([[7] * length for length in lengths], WIDTH, 0, True)
+    for way in (packing._one_by_one, packing._length_by_length):
+        rows, starts = way(np.array(lengths), WIDTH)
+        assert {s: (rows[s], starts[s]) for s in places} == places
     for sentence, place in places.items():
         assert tuple((piece.segment_ids == sentence).nonzero()[0].tolist()) == place
 

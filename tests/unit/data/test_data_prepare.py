@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from unsee_dist.data import Shards
 from unsee_dist.data.clean import drop_reason, normalise
+from unsee_dist.data.languages import written_in
 from unsee_dist.data.prepare import PrepareSettings, prepare
 
 
@@ -209,6 +211,25 @@ def test_documents_are_split_into_sentences(tmp_path):
         "It cost 3.5 dollars a night!",
     ]
     assert "sentencex" in Shards(tmp_path / "out").index["preparation"]["splitter"]
+
+
+def test_sentences_in_another_language_are_dropped_and_counted(tmp_path, monkeypatch):
+    english = [f"The old river follows a bright garden behind the {thing}." for thing in ("house", "hill")]
+    german = ["Der alte Fluss folgt dem hellen Garten hinter das Haus."]
+    source, wanted = write_lines(tmp_path / "t.txt", english + german), PrepareSettings(keep_language="en")
+    report = prepare([source], tmp_path / "out", wanted)
+    assert (report.read, report.kept, report.dropped) == (3, 2, {"another language": 1})
+    assert sorted(Shards(tmp_path / "out").head(9)) == sorted(english)
+    assert prepare([source], tmp_path / "all", PrepareSettings()).kept == 3
+    with pytest.raises(
+        ValueError, match=r"keep_language = xx is none that can be told apart\. Use one of .*en"
+    ):
+        prepare([source], tmp_path / "no", PrepareSettings(keep_language="xx"))
+    monkeypatch.setitem(sys.modules, "py3langid.langid", None)  # not installed
+    written_in.cache_clear()
+    with pytest.raises(ValueError, match=r"needs py3langid\. Write `pip install 'unsee_dist\[language\]'`"):
+        prepare([source], tmp_path / "no", PrepareSettings(keep_language="en"))
+    assert not (tmp_path / "no").exists()
 
 
 def test_somebody_elses_folder_is_not_touched(tmp_path, text):
