@@ -87,13 +87,10 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop.limit(config.checkpoint.grace_s)
     seed_everything(config.seed)
     if config.data.tokenise:
-        tokenise_first(
-            open_corpus(config.data.shards, config.data.mix, config.data.on_damage),
-            load_tokenizer(config.model.encoder),
-            config.model.max_tokens,
-            config.data.workers or 1,
-            world,
-        )
+        with together(world):
+            corpus = open_corpus(config.data.shards, config.data.mix, config.data.on_damage)
+            tokenizer = load_tokenizer(config.model.encoder)
+        tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
         inputs = open_inputs(config, world)
         plan = plan_of(config, inputs.shards.sentences)
