@@ -24,7 +24,7 @@ from rich.console import Console
 from unsee_dist.data import gather, holdout, sources, writing
 from unsee_dist.data.index import FORMAT, INDEX, fingerprint
 from unsee_dist.data.plan import abandon, as_json, check_ours, claim, finished, plan_of
-from unsee_dist.data.processes import Work, side_by_side
+from unsee_dist.data.processes import Work, here, side_by_side
 from unsee_dist.data.report import Bar, Report, progress, report_of
 from unsee_dist.data.scatter import Scattering, facts_of, scatter
 from unsee_dist.data.settings import PrepareSettings
@@ -99,6 +99,8 @@ class _Preparation:
     def write(self, bar: Bar) -> dict[str, Any]:
         """All stages; each finds what is done. Returns the index."""
         runs = self.scatter(bar)
+        if len(runs) == 1:
+            self.run = here  # the rest is done before a process has started
         facts = [facts_of(run) for run in runs]
         counts = sum((Counter(fact["counts"]) for fact in facts), Counter[str]())
         pairs = self.held_out(facts)

@@ -92,6 +92,11 @@ def _pool(processes: int) -> Iterator[Work]:
             pool.shutdown(cancel_futures=True)
 
 
+def here(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """In this process."""
+    yield from map(function, tasks)
+
+
 def _on_cluster(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
     """On the machines of the connected Ray cluster."""
     from unsee_dist.parallel.ray_pool.tasks import map_unordered
