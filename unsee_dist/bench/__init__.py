@@ -2,6 +2,7 @@
 
 step.py      one case: a run's own engine, stream and target, with a clock around each part of a step
 recovery.py  what safety costs: the pause of a save, and the time from a kill to the first new step
+order.py     seeking in the order of four billion sentences
 sweep.py     what a sweep costs beside its trainings
 peers.py     the same recipe by the UNSEE paper's released code and by sentence-transformers' own SimCSE
 table.py     rows -> tables
@@ -23,7 +24,7 @@ from typing import Any
 
 from rich.console import Console
 
-from unsee_dist.bench import table
+from unsee_dist.bench import order, table
 from unsee_dist.bench.recovery import recovery_s
 from unsee_dist.bench.sweep import said, sweep_cost
 
@@ -79,7 +80,8 @@ def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | No
         console.print("sweep ...", markup=False)
         sweeping = sweep_cost(config, overrides, Path(scratch) / "sweep")
     found = {"config": config, "overrides": list(overrides), "rows": rows, "whole": whole}
-    out.write_text(json.dumps(found | {"recovery_s": recovery, "sweep": sweeping}, indent=1))
+    seeks = order.seek_cost()
+    out.write_text(json.dumps(found | {"recovery_s": recovery, "sweep": sweeping, "order": seeks}, indent=1))
     for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
         console.print(page)
     console.print(table.drift(rows, PRESET), markup=False)
@@ -87,6 +89,7 @@ def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | No
         f"recovery: {recovery:.1f} s from a kill to the first new step, start-up included", markup=False
     )
     console.print(said(sweeping), markup=False)
+    console.print(order.said(seeks), markup=False)
     console.print(f"written to {out}", markup=False)
 
 

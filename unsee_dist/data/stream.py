@@ -183,8 +183,11 @@ class _StepParts(Dataset):
     def _wanted(self, first: int, last: int) -> np.ndarray:
         """The ids of positions first..last-1 by the order."""
         if not self._first <= first <= last <= self._first + len(self._ids):
+            ahead = min(
+                POSITIONS, self.corpus.sentences
+            )  # each epoch is an order of its own: a small corpus has many
             self._first = first
-            self._ids = self.order.ids(np.arange(first, max(last, first + POSITIONS)))
+            self._ids = self.order.ids(np.arange(first, max(last, first + ahead)))
         return self._ids[first - self._first : last - self._first]
 
     def _standins(self, ids: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """The laws of order and stream over random corpora, windows, batches, ranks and places to resume."""
 
-import time
 import tracemalloc
 from itertools import accumulate
 
@@ -132,15 +131,12 @@ def test_an_epoch_reads_each_block_about_once(tokenizer):
 
 
 @pytest.mark.parametrize("position", [0, 3_123_456_789, 11_999_999_000])
-def test_four_billion_sentences_seek_in_a_second_and_in_the_blocks_memory(position):
+def test_four_billion_sentences_are_sought_in_the_blocks_memory(position):
+    """How long it takes is `make bench`'s to say."""
     sizes = np.full(4_000_000_000 // 1024, 1024)
     tracemalloc.start()
-    started = time.process_time()
-    order = Order(sizes, 7)
-    ids = order.ids(np.arange(position, position + 1024))
-    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
+    ids = Order(sizes, 7).ids(np.arange(position, position + 1024))
+    peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    print(f"seek to {position:,} of 4e9: {seconds:.2f} s of CPU, {peak / 2**20:.0f} MiB")
     assert len(set(ids.tolist())) == 1024
-    assert seconds < 1
     assert peak < 60 * len(sizes)  # seven columns of 8 bytes a block

@@ -1,0 +1,37 @@
+"""What the order of a corpus of four billion sentences costs, by its index alone: building it, seeking in it, its memory."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import numpy as np
+
+from unsee_dist.data.order import Order
+
+SENTENCES, BLOCK = 4_000_000_000, 1024
+POSITIONS = (0, 3_123_456_789, 11_999_999_000)  # the start, within, and two epochs on
+
+
+def seek_cost() -> list[dict[str, float]]:
+    """A row a position: seconds from nothing to the ids of a batch of 1,024 there (of processor time), and peak MiB."""
+    rows = []
+    for position in POSITIONS:
+        begun = time.process_time()
+        _seek(position)
+        seconds = time.process_time() - begun
+        tracemalloc.start()  # apart: it slows down what it watches
+        _seek(position)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        rows.append({"position": position, "seek_s": seconds, "peak_mib": peak / 2**20})
+    return rows
+
+
+def said(rows: list[dict[str, float]]) -> str:
+    told = ", ".join(f"{row['seek_s']:.2f} s at {row['position']:,.0f}" for row in rows)
+    return f"order of {SENTENCES:.0e} sentences: cold seek {told}; {max(row['peak_mib'] for row in rows):.0f} MiB"
+
+
+def _seek(position: int) -> np.ndarray:
+    return Order(np.full(SENTENCES // BLOCK, BLOCK), 7).ids(np.arange(position, position + BLOCK))
