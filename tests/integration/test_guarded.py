@@ -64,15 +64,58 @@ def test_skips_that_come_back_stop_the_run_on_all_ranks(tiny: Tiny) -> None:
     assert "Traceback" not in stopped.text()
 
 
-def test_a_collapse_stops_where_that_is_asked_for(tiny: Tiny) -> None:
-    """A bound above what this encoder has stands for one that collapsed."""
-    told = (f"run.dir={tiny.folder / 'collapsed'}", "guard.collapse=stop", "guard.effective_rank=31.9")
-    stopped = ranks.start(1, tiny.config, *told)
+COLLAPSING = (
+    # one network, nothing that spreads the embeddings, and dropout that only a constant answer is blind to
+    *("target.kind=online", "projector.blocks=0", "objective.variance=0", "objective.covariance=0"),
+    *("model.dropout=0.3", "train.lr=3e-2", "train.warmup=0", "train.steps=40", "evaluate.every=5"),
+    *("parallel.zero=0", "guard.effective_rank=8", "guard.std=0.01"),
+)
+
+
+def test_a_run_that_collapses_is_told_and_stopped_where_that_is_asked_for(tiny: Tiny) -> None:
+    told = f"run.dir={tiny.folder / 'collapsed'}"
+    stopped = ranks.start(1, tiny.config, told, *COLLAPSING, "guard.collapse=stop")
     assert stopped.wait() == [2], stopped.text()
     assert "The embeddings have collapsed: effective rank" in stopped.text()
-    warned = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'warned'}", "guard.effective_rank=31.9")
+    assert "raise the objective's variance or covariance weight, or use target.kind=ema" in stopped.text()
+    assert "Traceback" not in stopped.text()
+    lines = launch.history(tiny.folder / "collapsed")
+    assert max(line["step"] for line in lines) < 40
+    warned = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'warned'}", *COLLAPSING)
     warned.succeed()
     assert "The embeddings have collapsed" in warned.text()
+    assert "raise the objective's variance" in warned.text()
+
+
+STRUCK = """
+from unsee_dist.parallel.engine import Engine
+from unsee_dist.parallel.whereabouts import where
+call = Engine.__call__
+def calling(self, *args, **kwargs):
+    if where().step == 60 and where().phase == "forward":
+        for weight in self.module.projector.parameters():
+            weight.data.mul_(30)
+    return call(self, *args, **kwargs)
+Engine.__call__ = calling
+"""
+
+
+def test_a_loss_that_jumps_is_said_with_its_size_and_one_that_does_not_is_not(tiny: Tiny) -> None:
+    """At step 60 the projector's weights are thirty times what they were, as flipped bits in memory would make them."""
+    told = ("train.steps=64", "evaluate.every=64", "checkpoint.every=64", "parallel.zero=0", "train.lr=1e-4")
+    site = tiny.folder / "struck"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(STRUCK, encoding="utf-8")
+    path = f"{site}{os.pathsep}{REPOSITORY}"
+    struck = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'spiked'}", *told, PYTHONPATH=path)
+    struck.succeed()
+    said = [line for line in struck.text().splitlines() if "deviations above its running mean" in line]
+    assert said
+    assert "step 60: loss " in said[0]
+    assert "(guard.spike = 8)" in struck.text()
+    calm = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'calm'}", *told)
+    calm.succeed()
+    assert "deviations above" not in calm.text()
 
 
 def test_another_corpus_encoder_or_seed_is_refused_by_name(tiny: Tiny) -> None:
