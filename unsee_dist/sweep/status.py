@@ -9,7 +9,7 @@ from rich.console import Console
 
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import SWEEP, driver_of
-from unsee_dist.sweep.report import table
+from unsee_dist.sweep.report import CONFIRM, table
 from unsee_dist.sweep.settings import load_sweep
 
 PATIENCE_S = 120.0  # for the driver to see the request and save its state
@@ -42,7 +42,9 @@ def stop(folder: Path) -> None:
     sweep_file(folder)
     if driver_of(folder) is None:
         raise ValueError(f"{folder} is not running: nothing to stop.")
-    (folder / ledger.STOP).touch()
+    for place in (folder, folder / CONFIRM):  # a confirmation looks in its own folder
+        if place.is_dir():
+            (place / ledger.STOP).touch()
     until = time.monotonic() + PATIENCE_S
     while driver_of(folder) is not None:
         if time.monotonic() > until:

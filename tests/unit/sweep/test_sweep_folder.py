@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from unsee_dist.sweep import status
+from unsee_dist.sweep import ledger, status
 from unsee_dist.sweep.driver import DRIVER, claim, driver_of, driving
-from unsee_dist.sweep.ledger import STOP, Row, write
+from unsee_dist.sweep.ledger import Goal, Row, write
 from unsee_dist.sweep.settings import Sweep, load_sweep
 
 
@@ -73,6 +73,8 @@ def test_status_and_stop(
     with pytest.raises(ValueError, match="is not running"):
         status.stop(sweep.folder)
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
+    (sweep.folder / "confirm").mkdir()
     with driving(sweep.folder), pytest.raises(ValueError, match=r"has not answered.*--resume"):
         status.stop(sweep.folder)
-    assert (sweep.folder / STOP).exists()
+    for place in (sweep.folder, sweep.folder / "confirm"):  # whichever is searched
+        assert ledger.watch(place, Goal("dev/sts", "max", trials=1, steps=100), [])
