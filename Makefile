@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow lint bench torture
+.PHONY: help quickstart test test-slow lint bench torture epoch
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -22,9 +22,18 @@ test-slow: $(STAMP)  ## the laws at length
 torture: $(STAMP)  ## kill runs at every failpoint and 100 random instants, resume, compare bit for bit (long)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py $(ARGS)
 
+# Readers of corpora that want other versions of what we use: beside .venv's packages, for the bench only.
+PEERS := mosaicml-streaming==0.13.0 catalogue==2.0.10 brotli==1.2.1 zstd==1.5.7.2 python-snappy==0.7.3 cramjam==2.14.0 \
+  litdata==0.2.76 lightning-utilities==0.15.3 obstore==0.12.1 tifffile==2026.3.3 \
+  boto3==1.44.8 botocore==1.44.8 s3transfer==0.19.3 jmespath==1.1.0
+
+epoch: $(STAMP)  ## prepare and stream ten million sentences: every one once, in bounded memory (long)
+	$(BIN)/python tests/torture/epoch.py $(ARGS)
+
 # with the checkout of a peer: make bench ARGS="--peer-unsee PATH"
 bench: $(STAMP)  ## where a step's time goes, beside other trainers: tables and bench.json
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m pip install -q --no-deps --upgrade --target $(VENV)/bench-peers $(PEERS)
 	$(BIN)/unsee bench $(ARGS)
 
 lint: $(STAMP)  ## format, style, types, and imports that point down

@@ -52,6 +52,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 
 
 @pytest.fixture
-def slurm(cluster: dict[str, str]) -> Cluster:
-    """The same, to ask and to strike."""
-    return Cluster(Path(cluster["SLURM_CONF"]).parent, cluster)
+def slurm(cluster: dict[str, str]) -> Iterator[Cluster]:
+    """The same, to ask and to strike. A failed test's jobs do not hold up those of the next."""
+    found = Cluster(Path(cluster["SLURM_CONF"]).parent, cluster)
+    yield found
+    found.clear()

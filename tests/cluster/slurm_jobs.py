@@ -32,6 +32,14 @@ class Cluster:
     def bring_back(self, node: str) -> None:
         launch.succeed(["slurmd", "-N", node], env=self.environment)
 
+    def clear(self) -> None:
+        """End every job, and give them a minute for it."""
+        until = time.monotonic() + 60
+        for number in self.ask("squeue", "--noheader", "--format=%A").split():
+            self.ask("scancel", number)
+        while self.ask("squeue", "--noheader") and time.monotonic() < until:
+            time.sleep(0.5)
+
     def miss_nodes_after(self, seconds: int) -> None:
         """Slurm's SlurmdTimeout: a node that is silent for so long is down."""
         conf = self.folder / "slurm.conf"
@@ -102,9 +110,8 @@ class Job:
     def kill_stepd(self, rank: str) -> None:
         """SIGKILL to the slurmstepd of a rank of the step (not of the batch script)."""
         parents = {process.ppid() for process in self.ranks(rank)}
-        stepds = [
-            p for p in map(psutil.Process, parents) if p.cmdline()[0] == f"slurmstepd: [{self.number}.0]"
-        ]
+        name = f"slurmstepd: [{self.number}.0]"  # one argument or two, as psutil takes a renamed process
+        stepds = [p for p in map(psutil.Process, parents) if " ".join(p.cmdline()).strip() == name]
         assert len(stepds) == 1, [p.cmdline() for p in map(psutil.Process, parents)]
         stepds[0].kill()
 

@@ -1,21 +1,16 @@
-"""`unsee bench`: where a step's time goes and how fast the whole is, beside others. One table each, one JSON.
+"""`unsee bench`: where a step's time goes and how fast the whole is, beside others. Tables, and one JSON.
 
-step.py      one case: a run's own engine, stream and target, with a clock around each part of a step
-recovery.py  what safety costs: the pause of a save, and the time from a kill to the first new step
-order.py     seeking in the order of four billion sentences
-sweep.py     what a sweep costs beside its trainings
-peers.py     the same recipe by the UNSEE paper's released code and by sentence-transformers' own SimCSE
-table.py     rows -> tables
-
-Every case has processes of its own, so that peak memory is the case's. Machines are noisy: compare rows of one
-call; the preset is timed first, between and last, and the range of the three is printed.
+training.py      a step by the case (step.py) and whole training beside other trainers (peers.py)
+recovery.py      what safety costs: the pause of a save, and the time from a kill to the first new step
+corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
+order.py         seeking in the order of four billion sentences
+sweep.py         what a sweep costs beside its trainings
+table.py         rows -> tables
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,94 +19,46 @@ from typing import Any
 
 from rich.console import Console
 
-from unsee_dist.bench import order, table
-from unsee_dist.bench.recovery import recovery_s
-from unsee_dist.bench.sweep import said, sweep_cost
-
-PRESET = "as configured"
-
-# One thing changed at a time from the preset: (label, ranks, overrides).
-CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
-    (PRESET, 1, ()),
-    ("data.pack=false", 1, ("data.pack=false",)),
-    ("precision fp32", 1, ("parallel.precision=fp32",)),
-    ("barlow_twins", 1, ("objective.name=barlow_twins",)),
-    ("corinfomax", 1, ("objective.name=corinfomax",)),
-    ("byol", 1, ("objective.name=byol",)),
-    (
-        "simcse",
-        1,
-        ("objective.name=simcse", "target.kind=online", "projector.kind=tanh", "projector.side=both"),
-    ),
-    ("ZeRO-3", 1, ("parallel.zero=3",)),
-    *((f"ZeRO-{stage}, 2 ranks", 2, (f"parallel.zero={stage}",)) for stage in range(4)),
-    (PRESET, 1, ()),
-    *(
-        (f"batch {batch} {cut}", 1, (f"train.batch={batch}", f"train.micro_batch={micro}"))
-        for batch, cut, micro in (
-            (256, "whole", "null"),
-            (256, "in pieces of 32", "32"),
-            (1024, "whole", "null"),
-            (1024, "in pieces of 256", "256"),
-            (1024, "in pieces of 32", "32"),
-        )
-    ),
-    (PRESET, 1, ()),
-)
+PARTS = ("training", "recovery", "corpus", "order", "sweep")
 
 
-def main(config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | None) -> None:
-    """Run every case and the peers, print the tables, write `out` (JSON). Raises ValueError when a case fails."""
+def main(
+    config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | None, only: Sequence[str] = PARTS
+) -> None:
+    """Run the parts, print their tables, write `out` (JSON) after each. Raises ValueError when a case fails."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
-    rows: list[dict[str, Any]] = []
-    whole: list[dict[str, Any]] = []
+    found: dict[str, Any] = {"config": config, "overrides": list(overrides)}
     with tempfile.TemporaryDirectory() as scratch:
-        for place, (label, ranks, changed) in enumerate(CASES):
-            console.print(f"{label} ...", markup=False)
-            told = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
-            row = _in_processes("unsee_dist.bench.step", told, ranks)
-            rows.append({"case": label, "ranks": ranks} | row)
-        for name in ("unsee_dist", "unsee_dist fp32", *_peers(peer_unsee), "unsee_dist"):
-            console.print(f"{name} ...", markup=False)
-            told = [name, str(peer_unsee), config, *overrides, f"run.dir={scratch}/run", "track.mlflow=false"]
-            whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", told, 1))
-        console.print("recovery ...", markup=False)
-        recovery = recovery_s(config, overrides, Path(scratch) / "killed")
-        console.print("sweep ...", markup=False)
-        sweeping = sweep_cost(config, overrides, Path(scratch) / "sweep")
-    found = {"config": config, "overrides": list(overrides), "rows": rows, "whole": whole}
-    seeks = order.seek_cost()
-    out.write_text(json.dumps(found | {"recovery_s": recovery, "sweep": sweeping, "order": seeks}, indent=1))
-    for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
-        console.print(page)
-    console.print(table.drift(rows, PRESET), markup=False)
-    console.print(
-        f"recovery: {recovery:.1f} s from a kill to the first new step, start-up included", markup=False
-    )
-    console.print(said(sweeping), markup=False)
-    console.print(order.said(seeks), markup=False)
+        for part in (each for each in PARTS if each in only):
+            console.print(f"{part} ...", markup=False)
+            found |= _measured(part, config, overrides, Path(scratch), peer_unsee, console)
+            out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     console.print(f"written to {out}", markup=False)
 
 
-def _peers(peer_unsee: Path | None) -> list[str]:
-    theirs = ["sentence-transformers SimCSE fp32", "sentence-transformers SimCSE bf16"]
-    return theirs if peer_unsee is None else [*theirs, "released code fp32"]
+def _measured(
+    part: str,
+    config: str,
+    overrides: Sequence[str],
+    scratch: Path,
+    peer_unsee: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    from unsee_dist.bench import corpus, order, recovery, sweep, training
+    from unsee_dist.config import load
 
-
-def _in_processes(module: str, told: Sequence[str], ranks: int) -> dict[str, Any]:
-    """What `python -m module told...` prints as its last JSON line, on `ranks` ranks that share the cores."""
-    threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
-        [*launcher, "-m", module, *told], capture_output=True, text=True, env=environment, check=False
-    )
-    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not found:
-        said = [
-            line for line in done.stderr.splitlines() if "Error: " in line and "torch.distributed" not in line
-        ]
-        why = said[-1] if said else done.stderr[-500:]
-        raise ValueError(f"{module} {' '.join(told)} on {ranks} ranks failed: {why}")
-    row: dict[str, Any] = json.loads(found[-1])
-    return row
+    if part == "training":
+        return training.train(config, overrides, scratch, peer_unsee, console)
+    if part == "corpus":
+        return corpus.read_and_prepare(load(config, overrides), scratch, console)
+    if part == "recovery":
+        seconds = recovery.recovery_s(config, overrides, scratch / "killed")
+        said, measured = recovery.said(seconds), {"recovery_s": seconds}
+    elif part == "order":
+        rows = order.seek_cost()
+        said, measured = order.said(rows), {"order": rows}
+    else:
+        cost = sweep.sweep_cost(config, overrides, scratch / "sweep")
+        said, measured = sweep.said(cost), {"sweep": cost}
+    console.print(said, markup=False)
+    return measured

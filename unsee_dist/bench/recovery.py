@@ -65,3 +65,7 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
     ]
     first = next(line for line in lines if "loss" in line and line["time"] > begun)
     return float(first["time"] - begun)
+
+
+def said(seconds: float) -> str:
+    return f"recovery: {seconds:.1f} s from a kill to the first new step, start-up included"

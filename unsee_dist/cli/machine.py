@@ -37,9 +37,17 @@ def bench(
     peer_unsee: Annotated[
         Path | None, typer.Option(help="A checkout of asparius/UNSEE, timed beside ours.")
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="training, recovery, corpus, order or sweep; again for another. Absent: all."),
+    ] = None,
 ) -> None:
-    """Time the parts of a step by case, and whole training beside other trainers: tables and a JSON."""
+    """Time training by its parts, reading a corpus, recovery and sweeps, beside others: tables and a JSON."""
     from unsee_dist import bench as clock
+
+    for part in only or ():
+        if part not in clock.PARTS:
+            raise ValueError(f"--only {part} is not one of {', '.join(clock.PARTS)}.")
 
     chosen, changed = config or "quickstart", list(overrides or ())
     if config is None:
@@ -50,7 +58,7 @@ def bench(
         start.make_encoder(encoder, corpus)
         changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
     load(chosen, changed)
-    clock.main(chosen, changed, out, peer_unsee)
+    clock.main(chosen, changed, out, peer_unsee, only or clock.PARTS)
 
 
 @app.command()

@@ -102,7 +102,7 @@ class Guard(Part):
     spike: Annotated[float, Field(gt=1)] = 8.0  # deviations above the running mean loss that are said
     collapse: Literal["warn", "stop"] = "warn"  # what a collapse does
     effective_rank: Annotated[float, Field(ge=1)] = 4.0  # of the embeddings; below it they have collapsed
-    std: Annotated[float, Field(ge=0)] = 1e-3  # per dimension; below it they have collapsed
+    std: Annotated[float, Field(ge=0)] = 1e-2  # per dimension; below it they have collapsed
     evaluations: Count = 2  # in a row below a bound
 
 
