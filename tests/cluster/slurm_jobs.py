@@ -70,10 +70,11 @@ class Job:
 
     def start_again(self) -> None:
         """Slurm holds a requeued job back for two minutes: here only until the end of the start before has been
-        reported, which it would take for the end of the new one."""
+        reported, which it would take for the end of the new one, and its credential has been revoked, by the second."""
         logs = "".join(log.read_text() for log in self.cluster.folder.glob("slurmd-n*.log"))
         reported = logs.count(f"[{self.number}.batch] done with job")
         if self.fact("JobState") == "PENDING" and reported >= int(self.fact("Restarts")):
+            time.sleep(3)
             self.cluster.ask("scontrol", "update", f"jobid={self.number}", "StartTime=now")
 
     def last_step(self) -> int:

@@ -49,7 +49,7 @@ def test_killed_ranks_read_every_sentence_of_the_epoch_once(tmp_path: Path) -> N
     assert (tokens / "index.json").exists()
     assert not list(tokens.glob("done-*"))
     seen = {step: ids for step, ids in launch.traced(tmp_path / "run").items() if len(ids) == batch}
-    assert max(seen) >= steps // 2 - 1
+    assert max(seen) >= steps // 2 // 7 * 7  # the last checkpoint: what is traced is written with it
 
     ranks.start(1, tiny.config, *told).succeed(600)
     traced = launch.traced(tmp_path / "run")

@@ -51,6 +51,7 @@ def _measured(
         return training.train(config, overrides, scratch, peer_unsee, console)
     if part == "corpus":
         return corpus.read_and_prepare(load(config, overrides), scratch, console)
+    measured: dict[str, Any]
     if part == "recovery":
         seconds = recovery.recovery_s(config, overrides, scratch / "killed")
         said, measured = recovery.said(seconds), {"recovery_s": seconds}

@@ -16,6 +16,8 @@ _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060
 
 def normalise(text: str) -> str:
     """The normal form of a sentence; it holds no line end and no tab."""
+    if text.isascii() and text.isprintable() and "  " not in text and not text.startswith(" "):
+        return text.removesuffix(" ")  # most are in it already, and this is a tenth of the time
     text = _INVISIBLE.sub("", text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
@@ -27,8 +29,8 @@ def drop_reason(
 ) -> str | None:
     """Why a normalised sentence is dropped, or None; both ranges include their ends."""
     size = len(sentence) if sentence.isascii() else len(sentence.encode())
-    words = sentence.count(" ") + 1 if sentence else 0
-    if not words:
+    words = sentence.count(" ") + 1
+    if not size:
         return "empty"
     if size < bytes_range[0]:
         return "too few bytes"

@@ -39,7 +39,7 @@ class Candidates:
 
     def offer(self, sentences: list[str]) -> None:
         """Consider a document of normalised sentences."""
-        pair = _pair(sentences) if self.n else None
+        pair = _pair(sentences)
         if pair is None:
             return
         rank = xxhash.xxh3_128_intdigest(pair.query.encode(), seed=self.seed)

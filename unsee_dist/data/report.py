@@ -45,7 +45,8 @@ class Report:
         rows |= {"kept": self.kept, "bytes": self.bytes, "shards": self.shards, "held-out pairs": self.dev}
         for name, number in rows.items():
             table.add_row(name, f"{number:,}")
-        for name, told in self.tokens.items():
+        unknown = {"tokens a sentence, share over the limit": "with --tokenizer"}
+        for name, told in (self.tokens or unknown).items():
             table.add_row(name, told)
         table.add_row("fingerprint", self.fingerprint)
         return table

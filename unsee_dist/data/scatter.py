@@ -51,28 +51,31 @@ def scatter(task: Scattering) -> None:
     """Write the run of a piece."""
     settings, counts = task.settings, Counter[str]()
     kept: dict[bytes, bytes] = {}
-    times: Counter[bytes] = Counter()
+    again: Counter[bytes] = Counter()
     candidates = holdout.Candidates(settings.dev, settings.seed)
     for document in _clean(task.piece, settings, counts):
         for sentence in document:
             data = sentence.encode()
-            hashed = xxhash.xxh3_128_digest(data, seed=settings.seed)
-            kept[hashed] = data
-            times[hashed] += 1
-        candidates.offer(document)
+            hashed = xxhash.xxh3_128_digest(data, settings.seed)
+            if hashed in kept:
+                again[hashed] += 1
+            else:
+                kept[hashed] = data
+        if settings.dev:
+            candidates.offer(document)
     ordered = sorted(kept)  # bytes of a digest are big-endian: this is the order of the numbers
     facts = {"sentences": len(ordered), "counts": counts, "pairs": candidates.chosen()}
     hashes = np.frombuffer(b"".join(ordered), dtype=">u8").reshape(-1, 2)
+    texts = [kept[hashed] for hashed in ordered]
     columns = [
         hashes[:, 0].astype("<u8"),
         hashes[:, 1].astype("<u8"),
-        np.cumsum([len(kept[hashed]) for hashed in ordered], dtype="<u8"),
-        np.array([times[hashed] for hashed in ordered], dtype="<u4"),
+        np.cumsum(list(map(len, texts)), dtype="<u8"),
+        np.array([1 + again[hashed] if hashed in again else 1 for hashed in ordered], dtype="<u4"),
     ]
-    text = b"".join(kept[hashed] for hashed in ordered)
     head = json.dumps(facts).encode()
     head = head.ljust((len(head) // PAGE + 1) * PAGE - 1) + b"\n"
-    writing.write(task.run, b"".join([head, *(column.tobytes() for column in columns), text]))
+    writing.write(task.run, b"".join([head, *(column.tobytes() for column in columns), *texts]))
 
 
 def facts_of(path: Path) -> dict[str, Any]:
@@ -105,8 +108,10 @@ def _clean(piece: Piece, settings: PrepareSettings, counts: Counter[str]) -> Ite
     words_range = settings.min_words, settings.max_words
     split = documents.splitter(settings.language) if settings.split == "sentence" else None
     kept_language = written_in(settings.keep_language) if settings.keep_language else None
+    read = 0
     for document in documents.documents_of(piece, settings.field):
         sentences = split(document) if split else document
+        read += len(sentences)
         kept = []
         for sentence in map(normalise, sentences):
             reason = drop_reason(sentence, bytes_range, words_range, settings.min_letters)
@@ -116,5 +121,5 @@ def _clean(piece: Piece, settings: PrepareSettings, counts: Counter[str]) -> Ite
                 kept.append(sentence)
             else:
                 counts[reason] += 1
-        counts["read"] += len(sentences)
         yield kept
+    counts["read"] += read
