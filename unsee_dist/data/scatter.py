@@ -109,7 +109,7 @@ def _clean(piece: Piece, settings: PrepareSettings, counts: Counter[str]) -> Ite
     split = documents.splitter(settings.language) if settings.split == "sentence" else None
     kept_language = written_in(settings.keep_language) if settings.keep_language else None
     read = 0
-    for document in documents.documents_of(piece, settings.field):
+    for document in documents.documents_of(piece, settings.field, apart=settings.dev > 0):
         sentences = split(document) if split else document
         read += len(sentences)
         kept = []
