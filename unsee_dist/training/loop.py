@@ -114,7 +114,7 @@ def train(run: Training) -> dict[str, float]:
         run.saver.wait()
         raise
     run.saver.wait()
-    stand("export")
+    stand("export", run.progress.step)
     run.export("final")
     return scores
 
