@@ -22,3 +22,5 @@ for ((try = 0; try < 3 && over == 0; try++)); do
   while kill -0 "$ray" 2>/dev/null; do wait "$ray"; done # the trap ends a wait early
 done
 rm -rf "$dir"
+((over)) || echo "Ray ended three times on $(hostname): what stands above says why" >&2
+((over || SLURM_PROCID > 0)) || scancel --signal=TERM "$SLURM_JOB_ID.$SLURM_STEP_ID" # without a head all is over

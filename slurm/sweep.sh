@@ -35,9 +35,9 @@ all="import ray, time; ray.init(logging_level=40)
 while sum(node['Alive'] for node in ray.nodes()) < $SLURM_JOB_NUM_NODES: time.sleep(1)"
 (
   export RAY_ADDRESS="$head"
-  timeout 600 bash -c 'until (: <"/dev/tcp/${1/://}") && python -c "$2"; do sleep 1; done' - "$head" "$all" 2>/dev/null \
-    && exec unsee sweep "$@"
-  echo "not all nodes have joined Ray in 600 s: see slurm-$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.out" >&2
+  timeout 600 bash -c 'until (: <"/dev/tcp/${1/://}") && timeout 60 python -c "$2"; do kill -0 "$3" || exit; sleep 1; done' \
+    - "$head" "$all" "$cluster" 2>/dev/null && exec unsee sweep "$@"
+  echo "not all nodes have joined Ray: see slurm-$SLURM_JOB_NAME-$SLURM_JOB_ID-ray.out" >&2
   exit 1
 ) &
 driver=$!

@@ -67,8 +67,8 @@ cat >"$dir/slurm.conf" <<CONF
 ClusterName=local
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$control
-# ranks meet at a port made of the job's number: not at that of another cluster on this machine
-FirstJobId=$first
+# ranks meet at a port made of the job's number: not at that of another cluster on this machine, nor at slurmd's
+FirstJobId=$((first + 100))
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket=$dir/munge.socket

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,33 @@ def test_a_sweep_over_two_nodes_is_requeued_in_the_middle_and_goes_on(
     assert (folder / "report" / "best.yaml").exists()
     assert not list(REPOSITORY.glob(f".unsee-sweep-{job}*"))
     assert not list(Path("/tmp").glob(f"ray-{job}-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_port_that_another_has_ends_the_job_with_a_sentence(cluster: dict[str, str], tiny: Tiny) -> None:
+    log, order = tiny.folder / "taken.log", ["sbatch", "--parsable", "--nodes=2", "--cpus-per-task=1"]
+    before = launch.succeed([*order, "--output=/dev/null", "--wrap=true"], env=cluster).stdout
+    number = int(before) + 1
+    with socket.socket() as another:
+        another.bind(("", 20000 + number % 20000))
+        another.listen()
+        told = [*order, f"--output={log}", "slurm/sweep.sh", str(write(tiny, "taken"))]
+        env = cluster | {"UNSEE": str(BIN / "unsee")}
+        assert launch.succeed(told, env=env).stdout.strip() == str(number)
+        ray_log = REPOSITORY / f"slurm-unsee-sweep-{number}-ray.out"
+
+        def state() -> str:
+            return launch.run(["scontrol", "show", "job", str(number)], env=env).stdout
+
+        try:
+            wait_until(lambda: "FAILED" in state(), state)
+            assert "Ray ended three times" in ray_log.read_text()
+        finally:
+            launch.run(["scancel", str(number)], env=env)
+            ray_log.unlink(missing_ok=True)
+    assert "not all nodes have joined Ray: see slurm-unsee-sweep" in log.read_text()
+    assert not (tiny.folder / "taken").exists()
 
 
 def test_sweep_sh_says_how_it_is_used() -> None:
