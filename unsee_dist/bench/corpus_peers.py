@@ -113,7 +113,14 @@ def _mosaic(folder: Path, records: list[bytes]) -> Callable[[], Iterable[list[by
         for record in records:
             writer.write({"record": record})
     dataset = StreamingDataset(local=str(folder), shuffle=True, batch_size=BATCH)
-    return lambda: _grouped(sample["record"] for sample in dataset)
+
+    def read() -> Iterator[list[bytes]]:
+        try:
+            yield from _grouped(sample["record"] for sample in dataset)
+        finally:
+            dataset._iterator.exit()  # its threads would go on reading ahead
+
+    return read
 
 
 def _litdata(folder: Path, records: list[bytes]) -> Callable[[], Iterable[list[bytes]]]:
