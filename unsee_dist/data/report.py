@@ -45,7 +45,7 @@ class Report:
         rows |= {"kept": self.kept, "bytes": self.bytes, "shards": self.shards, "held-out pairs": self.dev}
         for name, number in rows.items():
             table.add_row(name, f"{number:,}")
-        unknown = {"tokens a sentence, share over the limit": "with --tokenizer"}
+        unknown = dict.fromkeys(("tokens a sentence", "over the limit"), "counted with --tokenizer")
         for name, told in (self.tokens or unknown).items():
             table.add_row(name, told)
         table.add_row("fingerprint", self.fingerprint)
