@@ -176,7 +176,9 @@ def tracked(sweep: Sweep) -> Iterator[dict[str, str]]:
 
 def _check_scores(sweep: Sweep, rows: list[Row]) -> None:
     if all(row.score is None for row in rows):
-        whys = "; ".join(sorted({row.why for row in rows if row.why})) or "no evaluation had it"
+        hours = sweep.settings.hours
+        silent = f"sweep.hours = {hours:g} were over" if hours else "no evaluation had it"
+        whys = "; ".join(sorted({row.why for row in rows if row.why})) or silent
         raise ValueError(f"sweep.metric = {sweep.settings.metric} never appeared: {whys}")
 
 
