@@ -3,8 +3,8 @@
     position p = epoch·N + i                 positions run on over epochs: no batch is short, padded or repeated
     an epoch:  blocks in the order π_epoch, cut into windows of W blocks, sentences permuted inside a window
 
-Nothing is stored but the blocks' sizes: memory is O(blocks), and a reader of a window needs W blocks. A larger W
-mixes more and reads more; blocks were already shuffled when they were written.
+Nothing is stored but the blocks' sizes: memory is O(blocks), a seek computes a window, and a reader of a window
+needs W blocks. A larger W mixes more and reads more; blocks were already shuffled when they were written.
 
 π is a Feistel network over 2^(2h) >= n with cycle walking (Black and Rogaway 2002), its round function
 splitmix64's finaliser (Steele et al. 2014). Only uint64 wrap-around arithmetic: the order is the same on every
@@ -30,19 +30,23 @@ def key(*parts: int) -> int:
     return state
 
 
-def permute(positions: np.ndarray, n: int, key: int) -> np.ndarray:
-    """Images of positions (uint64, each below n) under the keyed permutation of 0..n-1."""
+def permute(positions: np.ndarray, n: int, key: int, inverse: bool = False) -> np.ndarray:
+    """Images of positions (uint64, each below n) under the keyed permutation of 0..n-1, or under its inverse."""
     half = max(3, ((n - 1).bit_length() + 1) // 2)  # 64 elements at least: a tiny network mixes badly
     round_keys = [_mix_int(key + _GOLDEN * (r + 1)) for r in range(ROUNDS)]
+    network = _feistel
+    if inverse:
+        round_keys.reverse()
+        network = _feistel_swapped
     images = positions.astype(np.uint64)
     for start in range(0, len(images), AT_ONCE):
         part = images[start : start + AT_ONCE]
-        part[:] = _feistel(part, half, round_keys)
+        part[:] = network(part, half, round_keys)
         outside = np.flatnonzero(part >= n)
         while (
             outside.size
         ):  # walk the cycle until it is back inside; the domain is at most 4n (or 64), so soon
-            part[outside] = _feistel(part[outside], half, round_keys)
+            part[outside] = network(part[outside], half, round_keys)
             outside = outside[part[outside] >= n]
     return images
 
@@ -54,6 +58,16 @@ def _feistel(x: np.ndarray, half: int, round_keys: list[int]) -> np.ndarray:
     for round_key in round_keys:
         left, right = right, left ^ (_mix(right + np.uint64(round_key)) & mask)
     return (left << shift) | right
+
+
+def _feistel_swapped(x: np.ndarray, half: int, round_keys: list[int]) -> np.ndarray:
+    """With its keys in reverse, _feistel's inverse: each half goes in, and comes out, where the other would."""
+    return _swap(_feistel(_swap(x, half), half, round_keys), half)
+
+
+def _swap(x: np.ndarray, half: int) -> np.ndarray:
+    shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    return ((x & mask) << shift) | (x >> shift)
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
@@ -76,7 +90,9 @@ def _mix_int(z: int) -> int:
 class Order:
     """Sentence ids by position, for a corpus of blocks with the given sizes.
 
-    sizes: (blocks,) sentences in each block, in the corpus's order. Holds the tables of the last epoch asked for.
+    sizes: (blocks,) sentences in each block, in the corpus's order. Nearly all are full, as `unsee prepare` writes
+    them; of an epoch only the places of the others and the windows' starts are laid out, and a window's blocks when
+    a position in it is asked for: at 4 billion sentences a seek takes milliseconds, across the end of an epoch, too.
     """
 
     def __init__(self, sizes: np.ndarray, seed: int, window_blocks: int = WINDOW_BLOCKS) -> None:
@@ -85,6 +101,8 @@ class Order:
         self.sentences = int(self.sizes.sum())
         self.seed = seed
         self.window_blocks = window_blocks
+        self._full = int(self.sizes.max(initial=0))
+        self._short = np.flatnonzero(self.sizes != self._full)
         self._epoch: int | None = None
 
     def ids(self, positions: np.ndarray) -> np.ndarray:
@@ -101,23 +119,40 @@ class Order:
         self._lay_out(epoch)
         windows = np.searchsorted(self._window_starts, inside, side="right") - 1
         mixed = np.empty_like(inside)
-        for window in np.unique(windows):
+        touched = np.unique(windows)
+        for window in touched:
             chosen = windows == window
             start = self._window_starts[window]
             size = int(self._window_starts[window + 1] - start)
             images = permute(inside[chosen] - start, size, key(self.seed, epoch, 1, int(window)))
             mixed[chosen] = images.astype(np.int64) + start
-        slots = np.searchsorted(self._starts, mixed, side="right") - 1
-        return self.first_ids[self._blocks[slots]] + mixed - self._starts[slots]
+        if not np.array_equal(touched, self._windows):
+            self._lay_out_windows(epoch, touched)
+        places = np.searchsorted(self._starts, mixed, side="right") - 1
+        return self.first_ids[self._blocks[places]] + mixed - self._starts[places]
 
     def _lay_out(self, epoch: int) -> None:
-        """The epoch's blocks in order, where each starts, and where each window starts (with the end)."""
+        """Where the epoch's blocks that are not full stand, and where each of its windows starts (with the end)."""
         if epoch == self._epoch:
             return
-        blocks = len(self.sizes)
-        order = permute(np.arange(blocks, dtype=np.uint64), blocks, key(self.seed, epoch, 0))
-        self._blocks = order.astype(np.int64)
-        sizes = self.sizes[self._blocks]
-        self._starts = np.cumsum(sizes) - sizes
-        self._window_starts = np.append(self._starts[:: self.window_blocks], self.sentences)
+        slots = permute(self._short, len(self.sizes), key(self.seed, epoch, 0), inverse=True)
+        by_slot = np.argsort(slots)
+        self._short_slots = slots[by_slot].astype(np.int64)
+        missing = self._full - self.sizes[self._short[by_slot]]
+        self._missing_before = np.concatenate([[0], np.cumsum(missing)])
+        window_slots = np.arange(0, len(self.sizes), self.window_blocks)
+        self._window_starts = np.append(self._starts_of(window_slots), self.sentences)
+        self._windows = np.empty(0, dtype=np.int64)
         self._epoch = epoch
+
+    def _lay_out_windows(self, epoch: int, windows: np.ndarray) -> None:
+        """The blocks of these windows (ascending) in the epoch's order, and where each starts."""
+        slots = (windows[:, None] * self.window_blocks + np.arange(self.window_blocks)).ravel()
+        slots = slots[slots < len(self.sizes)]
+        self._blocks = permute(slots, len(self.sizes), key(self.seed, epoch, 0)).astype(np.int64)
+        self._starts = self._starts_of(slots)
+        self._windows = windows
+
+    def _starts_of(self, slots: np.ndarray) -> np.ndarray:
+        """Where in the epoch the blocks in these slots start."""
+        return slots * self._full - self._missing_before[np.searchsorted(self._short_slots, slots)]

@@ -17,6 +17,13 @@ def test_permute_is_a_permutation(n, seed):
     assert np.array_equal(np.sort(permute(np.arange(n), n, seed)), np.arange(n, dtype=np.uint64))
 
 
+@given(n=st.integers(1, 5000), seed=st.integers(0, 2**64 - 1))
+@settings(max_examples=60, deadline=None)
+def test_the_inverse_leads_back(n, seed):
+    images = permute(np.arange(n), n, seed)
+    assert np.array_equal(permute(images, n, seed, inverse=True), np.arange(n, dtype=np.uint64))
+
+
 @pytest.mark.parametrize("n", [2, 3, 8])
 def test_permute_is_uniform_over_keys(n):
     """Chi-square of (position, image) counts over 2,000 keys: four rounds fail this at n = 2."""
@@ -35,6 +42,24 @@ def test_every_epoch_holds_every_sentence_once(sizes, seed, window, epoch):
     order = Order(np.array(sizes), seed, window)
     n = sum(sizes)
     assert np.array_equal(np.sort(order.ids(np.arange(epoch * n, (epoch + 1) * n))), np.arange(n))
+
+
+@given(sizes=sizes_of_blocks, full=st.integers(0, 100), seed=st.integers(0, 2**32), window=st.integers(1, 8))
+@settings(max_examples=100, deadline=None)
+def test_a_window_at_a_time_is_the_epoch_written_out(sizes, full, seed, window):
+    """Order computes windows; here the module's definition lays all blocks out, full ones and others."""
+    sizes = np.array([40] * full + sizes)
+    written_out = []
+    for epoch in range(2):
+        blocks = permute(np.arange(len(sizes)), len(sizes), key(seed, epoch, 0)).astype(int)
+        for number, first in enumerate(range(0, len(blocks), window)):
+            ids = [np.arange(sizes[:b].sum(), sizes[: b + 1].sum()) for b in blocks[first : first + window]]
+            ids = np.concatenate(ids)
+            written_out.append(
+                ids[permute(np.arange(len(ids)), len(ids), key(seed, epoch, 1, number)).astype(int)]
+            )
+    expected = np.concatenate(written_out)
+    assert np.array_equal(Order(sizes, seed, window).ids(np.arange(len(expected))), expected)
 
 
 @given(sizes=sizes_of_blocks, seed=st.integers(0, 2**32), data=st.data())
