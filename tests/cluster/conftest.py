@@ -57,3 +57,11 @@ def slurm(cluster: dict[str, str]) -> Iterator[Cluster]:
     found = Cluster(Path(cluster["SLURM_CONF"]).parent, cluster)
     yield found
     found.clear()
+
+
+@pytest.fixture
+def shots(tmp_path: Path) -> Path:
+    """Where screenshots go; UNSEE_TEST_SHOTS keeps them."""
+    folder = Path(os.environ.get("UNSEE_TEST_SHOTS") or tmp_path / "shots")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -46,7 +45,7 @@ def sweep(trained: Path, folder: Path) -> Run:
         assert parent.send_left(folder / trial, timeout_s=120)
     _plot(folder / "report" / "curves.png")
     (folder / "report" / "best.yaml").write_text("train:\n  lr: 0.001\n")
-    parent.tag("mlflow.note.content", "# The best of two trials")
+    parent.tag("mlflow.note.content", "| trial | status |\n|---|---|\n| 1 | complete |")
     assert parent.close(timeout_s=120)
     assert parent.run_id is not None
     return connect(tracking_uri()).get_run(parent.run_id)
@@ -63,33 +62,36 @@ def _plot(path: Path) -> None:
     pyplot.close()
 
 
-def look(browser: Browser, address: str, run: Run, shots: Path) -> None:
-    """Go where a person goes; a screenshot of each page in `shots`."""
+def look(
+    browser: Browser, address: str, run: Run, trials: Sequence[str], plots: Sequence[str], shots: Path
+) -> None:
+    """Go where a person goes from `run`, the parent; a screenshot of each page in `shots`."""
     experiment = f"{address}/#/experiments/{run.info.experiment_id}/runs"
     browser.open(experiment)
-    parent = "//a[normalize-space()='a-sweep']"
+    parent = f"//a[normalize-space()='{run.info.run_name}']"
     browser.find(parent)
-    trials = [f"//a[normalize-space()='{trial}']" for trial in TRIALS]
-    assert not any(browser.all(trial) for trial in trials), browser.text()
+    children = [f"//a[normalize-space()='{trial}']" for trial in trials]
+    assert not any(browser.all(child) for child in children), browser.text()
     browser.click(f"{parent}/ancestor::div[@role='gridcell']//button")
-    for trial in trials:
-        browser.find(trial)
+    for child in children:
+        browser.find(child)
     browser.screenshot(shots / "runs.png")
     browser.open(f"{experiment}?compareRunsMode=CHART")
     browser.find("//*[contains(@class, 'js-line') or contains(@class, 'point')]")
     browser.screenshot(shots / "charts.png")
     page = f"{experiment}/{run.info.run_id}"
     browser.open(page)
-    browser.find("//h1[normalize-space()='The best of two trials']")
+    browser.find("//td[normalize-space()='complete']")  # of the table that is the parent's description
     browser.screenshot(shots / "parent.png")
     browser.open(f"{page}/artifacts")
-    browser.click("//*[normalize-space(text())='curves.png']")
-    browser.find("//img[contains(@src, 'blob:') or contains(@src, 'curves.png')]")
-    until = time.monotonic() + 60
-    while not browser.run("return [...document.images].some(image => image.naturalWidth > 500)"):
-        assert time.monotonic() < until, browser.text()
-        time.sleep(0.3)
-    browser.screenshot(shots / "plot.png")
+    for plot in plots:
+        browser.click(f"//*[normalize-space(text())='{plot}']")
+        browser.find(f"//*[contains(text(), 'Full Path:') and contains(., '/{plot}')]")
+        until = time.monotonic() + 60
+        while not browser.run("return [...document.images].some(image => image.naturalWidth > 500)"):
+            assert time.monotonic() < until, browser.text()
+            time.sleep(0.3)
+        browser.screenshot(shots / plot)
 
 
 @contextlib.contextmanager
@@ -117,14 +119,6 @@ def ui_of(store: str, folder: Path) -> Iterator[str]:
         server.wait()
 
 
-@pytest.fixture
-def shots(tmp_path: Path) -> Path:
-    """Where screenshots go; UNSEE_TEST_SHOTS keeps them."""
-    folder = Path(os.environ.get("UNSEE_TEST_SHOTS") or tmp_path / "shots")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_sweep_in_sqlite_as_mlflow_ui_shows_it(
@@ -136,7 +130,7 @@ def test_a_sweep_in_sqlite_as_mlflow_ui_shows_it(
     with chromium() as browser:
         run = sweep(trained, tmp_path / "sweep")
         with ui_of(store, tmp_path) as address:
-            look(browser, address, run, shots)
+            look(browser, address, run, TRIALS, ["curves.png"], shots)
 
 
 @pytest.mark.slow
@@ -161,4 +155,4 @@ def test_a_sweep_on_a_server_with_postgresql_and_passwords(
         server.start()
         user, password = server.env["MLFLOW_TRACKING_USERNAME"], server.env["MLFLOW_TRACKING_PASSWORD"]
         browser.open(address.replace("://", f"://{user}:{password}@"))  # from here on the browser knows them
-        look(browser, address, run, shots)
+        look(browser, address, run, TRIALS, ["curves.png"], shots)

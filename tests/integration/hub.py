@@ -1,10 +1,13 @@
 """A Hub of this machine: folders served under the addresses that huggingface_hub and datasets ask for.
 
 FOLDER/datasets/OWNER/NAME/...  FOLDER/models/OWNER/NAME/...        the same files under every revision
+
+Whoever has TOKEN may upload a model, weights by git-lfs's own protocol as on the Hub.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import json
@@ -14,6 +17,9 @@ import urllib.parse
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+
+TOKEN = "hf_of_this_machine"
 
 
 @contextlib.contextmanager
@@ -24,10 +30,13 @@ def hub(folder: Path) -> Iterator[tuple[str, list[str]]]:
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(f"{self.command} {self.path}")
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            answer(self, folder)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.command in ("POST", "PUT") and "paths-info" not in self.path:
+                receive(self, folder, body)
+            else:
+                answer(self, folder)
 
-        do_HEAD = do_POST = do_GET
+        do_HEAD = do_POST = do_PUT = do_GET
 
         def log_message(self, *_: object) -> None:
             pass
@@ -70,6 +79,53 @@ def answer(request: BaseHTTPRequestHandler, folder: Path) -> None:
         content = inner.read_bytes()
         return send(request, 200, content, head | {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
     return gone(request, "EntryNotFound")
+
+
+def receive(request: BaseHTTPRequestHandler, folder: Path, body: bytes) -> None:
+    """An upload, in the order of its requests: repository, card's check, how each file is to come, weights, commit."""
+    url = f"http://{request.headers['Host']}"
+    parts = urllib.parse.urlsplit(request.path).path.strip("/").split("/")
+    lfs = folder / "lfs"
+    if parts[0] == "lfs":  # the address itself is the right to use it
+        lfs.mkdir(exist_ok=True)
+        (lfs / parts[1]).write_bytes(body)
+        send(request, 200 if hashlib.sha256(body).hexdigest() == parts[1] else 400, b"{}", {})
+        return
+    if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        send(request, 401, b'{"error": "Invalid username or password."}', {})
+        return
+    told: dict[str, Any] = {}
+    match parts:
+        case ["api", "repos", "create"]:
+            asked = json.loads(body)
+            (folder / "models" / asked["organization"] / asked["name"]).mkdir(parents=True, exist_ok=True)
+            told = {"url": f"{url}/{asked['organization']}/{asked['name']}"}
+        case ["api", "models", _, _, "preupload", _]:
+            told["files"] = [
+                {
+                    "path": path,
+                    "uploadMode": "lfs" if path.endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for path in (file["path"] for file in json.loads(body)["files"])
+            ]
+        case [_, _, "info", "lfs", "objects", "batch"]:
+            told["objects"] = [
+                asked | {"actions": {"upload": {"href": f"{url}/lfs/{asked['oid']}"}}}
+                for asked in json.loads(body)["objects"]
+            ]
+        case ["api", "models", owner, name, "commit", _]:
+            for line in map(json.loads, body.splitlines()):
+                value = line["value"]
+                path = folder / "models" / owner / name / value.get("path", "")
+                if line["key"] in ("file", "lfsFile"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                if line["key"] == "file":
+                    path.write_bytes(base64.b64decode(value["content"]))
+                if line["key"] == "lfsFile":
+                    (lfs / value["oid"]).rename(path)
+            told = {"commitOid": digest(name), "commitUrl": f"{url}/{owner}/{name}/commit/{digest(name)}"}
+    send(request, 200, json.dumps(told).encode(), {})
 
 
 def gone(request: BaseHTTPRequestHandler, why: str) -> None:

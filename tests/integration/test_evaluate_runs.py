@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from integration import tiny as launch
+from integration.hub import TOKEN, hub
 from integration.judging import Said, is_sentence, loaded, unsee, write_model, write_tasks
-from integration.tiny import Tiny
+from integration.tiny import BIN, Tiny, corpus
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,38 @@ def test_a_mistake_is_a_sentence(place: Path, arguments: list[str], words: list[
     judge(place, "tfidf")
     judge(place, "mine-0/checkpoints/step-00000003")
     is_sentence(unsee(*arguments, cwd=place), *words)
+
+
+def test_a_pushed_export_is_what_others_load_by_its_name(place: Path, tmp_path: Path) -> None:
+    with hub(tmp_path) as (url, _):
+        network = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1"}
+        env = launch.environment(HF_HOME=str(tmp_path / "home"), **network)
+        command = [
+            str(BIN / "unsee"),
+            "export",
+            "mine-0",
+            "--out",
+            str(tmp_path / "mine"),
+            "--push",
+            "me/mine",
+        ]
+        refused = launch.run(command, cwd=place, env=env)
+        assert refused.returncode == 2, refused.stderr
+        assert "--push me/mine failed" in refused.stderr
+        assert "hf auth login" in refused.stderr
+        assert not (tmp_path / "models").exists()
+        launch.succeed(command, cwd=place, env=env | {"HF_TOKEN": TOKEN})
+        texts = corpus(20)
+        script = (
+            "import sys, numpy; from sentence_transformers import SentenceTransformer as S;"
+            f"numpy.save(sys.argv[1], S('me/mine').encode({texts!r}))"
+        )
+        launch.succeed([sys.executable, "-c", script, str(tmp_path / "theirs.npy")], env=env)
+    assert {path.name for path in (tmp_path / "models/me/mine").iterdir()} == {
+        path.name for path in (tmp_path / "mine").iterdir()
+    }
+    ours = loaded(tmp_path / "mine").encode(texts)
+    np.testing.assert_allclose(np.load(tmp_path / "theirs.npy"), ours, atol=1e-6)
 
 
 def test_a_damaged_checkpoint_is_refused(place: Path, tmp_path: Path) -> None:

@@ -148,6 +148,6 @@ def _push(folder: Path, name: str) -> None:
     except Exception as error:  # the Hub's client raises a dozen unrelated types for "no network", "no token"
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"--push {name} failed ({reason}). {folder} is written; where there is a network and a token: "
+            f"--push {name} failed ({reason}). {folder} is written; where there is a network: hf auth login, then "
             f"hf upload {name} {folder}."
         ) from error

@@ -84,7 +84,7 @@ def write_confirmation(sweep: Sweep, rows: Sequence[Row]) -> None:
 
 
 def table(sweep: Sweep, ordered: Sequence[Row]) -> Table:
-    shown = Table("trial", "status", sweep.settings.metric, "step", "of", *_keys(sweep), box=None)
+    shown = Table("trial", "status", sweep.settings.metric, "step", "of", *_keys(sweep), "run", box=None)
     for row in ordered:
         shown.add_row(*_cells(sweep, row))
     return shown
@@ -92,7 +92,7 @@ def table(sweep: Sweep, ordered: Sequence[Row]) -> Table:
 
 def markdown(sweep: Sweep, ordered: Sequence[Row], weights: dict[str, float], left_out: Sequence[str]) -> str:
     """The table, best first, and what mattered."""
-    head = ["trial", "status", sweep.settings.metric, "at step", "of", *_keys(sweep)]
+    head = ["trial", "status", sweep.settings.metric, "at step", "of", *_keys(sweep), "run"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [f"| {' | '.join(_cells(sweep, row))} |" for row in ordered]
     if weights:
@@ -156,6 +156,7 @@ def _cells(sweep: Sweep, row: Row) -> list[str]:
         str(row.step or "–"),
         str(row.reached),
         *map(cell, _keys(sweep)),
+        row.trial,  # of its folder, and the end of its name in MLflow
     ]
 
 
