@@ -1,13 +1,13 @@
 """What the cloud of embeddings looks like, from moments that can be summed over pieces and ranks.
 
     u = z/|z|        n = Σ1        s = Σu        S = Σ u uᵀ        (float64)
-    C = S/n − μμᵀ,  μ = s/n,  λ = eigenvalues of C,  largest first (the spectrum)
+    C = S/n − μμᵀ,  μ = s/n,  λ = eigenvalues of C,  largest first
 
     std            mean_d √C_dd · √D                    1 = isotropic, 0 = every sentence at one point
     std_min        min_d √C_dd · √D                     0 = a dead dimension
     correlation    √ mean_{i≠j} C_ij²/(C_ii C_jj)       0 = uncorrelated dimensions, 1 = copies of one
     effective_rank exp(−Σ p_k log p_k), p = σ/Σσ, σ = √λ      1..D; 0 = one point
-    top_share      λ_1 / Σλ                             1 = all on one line
+    spectrum/k     λ_k / Σλ, k = 1, 2, 4, ... up to D   spectrum/1 = 1: all on one line
     mean_cosine    (|s|² − Σ|u|²) / (n(n−1))            mean over all pairs of different sentences
 
 The effective rank is RankMe's (Garrido et al. 2023, arXiv:2210.02885, eq. 1-2) on centred unit vectors:
@@ -29,7 +29,7 @@ from unsee_dist.evaluation.cosine import unit_rows
 # Eigenvalues of C sum to at most 1. Under (1e-6)² lies the rounding of fp32 embeddings: read as exactly 0,
 # or a collapsed encoder's rounding errors, which point everywhere, would count as a full rank.
 FLOOR = 1e-12
-NAMES = ("std", "std_min", "correlation", "effective_rank", "top_share", "mean_cosine")
+NAMES = ("std", "std_min", "correlation", "effective_rank", "mean_cosine")
 
 
 @dataclass(frozen=True)
@@ -51,33 +51,29 @@ def moments(z_ND: np.ndarray) -> Moments:
 
 
 def geometry(of: Moments) -> dict[str, float]:
-    """std, std_min, correlation, effective_rank, top_share, mean_cosine; all NaN where a moment is not finite.
+    """std, std_min, correlation, effective_rank, mean_cosine, spectrum/k; all NaN where a moment is not finite.
 
     Raises ValueError for fewer than two embeddings.
     """
     if of.count < 2:
         raise ValueError(f"The geometry of {of.count} embeddings is undefined. Give at least 2 sentences.")
+    places = [2**power for power in range(len(of.sum_D).bit_length())]
     if not np.isfinite(of.second_DD).all():
-        return dict.fromkeys(NAMES, float("nan"))
+        return dict.fromkeys((*NAMES, *(f"spectrum/{place}" for place in places)), float("nan"))
     covariance_DD = _covariance(of)
     deviation_D = np.sqrt(np.maximum(covariance_DD.diagonal(), 0))
-    eigenvalues_D = spectrum(of)
+    eigenvalues_D = _eigenvalues(covariance_DD)
     pairs = of.count * (of.count - 1)
     found = (
         deviation_D.mean() * np.sqrt(len(deviation_D)),
         deviation_D.min() * np.sqrt(len(deviation_D)),
         _correlation(covariance_DD, deviation_D),
         _effective_rank(eigenvalues_D),
-        eigenvalues_D[0] / eigenvalues_D.sum() if eigenvalues_D[0] > 0 else 1.0,
         (of.sum_D @ of.sum_D - of.second_DD.trace()) / pairs,
     )
-    return {name: float(value) for name, value in zip(NAMES, found, strict=True)}
-
-
-def spectrum(of: Moments) -> np.ndarray:
-    """Eigenvalues of the covariance, largest first; what is rounding is 0."""
-    eigenvalues_D = np.linalg.eigvalsh(_covariance(of))[::-1]
-    return np.where(eigenvalues_D > FLOOR, eigenvalues_D, 0)
+    total = eigenvalues_D.sum() or 1.0  # of one point, every share is 0
+    shares = {f"spectrum/{place}": float(eigenvalues_D[place - 1] / total) for place in places}
+    return {name: float(value) for name, value in zip(NAMES, found, strict=True)} | shares
 
 
 def alignment(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
@@ -95,6 +91,12 @@ def uniformity(z_ND: np.ndarray) -> float:
 def _covariance(of: Moments) -> np.ndarray:
     mean_D = of.sum_D / of.count
     return of.second_DD / of.count - np.outer(mean_D, mean_D)
+
+
+def _eigenvalues(covariance_DD: np.ndarray) -> np.ndarray:
+    """Largest first; what is rounding is 0."""
+    eigenvalues_D = np.linalg.eigvalsh(covariance_DD)[::-1]
+    return np.where(eigenvalues_D > FLOOR, eigenvalues_D, 0)
 
 
 def _correlation(covariance_DD: np.ndarray, deviation_D: np.ndarray) -> float:

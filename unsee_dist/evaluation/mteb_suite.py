@@ -167,7 +167,7 @@ def score(chosen: Chosen, encoder: Encoder, cache: Path | None) -> dict[str, Any
             record["score"] = 100 * float(done.task_results[0].get_score())
             if pairs is not None:
                 record["pairs"] = {"cosines": _cosines(Path(predictions)), "scores": pairs.scores.tolist()}
-        record |= {"geometry": encoder.watch.geometry(), "spectrum": encoder.watch.spectrum()}
+        record["geometry"] = encoder.watch.geometry()
         if not np.isfinite(record["score"]):
             raise Unusable("collapsed: the score is not a number")
         if pairs is not None:

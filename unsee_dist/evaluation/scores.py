@@ -1,8 +1,8 @@
 """Scores on disk: one JSON a task in the folder of a model, so that shards of a suite merge by being there.
 
 A record: task, group, benchmark, metric, score (x 100; null = unusable, and `unusable` says why), data (a digest
-of the task's data, or the Hub's revision), mteb (its version), model {name, revision}, geometry and
-spectrum (see geometry.py), seconds; of STS also pairs {cosines, scores} and tfidf (the floor, x 100).
+of the task's data, or the Hub's revision), mteb (its version), model {name, revision}, geometry (see
+geometry.py), seconds; of STS also pairs {cosines, scores} and tfidf (the floor, x 100).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ embedding is looked at on its way to mteb, before anything is scored.
 import numpy as np
 
 from unsee_dist.evaluation.cosine import CONSTANT
-from unsee_dist.evaluation.geometry import Moments, geometry, moments, spectrum
+from unsee_dist.evaluation.geometry import Moments, geometry, moments
 
 ENOUGH = 16  # different texts: the rank of n points is at most n - 1, and a pair may be equal to the encoder
 LINE = 2.0  # effective rank below which the embeddings differ along one direction only
@@ -54,7 +54,3 @@ class Watch:
                 f"(effective rank {found['effective_rank']:.2f})"
             )
         return found
-
-    def spectrum(self) -> list[float]:
-        """Eigenvalues of the covariance of all seen, largest first; [] when nothing was."""
-        return [] if self.seen is None else [round(float(value), 9) for value in spectrum(self.seen)]

@@ -55,10 +55,7 @@ def table(title: str, records: Sequence[Record]) -> Table:
 def summary(title: str, model: Mapping[str, str], records: Sequence[Record]) -> dict[str, Any]:
     """What --json prints."""
     groups = {name: mean(inner) for name, inner in by_group(records).items()}
-    plain = [
-        {key: value for key, value in record.items() if key not in ("pairs", "spectrum")}
-        for record in records
-    ]
+    plain = [{key: value for key, value in record.items() if key != "pairs"} for record in records]
     return {"title": title, "model": dict(model), "groups": groups, "mean": mean(records), "tasks": plain}
 
 

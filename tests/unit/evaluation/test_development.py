@@ -83,7 +83,7 @@ def test_its_scores_are_those_of_the_metrics_alone():
     assert scores["dev/sts"] == spearman(sets["set"], encode)
     assert scores["dev/candidates"] == 20
     assert scores["dev/collapsed"] == 0
-    assert set(scores) == {
+    assert {key for key in scores if not key.startswith("dev/spectrum/")} == {
         *("dev/sts", "dev/alignment", "dev/mrr", "dev/recall_at_1", "dev/candidates"),
         *("dev/uniformity", "dev/collapsed", *(f"dev/{name}" for name in NAMES)),
     }
