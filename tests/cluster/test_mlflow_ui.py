@@ -86,7 +86,7 @@ def look(
     browser.open(f"{page}/artifacts")
     for plot in plots:
         browser.click(f"//*[normalize-space(text())='{plot}']")
-        browser.find(f"//*[contains(text(), 'Full Path:') and contains(., '/{plot}')]")
+        browser.find(f"//*[text()[contains(., '/artifacts/{plot}')]]")
         until = time.monotonic() + 60
         while not browser.run("return [...document.images].some(image => image.naturalWidth > 500)"):
             assert time.monotonic() < until, browser.text()
