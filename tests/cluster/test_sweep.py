@@ -65,6 +65,11 @@ def steps_of(trial: Path) -> int:
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 
+def saved(trial: Path) -> bool:
+    """Its first checkpoint has been published."""
+    return any((trial / "checkpoints").glob("step-*/manifest.json"))
+
+
 def runs(folder: Path) -> list[Path]:
     return [folder / "trials" / row["trial"] for row in trials(folder)]
 
@@ -121,9 +126,11 @@ def test_a_killed_worker_a_killed_trial_and_a_killed_driver_change_nothing(
     path = write(tiny_run, "killed", 400, settings, {"train.lr": {"choice": ["1e-3", "1e-4"]}})
     folder = tiny_run.folder / "killed"
     driver = tiny.start([UNSEE, "sweep", str(path)], env=two_nodes.env)
-    wait_for(lambda: bool(runs(folder)) and steps_of(runs(folder)[0]) > 110, driver)
+    wait_for(
+        lambda: bool(runs(folder)) and saved(runs(folder)[0]) and steps_of(runs(folder)[0]) > 110, driver
+    )
     worker(two_nodes).kill()
-    reached = steps_of(runs(folder)[0])
+    killed_at, reached = time.time(), steps_of(runs(folder)[0])
     wait_for(lambda: steps_of(runs(folder)[0]) > reached + 20, driver)
     tiny.kill(driver)
     assert [row["status"] for row in trials(folder)] in (["running"], ["running", "waiting"])
@@ -136,6 +143,10 @@ def test_a_killed_worker_a_killed_trial_and_a_killed_driver_change_nothing(
     rows = trials(folder)
     assert [row["status"] for row in rows] == ["complete", "complete"]
     assert [row["point"]["train.lr"] for row in rows] == ["1e-3", "1e-4"]
+    kept = [
+        line["step"] for line in tiny.lines(runs(folder)[0] / "metrics.jsonl") if line["time"] < killed_at
+    ]
+    assert max(kept) >= 100  # it went on from its checkpoint: these steps were not taken again
     for row, run in zip(rows, runs(folder), strict=True):
         through = tiny_run.folder / f"through-{row['number']}"
         told = [f"train.lr={row['point']['train.lr']}", f"run.dir={through}"]
