@@ -69,9 +69,13 @@ def test_each_trial_is_one_row_and_only_sound_ones_are_best(
         assert top is not None
         assert top.trial == "a"
         assert [row.trial for row in ledger.ranked(rows, "max")] == ["a", "e", "d", "f", "b", "c"]
+        assert ledger.best(rows, "min") == rows[4]
         capsys.readouterr()
         ledger.watch(tmp_path, GOAL, states)
         assert capsys.readouterr().err == ""
+    states[4] = state("e", "RUNNING", 20)  # news, but of no trial that has ended
+    ledger.watch(tmp_path, GOAL, states)
+    assert ledger.read(tmp_path)[4].reached == 20
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["best/dev/sts"]) for line in lines] == [(4, 70.0)]
 

@@ -77,7 +77,7 @@ def test_rungs_are_the_schedulers(tmp_path: Path) -> None:
 def test_a_confirmation_compares_seed_by_seed(tmp_path: Path) -> None:
     sweep, _ = swept(tmp_path, best_rate=3e-4)
     rows = []
-    for seed, (best, base) in enumerate([(71.0, 70.0), (72.0, 70.0), (73.0, 70.0)]):
+    for seed, (best, base) in enumerate([(71.0, 70.0), (72.0, 72.0), (73.0, 71.0)]):
         for point, score in (({"train.lr": 3e-4}, best), ({}, base)):
             rows.append(
                 Row(len(rows) + 1, f"c{len(rows)}", "complete", point | {"seed": seed}, step=90, score=score)
@@ -85,4 +85,4 @@ def test_a_confirmation_compares_seed_by_seed(tmp_path: Path) -> None:
     write_confirmation(sweep, rows)
     text = (sweep.folder / "report" / "confirm.md").read_text(encoding="utf-8")
     assert "| best of the sweep | 3 | 72.00 ± 1.00 | 71.00, 72.00, 73.00 |" in text
-    assert "| difference, seed by seed | 3 | 2.00 ± 1.00 | +1.00, +2.00, +3.00 |" in text
+    assert "| difference, seed by seed | 3 | 1.00 ± 1.00 | +1.00, +0.00, +2.00 |" in text
