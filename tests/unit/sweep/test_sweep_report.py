@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import yaml
+
 from unsee_dist.config import load
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import Row
@@ -65,6 +67,9 @@ def test_the_report_of_a_sweep(tmp_path: Path) -> None:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     preset = load(str(folder / "best.yaml"))
     expected = sweep.config(dict(rows[4].point))
+    assert "run" not in yaml.safe_load(
+        (folder / "best.yaml").read_text(encoding="utf-8")
+    )  # named by its file
     skipped = {"run", "resume"}
     assert preset.model_dump(exclude=skipped) == expected.model_dump(exclude=skipped)
 
