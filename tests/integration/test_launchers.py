@@ -69,6 +69,7 @@ def test_the_same_command_again_continues_and_changes_nothing(tiny: Tiny, alone:
     assert weights(alone) == model
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_equals_never_killed(tiny: Tiny) -> None:
     longer = ("model.dropout=0.1", "train.steps=400", "checkpoint.every=20", "evaluate.every=100")
     whole, cut = tiny.folder / "whole", tiny.folder / "cut"
