@@ -88,7 +88,7 @@ def look(
         browser.click(f"//*[normalize-space(text())='{plot}']")
         browser.find(f"//*[text()[contains(., '/artifacts/{plot}')]]")
         until = time.monotonic() + 60
-        while not browser.run("return [...document.images].some(image => image.naturalWidth > 500)"):
+        while not browser.run("return [...document.images].some(image => image.naturalWidth > 300)"):
             assert time.monotonic() < until, browser.text()
             time.sleep(0.3)
         browser.screenshot(shots / plot)
