@@ -16,6 +16,7 @@ from cluster.chromium import Browser, chromium
 from cluster.mlflow_server import mlflow_server
 from integration import tiny as launch
 from integration.tiny import Tiny
+from matplotlib.image import imread
 from mlflow.entities import Run
 
 from unsee_dist.tracking.mlflow_parent import ParentRun
@@ -23,6 +24,8 @@ from unsee_dist.tracking.mlflow_run import RunDescription, connect
 from unsee_dist.tracking.mlflow_sink import tracking_uri
 
 TRIALS = ("first", "second")
+SHOWN = """return [...document.images].some(image => image.complete && image.offsetWidth > 0
+    && image.naturalWidth == arguments[0] && image.naturalHeight == arguments[1])"""
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +66,9 @@ def _plot(path: Path) -> None:
 
 
 def look(
-    browser: Browser, address: str, run: Run, trials: Sequence[str], plots: Sequence[str], shots: Path
+    browser: Browser, address: str, run: Run, trials: Sequence[str], plots: Sequence[Path], shots: Path
 ) -> None:
-    """Go where a person goes from `run`, the parent; a screenshot of each page in `shots`."""
+    """Go where a person goes from `run`, the parent; a screenshot of each page in `shots`. plots: what was sent."""
     experiment = f"{address}/#/experiments/{run.info.experiment_id}/runs"
     browser.open(experiment)
     parent = f"//a[normalize-space()='{run.info.run_name}']"
@@ -85,13 +88,14 @@ def look(
     browser.screenshot(shots / "parent.png")
     browser.open(f"{page}/artifacts")
     for plot in plots:
-        browser.click(f"//*[normalize-space(text())='{plot}']")
-        browser.find(f"//*[text()[contains(., '/artifacts/{plot}')]]")
+        browser.click(f"//*[normalize-space(text())='{plot.name}']")
+        browser.find(f"//*[text()[contains(., '/artifacts/{plot.name}')]]")
+        height, width = imread(plot).shape[:2]
         until = time.monotonic() + 60
-        while not browser.run("return [...document.images].some(image => image.naturalWidth > 300)"):
+        while not browser.run(SHOWN, width, height):
             assert time.monotonic() < until, browser.text()
             time.sleep(0.3)
-        browser.screenshot(shots / plot)
+        browser.screenshot(shots / plot.name)
 
 
 @contextlib.contextmanager
@@ -130,7 +134,7 @@ def test_a_sweep_in_sqlite_as_mlflow_ui_shows_it(
     with chromium() as browser:
         run = sweep(trained, tmp_path / "sweep")
         with ui_of(store, tmp_path) as address:
-            look(browser, address, run, TRIALS, ["curves.png"], shots)
+            look(browser, address, run, TRIALS, [tmp_path / "sweep" / "report" / "curves.png"], shots)
 
 
 @pytest.mark.slow
@@ -155,4 +159,4 @@ def test_a_sweep_on_a_server_with_postgresql_and_passwords(
         server.start()
         user, password = server.env["MLFLOW_TRACKING_USERNAME"], server.env["MLFLOW_TRACKING_PASSWORD"]
         browser.open(address.replace("://", f"://{user}:{password}@"))  # from here on the browser knows them
-        look(browser, address, run, TRIALS, ["curves.png"], shots)
+        look(browser, address, run, TRIALS, [tmp_path / "sweep" / "report" / "curves.png"], shots)

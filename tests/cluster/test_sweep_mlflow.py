@@ -58,7 +58,8 @@ def test_a_server_killed_in_the_middle_of_a_sweep_gets_everything_once_and_shows
             assert Counter(m.step for m in losses(client, run)) == Counter(line["step"] for line in lines)
         sent = {item.path for item in client.list_artifacts(parent.info.run_id)}
         assert sent == {each.name for each in (folder / "report").iterdir()} >= {"curves.png", "parallel.png"}
-        look(browser, address, parent, names, ["curves.png", "parallel.png"], shots)
+        plots = [folder / "report" / name for name in ("curves.png", "parallel.png")]
+        look(browser, address, parent, names, plots, shots)
 
 
 def by_name(client: MlflowClient) -> dict[str, Run]:
