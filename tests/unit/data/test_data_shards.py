@@ -2,6 +2,7 @@
 
 import io
 import json
+import resource
 import shutil
 import tarfile
 
@@ -131,6 +132,20 @@ def test_block_counts_moved_in_the_index_are_found_on_reading(copy):
     edit(copy, move)
     with pytest.raises(ValueError, match="and 1023 sentences, found 1024 sentences"):
         Shards(copy).read(0)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "index.json"
+    writing.write(path, b"what was there")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # the disk is full in the middle
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            writing.write(path, b"x" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"what was there"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_corpus(tmp_path):
