@@ -163,10 +163,13 @@ def test_skipping_substitutes_the_same_on_every_layout_and_counts(copy, member, 
     alone = parts(copy, tokenizer, 1, 0)
     assert parts(copy, tokenizer, 4, 0) == parts(copy, tokenizer, 2, 1) == alone
     assert sum(damaged for _, damaged in alone) == 1024
+    standins = set()
     for (ids, damaged), (wanted, _) in zip(alone, order, strict=True):
         moved = [(i, j) for i, j in zip(ids, wanted, strict=True) if i != j]
         assert len(moved) == damaged
         assert all(1024 <= j < 2048 <= i < 2500 for i, j in moved)  # block 2 stands in for block 1
+        standins |= {i for i, _ in moved}
+    assert standins == set(range(2048, 2500))  # all of it, not one sentence again and again
 
 
 def test_skipping_reads_the_text_of_the_ids_and_needs_one_sound_block(copy, member, tokenizer):
