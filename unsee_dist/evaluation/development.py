@@ -77,12 +77,10 @@ class Development:
 
     def floor(self) -> dict[str, float]:
         """What counting words scores, TF-IDF fitted on each set's own texts: dev/sts, dev/mrr and what goes with it."""
-        from unsee_dist.evaluation import (
-            tfidf,
-        )  # scikit-learn: half a second that only the end of a run needs
-
         found: dict[str, float] = {}
         if self.sts:
+            from unsee_dist.evaluation import tfidf  # scikit-learn: two seconds that only such a run's end needs
+
             found["sts"] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
         if self.retrieval:
             by_name = [tfidf_scores(asked) for asked in self.retrieval.values()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import warnings
 from typing import Any, Literal
 
@@ -36,8 +37,7 @@ class Engine:
         weight_decay: float,
         clip: float,
     ) -> None:
-        import deepspeed
-
+        deepspeed = import_deepspeed()
         if precision == "fp16" and world.device.type != "cuda":
             raise ValueError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
         if precision == "bf16" and world.device.type == "cpu" and not multiplies_bf16():
@@ -153,6 +153,20 @@ class Engine:
             }
         if self.stage in (1, 2):
             self.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def import_deepspeed() -> Any:
+    """deepspeed without mlflow. Its autotuner, which nothing here uses, imports that on every rank where it is installed:
+    1,500 modules, 2 s of a start, and as many files asked of a shared disk by all ranks at once."""
+    unimported = "mlflow" not in sys.modules
+    if unimported:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]  # an import of it now raises ImportError
+    try:
+        import deepspeed
+    finally:
+        if unimported:
+            del sys.modules["mlflow"]
+    return deepspeed
 
 
 def multiplies_bf16() -> bool:
