@@ -14,7 +14,7 @@ quickstart: $(STAMP)  ## train a small sentence encoder on this machine, in minu
 	$(BIN)/unsee quickstart
 
 test: $(STAMP)  ## all tests that are quick
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 test-slow: $(STAMP)  ## the laws at length
 	$(BIN)/pytest -m "slow and not gpu" $(ARGS)
