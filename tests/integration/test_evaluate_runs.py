@@ -63,6 +63,11 @@ def test_sts_in_training_is_mtebs_sts_of_the_export(place: Path) -> None:
     final = judge(place, "mine-0/final")
     score = {record["task"]: record["score"] for record in final["tasks"]}["similar"]
     assert score == pytest.approx(said[-1]["dev/sts"], abs=1e-3)
+    kept, best = [line for line in said if line["dev/best"]][-1], judge(place, "mine-0")
+    assert kept["step"] > 0
+    assert best["model"]["revision"].startswith(f"best-step{kept['step']}-")
+    score = {record["task"]: record["score"] for record in best["tasks"]}["similar"]
+    assert score == pytest.approx(kept["dev/sts"], abs=1e-3)
     apart = [
         line["distance"] for line in launch.lines(place / "mine-0" / "metrics.jsonl") if "distance" in line
     ]

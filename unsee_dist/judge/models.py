@@ -187,14 +187,13 @@ def _step(run: Path, which: str) -> str:
     """The step a run's export stands at, "" when its records do not say."""
     if which.startswith("step-"):
         return ""  # the name says it
-    best, last = (float("-inf"), 0), 0
+    best, last = 0, 0
     try:
         for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             found = json.loads(line)
             last = found["step"]
-            score = found.get("dev/sts", found.get("dev/mrr"))
-            if score is not None and last > 0 and score > best[0]:
-                best = (score, last)
+            best = last if found.get("dev/best") else best
     except (OSError, ValueError, KeyError):  # a moved or torn record: the digest still tells the model
         return ""
-    return f"step{best[1] if which == 'best' else last}"
+    step = best if which == "best" else last
+    return f"step{step}" if step else ""

@@ -197,7 +197,7 @@ def distance(engine: Engine, target: Target) -> float:
 
 
 def judge(run: Training) -> dict[str, float]:
-    """Evaluate, record, and keep the encoder as `best/` when none before was better."""
+    """Evaluate, record, and keep the encoder as `best/` (dev/best = 1) when none before was better."""
     stand("evaluation")
     scores = of_rank_0(run.engine.world, run.evaluate())
     progress = run.progress
@@ -212,7 +212,7 @@ def judge(run: Training) -> dict[str, float]:
         and healthy(run.plan.guard, scores)
         and (progress.best is None or decided[1] > progress.best["value"])
     )
-    run.record.evaluation({"step": progress.step, **scores}, better)
+    run.record.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
     if progress.step == 0:
         progress.before = scores
     if better and decided is not None:
