@@ -79,9 +79,8 @@ class Development:
         """What counting words scores, TF-IDF fitted on each set's own texts: dev/sts, dev/mrr and what goes with it."""
         found: dict[str, float] = {}
         if self.sts:
-            from unsee_dist.evaluation import (
-                tfidf,  # scikit-learn: two seconds that only such a run's end needs
-            )
+            # scikit-learn: two seconds that only the end of such a run needs
+            from unsee_dist.evaluation import tfidf
 
             found["sts"] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
         if self.retrieval:
