@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 
 from unsee_dist.data import opening
 from unsee_dist.data.opening import FORMATS, Advance
+from unsee_dist.data.table_rows import table_rows
 
 LINE_BYTES = 16 * 1024 * 1024  # a longer line is no sentence and no document, and would fill the memory
 TABLE_ROWS = 4096  # rows of a parquet file read at once
@@ -93,26 +93,13 @@ def cut_documents(name: str, documents: Iterable[list[str]], piece_bytes: int) -
 
 
 def of_csv(name: str, chunks: Iterable[bytes], separator: str, field: str) -> Iterator[list[str]]:
-    """A column of a table with a header: quotes as in RFC 4180 with commas, none with tabs."""
-    text = _text(name, chunks)
-    if separator == ",":
-        rows = csv.reader(text, strict=True)
-    else:
-        rows = csv.reader(text, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
-    try:
-        header = [title.strip() for title in next(rows, [])]
-        _check_field(name, field, header)
-        column = header.index(field)
-        for row in rows:
-            if row and len(row) != len(header):
-                raise ValueError(
-                    f"{name} line {rows.line_num} has {len(row)} columns, its header {len(header)}. "
-                    "Mend that line, or quote what holds the separator."
-                )
-            if row:
-                yield [row[column]]
-    except csv.Error as error:
-        raise ValueError(f"{name} line {rows.line_num} is no table row ({error}). Mend that line.") from error
+    """A column of a table with a header."""
+    rows = table_rows(name, _text(name, chunks), separator)
+    header = next(rows)
+    _check_field(name, field, header)
+    column = header.index(field)
+    for row in rows:
+        yield [row[column]]
 
 
 def of_parquet(name: str, field: str, advance: Advance) -> Iterator[list[str]]:

@@ -30,14 +30,14 @@ def alone(rows: np.ndarray) -> np.ndarray:
 class Development:
     """The development score of a run: `Development(...)(encode)` on every rank, at the same step.
 
-    sts, retrieval: sets of pairs and of questions by name; either may be empty. probe: the corpus's first sentences (at least 2, the first
-    1,024 are used). gather: rows of all ranks in rank order. The result is the same on every rank when the
-    machines are alike; let rank 0 decide what hangs on it (which checkpoint is best).
+    sts, retrieval: sets of pairs and of questions by name; either may be empty. probe: the corpus's first
+    sentences (at least 2, the first 1,024 are used). gather: rows of all ranks in rank order. The result is the
+    same on every rank when the machines are alike; let rank 0 decide what hangs on it (which checkpoint is best).
 
     Keys, those configured only: dev/sts (Spearman x 100, the mean of the sets, NaN when collapsed), of several
     sets dev/sts/NAME too, dev/alignment (of the pairs that score at least 4 of 5), dev/mrr, dev/recall_at_1,
-    dev/candidates (of several sets, too, each with /NAME); and always dev/uniformity, the geometry (see geometry.py) and dev/collapsed (1 when all
-    embeddings are one point or not finite, else 0).
+    dev/candidates (of several sets, too, each with /NAME); and always dev/uniformity, the geometry (see
+    geometry.py) and dev/collapsed (1 when all embeddings are one point or not finite, else 0).
     """
 
     def __init__(

@@ -1,9 +1,10 @@
 """Text tables read by the names in their header: .tsv, .csv, .jsonl."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from unsee_dist.data.table_rows import table_rows
 
 TABLES = (".tsv", ".csv", ".jsonl")
 
@@ -68,10 +69,11 @@ def _rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         if path.suffix == ".jsonl":
             yield from _json_rows(lines, path)
-        elif path.suffix == ".csv":
-            yield from csv.DictReader(lines)
-        else:  # a quotation mark in a .tsv is text, not syntax
-            yield from csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            return
+        rows = table_rows(str(path), lines, "," if path.suffix == ".csv" else "\t")
+        header = next(rows)
+        for row in rows:
+            yield dict(zip(header, row, strict=True))
 
 
 def _json_rows(lines: Iterable[str], path: Path) -> Iterator[Row]:

@@ -91,6 +91,13 @@ def _write(path: Path, header=("sentence1", "sentence2", "score")):
 
 
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
+def test_a_document_may_be_long(tmp_path, suffix):
+    path = _write(tmp_path / f"sts{suffix}")
+    path.write_text(path.read_text().replace("two", "two " * 100_000))
+    assert len(load_pairs(path).second[0]) == 400_000
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
 def test_every_format_reads_the_same_pairs(tmp_path, suffix):
     pairs = load_pairs(_write(tmp_path / f"sts{suffix}"))
     assert pairs.first == ['He said "hi', "three, four"]
@@ -112,7 +119,14 @@ def test_columns_are_found_by_name_in_any_order(tmp_path):
         ("empty.tsv", b"", "no rows"),
         ("header.tsv", b"sentence1\tsentence2\tscore\n", "no rows"),
         ("column.tsv", b"sentence1\tsentence2\trating\na\tb\t1\n", "no column score or label"),
-        ("cell.tsv", b"sentence1\tsentence2\tscore\na\tb\n", "row 1: no value for 'score'"),
+        ("cell.tsv", b"sentence1\tsentence2\tscore\na\tb\n", "line 2 has 2 columns, its header 3"),
+        ("tab.tsv", b"sentence1\tsentence2\tscore\na\t1\t2\tb\n", "line 2 has 4 columns, its header 3. Mend"),
+        ("open.csv", b'sentence1,sentence2,score\n"a,b,1\n', "is no table row"),
+        (
+            "key.jsonl",
+            b'{"sentence1": "a", "sentence2": "b", "score": 1}\n{"sentence1": "c", "score": 2}\n',
+            "row 2: no value for 'sentence2'",
+        ),
         ("number.tsv", b"sentence1\tsentence2\tscore\na\tb\thigh\n", "not a number"),
         ("equal.tsv", b"sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1\n", "all equal"),
         ("binary.tsv", b"\xff\xfe\x00\x01", "not UTF-8"),
