@@ -18,24 +18,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 import yaml
 
-from unsee_dist.evaluation.retrieval import load_questions
-from unsee_dist.evaluation.sts import FIRST, SCORE, SECOND, load_pairs
-from unsee_dist.evaluation.tables import TABLES, columns, header
+from unsee_dist.evaluation.sts import FIRST, SCORE, SECOND
+from unsee_dist.evaluation.tables import TABLES, header
+from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
 
 MANIFEST = "tasks.yaml"
-TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
-BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
-
-Data = dict[str, dict[str, list[Any]]]  # part ("train", "test", "corpus", ...) -> column -> cells
+# What tells a file's kind. In this order: "label" alone would make an STS file whose score is called label a
+# clustering of its sentences.
+RECOGNISED = {
+    "reranking": (("query",), ("positive",), ("negative",)),
+    "questions": (("query",), ("answer",)),
+    "sts": (FIRST, SECOND, tuple(name for name in SCORE if name != "label")),
+    "pair_classification": (FIRST, SECOND, LABEL),
+    "clustering": (TEXT, LABEL),
+}
 
 
 class LocalTask(NamedTuple):
@@ -51,6 +54,10 @@ def local_tasks(folder: Path) -> list[LocalTask]:
     """The tasks of a folder, by name. Raises ValueError: no task, a missing column, a cell that is no label."""
     if not folder.is_dir():
         raise ValueError(f"--tasks {folder} is not a folder. Give the folder that holds the task files.")
+    if (folder / BEIR[0]).is_file() and not (folder / MANIFEST).is_file():
+        raise ValueError(
+            f"--tasks {folder} is a BEIR folder itself. Give the one it lies in: {folder.resolve().parent}"
+        )
     described = _described(folder) if (folder / MANIFEST).is_file() else _recognised(folder)
     if not described:
         raise ValueError(
@@ -69,6 +76,10 @@ def _described(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
     found = {}
     for name, task in given.items():
         where, kind = f"{folder / MANIFEST}, {name}", str(task.get("kind"))
+        if "/" in str(name) or str(name).startswith("."):
+            raise ValueError(
+                f"{where}: a name without / and without a dot in front names its scores. Rename it."
+            )
         if kind not in READERS:
             raise ValueError(f"{where}: kind = {kind} is unknown{_meant(kind)}. Kinds: {', '.join(READERS)}.")
         wanted = {"classification": {"train", "test"}, "retrieval": {"folder"}}.get(kind, {"file"})
@@ -94,7 +105,13 @@ def _recognised(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
             both = {"train": tables.pop(stem), "test": tables.pop(f"{name}_test")}
             found[name] = ("classification", both)
     for name, path in tables.items():
-        found[name] = (_kind(path), {"file": path})
+        kind = _kind(path)
+        if kind == "clustering" and name.endswith(("_train", "_test")):
+            raise ValueError(
+                f"{path} is half a classification, which is NAME_train and NAME_test. Add the other half, or rename "
+                "this file if it is a clustering."
+            )
+        found[name] = (kind, {"file": path})
     return found
 
 
@@ -117,125 +134,3 @@ def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
                 raise ValueError(f"task {name}: {file} is not there. A {kind} task needs it.")
             digest.update(file.read_bytes())
     return LocalTask(name, kind, digest.hexdigest()[:16], READERS[kind](files))
-
-
-def _table(path: Path, **wanted: tuple[str, ...]) -> dict[str, list[Any]]:
-    rows = columns(path, list(wanted.values()))
-    return {name: [row[place] for row in rows] for place, name in enumerate(wanted)}
-
-
-def _sts(files: dict[str, Path]) -> Data:
-    pairs = load_pairs(files["file"])
-    return {
-        "test": {
-            "sentence1": pairs.first,
-            "sentence2": pairs.second,
-            "score": [float(s) for s in pairs.scores],
-        }
-    }
-
-
-def _pair_classification(files: dict[str, Path]) -> Data:
-    table = _table(files["file"], sentence1=FIRST, sentence2=SECOND, labels=LABEL)
-    wrong = sorted({str(label) for label in table["labels"]} - {"0", "1"})
-    if wrong or len({str(label) for label in table["labels"]}) < 2:
-        raise ValueError(f"{files['file']}: label = {wrong[:1] or 'one value only'}. Write 0 and 1.")
-    return {"test": table | {"labels": [int(str(label)) for label in table["labels"]]}}
-
-
-def _classification(files: dict[str, Path]) -> Data:
-    parts = {part: _table(path, text=TEXT, label=LABEL) for part, path in files.items()}
-    known = sorted({str(label) for label in parts["train"]["label"]})
-    unknown = sorted({str(label) for label in parts["test"]["label"]} - set(known))
-    if unknown:
-        raise ValueError(
-            f"{files['test']}: label = {unknown[0]} is not in {files['train']}. Add examples of it."
-        )
-    number = {label: place for place, label in enumerate(known)}
-    for table in parts.values():
-        table["label"] = [number[str(label)] for label in table["label"]]
-    return {part: _strings(table, "text") for part, table in parts.items()}
-
-
-def _clustering(files: dict[str, Path]) -> Data:
-    table = _table(files["file"], sentences=TEXT, labels=LABEL)
-    return {"test": _strings(_strings(table, "sentences"), "labels")}
-
-
-def _reranking(files: dict[str, Path]) -> Data:
-    path = files["file"]
-    table = _table(path, query=("query",), positive=("positive",), negative=("negative",))
-    for name in ("positive", "negative"):
-        if not all(isinstance(cell, list) and cell for cell in table[name]):
-            raise ValueError(f"{path}: {name} must be a list of at least one text in every line.")
-    return {"test": table}
-
-
-def _questions(files: dict[str, Path]) -> Data:
-    asked = load_questions(files["file"])
-    documents = [f"d{place}" for place in range(len(asked.answers))]
-    queries = [f"q{place}" for place in range(len(asked.queries))]
-    judged = {
-        "query": queries,
-        "document": [documents[own] for own in asked.own],
-        "score": [1] * len(queries),
-    }
-    corpus, asking = {"id": documents, "text": asked.answers}, {"id": queries, "text": asked.queries}
-    return {"corpus": corpus, "queries": asking, "qrels": judged}
-
-
-def _retrieval(files: dict[str, Path]) -> Data:
-    folder = files["folder"]
-    corpus, queries = (_texts(folder / name) for name in BEIR[:2])
-    judged = _table(folder / BEIR[2], query=("query-id",), document=("corpus-id",), score=("score",))
-    for name, known in (("query", queries["id"]), ("document", corpus["id"])):
-        lost = sorted({str(cell) for cell in judged[name]} - set(known))
-        if lost:
-            raise ValueError(f"{folder / BEIR[2]}: the {name} {lost[0]} is not among the {name}s' _id.")
-    judged["score"] = [int(float(str(score))) for score in judged["score"]]
-    return {"corpus": corpus, "queries": queries, "qrels": _strings(_strings(judged, "query"), "document")}
-
-
-def _texts(path: Path) -> dict[str, list[Any]]:
-    table = _table(path, id=("_id", "id"), text=("text",))
-    titles = (json.loads(line).get("title") or "" for line in _lines(path))
-    texts = (f"{title} {text}".strip() for title, text in zip(titles, table["text"], strict=True))
-    return {"id": [str(cell) for cell in table["id"]], "text": list(texts)}
-
-
-def _lines(path: Path) -> Iterator[str]:
-    return (line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
-
-
-def _strings(table: dict[str, list[Any]], name: str) -> dict[str, list[Any]]:
-    return table | {name: [str(cell) for cell in table[name]]}
-
-
-def texts(data: Data) -> Iterator[str]:
-    """Every text of a task, as often as it stands there."""
-    for part in data.values():
-        for name in ("text", "sentences", "sentence1", "sentence2", "query"):
-            if name != "query" or "positive" in part:
-                yield from part.get(name, ())
-        for name in ("positive", "negative"):
-            for cell in part.get(name, ()):
-                yield from cell
-
-
-READERS: dict[str, Callable[[dict[str, Path]], Data]] = {
-    "sts": _sts,
-    "pair_classification": _pair_classification,
-    "classification": _classification,
-    "clustering": _clustering,
-    "reranking": _reranking,
-    "questions": _questions,
-    "retrieval": _retrieval,
-}
-# In this order: "label" alone would make an STS file whose score is called label a clustering of its sentences.
-RECOGNISED = {
-    "reranking": (("query",), ("positive",), ("negative",)),
-    "questions": (("query",), ("answer",)),
-    "sts": (FIRST, SECOND, tuple(name for name in SCORE if name != "label")),
-    "pair_classification": (FIRST, SECOND, LABEL),
-    "clustering": (TEXT, LABEL),
-}

@@ -40,9 +40,10 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
-from unsee_dist.evaluation.local_tasks import LocalTask, texts
+from unsee_dist.evaluation.local_tasks import LocalTask
 from unsee_dist.evaluation.mteb_data import configurations, dataset_of, revisions
 from unsee_dist.evaluation.sts import Pairs
+from unsee_dist.evaluation.task_files import texts
 from unsee_dist.evaluation.tfidf import tfidf_spearman
 from unsee_dist.evaluation.watch import Unusable, Watch
 

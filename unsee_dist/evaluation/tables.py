@@ -11,10 +11,13 @@ TABLES = (".tsv", ".csv", ".jsonl")
 Row = Mapping[str, object]
 
 
-def columns(path: Path, wanted: Sequence[Sequence[str]]) -> list[tuple[object, ...]]:
+def columns(
+    path: Path, wanted: Sequence[Sequence[str]], lists: Sequence[str] = ()
+) -> list[tuple[object, ...]]:
     """The wanted columns of a table, in order; each is given by the names it may have in the header.
 
-    Raises ValueError when the file is missing, empty, not text, lacks a column or has a cell too few.
+    A cell is a text or a number; of the columns named in `lists`, a list of texts that is not empty. Raises
+    ValueError when the file is missing, empty, not text, lacks a column or has a row of another width.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
@@ -26,7 +29,7 @@ def columns(path: Path, wanted: Sequence[Sequence[str]]) -> list[tuple[object, .
         raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     if not rows:
         raise ValueError(f"{path} has no rows. It needs a header and at least one row.")
-    return pick(rows, wanted, str(path))
+    return pick(rows, wanted, str(path), lists)
 
 
 def header(path: Path) -> list[str]:
@@ -42,19 +45,27 @@ def header(path: Path) -> list[str]:
     return [str(name) for name in first]
 
 
-def pick(rows: Iterable[Row], wanted: Sequence[Sequence[str]], source: str) -> list[tuple[object, ...]]:
+def pick(
+    rows: Iterable[Row], wanted: Sequence[Sequence[str]], source: str, lists: Sequence[str] = ()
+) -> list[tuple[object, ...]]:
     """The wanted columns of rows that are dicts; see `columns`."""
     rows = list(rows)
     found = [_name(names, list(rows[0]), source) for names in wanted]
-    picked = []
-    for number, row in enumerate(rows, start=1):
-        cells = tuple(row.get(name) for name in found)
-        if any(cell is None for cell in cells):
-            raise ValueError(
-                f"{source}, row {number}: no value for {found[cells.index(None)]!r}. Complete it."
-            )
-        picked.append(cells)
-    return picked
+    return [
+        tuple(_cell(row.get(name), name in lists, f"{source}, row {number}: {name}") for name in found)
+        for number, row in enumerate(rows, start=1)
+    ]
+
+
+def _cell(cell: object, is_list: bool, where: str) -> object:
+    if cell is None:
+        raise ValueError(f"{where} has no value. Complete it.")
+    if not is_list and isinstance(cell, dict | list):
+        raise ValueError(f"{where} is {json.dumps(cell)[:80]}. Write a text or a number.")
+    texts = isinstance(cell, list) and cell and all(isinstance(text, str) for text in cell)
+    if is_list and not texts:
+        raise ValueError(f"{where} must be a list of at least one text.")
+    return cell
 
 
 def _name(names: Sequence[str], header: list[str], source: str) -> str:

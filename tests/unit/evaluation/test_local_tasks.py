@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from unsee_dist.evaluation.local_tasks import local_tasks, texts
+from unsee_dist.evaluation.local_tasks import local_tasks
+from unsee_dist.evaluation.task_files import texts
 
 
 def _write(folder: Path, **files: str) -> Path:
@@ -18,16 +19,16 @@ def test_the_columns_tell_the_kind_and_the_name_is_the_files(tmp_path):
         tmp_path,
         a__tsv="sentence1\tsentence2\tscore\nx\ty\t1\nx\tz\t2\n",
         b__tsv="sentence1\tsentence2\tlabel\nx\ty\t1\nx\tz\t0\n",
-        c__csv="text,label\nx,1\ny,2\n",
+        c__csv="text,label\nx,1\ny,2\nz,2\n",
         d_train__tsv="text\tlabel\nx\tp\ny\tq\n",
         d_test__tsv="text\tlabel\nz\tq\n",
-        e_test__tsv="text\tlabel\nz\tq\n",
+        e_test__tsv="sentence1\tsentence2\tscore\nx\ty\t1\nx\tz\t2\n",
         f__jsonl='{"query": "x", "positive": ["y"], "negative": ["z"]}\n',
         g__tsv="query\tanswer\nx\ty\nz\tw\n",
     )
     found = {task.name: task for task in local_tasks(tmp_path)}
     assert {name: task.kind for name, task in found.items()} == {
-        "a": "sts", "b": "pair_classification", "c": "clustering", "d": "classification", "e_test": "clustering", "g": "questions",
+        "a": "sts", "b": "pair_classification", "c": "clustering", "d": "classification", "e_test": "sts", "g": "questions",
         "f": "reranking",
     }  # fmt: skip
     assert found["d"].data["train"]["label"] == [0, 1]
@@ -40,16 +41,16 @@ def test_the_columns_tell_the_kind_and_the_name_is_the_files(tmp_path):
 def test_a_manifest_names_the_tasks_and_its_paths_are_its_folders(tmp_path):
     inner = tmp_path / "inner"
     inner.mkdir()
-    _write(tmp_path, topics__tsv="text\tlabel\nx\t1\ny\t2\n")
+    _write(tmp_path, topics__tsv="text\tlabel\nx\t1\ny\t2\nz\t2\n")
     _write(inner, tasks__yaml="mine: {kind: clustering, file: ../topics.tsv}\n")
     (task,) = local_tasks(inner)
-    assert (task.name, task.kind, task.data["test"]["labels"]) == ("mine", "clustering", ["1", "2"])
+    assert (task.name, task.kind, task.data["test"]["labels"]) == ("mine", "clustering", ["1", "2", "2"])
 
 
 def test_a_changed_file_is_another_task(tmp_path):
-    before = local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\n"))[0].digest
-    assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\n"))[0].digest == before
-    assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,1\n"))[0].digest != before
+    before = local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\nz,1\n"))[0].digest
+    assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\nz,1\n"))[0].digest == before
+    assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\nz,2\n"))[0].digest != before
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,17 @@ def test_a_changed_file_is_another_task(tmp_path):
         ({"a__tsv": "sentence1\tscore\nx\t1\n"}, ["a.tsv", "sentence1, score", "sts: sentence1, sentence2, score"]),
         ({"a__tsv": "sentence1\tsentence2\tscore\n"}, ["a.tsv", "no rows"]),
         ({"b__tsv": "sentence1\tsentence2\tlabel\nx\ty\tyes\nx\tz\tno\n"}, ["b.tsv", "Write 0 and 1"]),
-        ({"d_train__tsv": "text\tlabel\nx\tp\n", "d_test__tsv": "text\tlabel\nx\tq\n"}, ["q is not in"]),
+        ({"d_train__tsv": "text\tlabel\nx\tp\ny\tr\n", "d_test__tsv": "text\tlabel\nx\tq\n"}, ["q is not in"]),
+        ({"d_train__tsv": "text\tlabel\nx\tp\ny\tp\n", "d_test__tsv": "text\tlabel\nx\tp\n"}, ["label = p everywhere"]),
+        ({"d_train__tsv": "text\tlabel\nx\tp\ny\tr\n"}, ["d_train.tsv is half a classification"]),
+        ({"c__tsv": "text\tlabel\nx\tp\ny\tp\n"}, ["c.tsv: label = p everywhere"]),
+        ({"c__tsv": "text\tlabel\nx\tp\ny\tq\n"}, ["c.tsv: every text has a label of its own"]),
+        ({"c__jsonl": '{"text": "x", "label": ["p"]}\n'}, ["c.jsonl, row 1: label is", "a text or a number"]),
         ({"d_train__tsv": "text\tlabel\nx\tp\n", "d_test__tsv": "text\tkind\nx\tq\n"}, ["no column label"]),
-        ({"f__jsonl": '{"query": "x", "positive": "y", "negative": ["z"]}\n'}, ["positive must be a list"]),
+        ({"f__jsonl": '{"query": "x", "positive": "y", "negative": ["z"]}\n'}, ["row 1: positive must be a list"]),
+        ({"f__jsonl": '{"query": "x", "positive": ["y"], "negative": [3]}\n'}, ["row 1: negative must be a list"]),
+        ({"tasks__yaml": "a/b: {kind: clustering, file: a.tsv}\n"}, ["a/b", "Rename it"]),
+        ({"corpus__jsonl": "{}\n"}, ["is a BEIR folder itself"]),
         ({"tasks__yaml": "a: {kind: clusterin, file: a.tsv}\n"}, ["did you mean clustering?"]),
         ({"tasks__yaml": "a: {kind: clustering, path: a.tsv}\n"}, ["kind, file"]),
         ({"tasks__yaml": "a: {kind: clustering, file: a.tsv}\n"}, ["a.tsv is not there"]),
@@ -72,4 +81,38 @@ def test_a_changed_file_is_another_task(tmp_path):
 def test_what_makes_no_task_is_a_sentence(tmp_path, files, words):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are below)
         local_tasks(_write(tmp_path, **files))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+CORPUS = '{"_id": "d1", "title": "A", "text": "one"}\n{"_id": 2, "text": "two"}\n'
+QUERIES = '{"_id": "q1", "text": "x"}\n'
+
+
+def _beir(folder: Path, corpus: str, queries: str, qrels: str) -> Path:
+    (folder / "r" / "qrels").mkdir(parents=True)
+    _write(folder / "r", corpus__jsonl=corpus, queries__jsonl=queries)
+    (folder / "r" / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{qrels}", encoding="utf-8")
+    return folder
+
+
+def test_a_beir_folder_is_a_search_with_titles_before_texts(tmp_path):
+    (task,) = local_tasks(_beir(tmp_path, CORPUS, QUERIES, "q1\td1\t1\nq1\t2\t0\n"))
+    assert (task.name, task.kind) == ("r", "retrieval")
+    assert task.data["corpus"] == {"id": ["d1", "2"], "text": ["A one", "two"]}
+    assert task.data["qrels"] == {"query": ["q1", "q1"], "document": ["d1", "2"], "score": [1, 0]}
+
+
+@pytest.mark.parametrize(
+    ("corpus", "qrels", "words"),
+    [
+        (CORPUS, "q1\td1\thigh\n", ["a score is no grade", "high"]),
+        (CORPUS, "q1\td1\t0\n", ["no score is above 0"]),
+        (CORPUS, "q1\td9\t1\n", ["the document d9 is not among"]),
+        (CORPUS, "q9\td1\t1\n", ["the query q9 is not among"]),
+        (CORPUS + CORPUS, "q1\td1\t1\n", ["corpus.jsonl: _id = d1 is given twice"]),
+    ],
+)
+def test_a_search_that_could_score_nothing_is_a_sentence(tmp_path, corpus, qrels, words):
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are below)
+        local_tasks(_beir(tmp_path, corpus, QUERIES, qrels))
     assert all(word in str(error.value) for word in words), error.value

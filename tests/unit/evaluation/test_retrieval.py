@@ -69,6 +69,16 @@ def test_a_perfect_encoder_scores_one():
     assert (scores["mrr"], scores["recall_at_1"]) == (1, 1)
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+def test_tfidf_counts_where_no_word_has_two_letters(blank):
+    """Chinese without blanks is one word a clause to it; with one after each character, those are its words."""
+    texts = [("天气很好", "天气好"), ("他在吃饭", "吃饭"), ("猫在睡觉", "猫睡觉")]
+    apart = [tuple(blank.join(text) for text in pair) for pair in texts]
+    assert tfidf_scores(questions(apart, "test"))["recall_at_1"] == (1 if blank else 0)
+    with pytest.raises(ValueError, match="all 4 texts are blank"):
+        tfidf_scores(questions([(" ", "  "), ("   ", "    ")], "test"))
+
+
 def test_tfidf_finds_shared_words_and_not_unshared_ones():
     shared_words = [(f"word{i} begins", f"word{i} ends") for i in range(20)]
     assert tfidf_scores(questions(shared_words, "test"))["recall_at_1"] == 1

@@ -125,7 +125,7 @@ def test_columns_are_found_by_name_in_any_order(tmp_path):
         (
             "key.jsonl",
             b'{"sentence1": "a", "sentence2": "b", "score": 1}\n{"sentence1": "c", "score": 2}\n',
-            "row 2: no value for 'sentence2'",
+            "row 2: sentence2 has no value",
         ),
         ("number.tsv", b"sentence1\tsentence2\tscore\na\tb\thigh\n", "not a number"),
         ("equal.tsv", b"sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1\n", "all equal"),

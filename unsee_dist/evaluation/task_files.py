@@ -1,0 +1,163 @@
+"""The files of a local task, read by its kind into the columns that mteb's task classes take.
+
+Refused is what would score without saying anything: one label only, a label a text, no relevant document.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from unsee_dist.evaluation.retrieval import load_questions
+from unsee_dist.evaluation.sts import FIRST, SECOND, load_pairs
+from unsee_dist.evaluation.tables import columns
+
+TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
+BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+
+Data = dict[str, dict[str, list[Any]]]  # part ("train", "test", "corpus", ...) -> column -> cells
+
+
+def _table(path: Path, lists: Sequence[str] = (), **wanted: tuple[str, ...]) -> dict[str, list[Any]]:
+    rows = columns(path, list(wanted.values()), lists)
+    return {name: [row[place] for row in rows] for place, name in enumerate(wanted)}
+
+
+def _sts(files: dict[str, Path]) -> Data:
+    pairs = load_pairs(files["file"])
+    return {
+        "test": {
+            "sentence1": pairs.first,
+            "sentence2": pairs.second,
+            "score": [float(s) for s in pairs.scores],
+        }
+    }
+
+
+def _pair_classification(files: dict[str, Path]) -> Data:
+    names = {"sentence1": FIRST, "sentence2": SECOND, "labels": LABEL}
+    table = _strings(_table(files["file"], **names), *names)
+    wrong = sorted(set(table["labels"]) - {"0", "1"})
+    if wrong or len(set(table["labels"])) < 2:
+        raise ValueError(f"{files['file']}: label = {wrong[:1] or 'one value only'}. Write 0 and 1.")
+    return {"test": table | {"labels": [int(label) for label in table["labels"]]}}
+
+
+def _classification(files: dict[str, Path]) -> Data:
+    parts = {
+        part: _strings(_table(path, text=TEXT, label=LABEL), "text", "label") for part, path in files.items()
+    }
+    known = _labels(parts["train"]["label"], files["train"])
+    unknown = sorted(set(parts["test"]["label"]) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{files['test']}: label = {unknown[0]} is not in {files['train']}. Add examples of it."
+        )
+    number = {label: place for place, label in enumerate(known)}
+    return {
+        part: table | {"label": [number[label] for label in table["label"]]} for part, table in parts.items()
+    }
+
+
+def _clustering(files: dict[str, Path]) -> Data:
+    table = _strings(_table(files["file"], sentences=TEXT, labels=LABEL), "sentences", "labels")
+    if len(_labels(table["labels"], files["file"])) == len(table["labels"]):
+        raise ValueError(
+            f"{files['file']}: every text has a label of its own, so any clusters are right. Give topics that "
+            "several texts share."
+        )
+    return {"test": table}
+
+
+def _labels(labels: list[str], path: Path) -> list[str]:
+    """The different ones, sorted. ValueError for a single one, which any encoder would find."""
+    known = sorted(set(labels))
+    if len(known) < 2:
+        raise ValueError(
+            f"{path}: label = {known[0]} everywhere, so nothing has to be told apart. Give two or more."
+        )
+    return known
+
+
+def _reranking(files: dict[str, Path]) -> Data:
+    lists = ("positive", "negative")
+    table = _table(files["file"], lists, query=("query",), positive=("positive",), negative=("negative",))
+    return {"test": _strings(table, "query")}
+
+
+def _questions(files: dict[str, Path]) -> Data:
+    asked = load_questions(files["file"])
+    documents = [f"d{place}" for place in range(len(asked.answers))]
+    queries = [f"q{place}" for place in range(len(asked.queries))]
+    judged = {
+        "query": queries,
+        "document": [documents[own] for own in asked.own],
+        "score": [1] * len(queries),
+    }
+    corpus, asking = {"id": documents, "text": asked.answers}, {"id": queries, "text": asked.queries}
+    return {"corpus": corpus, "queries": asking, "qrels": judged}
+
+
+def _retrieval(files: dict[str, Path]) -> Data:
+    folder = files["folder"]
+    corpus, queries = (_texts(folder / name) for name in BEIR[:2])
+    path = folder / BEIR[2]
+    judged = _table(path, query=("query-id",), document=("corpus-id",), score=("score",))
+    judged = _strings(judged, "query", "document", "score")
+    for name, known in (("query", queries["id"]), ("document", corpus["id"])):
+        lost = sorted(set(judged[name]) - set(known))
+        if lost:
+            raise ValueError(f"{path}: the {name} {lost[0]} is not among the {name}s' _id.")
+    try:
+        judged["score"] = [int(float(score)) for score in judged["score"]]
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: a score is no grade ({error}). Write whole numbers, such as 1.") from error
+    if max(judged["score"]) < 1:
+        raise ValueError(
+            f"{path}: no score is above 0, so no query has a document to find. Grade some with 1."
+        )
+    return {"corpus": corpus, "queries": queries, "qrels": judged}
+
+
+def _texts(path: Path) -> dict[str, list[Any]]:
+    table = _strings(_table(path, id=("_id", "id"), text=("text",)), "id", "text")
+    twice = next((one for one, count in Counter(table["id"]).items() if count > 1), None)
+    if twice is not None:
+        raise ValueError(f"{path}: _id = {twice} is given twice. Give every text its own.")
+    titles = (json.loads(line).get("title") or "" for line in _lines(path))
+    return table | {
+        "text": [f"{title} {text}".strip() for title, text in zip(titles, table["text"], strict=True)]
+    }
+
+
+def _lines(path: Path) -> Iterator[str]:
+    return (line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
+
+
+def _strings(table: dict[str, list[Any]], *names: str) -> dict[str, list[Any]]:
+    return table | {name: [str(cell) for cell in table[name]] for name in names}
+
+
+def texts(data: Data) -> Iterator[str]:
+    """Every text of a task, as often as it stands there."""
+    for part in data.values():
+        for name in ("text", "sentences", "sentence1", "sentence2", "query"):
+            if name != "query" or "positive" in part:
+                yield from part.get(name, ())
+        for name in ("positive", "negative"):
+            for cell in part.get(name, ()):
+                yield from cell
+
+
+READERS: dict[str, Callable[[dict[str, Path]], Data]] = {
+    "sts": _sts,
+    "pair_classification": _pair_classification,
+    "classification": _classification,
+    "clustering": _clustering,
+    "reranking": _reranking,
+    "questions": _questions,
+    "retrieval": _retrieval,
+}
