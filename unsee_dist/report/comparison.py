@@ -116,13 +116,17 @@ def sentence(row: Row, base: Row, groups: Mapping[str, Sequence[str]]) -> str:
             verdict = "better" if found.low > 0 else "worse" if found.high < 0 else "no difference to be seen"
             interval = f"[{found.low:+.2f}, {found.high:+.2f}]"
             parts.append(f"{found.value:+.2f} {interval} on {task}, {verdict} on {pairs:,} pairs")
+    few = (
+        " The intervals are over pairs, not over seeds."
+        if parts and min(len(row.seeds), len(base.seeds)) < 2
+        else ""
+    )
     others = [task for group, tasks in groups.items() for task in tasks if group != "STS"]
     gaps = {task: _gap(row, base, task) for task in others}
     parts += [f"{gap:+.2f} on {task}" for task, gap in gaps.items() if gap is not None]
     if not parts:
         return f"{row.name} and {base.name} have no task in common."
     seeds = " and ".join(f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}" for each in (row, base))
-    few = " The intervals are over pairs, not over seeds." if min(len(row.seeds), len(base.seeds)) < 2 else ""
     return f"{row.name} against {base.name} ({seeds}): {'; '.join(parts)}.{few}"
 
 

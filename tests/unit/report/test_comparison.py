@@ -67,6 +67,8 @@ def test_a_sentence_says_what_the_interval_allows(noise, word):
     assert word in said
     assert "+3.00 on z" in said
     assert "not over seeds" in said
+    without_pairs = [_row(name, [_record("z", "Clustering", 30)]) for name in ("base", "other")]
+    assert sentences(without_pairs) == ["other against base (1 seed and 1 seed): +0.00 on z."]
 
 
 def test_answers_to_different_questions_are_not_compared():
