@@ -42,7 +42,7 @@ RECOGNISED = {
 
 
 class LocalTask(NamedTuple):
-    """A task and all its data. digest: of the files' bytes, so that a changed file is another task."""
+    """A task and all its data. digest: of the kind and the files' bytes, so that a changed file is another task."""
 
     name: str
     kind: str
@@ -127,10 +127,12 @@ def _kind(path: Path) -> str:
 
 
 def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
-    digest = xxhash.xxh3_128()
-    for path in files.values():
-        for file in sorted(path / part for part in BEIR) if path.is_dir() else [path]:
+    digest = xxhash.xxh3_128(kind.encode())
+    for part, path in sorted(files.items()):
+        for file in sorted(path / inner for inner in BEIR) if path.is_dir() else [path]:
             if not file.is_file():
                 raise ValueError(f"task {name}: {file} is not there. A {kind} task needs it.")
-            digest.update(file.read_bytes())
+            read = file.read_bytes()
+            digest.update(f" {part} {len(read)} ".encode())
+            digest.update(read)
     return LocalTask(name, kind, digest.hexdigest()[:16], READERS[kind](files))

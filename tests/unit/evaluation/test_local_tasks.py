@@ -53,6 +53,23 @@ def test_a_changed_file_is_another_task(tmp_path):
     assert local_tasks(_write(tmp_path, c__csv="text,label\nx,1\ny,2\nz,2\n"))[0].digest != before
 
 
+def test_the_same_file_as_another_kind_is_another_task(tmp_path):
+    _write(tmp_path, a__tsv="sentence1\tsentence2\tlabel\nx\ty\t1\nx\tz\t0\n")
+    digests = set()
+    for kind in ("sts", "pair_classification"):
+        _write(tmp_path, tasks__yaml=f"a: {{kind: {kind}, file: a.tsv}}\n")
+        digests.add(local_tasks(tmp_path)[0].digest)
+    assert len(digests) == 2
+
+
+def test_a_line_moved_from_one_half_to_the_other_makes_another_task(tmp_path):
+    p, q, r = (f'{{"text": "{text}", "label": "{text in "xy"}"}}\n' for text in "xyz")
+    before = local_tasks(_write(tmp_path, d_test__jsonl=p, d_train__jsonl=q + r + p))[0].digest
+    assert local_tasks(_write(tmp_path, d_test__jsonl=p + q, d_train__jsonl=r + p))[0].digest != before
+    _write(tmp_path, tasks__yaml="d: {kind: classification, train: d_train.jsonl, test: d_test.jsonl}\n")
+    assert local_tasks(_write(tmp_path, d_test__jsonl=p, d_train__jsonl=q + r + p))[0].digest == before
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
