@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from unsee_dist.evaluation.scores import kept
 from unsee_dist.judge.models import Model, open_model
@@ -79,13 +79,14 @@ def _name(models: Sequence[Model]) -> str:
 
 
 def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
-    shown = comparison.columns(rows)
-    table = Table("encoder", "seeds", title=comparison.judged_on(rows), title_justify="left", box=None)
-    for name, _ in shown:
-        table.add_column(name, justify="right")
-    for row in rows:
-        cells = [comparison.cell(row.mean(tasks)) for _, tasks in shown]
-        table.add_row(row.name, str(len(row.seeds)), *cells)
+    head, *lines = comparison.grid(rows)
+    table = Table(
+        Column(head[0], overflow="fold"), title=comparison.judged_on(rows), title_justify="left", box=None
+    )
+    for name in head[1:]:
+        table.add_column(name, justify="right", overflow="fold")
+    for line in lines:
+        table.add_row(*line)
     console = Console()
     console.print(table)
     for said in sentences:

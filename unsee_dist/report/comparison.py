@@ -17,6 +17,8 @@ from unsee_dist.report.score_table import GROUPS
 
 Record = Mapping[str, Any]
 
+BESIDE = 4  # columns of scores beside each other that fit a terminal
+
 
 @dataclass(frozen=True)
 class Row:
@@ -135,14 +137,20 @@ def _gap(row: Row, base: Row, task: str) -> float | None:
     return None if mine is None or theirs is None else float(np.mean(mine) - np.mean(theirs))
 
 
+def grid(rows: Sequence[Row]) -> list[list[str]]:
+    """The table, its header first: an encoder a line; a task a line where tasks are many and more than encoders."""
+    shown = columns(rows)
+    lines = [["encoder", "seeds", *(name for name, _ in shown)]]
+    lines += [[row.name, str(len(row.seeds)), *(cell(row.mean(tasks)) for _, tasks in shown)] for row in rows]
+    if len(shown) <= max(len(rows), BESIDE):
+        return lines
+    return [list(line) for line in zip(*lines, strict=True)]
+
+
 def markdown(rows: Sequence[Row]) -> str:
     """The table and the sentences."""
-    shown = columns(rows)
-    head = ["encoder", "seeds", *(name for name, _ in shown)]
-    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for row in rows:
-        cells = [row.name, str(len(row.seeds)), *(cell(row.mean(tasks)) for _, tasks in shown)]
-        lines.append("| " + " | ".join(cells) + " |")
+    head, *below = ["| " + " | ".join(line) + " |" for line in grid(rows)]
+    lines = [head, "|---|" + "---:|" * (head.count("|") - 2), *below]
     return "\n".join(
         [*lines, "", f"{judged_on(rows)}; scores x 100.", "", *(f"- {said}" for said in sentences(rows)), ""]
     )

@@ -44,6 +44,19 @@ def test_seeds_are_mean_and_deviation_and_groups_are_means_of_tasks_by_seed():
     assert as_dict([row, row])["judged_on"] == "local · mteb 2"
 
 
+def test_many_tasks_stand_below_each_other_and_few_beside():
+    few, many = ([_record(f"t{n}", "STS", 60 + n) for n in range(count)] for count in (3, 5))
+    assert "| a | 1 | 60.00 | 61.00 | 62.00 | 61.00 |" in markdown([_row("a", few), _row("b", few)])
+    lines = markdown([_row("a", many), _row("b", many, many)]).split("\n")
+    assert lines[:4] == [
+        "| encoder | a | b |",
+        "|---|---:|---:|",
+        "| seeds | 1 | 2 |",
+        "| t0 | 60.00 | 60.00 ± 0.00 |",
+    ]
+    assert lines[8] == "| STS (5) | 62.00 | 62.00 ± 0.00 |"
+
+
 def test_a_missing_task_leaves_no_mean():
     row = _row("a", [_record("x", "STS", 60)], [_record("x", "STS", 64), _record("y", "STS", 70)])
     assert row.scores("y") is None
