@@ -6,6 +6,7 @@ Refused is what would score without saying anything: one label only, a label a t
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -111,10 +112,10 @@ def _retrieval(files: dict[str, Path]) -> Data:
         lost = sorted(set(judged[name]) - set(known))
         if lost:
             raise ValueError(f"{path}: the {name} {lost[0]} is not among the {name}s' _id.")
-    try:
-        judged["score"] = [int(float(score)) for score in judged["score"]]
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{path}: a score is no grade ({error}). Write whole numbers, such as 1.") from error
+    wrong = [score for score in judged["score"] if not re.fullmatch(r"-?\d+(\.0*)?", score)]
+    if wrong:
+        raise ValueError(f"{path}: score = {wrong[0]} is no grade. Write whole numbers, such as 1.")
+    judged["score"] = [int(float(score)) for score in judged["score"]]
     if max(judged["score"]) < 1:
         raise ValueError(
             f"{path}: no score is above 0, so no query has a document to find. Grade some with 1."

@@ -113,7 +113,7 @@ def _beir(folder: Path, corpus: str, queries: str, qrels: str) -> Path:
 
 
 def test_a_beir_folder_is_a_search_with_titles_before_texts(tmp_path):
-    (task,) = local_tasks(_beir(tmp_path, CORPUS, QUERIES, "q1\td1\t1\nq1\t2\t0\n"))
+    (task,) = local_tasks(_beir(tmp_path, CORPUS, QUERIES, "q1\td1\t1.0\nq1\t2\t0\n"))
     assert (task.name, task.kind) == ("r", "retrieval")
     assert task.data["corpus"] == {"id": ["d1", "2"], "text": ["A one", "two"]}
     assert task.data["qrels"] == {"query": ["q1", "q1"], "document": ["d1", "2"], "score": [1, 0]}
@@ -122,7 +122,8 @@ def test_a_beir_folder_is_a_search_with_titles_before_texts(tmp_path):
 @pytest.mark.parametrize(
     ("corpus", "qrels", "words"),
     [
-        (CORPUS, "q1\td1\thigh\n", ["a score is no grade", "high"]),
+        (CORPUS, "q1\td1\thigh\n", ["score = high is no grade"]),
+        (CORPUS, "q1\td1\t1\nq1\t2\t0.7\n", ["score = 0.7 is no grade"]),
         (CORPUS, "q1\td1\t0\n", ["no score is above 0"]),
         (CORPUS, "q1\td9\t1\n", ["the document d9 is not among"]),
         (CORPUS, "q9\td1\t1\n", ["the query q9 is not among"]),
