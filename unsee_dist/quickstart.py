@@ -23,6 +23,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from unsee_dist.errors import UserError
+
 HOME = Path("quickstart")
 PRESET = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
 SCRIPT = Path(__file__).resolve().parent / "train.py"
@@ -65,9 +67,9 @@ def main() -> None:
 def make_corpus(corpus: Path) -> int:
     """The corpus with its held-out pairs; a complete one is kept, also when other packages are installed by now
     (`make bench` installs some). Returns its sentences."""
-    from unsee_dist.data.index import INDEX
-    from unsee_dist.data.prepare import PrepareSettings, prepare
-    from unsee_dist.data.shards import Shards
+    from unsee_dist.data.corpus.index import INDEX
+    from unsee_dist.data.corpus.shards import Shards
+    from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
     if (corpus / INDEX).is_file():
         return Shards(corpus).sentences
@@ -76,7 +78,7 @@ def make_corpus(corpus: Path) -> int:
 
 def make_encoder(encoder: Path, corpus: Path) -> int:
     """The untrained encoder, the same for the same corpus. Returns its parameters."""
-    from unsee_dist.data.shards import Shards
+    from unsee_dist.data.corpus.shards import Shards
     from unsee_dist.model.fresh import FreshSize, write_fresh
 
     return write_fresh(encoder, _all_sentences(Shards(corpus)), FreshSize(), SEED)
@@ -130,11 +132,11 @@ def start_training(command: list[str], gpus: int) -> None:
     try:
         code = subprocess.run(command, env=environment).returncode
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{command[0]} cannot be started ({error.strerror}). Run `make quickstart` again."
         ) from error
     if code != 0:
-        raise ValueError(
+        raise UserError(
             f"the training ended with exit code {code}; why is said above. Again: {' '.join(command)}"
         )
 
@@ -150,7 +152,7 @@ def evaluations(metrics: Path) -> list[Scores]:
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     found = [line for line in lines if line.get("dev/mrr") is not None]
     if len(found) < 2 or found[0]["step"] != 0:
-        raise ValueError(
+        raise UserError(
             f"{metrics} lacks scores from before and after training. Delete {HOME} and run this again."
         )
     return found
@@ -158,7 +160,7 @@ def evaluations(metrics: Path) -> list[Scores]:
 
 def floor(dev: Path) -> Scores:
     """TF-IDF on the same questions, under the names of a run's metrics."""
-    from unsee_dist.evaluation.retrieval import load_questions, tfidf_scores
+    from unsee_dist.metrics.retrieval import load_questions, tfidf_scores
 
     return {f"dev/{name}": value for name, value in tfidf_scores(load_questions(dev)).items()}
 

@@ -19,25 +19,32 @@ import torch
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import every_steps
 from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
-from unsee_dist.data.first_use import tokenise_first
+from unsee_dist.data.corpus.tokenise_together import tokenise_first
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.reduce import Reduction
+from unsee_dist.distributed.replica import Replica
+from unsee_dist.distributed.world import (
+    SharedUserError,
+    World,
+    gather_rows,
+    join_world,
+    print_on_rank_0,
+    together,
+)
+from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import Development, verdicts
-from unsee_dist.evaluation.retrieval import load_question_sets
-from unsee_dist.evaluation.sts import load_sets
+from unsee_dist.metrics.retrieval import load_question_sets
+from unsee_dist.metrics.sts import load_sets
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
-from unsee_dist.parallel import process
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import SharedMistake, World, together
-from unsee_dist.parallel.reduce import Reduction
-from unsee_dist.parallel.replica import Replica
-from unsee_dist.parallel.signals import Stopped, StopSignal
-from unsee_dist.parallel.whereabouts import stand
-from unsee_dist.report.export import settle, write_encoder
+from unsee_dist.publish.sentence_transformers import settle, write_encoder
+from unsee_dist.supervision.phases import enter_phase
+from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.environment import describe
-from unsee_dist.tracking.record import Record
+from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint import resume
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
@@ -58,17 +65,17 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
     report: is told the step and the scores of each evaluation, on every rank (a sweep listens). Raises Stopped after a
     signal (`stop`, where the caller listens already), with a checkpoint of the last step.
     """
-    world = process.start()
+    world = join_world()
     run = build(config, world, stop)
     if report is not None:
         run = replace(run, evaluate=partial(_tell, run, report))
-    run.record.say(
+    run.recorder.say(
         f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
     )
     try:
         final = train_loop(run)
     except BaseException as error:
-        run.record.close("KILLED" if isinstance(error, Stopped) else "FAILED")
+        run.recorder.close("KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
     _close(run, final)
 
@@ -81,7 +88,7 @@ def _tell(run: Training, report: Report) -> dict[str, float]:
 
 def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Training:
     """All objects of a run, restored from its newest checkpoint when there is one. Collective."""
-    stand("build")
+    enter_phase("build")
     folder = Path(config.run.dir)
     stop = stop or StopSignal()
     stop.limit(config.checkpoint.grace_s)
@@ -111,12 +118,12 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     def rewind(place: Path | None) -> dict[str, Any]:
         """Everything but the records back to a checkpoint. Returns its manifest."""
         if place is None:
-            raise SharedMistake(
+            raise SharedUserError(
                 "There is no checkpoint to go back to yet. Lower train.lr or checkpoint.every."
             )
         manifest = resume.restore(place, engine, target, identity)
         progress.restore(manifest)
-        process.tell(world, f"continuing {folder} after step {progress.step} ({place.name})")
+        print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({place.name})")
         return manifest
 
     if world.rank == 0:
@@ -125,11 +132,13 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     found, own = resume.find(world, folder, config.resume)
     manifest = rewind(found) if found else {}
     with together(world):
-        record = open_record(config, world, plan, progress.step, manifest.get("mlflow_run") if own else None)
+        recorder = open_recorder(
+            config, world, plan, progress.step, manifest.get("mlflow_run") if own else None
+        )
 
     def rewind_all() -> None:
         rewind(resume.find(world, folder, "auto")[0])
-        record.rewind(progress.step)
+        recorder.rewind(progress.step)
 
     embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
 
@@ -147,7 +156,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         engine=engine,
         target=target,
         stream=inputs.stream,
-        record=record,
+        recorder=recorder,
         saver=Saver(world, config.checkpoint.background),
         stop=stop,
         folder=folder,
@@ -178,22 +187,26 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     model = build_model(config, world)
     share_rows = shares_rows(config, model)
     if data.pack == "auto" and not share_rows:
-        process.tell(world, f"{config.model.encoder} cannot keep packed sentences apart: one sentence a row")
+        print_on_rank_0(
+            world, f"{config.model.encoder} cannot keep packed sentences apart: one sentence a row"
+        )
     stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
     return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
 
 
-def open_record(config: RunConfig, world: World, plan: Plan, first: int, mlflow_run: str | None) -> Record:
+def open_recorder(
+    config: RunConfig, world: World, plan: Plan, first: int, mlflow_run: str | None
+) -> RunRecorder:
     """The records of a run, cut back to step `first`; `config.yaml` as resolved."""
     folder = Path(config.run.dir)
     if world.rank == 0:
         try:
             (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
         except OSError as error:
-            raise ValueError(
+            raise UserError(
                 f"run.dir = {folder} cannot be written ({error.strerror}). Write another one."
             ) from error
-    record = Record(
+    recorder = RunRecorder(
         folder,
         world.rank,
         steps=plan.steps,
@@ -202,10 +215,10 @@ def open_record(config: RunConfig, world: World, plan: Plan, first: int, mlflow_
         say_every=plan.say_every,
     )
     if config.data.trace:
-        record.keep_trace(world.size)
+        recorder.keep_trace(world.size)
     if config.track.mlflow:
-        record.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
-    return record
+        recorder.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
+    return recorder
 
 
 def identity_of(config: RunConfig, inputs: Inputs) -> dict[str, str | int]:
@@ -255,7 +268,7 @@ def build_target(engine: Engine) -> Target | None:
 
 def build_development(config: RunConfig, stream: Stream, world: World) -> Development:
     def gather(rows: np.ndarray) -> np.ndarray:
-        return process.gather_rows(world, torch.from_numpy(rows)).cpu().numpy()
+        return gather_rows(world, torch.from_numpy(rows)).cpu().numpy()
 
     sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
     return Development(
@@ -274,7 +287,7 @@ def shares_rows(config: RunConfig, model: Unsee) -> bool:
         return False
     exact = packs_exactly(model.online, config.model.pooling)
     if config.data.pack is True and not exact:
-        raise ValueError(
+        raise UserError(
             f"data.pack = true, but {config.model.encoder} ignores the mask or the positions of packed rows: "
             "sentences would see each other. Write data.pack: auto or false."
         )
@@ -329,7 +342,9 @@ def _close(run: Training, final: dict[str, float]) -> None:
     if floor:
         columns["TF-IDF"] = floor
     paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
-    run.record.closing(columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"])
+    run.recorder.closing(
+        columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
+    )
     for said in verdicts(final or progress.before, floor):
-        run.record.warn(said)
-    run.record.close()
+        run.recorder.warn(said)
+    run.recorder.close()

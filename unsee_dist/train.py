@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unsee_dist.parallel.watchdog import Watchdog
+    from unsee_dist.supervision.watchdog import Watchdog
 
 if __name__ == "__main__":  # the script's own folder would shadow top-level packages of the same names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -34,25 +34,25 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from unsee_dist.parallel.signals import STOPPED, Stopped, StopSignal, stop_with_launcher
+    from unsee_dist.supervision.signals import STOPPED, Stopped, StopSignal, stop_with_launcher
 
     chosen = parse(sys.argv[1:] if arguments is None else arguments)
     stop_with_launcher()
     asked = StopSignal()  # before torch is imported: a signal in those seconds would end this rank unheard
     from unsee_dist.config import load
-    from unsee_dist.parallel.process import (
-        SharedMistake,
+    from unsee_dist.distributed.world import (
+        SharedUserError,
+        join_world,
         leave_together,
-        start,
-        stop,
+        leave_world,
         together,
         wait_for_all,
     )
-    from unsee_dist.parallel.watchdog import LOST, Watchdog
     from unsee_dist.run import train
+    from unsee_dist.supervision.watchdog import LOST, Watchdog
 
     try:
-        world = start()
+        world = join_world()
     except ValueError as error:  # no rank can speak for the others yet
         print(error, file=sys.stderr)
         return MISTAKE
@@ -74,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             )
         leave_together(world, STOPPED)
     except (ValueError, OSError) as error:
-        if not isinstance(error, SharedMistake):  # a block damaged on one host, say: no other rank knows
+        if not isinstance(error, SharedUserError):  # a block damaged on one host, say: no other rank knows
             print(error, file=sys.stderr)
             watchdog_leaves(watchdog)
             return MISTAKE
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
         os._exit(LOST)
     finally:
         watchdog_leaves(watchdog)
-        stop()
+        leave_world()
     return 0
 
 
@@ -101,7 +101,7 @@ def watchdog_leaves(watchdog: Watchdog | None) -> None:
 
 def mark(run: str) -> None:
     """For the batch script that decides whether to requeue: the step of a verified checkpoint, in $UNSEE_STOP_MARK."""
-    from unsee_dist.training.checkpoint.shelf import choose, verify
+    from unsee_dist.training.checkpoint.directory import choose, verify
 
     path = os.environ.get("UNSEE_STOP_MARK")
     if path:

@@ -44,8 +44,8 @@ def square(work: Work) -> Done:
 
 
 def main() -> None:
-    from unsee_dist.parallel.ray_pool.cluster import connected, nodes, slots
-    from unsee_dist.parallel.ray_pool.tasks import map_unordered
+    from unsee_dist.ray_pool.cluster import connected, nodes, slots
+    from unsee_dist.ray_pool.tasks import map_unordered
 
     killed, taken, most, found = Path(sys.argv[1]) / "killed", 0, 0, {}
 

@@ -11,7 +11,7 @@ from cluster.raylets import raylets
 from integration import tiny
 
 from cluster import squares
-from unsee_dist.parallel.ray_pool.cluster import Node, connected, missing, slots
+from unsee_dist.ray_pool.cluster import Node, connected, missing, slots
 
 
 @pytest.mark.slow
@@ -55,7 +55,7 @@ def test_where_nothing_listens_is_said_at_once() -> None:
 
 
 def test_what_is_no_cluster_is_said_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unsee_dist.parallel.ray_pool.cluster.ANSWER_S", 1.0)
+    monkeypatch.setattr("unsee_dist.ray_pool.cluster.ANSWER_S", 1.0)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -64,7 +64,7 @@ def write_model(folder: Path, tiny: making.Tiny, change: str = "none", seed: int
     """An export of the tiny encoder: as it is (none), with other weights (random), at one point, or NaN."""
     from transformers import AutoModel, AutoTokenizer
 
-    from unsee_dist.report.export import write_encoder
+    from unsee_dist.publish.sentence_transformers import write_encoder
 
     model = AutoModel.from_pretrained(tiny.encoder, add_pooling_layer=False)
     generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Preparations of a small text in many pieces, as processes that can be killed, and the bytes they leave."""
+"""Preparations of a small text in many micro_batches, as processes that can be killed, and the bytes they leave."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from pathlib import Path
 import psutil
 from integration import tiny
 
-# Small pieces, so that some thousand sentences are many runs, ranges and shards.
+# Small micro_batches, so that some thousand sentences are many runs, ranges and shards.
 SCRIPT = """
 import sys
-from unsee_dist.data import gather, opening, prepare
-prepare.PIECE_BYTES, opening.CHUNK_BYTES, gather.RANGE = (40_000, 40_000), 10_000, 3000
+from unsee_dist.data.prepare import merge, opening, pipeline
+pipeline.PIECE_BYTES, opening.CHUNK_BYTES, merge.RANGE = (40_000, 40_000), 10_000, 3000
 if __name__ == "__main__":
-    settings = prepare.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
+    settings = pipeline.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
     how = {"engine": "ray"} if sys.argv[3] == "ray" else {"processes": int(sys.argv[3])}
-    prepare.prepare([sys.argv[1]], sys.argv[2], settings, **how)
+    pipeline.prepare([sys.argv[1]], sys.argv[2], settings, **how)
 """
 
 

@@ -10,7 +10,7 @@ from integration import ranks
 from integration import tiny as launch
 from safetensors.torch import load_file
 
-from unsee_dist.parallel.signals import STOPPED
+from unsee_dist.supervision.signals import STOPPED
 
 # (ranks, ZeRO stage, workers, last step): tensors that a centred objective cannot see move by rounding alone
 CHAIN = [(2, 1, 0, 5), (4, 3, 2, 10), (1, 0, 1, 15), (3, 2, 3, None)]
@@ -26,12 +26,12 @@ def state(folder: Path, step: int | None = None) -> dict[str, torch.Tensor]:
     """All tensors of a checkpoint, whole, whatever layout wrote them."""
     saved = sorted((folder / "checkpoints").glob("step-*"))
     place = saved[-1] if step is None else folder / "checkpoints" / f"step-{step:08d}"
-    pieces: dict[str, dict[int, torch.Tensor]] = {}
+    micro_batches: dict[str, dict[int, torch.Tensor]] = {}
     for file in place.glob("rank-*.safetensors"):
         for key, value in load_file(file).items():
             name, _, start = key.rpartition("@")
-            pieces.setdefault(name, {})[int(start)] = value
-    whole = {name: torch.cat([by[start] for start in sorted(by)]) for name, by in pieces.items()}
+            micro_batches.setdefault(name, {})[int(start)] = value
+    whole = {name: torch.cat([by[start] for start in sorted(by)]) for name, by in micro_batches.items()}
     return whole | {f"buffers/{k}": v for k, v in load_file(place / "buffers.safetensors").items()}
 
 

@@ -11,12 +11,12 @@ from integration.tiny import REPOSITORY, Tiny
 
 POISON = """
 import os
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.whereabouts import where
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.supervision.phases import current_phase
 finish, poisoned = Engine.finish, set()
 def finishing(self, values):
     means, norm = finish(self, values)
-    step = where().step
+    step = current_phase().step
     if step in {STEPS} and ({ALWAYS} or step not in poisoned):
         poisoned.add(step)
         return [float("nan"), *means[1:]], norm
@@ -88,11 +88,11 @@ def test_a_run_that_collapses_is_told_and_stopped_where_that_is_asked_for(tiny: 
 
 
 STRUCK = """
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.whereabouts import where
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.supervision.phases import current_phase
 call = Engine.__call__
 def calling(self, *args, **kwargs):
-    if where().step == 60 and where().phase == "forward":
+    if current_phase().step == 60 and current_phase().phase == "forward":
         for weight in self.module.projector.parameters():
             weight.data.mul_(30)
     return call(self, *args, **kwargs)

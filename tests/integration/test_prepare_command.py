@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from unsee_dist import cli
 from unsee_dist.data import Shards, Stream, StreamSettings
-from unsee_dist.data.stream import _StepParts
+from unsee_dist.data.stream.stream import _StepParts
 
 UNSEE = str(making.BIN / "unsee")
 
@@ -54,7 +54,7 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
     )
     for ready, text_batch in pairs:
         assert ready.ids == text_batch.ids
-        for one, other in zip(ready.pieces, text_batch.pieces, strict=True):
+        for one, other in zip(ready.micro_batches, text_batch.micro_batches, strict=True):
             assert one.input_ids.tolist() == other.input_ids.tolist()
     index = json.loads(next(out.glob("tokens-*/index.json")).read_bytes())
     assert index["max_tokens"] == 12

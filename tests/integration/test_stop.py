@@ -12,8 +12,8 @@ from integration import ranks
 from integration import tiny as launch
 from integration.tiny import Tiny
 
-from unsee_dist.parallel.signals import STOPPED
-from unsee_dist.parallel.watchdog import LOST
+from unsee_dist.supervision.signals import STOPPED
+from unsee_dist.supervision.watchdog import LOST
 
 
 def whole(folder: Path) -> tuple[bytes, bytes, object, object]:
@@ -171,12 +171,12 @@ def _sleeper(folder: Path) -> str:
         "def sleep_for_ever():\n"
         "    while True: time.sleep(1000)\n"
         "if os.environ.get('RANK') == '1':\n"
-        "    from unsee_dist.parallel import whereabouts\n"
-        "    reach = whereabouts.reach\n"
+        "    from unsee_dist.supervision import phases\n"
+        "    reach = phases.reach\n"
         "    def reaching(phase, step):\n"
         "        reach(phase, step)\n"
         "        if (phase, step) == ('forward', 3): sleep_for_ever()\n"
-        "    whereabouts.reach = reaching\n",
+        "    phases.reach = reaching\n",
     )
 
 

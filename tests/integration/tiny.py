@@ -66,7 +66,7 @@ class Tiny:
 
 def make(folder: Path, sentences: int = 2000) -> Tiny:
     """Everything a run needs, below `folder`."""
-    from unsee_dist.data.prepare import PrepareSettings, prepare
+    from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
     tiny = Tiny(folder, folder / "encoder", folder / "shards", folder / "tiny.yaml")
     text = folder / "sentences.txt"

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-from unsee_dist.data.packing import pack
-from unsee_dist.data.stream import Batch
+from unsee_dist.data.stream.packing import pack
+from unsee_dist.data.stream.stream import Batch
+from unsee_dist.distributed.engine import Engine, parameter_groups
+from unsee_dist.distributed.reduce import Reduction
+from unsee_dist.distributed.replica import Replica
+from unsee_dist.distributed.world import World
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
-from unsee_dist.parallel.engine import Engine, parameter_groups
-from unsee_dist.parallel.process import World
-from unsee_dist.parallel.reduce import Reduction
-from unsee_dist.parallel.replica import Replica
-from unsee_dist.training.step import Taken, seed_step, take
+from unsee_dist.training.step import StepResult, seed_step, train_step
 
 VOCABULARY, WIDTH, ROW, BATCH = 60, 16, 24, 24
 LR, DECAY, CLIP, WEIGHT_DECAY = 2e-3, 0.9, 1.0, 0.05
@@ -100,8 +100,8 @@ def batch(
     part = BATCH // size
     mine = tokens[rank * part : (rank + 1) * part]
     cut = micro_batch or part
-    pieces = tuple(pack(mine[at : at + cut], ROW, 0, packed) for at in range(0, part, cut))
-    return Batch(step, tuple(range(part)), pieces, sum(map(len, mine)))
+    micro_batches = tuple(pack(mine[at : at + cut], ROW, 0, packed) for at in range(0, part, cut))
+    return Batch(step, tuple(range(part)), micro_batches, sum(map(len, mine)))
 
 
 @dataclass
@@ -111,13 +111,13 @@ class Running:
     engine: Engine
     target: Target | None
 
-    def take(
+    def train_step(
         self, step: int, *, micro_batch: int | None = None, packed: bool = True, lr: float = LR
-    ) -> Taken:
+    ) -> StepResult:
         world = self.engine.world
         seed_step(0, step, world.rank)
         part = batch(step, world.rank, world.size, micro_batch, packed)
-        return take(self.engine, self.target, part, lr, DECAY)
+        return train_step(self.engine, self.target, part, lr, DECAY)
 
     def whole(self, kind: str) -> dict[str, Tensor]:
         """The whole masters ("master"), EMA ("ema") or Adam moments on every rank, by parameter."""
@@ -199,7 +199,7 @@ def oracle(case: Case, steps: int) -> Oracle:
     seen = Oracle([], [], [], {}, {})
     for step in range(1, steps + 1):
         seed_step(0, step, 0)
-        loss, _ = module(batch(step, packed=False).pieces)
+        loss, _ = module(batch(step, packed=False).micro_batches)
         optimizer.zero_grad()
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(list(names.values()), CLIP))

@@ -9,7 +9,7 @@ import torch
 from oracle import Case, Running, running, weight_error
 from processes import run
 
-from unsee_dist.training.checkpoint import shelf
+from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import load
 
@@ -35,7 +35,7 @@ def save(ours: Running, folder: Path, step: int, background: bool = False) -> No
 
 
 def restore(ours: Running, folder: Path) -> None:
-    load(folder, shelf.verify(folder), ours.engine, ours.target)
+    load(folder, directory.verify(folder), ours.engine, ours.target)
 
 
 def save_all_stages(rank: int, size: int, folder: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from oracle import Case, Running, running
 from processes import run
 
-from unsee_dist.parallel.process import World
-from unsee_dist.training.checkpoint import shelf
+from unsee_dist.distributed.world import World
+from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.resume import find
 from unsee_dist.training.checkpoint.saving import Saver
 
@@ -64,7 +64,7 @@ def unreadable(path: Path) -> None:
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
     a_run: Path, file: str, damage: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second = shelf.folders(a_run / "checkpoints")
+    first, second = directory.folders(a_run / "checkpoints")
     damage(second / file)
     assert find(World.alone(), a_run, "auto") == (first, True)
     assert str(second / file) in capsys.readouterr().err
@@ -77,16 +77,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
 
 def test_every_flipped_bit_of_a_manifest_is_seen(a_run: Path) -> None:
     """Of a number, too: a wrong step would resume at a wrong place."""
-    newest = shelf.folders(a_run / "checkpoints")[-1]
+    newest = directory.folders(a_run / "checkpoints")[-1]
     path = newest / "manifest.json"
     whole, seen = path.read_bytes(), 0
-    facts = shelf.read_manifest(newest)
+    facts = directory.read_manifest(newest)
     for at in range(0, len(whole), 7):
         damaged = bytearray(whole)
         damaged[at] ^= 1 << (at % 7)
         path.write_bytes(damaged)
         try:
-            assert shelf.read_manifest(newest) == facts, at  # white space: nothing changed
+            assert directory.read_manifest(newest) == facts, at  # white space: nothing changed
         except ValueError:
             seen += 1
     assert seen > len(whole) // 7 // 2
@@ -94,7 +94,7 @@ def test_every_flipped_bit_of_a_manifest_is_seen(a_run: Path) -> None:
 
 def test_a_pointer_is_not_trusted_and_one_to_nowhere_is_no_fresh_start(a_run: Path) -> None:
     checkpoints = a_run / "checkpoints"
-    first, second = shelf.folders(checkpoints)
+    first, second = directory.folders(checkpoints)
     assert (checkpoints / "newest").read_text() == "step-00000002\n"
     for pointer in ("step-00000009\n", "\x00\xff", "../../elsewhere\n"):
         (checkpoints / "newest").write_text(pointer)
@@ -102,14 +102,14 @@ def test_a_pointer_is_not_trusted_and_one_to_nowhere_is_no_fresh_start(a_run: Pa
     (checkpoints / "newest").unlink()
     assert find(World.alone(), a_run, "auto") == (second, True)
     (checkpoints / "newest").write_text("step-00000002\n")
-    shelf.remove(first)
-    shelf.remove(second)
+    directory.remove(first)
+    directory.remove(second)
     with pytest.raises(ValueError, match="step-00000002, which is not there"):
         find(World.alone(), a_run, "auto")
 
 
 def test_resume_never_and_from_another_run(a_run: Path, tmp_path: Path) -> None:
-    newest = shelf.folders(a_run / "checkpoints")[-1]
+    newest = directory.folders(a_run / "checkpoints")[-1]
     fresh = tmp_path / "fresh"
     assert find(World.alone(), fresh, "auto") == (None, True)
     assert find(World.alone(), fresh, "never") == (None, True)
@@ -125,7 +125,7 @@ def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         (tmp_path / f"step-{step:08d}").mkdir()
     (tmp_path / ".step-00000006.growing").mkdir()
-    shelf.retain(tmp_path / "step-00000005", 2, best_step=2)
+    directory.retain(tmp_path / "step-00000005", 2, best_step=2)
     assert sorted(os.listdir(tmp_path)) == ["step-00000002", "step-00000004", "step-00000005"]
 
 
@@ -133,7 +133,7 @@ def test_damaged_later_ones_do_not_count_among_those_that_are_kept(tmp_path: Pat
     """The run went back to step 3 because 6 and 9 were damaged, and has saved step 4."""
     for step in (2, 3, 4, 6, 9):
         (tmp_path / f"step-{step:08d}").mkdir()
-    shelf.retain(tmp_path / "step-00000004", 2, best_step=None)
+    directory.retain(tmp_path / "step-00000004", 2, best_step=None)
     assert sorted(os.listdir(tmp_path)) == ["step-00000003", "step-00000004"]
 
 
@@ -141,8 +141,8 @@ def test_a_checkpoint_that_is_written_again_is_there_at_every_moment(
     a_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is stopped before its first step writes the checkpoint it has read; it may be the only one."""
-    first, second = shelf.folders(a_run / "checkpoints")
-    shelf.remove(first)
+    first, second = directory.folders(a_run / "checkpoints")
+    directory.remove(first)
     growing = second.with_name(f".{second.name}.growing")
     shutil.copytree(second, growing)
 
@@ -150,13 +150,13 @@ def test_a_checkpoint_that_is_written_again_is_there_at_every_moment(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shelf.os, "replace", killed)
+        patch.setattr(directory.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
-            shelf.replace(growing, second)
+            directory.replace(growing, second)
     assert find(World.alone(), a_run, "auto") == (second, True)
-    shelf.replace(growing, second)
+    directory.replace(growing, second)
     assert find(World.alone(), a_run, "auto") == (second, True)
-    shelf.retain(second, 2, None)
+    directory.retain(second, 2, None)
     assert sorted(os.listdir(a_run / "checkpoints")) == ["newest", second.name]
 
 
@@ -205,10 +205,10 @@ def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Pat
         assert first == second
         for said in first:
             assert ("could not be written" if lie else "does not fit on the disk") in said
-        whole = shelf.folders(folder / "checkpoints")
+        whole = directory.folders(folder / "checkpoints")
         assert len(whole) >= 2
         for each in whole:
-            shelf.verify(each)
+            directory.verify(each)
         assert not list((folder / "checkpoints").glob(".step-*"))
 
 
@@ -279,7 +279,7 @@ def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], mo
     assert unsee("rm", str(a_run), "step-00000007")[0] == 2
     assert unsee("rm", str(a_run), "step-00000002")[0] == 0
     assert json.loads((a_run / "checkpoints" / "step-00000001" / "manifest.json").read_text())["step"] == 1
-    assert [folder.name for folder in shelf.folders(a_run / "checkpoints")] == ["step-00000001"]
+    assert [folder.name for folder in directory.folders(a_run / "checkpoints")] == ["step-00000001"]
     assert (a_run / "checkpoints" / "newest").read_text() == "step-00000001\n"
     assert unsee("rm", str(a_run), "step-00000001")[0] == 0
     assert find(World.alone(), a_run, "auto") == (None, True)  # asked for, so no silent restart

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from oracle import Case, Oracle, Running, gradient_error, oracle, running, weight_error
 from processes import run
 
-from unsee_dist.data.packing import Piece, pack
-from unsee_dist.data.stream import Batch
+from unsee_dist.data.stream.packing import MicroBatch, pack
+from unsee_dist.data.stream.stream import Batch
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives import OBJECTIVES
-from unsee_dist.parallel.reduce import Reduction
-from unsee_dist.training.step import Taken, take
+from unsee_dist.training.step import StepResult, train_step
 
 STEPS = 10
 CASES = [Case(name) for name in OBJECTIVES if name != "simcse"] + [
@@ -91,7 +91,7 @@ def test_any_cut_into_pieces_and_rows_is_the_same(size: int) -> None:
 
 
 def pieces_keep_their_masks(rank: int, size: int) -> None:
-    """Dropout on: recomputing a piece in backward must meet the masks of its forward."""
+    """Dropout on: recomputing a micro_batch in backward must meet the masks of its forward."""
     import unsee_dist.model.unsee as unsee
 
     case = Case("vicreg", dropout=0.1)
@@ -155,32 +155,34 @@ def wrong_pieces(_rank: int, _size: int) -> dict[str, float]:
     module = model(Case("vicreg"), Reduction(), Reduction())
     names = dict(module.named_parameters())
 
-    def gradient(pieces: Sequence[Piece], scale: float = 1.0) -> dict[str, torch.Tensor]:
-        (module(pieces)[0] * scale).backward()
+    def gradient(micro_batches: Sequence[MicroBatch], scale: float = 1.0) -> dict[str, torch.Tensor]:
+        (module(micro_batches)[0] * scale).backward()
         return {n: p.grad.flatten().clone() for n, p in names.items() if p.grad is not None}
 
-    truth = gradient(batch(1, packed=False).pieces)
+    truth = gradient(batch(1, packed=False).micro_batches)
     errors = {}
 
     module.zero_grad()
-    for piece in batch(1, micro_batch=6, packed=False).pieces:
-        accumulated = gradient((piece,), 6 / BATCH)
+    for micro_batch in batch(1, micro_batch=6, packed=False).micro_batches:
+        accumulated = gradient((micro_batch,), 6 / BATCH)
     errors["gradient accumulation"] = gradient_error(accumulated, truth)
 
     module.zero_grad()
     whole = type(module.projector).forward
     module.projector.forward = lambda z: torch.cat([whole(module.projector, part) for part in z.split(6)])
-    errors["BatchNorm of one piece"] = gradient_error(gradient(batch(1, packed=False).pieces), truth)
+    errors["BatchNorm of one micro_batch"] = gradient_error(
+        gradient(batch(1, packed=False).micro_batches), truth
+    )
     del module.projector.forward
 
     module.zero_grad()
     masked = encoder.attention_mask
     encoder.attention_mask = lambda segments: torch.ones_like(masked(segments))
-    errors["packing without a mask"] = gradient_error(gradient(batch(1, packed=True).pieces), truth)
+    errors["packing without a mask"] = gradient_error(gradient(batch(1, packed=True).micro_batches), truth)
     encoder.attention_mask = masked
 
     module.zero_grad()
-    assert gradient_error(gradient(batch(1, micro_batch=6, packed=True).pieces), truth) < 1e-5
+    assert gradient_error(gradient(batch(1, micro_batch=6, packed=True).micro_batches), truth) < 1e-5
     return errors
 
 
@@ -203,12 +205,14 @@ def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
         tokens = [[7] * length] * sentences
         if sentences == 1:  # one sentence too large: rows of padding stand for its length
             grid = pack([[7] * length] * 4000, 24, 0, False)
-            piece = Piece(grid.input_ids, grid.position_ids, torch.where(grid.segment_ids == 0, 0, -1), 1)
+            micro_batch = MicroBatch(
+                grid.input_ids, grid.position_ids, torch.where(grid.segment_ids == 0, 0, -1), 1
+            )
         else:
-            piece = pack(tokens, 24, 0, False)
+            micro_batch = pack(tokens, 24, 0, False)
         resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, resource.RLIM_INFINITY))
         try:
-            take(ours.engine, ours.target, Batch(3, (), (piece,), 0), 1e-3, 0.9)
+            train_step(ours.engine, ours.target, Batch(3, (), (micro_batch,), 0), 1e-3, 0.9)
         except ValueError as error:
             said.append(str(error))
         finally:
@@ -244,7 +248,7 @@ def poisoned(rank: int, size: int) -> None:
                     assert torch.equal(with_skip[name], without[name]), (stage, precision, name)
 
 
-def poisoned_step(ours: Running, step: int, rank: int) -> Taken:
+def poisoned_step(ours: Running, step: int, rank: int) -> StepResult:
     embedding = ours.engine.module.projector
     hook = embedding.register_forward_hook(lambda _m, _i, out: out * float("nan") if rank == 1 else out)
     try:
@@ -261,7 +265,7 @@ def test_different_data_on_every_rank() -> None:
     """The premise of all laws here."""
     from oracle import batch
 
-    parts = [batch(1, rank, 3).pieces[0].input_ids for rank in range(3)]
+    parts = [batch(1, rank, 3).micro_batches[0].input_ids for rank in range(3)]
     assert not torch.equal(parts[0], parts[1])
     assert not torch.equal(parts[1], parts[2])
     assert replace(batch(1), step=2).ids == batch(1).ids

@@ -11,8 +11,8 @@ WORDS = [f"word{i}" for i in range(60)]
 
 
 def _tasks():
-    from unsee_dist.evaluation.retrieval import questions
-    from unsee_dist.evaluation.sts import Pairs
+    from unsee_dist.metrics.retrieval import questions
+    from unsee_dist.metrics.sts import Pairs
 
     rng = random.Random(0)
     made = [" ".join(rng.choices(WORDS, k=rng.randint(2, 11))) for _ in range(100)]
@@ -47,9 +47,9 @@ def _encode():
 
 
 def _score(rank, size, shuffled):
+    from unsee_dist.distributed.world import World, gather_rows
     from unsee_dist.evaluation.development import Development
-    from unsee_dist.evaluation.geometry import geometry, moments
-    from unsee_dist.parallel.process import World, gather_rows
+    from unsee_dist.metrics.geometry import geometry, moments
 
     world = World(rank, size, rank, torch.device("cpu"))
 

@@ -14,10 +14,10 @@ import torch.distributed as dist
 from processes import run
 from torch import Tensor, nn
 
+from unsee_dist.distributed.batchnorm import SyncBatchNorm
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.model.projector import Projector
 from unsee_dist.objectives import OBJECTIVES, Stateful
-from unsee_dist.parallel.batchnorm import SyncBatchNorm
-from unsee_dist.parallel.reduce import Reduction
 
 N, WIDTH, STEPS = 24, 6, 4
 RANKS = (1, 2, 3, 4)

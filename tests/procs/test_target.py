@@ -92,9 +92,9 @@ def with_pooler(rank: int, size: int, freeze: bool) -> list[float]:
     from oracle import WIDTH, model
     from torch import nn
 
-    from unsee_dist.parallel.engine import Engine
-    from unsee_dist.parallel.process import World
-    from unsee_dist.parallel.reduce import Reduction
+    from unsee_dist.distributed.engine import Engine
+    from unsee_dist.distributed.reduce import Reduction
+    from unsee_dist.distributed.world import World
 
     ends = []
     for stage in range(4):

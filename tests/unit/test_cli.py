@@ -115,7 +115,7 @@ def test_doctor_says_what_a_run_would_use(monkeypatch, capsys) -> None:
 
 
 def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys) -> None:
-    from unsee_dist.parallel import engine
+    from unsee_dist.distributed import engine
 
     for can, said in ((True, False), (False, True)):
         monkeypatch.setattr(engine, "multiplies_bf16", lambda can=can: can)
@@ -152,7 +152,7 @@ def test_prepare_then_look_then_damage(monkeypatch, capsys, tmp_path: Path) -> N
 
 
 def test_prepare_has_the_defaults_of_its_settings() -> None:
-    from unsee_dist.data.prepare import PrepareSettings
+    from unsee_dist.data.prepare.pipeline import PrepareSettings
 
     flags = {name: p.default for name, p in inspect.signature(cli.corpus.prepare).parameters.items()}
     assert {name: flags.get(name) for name in asdict(PrepareSettings())} == asdict(PrepareSettings())

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from unsee_dist import quickstart
 from unsee_dist.config import load
-from unsee_dist.data.prepare import PrepareSettings, prepare
-from unsee_dist.data.shards import Shards
+from unsee_dist.data.corpus.shards import Shards
+from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
 
 def line(step: int, mrr: float, recall: float) -> dict[str, float]:

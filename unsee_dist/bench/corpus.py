@@ -24,9 +24,9 @@ from rich.table import Table
 from unsee_dist.bench import corpus_peers
 from unsee_dist.config import RunConfig
 from unsee_dist.data import Shards, Stream, StreamSettings, open_corpus
-from unsee_dist.data.prepare import PrepareSettings, prepare
+from unsee_dist.data.corpus.tokenise import publish, tokenise
+from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.processes import side_by_side
-from unsee_dist.data.tokenising import publish, tokenise
 from unsee_dist.model.encoder import load_tokenizer
 
 BATCH, MAX_TOKENS = 1024, 64

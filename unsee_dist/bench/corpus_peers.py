@@ -47,7 +47,7 @@ def prepare_with_datasets(text: str, out: Path) -> None:
     """What `unsee prepare` does, by datasets: normalise, filter, dedup, shuffle, write."""
     import datasets
 
-    from unsee_dist.data.clean import drop_reason, normalise
+    from unsee_dist.data.prepare.clean import drop_reason, normalise
 
     datasets.disable_progress_bars()
     found = datasets.load_dataset("text", data_files=text, split="train", cache_dir=str(out / "cache"))

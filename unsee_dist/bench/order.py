@@ -7,7 +7,7 @@ import tracemalloc
 
 import numpy as np
 
-from unsee_dist.data.order import Order
+from unsee_dist.data.corpus.order import Order
 
 SENTENCES, BLOCK = 4_000_000_000, 1024
 POSITIONS = (0, 3_123_456_789, 11_999_999_000)  # the start, within, and two epochs on

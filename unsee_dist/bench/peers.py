@@ -29,6 +29,7 @@ from torch import nn
 
 from unsee_dist.config import RunConfig, load
 from unsee_dist.data import Shards
+from unsee_dist.errors import UserError
 
 WARM_UP, STEPS = 4, 20
 
@@ -62,7 +63,7 @@ def _ours(config: RunConfig) -> list[float]:
     from unsee_dist.training import loop
 
     marks: list[float] = []
-    loop.take = _marked(loop.take, marks)
+    loop.train_step = _marked(loop.train_step, marks)
     train(config)
     return marks
 
@@ -110,7 +111,7 @@ def _released_code(config: RunConfig, peer: Path) -> list[float]:
     import huggingface_hub
 
     if not (peer / "sentence_transformers" / "losses" / "VICRegLoss.py").is_file():
-        raise ValueError(f"--peer-unsee {peer} is no checkout of asparius/UNSEE. Clone it there.")
+        raise UserError(f"--peer-unsee {peer} is no checkout of asparius/UNSEE. Clone it there.")
     for name in ("HfFolder", "Repository", "cached_download"):  # it imports them, training does not use them
         if not hasattr(huggingface_hub, name):
             setattr(huggingface_hub, name, None)

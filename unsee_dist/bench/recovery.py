@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from unsee_dist.parallel.whereabouts import KILL_AT
+from unsee_dist.errors import UserError
+from unsee_dist.supervision.phases import KILL_AT
 from unsee_dist.training.loop import Training, save
 
 SAVES = 3
@@ -57,7 +58,7 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
         command, env=os.environ | {KILL_AT: "forward 6 0"}, capture_output=True, check=False
     )
     if killed.returncode != -signal.SIGKILL:
-        raise ValueError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
+        raise UserError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
     begun = time.time()
     subprocess.run(command, capture_output=True, check=True)
     lines: list[dict[str, Any]] = [

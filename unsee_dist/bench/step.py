@@ -2,7 +2,7 @@
 
 Times are medians over steps after warm-up, in milliseconds.
 
-    utilisation = arithmetic of the non-padding tokens / (time x the matmul ceiling measured in the same process)
+    utilisation = arithmetic of the non-padding tokens / (time x the matmul ceiling measured in the same world)
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ import torch
 from unsee_dist.bench.recovery import save_cost
 from unsee_dist.bench.table import STAGES
 from unsee_dist.config import load
-from unsee_dist.parallel import process
+from unsee_dist.distributed.world import (
+    join_world,
+    leave_world,
+)
 from unsee_dist.run import build
 from unsee_dist.training.loop import line
-from unsee_dist.training.step import Taken, seed_step
+from unsee_dist.training.step import StepResult, seed_step
 
 WARM_UP, STEPS = 3, 12
 FEW_STEPS = 3  # of a batch of 256 sentences and more
@@ -34,7 +37,7 @@ FEW_STEPS = 3  # of a batch of 256 sentences and more
 def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Times, rates, padding, memory of one case; an empty row on ranks other than 0."""
     settings = load(config, overrides)
-    world = process.start()
+    world = join_world()
     run = build(settings, world)
     weights = _weights(run.engine.module)
     spent: dict[str, list[float]] = defaultdict(list)
@@ -46,7 +49,7 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
                 del times[:-1]
             tokens = cells = sentences = 0
         tokens += batch.tokens
-        cells += sum(piece.input_ids.numel() for piece in batch.pieces)
+        cells += sum(micro_batch.input_ids.numel() for micro_batch in batch.micro_batches)
         sentences += len(batch.ids)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if world.device.type == "cuda":
@@ -66,8 +69,8 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
         "data_sentences_per_s": _data_alone(run, settings.train.batch),
         **save_cost(run, seconds / len(spent["step"])),
     }
-    run.record.close()
-    process.stop()
+    run.recorder.close()
+    leave_world()
     return row if world.rank == 0 else {}
 
 
@@ -88,7 +91,7 @@ def _alone(run: Any, steps: int, spent: dict[str, list[float]]) -> Iterator[Any]
 
         def end(*_: Any) -> None:
             taken = now() - begun.pop()
-            if not backward:  # a recomputed piece belongs to backward
+            if not backward:  # a recomputed micro_batch belongs to backward
                 inside[name] += taken
 
         module.register_forward_hook(end)
@@ -110,7 +113,7 @@ def _alone(run: Any, steps: int, spent: dict[str, list[float]]) -> Iterator[Any]
         with clock("wait"):
             batch = next(batches).to(engine.world.device)
         seed_step(run.plan.seed, step, engine.world.rank)
-        loss, terms = engine(batch.pieces)
+        loss, terms = engine(batch.micro_batches)
         for name, seconds in inside.items():
             spent[name].append(seconds)
         backward = True
@@ -126,8 +129,8 @@ def _alone(run: Any, steps: int, spent: dict[str, list[float]]) -> Iterator[Any]
                 run.target.follow(run.plan.decay)
         with clock("logging"):
             run.progress.step = run.progress.updates = step
-            taken = Taken(means[0], dict(zip(model.terms, means[1:], strict=True)), norm, True, False)
-            run.record.step(line(run, taken, 1e-6, run.plan.decay))
+            taken = StepResult(means[0], dict(zip(model.terms, means[1:], strict=True)), norm, True, False)
+            run.recorder.step(line(run, taken, 1e-6, run.plan.decay))
         spent["step"].append(now() - begun)
         yield batch
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import Any
 
 from unsee_dist.config import presets
+from unsee_dist.errors import UserError
 
 TRIALS, STEPS, EVALUATIONS = 3, 60, 6
 
@@ -36,7 +37,7 @@ def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str,
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        raise ValueError(f"{' '.join(command)} failed: {done.stderr[-800:]}")
+        raise UserError(f"{' '.join(command)} failed: {done.stderr[-800:]}")
     trials = sorted((folder / "sweep" / "trials").iterdir(), key=lambda run: _lines(run)[0]["time"])
     return _costs(trials)
 

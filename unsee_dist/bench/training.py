@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from unsee_dist.bench import table
+from unsee_dist.errors import UserError
 
 PRESET = "as configured"
 
@@ -40,10 +41,10 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         (f"batch {batch} {cut}", 1, (f"train.batch={batch}", f"train.micro_batch={micro}"))
         for batch, cut, micro in (
             (256, "whole", "null"),
-            (256, "in pieces of 32", "32"),
+            (256, "in micro_batches of 32", "32"),
             (1024, "whole", "null"),
-            (1024, "in pieces of 256", "256"),
-            (1024, "in pieces of 32", "32"),
+            (1024, "in micro_batches of 256", "256"),
+            (1024, "in micro_batches of 32", "32"),
         )
     ),
     (PRESET, 1, ()),
@@ -90,6 +91,6 @@ def _in_processes(module: str, told: Sequence[str], ranks: int) -> dict[str, Any
             line for line in done.stderr.splitlines() if "Error: " in line and "torch.distributed" not in line
         ]
         why = said[-1] if said else done.stderr[-500:]
-        raise ValueError(f"{module} {' '.join(told)} on {ranks} ranks failed: {why}")
+        raise UserError(f"{module} {' '.join(told)} on {ranks} ranks failed: {why}")
     row: dict[str, Any] = json.loads(found[-1])
     return row

@@ -4,9 +4,9 @@ corpus.py     prepare, shards
 training.py   train, config, checkpoint
 sweep.py      sweep, report
 machine.py    quickstart, bench, doctor
-judge         evaluate, compare, export (unsee_dist/judge/commands.py)
+judge         evaluate, compare, export (unsee_dist/cli/evaluation.py)
 
-A mistake of the user (ValueError, or a file the system refuses) is a sentence on stderr and exit code 2.
+A mistake of the user is a sentence on stderr and exit code 2; see errors.py for the other kinds and codes.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ import sys
 import typer
 
 from unsee_dist.cli import corpus, machine, sweep, training
+from unsee_dist.cli import evaluation as judge
 from unsee_dist.config import ConfigError
-from unsee_dist.judge import commands as judge
-
-MISTAKE = 2
+from unsee_dist.errors import report
 
 app = typer.Typer(
     help="Train sentence encoders without labels, exactly, on any number of ranks.",
@@ -33,15 +32,13 @@ for commands in (corpus.app, training.app, judge.app, sweep.app, machine.app):
 
 
 def main() -> None:
-    """The console script. Exit code 0, or 2 with a sentence; what is our own fault keeps its traceback."""
+    """The console script: every error ends as its kind says (errors.py)."""
     try:
         app(prog_name="unsee")
     except ConfigError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(MISTAKE)
-    except (ValueError, OSError) as error:
-        typer.echo(f"unsee: {error}", err=True)
-        sys.exit(MISTAKE)
+        sys.exit(report(error))
+    except Exception as error:
+        sys.exit(report(error, "unsee"))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from unsee_dist.errors import UserError
+
 app = typer.Typer()
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
 app.add_typer(shards_app, name="shards")
@@ -56,10 +58,10 @@ def prepare(
     ] = "local",
 ) -> None:
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
-    from unsee_dist.data.prepare import PrepareSettings
-    from unsee_dist.data.prepare import prepare as run
+    from unsee_dist.data.prepare.pipeline import PrepareSettings
+    from unsee_dist.data.prepare.pipeline import prepare as run
+    from unsee_dist.data.prepare.report import progress
     from unsee_dist.data.processes import side_by_side
-    from unsee_dist.data.report import progress
 
     bounds = {"min_bytes": min_bytes, "max_bytes": max_bytes, "min_words": min_words, "max_words": max_words}
     settings = PrepareSettings(
@@ -82,7 +84,7 @@ def prepare(
     with side_by_side(processes, engine) as work:  # a Ray cluster is connected to once for both
         report = run(inputs, out, settings, Console(stderr=True), processes, engine)
         if pieces is not None:
-            from unsee_dist.data.tokenising import publish, tokenise
+            from unsee_dist.data.corpus.tokenise import publish, tokenise
 
             with progress(Console(stderr=True)) as bar:
                 advance = bar.stage("tokenising", report.shards, "shards")
@@ -96,7 +98,7 @@ def prepare(
 @shards_app.command("info")
 def shards_info(corpus: Corpus) -> None:
     """Print what a corpus holds."""
-    from unsee_dist.data.shards import Shards
+    from unsee_dist.data.corpus.shards import Shards
 
     shards = Shards(corpus)
     files = {block.shard for block in shards.blocks}
@@ -113,7 +115,7 @@ def shards_head(
     count: Annotated[int, typer.Option("-n", min=1, help="Sentences to print.")] = 10,
 ) -> None:
     """Print the first sentences of a corpus, by id."""
-    from unsee_dist.data.shards import Shards
+    from unsee_dist.data.corpus.shards import Shards
 
     for sentence in Shards(corpus).head(count):
         typer.echo(sentence)
@@ -122,7 +124,7 @@ def shards_head(
 @shards_app.command("verify")
 def shards_verify(corpus: Corpus) -> None:
     """Read every byte of a corpus against its checksums; name every damaged block."""
-    from unsee_dist.data.shards import Shards
+    from unsee_dist.data.corpus.shards import Shards
 
     shards, damage = Shards(corpus, on_damage="skip"), []
     for block in range(len(shards.blocks)):
@@ -131,6 +133,6 @@ def shards_verify(corpus: Corpus) -> None:
         except ValueError as error:
             damage.append(str(error))
     if damage:
-        raise ValueError("\n".join(damage))
+        raise UserError("\n".join(damage))
     Shards(corpus)  # the shards' sizes too: bytes behind the last block
     typer.echo(f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified")

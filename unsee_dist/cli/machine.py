@@ -12,6 +12,7 @@ import typer
 
 from unsee_dist.cli.training import Overrides
 from unsee_dist.config import load
+from unsee_dist.errors import UserError
 
 app = typer.Typer()
 
@@ -47,7 +48,7 @@ def bench(
 
     for part in only or ():
         if part not in clock.PARTS:
-            raise ValueError(f"--only {part} is not one of {', '.join(clock.PARTS)}.")
+            raise UserError(f"--only {part} is not one of {', '.join(clock.PARTS)}.")
 
     chosen, changed = config or "quickstart", list(overrides or ())
     if config is None:
@@ -66,7 +67,7 @@ def doctor() -> None:
     """Print versions, devices, threads and the launcher's environment, and what a run would use."""
     import torch
 
-    from unsee_dist.parallel.engine import multiplies_bf16
+    from unsee_dist.distributed.engine import multiplies_bf16
 
     names = ("unsee_dist", "torch", "deepspeed", "transformers", "mlflow", "sentence-transformers")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -92,7 +93,7 @@ def _version(name: str) -> str:
 
 
 def _launcher() -> str:
-    """Who started this process, from the variables that parallel/process.py reads."""
+    """Who started this process, from the variables that distributed/world.py reads."""
     seen = os.environ
     if "RANK" in seen:
         meeting = f"{seen.get('MASTER_ADDR', '?')}:{seen.get('MASTER_PORT', '?')}"

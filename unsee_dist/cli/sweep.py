@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from unsee_dist.cli.training import Overrides
+from unsee_dist.errors import UserError
 
 app = typer.Typer()
 
@@ -41,7 +42,7 @@ def sweep(
     """
     given = [name for name, value in _given(sweep, resume, status, stop).items() if value is not None]
     if len(given) != 1:
-        raise ValueError(
+        raise UserError(
             f"{' and '.join(given) or 'nothing'} given: write one of SWEEP, --resume DIR, --status DIR, --stop DIR."
         )
     from unsee_dist.sweep import status as standing

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config import load, presets
+from unsee_dist.errors import UserError
 
 app = typer.Typer()
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations without starting anything.")
@@ -67,7 +68,7 @@ RunFolder = Annotated[
 @checkpoint_app.command("ls")
 def checkpoint_ls(run: RunFolder) -> None:
     """List a run's checkpoints, oldest first."""
-    from unsee_dist.training.checkpoint.shelf import summaries
+    from unsee_dist.training.checkpoint.directory import summaries
 
     for found in summaries(run):
         typer.echo(
@@ -78,7 +79,7 @@ def checkpoint_ls(run: RunFolder) -> None:
 @checkpoint_app.command("verify")
 def checkpoint_verify(run: RunFolder) -> None:
     """Read every byte of a run's checkpoints against their digests; name every damaged file."""
-    from unsee_dist.training.checkpoint.shelf import folders, verify
+    from unsee_dist.training.checkpoint.directory import folders, verify
 
     wrong = []
     for folder in folders(run / "checkpoints"):
@@ -88,7 +89,7 @@ def checkpoint_verify(run: RunFolder) -> None:
         except ValueError as error:
             wrong.append(str(error))
     if wrong:
-        raise ValueError("\n".join(wrong))
+        raise UserError("\n".join(wrong))
 
 
 @checkpoint_app.command("rm")
@@ -96,12 +97,12 @@ def checkpoint_rm(
     run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
 ) -> None:
     """Remove checkpoints by name. When none is left, the next start is a fresh one."""
-    from unsee_dist.training.checkpoint.shelf import POINTER, folders, point, remove
+    from unsee_dist.training.checkpoint.directory import POINTER, folders, point, remove
 
     known = {folder.name: folder for folder in folders(run / "checkpoints")}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{run} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
         )
     for name in names:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import NamedTuple
 
+from unsee_dist.errors import UserError
+
 
 class Mistake(NamedTuple):
     """One thing to correct. `key` is the full key, or the file for what concerns a whole file."""
@@ -21,7 +23,7 @@ class Mistake(NamedTuple):
         return " — ".join(part for part in (setting, self.where, self.why, self.instead) if part)
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration that cannot be. `mistakes` holds all of them."""
 
     def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Weight = Annotated[float, Field(ge=0)]  # the factor of one loss term
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """What all sections share: frozen, nothing unknown, no NaN or infinity."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -21,7 +21,7 @@ class Part(BaseModel):
     )
 
 
-class Objective(Part):
+class Objective(Section):
     """An objective's name and its own settings."""
 
     name: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from unsee_dist.config.mistakes import closest
+from unsee_dist.errors import UserError
 
 # configs/ of the clone this package was installed from (editable), whatever the working directory is
 CLONE = Path(__file__).resolve().parents[2] / "configs"
@@ -32,9 +33,9 @@ def find(name: str, beside: Path) -> Path:
     if bare in known:
         return known[bare]
     if (beside / name).is_dir():
-        raise ValueError("is a folder; name a .yaml file in it")
+        raise UserError("is a folder; name a .yaml file in it")
     meant = closest(Path(bare).name, known)
     hint = (
         f"did you mean {meant}?" if meant else f"presets are {', '.join(known) or 'none (no configs/ here)'}"
     )
-    raise ValueError(f"there is no such file or preset; {hint}")
+    raise UserError(f"there is no such file or preset; {hint}")

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from unsee_dist.config.objective import AnyObjective, Part, VICReg
+from unsee_dist.config.objective import AnyObjective, Section, VICReg
+from unsee_dist.errors import UserError
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -19,7 +20,7 @@ Cadence = Annotated[float, Field(gt=0)]  # steps, or below 1 a fraction of the r
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Run(Part):
+class Run(Section):
     name: Text = "run"  # shown by the trackers; absent in a file = the file's name
     dir: Text = "runs/run"  # everything the run writes; absent = runs/<name>
 
@@ -32,27 +33,27 @@ class Run(Part):
         return {"dir": f"runs/{stated.get('name', 'run')}"} | stated
 
 
-class Model(Part):
+class Model(Section):
     encoder: Text = "bert-base-uncased"  # a local folder or a hub name
     pooling: Literal["mean", "cls"] = "mean"  # how token states become one embedding
     max_tokens: Annotated[int, Field(ge=3)] = 64  # word pieces a sentence, [CLS] and [SEP] counted
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # absent = the encoder's own
 
 
-class Projector(Part):
+class Projector(Section):
     kind: Literal["blocks", "tanh"] = "blocks"  # tanh = SimCSE's Linear + Tanh; dropped after training too
     blocks: Annotated[int, Field(ge=0)] = 1  # of kind blocks; 0 = no projector
     width: Count = 10  # hidden width, in multiples of the embedding's
     side: Literal["online", "both"] = "online"  # which encoders have one
 
 
-class Target(Part):
+class Target(Section):
     kind: Literal["ema", "online"] = "ema"  # online = no target network: two masks of one encoder
     decay: Share = 0.999  # share of the target kept at each applied step
     schedule: Literal["constant", "cosine"] = "constant"  # cosine = from decay to 1 over the run
 
 
-class Data(Part):
+class Data(Section):
     shards: Text = "data/wiki1m"  # a folder written by `unsee prepare`, or its URL
     mix: Text | None = None  # instead of shards: "3 data/wiki, 1 data/mine", shares and folders
     cache_gb: Annotated[float, Field(ge=0)] = 8.0  # most that is kept on this machine of remote shards
@@ -63,7 +64,7 @@ class Data(Part):
     on_damage: Literal["stop", "skip"] = "stop"  # skip = other sentences stand in, counted in metrics.jsonl
 
 
-class Train(Part):
+class Train(Section):
     batch: Annotated[int, Field(ge=2)] = 32  # sentences a step over ALL ranks
     micro_batch: Count | None = None  # sentences encoded at once on one rank; absent = its whole part
     steps: Count | None = None  # absent = from epochs; a number wins
@@ -74,12 +75,12 @@ class Train(Part):
     clip: Annotated[float, Field(gt=0)] | None = 1.0  # bound of the global gradient norm; absent = none
 
 
-class Parallel(Part):
+class Parallel(Section):
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"  # of parameters and compute; masters stay fp32
 
 
-class Evaluate(Part):
+class Evaluate(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
     sts: Text | list[Text] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
     retrieval: Text | list[Text] | None = None  # held-out files of `unsee prepare --dev`; absent = none
@@ -87,7 +88,7 @@ class Evaluate(Part):
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 
 
-class Checkpoint(Part):
+class Checkpoint(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
     keep: Annotated[int, Field(ge=2)] = 2  # newest checkpoints kept: one alone is lost while it is replaced
     background: bool = True  # written by a thread while training goes on
@@ -96,7 +97,7 @@ class Checkpoint(Part):
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 
 
-class Guard(Part):
+class Guard(Section):
     timeout_s: Annotated[float, Field(ge=1)] = 300.0  # a rank that stands still longer ends the job
     skips: Count = 10  # steps in a row with a loss or gradient that is not finite: roll back once, then stop
     spike: Annotated[float, Field(gt=1)] = 8.0  # deviations above the running mean loss that are said
@@ -106,12 +107,12 @@ class Guard(Part):
     evaluations: Count = 2  # in a row below a bound
 
 
-class Track(Part):
+class Track(Section):
     mlflow: bool = True  # to MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
     every: Count = 1  # steps between lines of metrics.jsonl
 
 
-class RunConfig(Part):
+class RunConfig(Section):
     """Everything a run depends on but the corpus. Frozen; right, or it does not exist."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of order, dropout and fresh weights
@@ -150,7 +151,7 @@ class Clash(NamedTuple):
     instead: str
 
 
-class Clashes(ValueError):
+class Clashes(UserError):
     """Carries all clashes of a configuration through pydantic."""
 
     def __init__(self, found: list[Clash]) -> None:
@@ -179,5 +180,5 @@ def every_steps(every: float, steps: int) -> int:
 
 def _whole_or_fraction(every: float) -> float:
     if every >= 1 and every != int(every):
-        raise ValueError("must be a whole number of steps, or a fraction of the run below 1")
+        raise UserError("must be a whole number of steps, or a fraction of the run below 1")
     return every

@@ -5,7 +5,7 @@
     shards = Shards("corpus/")                                   # written by `unsee prepare INPUT --out corpus/`
     settings = StreamSettings(seed=0, batch=32, micro_batch=None, max_tokens=64, pack=True, workers=2)
     for batch in Stream(shards, tokenizer, settings, rank=0, ranks=1).batches(1, 1000):
-        ...                                                      # batch.ids, batch.pieces
+        ...                                                      # batch.ids, batch.micro_batches
 
 Names are imported on first use: `unsee shards` does not wait for torch. Preparation is `data.prepare.prepare`.
 """
@@ -16,15 +16,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unsee_dist.data.corpus import Mix, open_corpus
-    from unsee_dist.data.packing import Piece, attention_mask, pack
-    from unsee_dist.data.shards import Shards
-    from unsee_dist.data.stream import Batch, Stream, StreamSettings
+    from unsee_dist.data.corpus.mix import Mix, open_corpus
+    from unsee_dist.data.corpus.shards import Shards
+    from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
+    from unsee_dist.data.stream.stream import Batch, Stream, StreamSettings
 
 __all__ = [
     "Batch",
+    "MicroBatch",
     "Mix",
-    "Piece",
     "Shards",
     "Stream",
     "StreamSettings",
@@ -33,9 +33,14 @@ __all__ = [
     "pack",
 ]
 
-_HOME = {"Batch": "stream", "Stream": "stream", "StreamSettings": "stream", "Shards": "shards"}
-_HOME |= {"Mix": "corpus", "open_corpus": "corpus"}
-_HOME |= {"Piece": "packing", "attention_mask": "packing", "pack": "packing"}
+_HOME = {
+    "Batch": "stream.stream",
+    "Stream": "stream.stream",
+    "StreamSettings": "stream.stream",
+    "Shards": "corpus.shards",
+}
+_HOME |= {"Mix": "corpus.mix", "open_corpus": "corpus.mix"}
+_HOME |= {"MicroBatch": "stream.packing", "attention_mask": "stream.packing", "pack": "stream.packing"}
 
 
 def __getattr__(name: str) -> Any:

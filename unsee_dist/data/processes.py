@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Protocol, TypeVar
 
+from unsee_dist.errors import UserError
+
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 AHEAD = 2  # tasks a process may have waiting: what bounds the memory of tasks and results
@@ -35,18 +37,18 @@ def side_by_side(processes: int | None = None, engine: str = "local") -> Iterato
     """What runs tasks. engine: "local", on so many processes, None = all usable cores; "ray", on the cluster at
     RAY_ADDRESS, or without that on one started here. Raises ValueError, one sentence, when it cannot be had."""
     if engine not in ENGINES:
-        raise ValueError(f"engine = {engine} is unknown. Use {' or '.join(ENGINES)}.")
+        raise UserError(f"engine = {engine} is unknown. Use {' or '.join(ENGINES)}.")
     if processes is not None and processes < 1:
-        raise ValueError(f"processes = {processes} cannot work. Use 1 or more.")
+        raise UserError(f"processes = {processes} cannot work. Use 1 or more.")
     if engine == "local":
         with _pool(processes or len(os.sched_getaffinity(0))) as work:
             yield work
         return
     if processes is not None:
-        raise ValueError(
+        raise UserError(
             f"processes = {processes} is for the engine local: Ray runs a task on each CPU of its cluster. Leave it out."
         )
-    from unsee_dist.parallel.ray_pool.cluster import connected  # 3 s, for those who asked for it
+    from unsee_dist.ray_pool.cluster import connected  # 3 s, for those who asked for it
 
     with connected():
         yield _on_cluster
@@ -99,7 +101,7 @@ def here(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[
 
 def _on_cluster(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
     """On the machines of the connected Ray cluster."""
-    from unsee_dist.parallel.ray_pool.tasks import map_unordered
+    from unsee_dist.ray_pool.tasks import map_unordered
 
     done: dict[int, Result] = {}
     wanted = 0

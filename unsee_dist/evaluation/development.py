@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from unsee_dist.evaluation.cosine import collapsed, unit_rows
-from unsee_dist.evaluation.geometry import alignment, geometry, moments, uniformity
-from unsee_dist.evaluation.retrieval import Questions, set_scores, tfidf_scores
-from unsee_dist.evaluation.sts import Pairs, spearman_of
+from unsee_dist.errors import UserError
+from unsee_dist.metrics.cosine import collapsed, unit_rows
+from unsee_dist.metrics.geometry import alignment, geometry, moments, uniformity
+from unsee_dist.metrics.retrieval import Questions, set_scores, tfidf_scores
+from unsee_dist.metrics.sts import Pairs, spearman_of
 
 Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collective: all ranks call it at once
 Gather = Callable[[np.ndarray], np.ndarray]  # (n, D) of this rank -> (R·n, D), rank by rank
@@ -52,7 +53,7 @@ class Development:
         self.sts, self.retrieval, self.probe = sts, retrieval, probe[:PROBE]
         self.gather = gather
         if len(self.probe) < 2:
-            raise ValueError(f"The corpus has {len(self.probe)} sentences; evaluation needs at least 2.")
+            raise UserError(f"The corpus has {len(self.probe)} sentences; evaluation needs at least 2.")
         used = list(self.probe)
         for pairs in sts.values():
             used += pairs.first + pairs.second
@@ -80,7 +81,7 @@ class Development:
         found: dict[str, float] = {}
         if self.sts:
             # scikit-learn: two seconds that only the end of such a run needs
-            from unsee_dist.evaluation import tfidf
+            from unsee_dist.metrics import tfidf
 
             found["sts"] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
         if self.retrieval:
@@ -123,12 +124,3 @@ def deal(count: int, rank: int, size: int) -> tuple[list[int], list[int]]:
     each = math.ceil(count / size)
     parts = [[min(i, count - 1) for i in range(r, each * size, size)] for r in range(size)]
     return parts[rank], [number for part in parts for number in part]
-
-
-def best_metric(scores: Mapping[str, float]) -> tuple[str, float] | None:
-    """What decides which checkpoint is best: dev/sts where configured, else dev/mrr. NaN is never best, nor is one point."""
-    for name in ("dev/sts", "dev/mrr"):
-        if name in scores:
-            usable = math.isfinite(scores[name]) and not scores.get("dev/collapsed")
-            return (name, scores[name]) if usable else None
-    return None

@@ -25,9 +25,10 @@ from typing import NamedTuple
 import xxhash
 import yaml
 
-from unsee_dist.evaluation.sts import FIRST, SCORE, SECOND
+from unsee_dist.errors import UserError
 from unsee_dist.evaluation.tables import TABLES, header
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
+from unsee_dist.metrics.sts import FIRST, SCORE, SECOND
 
 MANIFEST = "tasks.yaml"
 # What tells a file's kind. In this order: "label" alone would make an STS file whose score is called label a
@@ -53,14 +54,14 @@ class LocalTask(NamedTuple):
 def local_tasks(folder: Path) -> list[LocalTask]:
     """The tasks of a folder, by name. Raises ValueError: no task, a missing column, a cell that is no label."""
     if not folder.is_dir():
-        raise ValueError(f"--tasks {folder} is not a folder. Give the folder that holds the task files.")
+        raise UserError(f"--tasks {folder} is not a folder. Give the folder that holds the task files.")
     if (folder / BEIR[0]).is_file() and not (folder / MANIFEST).is_file():
-        raise ValueError(
+        raise UserError(
             f"--tasks {folder} is a BEIR folder itself. Give the one it lies in: {folder.resolve().parent}"
         )
     described = _described(folder) if (folder / MANIFEST).is_file() else _recognised(folder)
     if not described:
-        raise ValueError(
+        raise UserError(
             f"--tasks {folder} holds no task: no {MANIFEST}, no {', '.join(TABLES)} and no BEIR folder."
         )
     return [_read(name, kind, files) for name, (kind, files) in sorted(described.items())]
@@ -70,21 +71,21 @@ def _described(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
     try:
         given = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise ValueError(f"{folder / MANIFEST} is not YAML: {error}") from error
+        raise UserError(f"{folder / MANIFEST} is not YAML: {error}") from error
     if not isinstance(given, dict) or not all(isinstance(task, dict) for task in given.values()):
-        raise ValueError(f"{folder / MANIFEST} must map task names to {{kind: ..., file: ...}}.")
+        raise UserError(f"{folder / MANIFEST} must map task names to {{kind: ..., file: ...}}.")
     found = {}
     for name, task in given.items():
         where, kind = f"{folder / MANIFEST}, {name}", str(task.get("kind"))
         if "/" in str(name) or str(name).startswith("."):
-            raise ValueError(
+            raise UserError(
                 f"{where}: a name without / and without a dot in front names its scores. Rename it."
             )
         if kind not in READERS:
-            raise ValueError(f"{where}: kind = {kind} is unknown{_meant(kind)}. Kinds: {', '.join(READERS)}.")
+            raise UserError(f"{where}: kind = {kind} is unknown{_meant(kind)}. Kinds: {', '.join(READERS)}.")
         wanted = {"classification": {"train", "test"}, "retrieval": {"folder"}}.get(kind, {"file"})
         if set(task) != wanted | {"kind"}:
-            raise ValueError(f"{where}: a {kind} task has the keys kind, {', '.join(sorted(wanted))}.")
+            raise UserError(f"{where}: a {kind} task has the keys kind, {', '.join(sorted(wanted))}.")
         found[str(name)] = (kind, {part: folder / str(task[part]) for part in sorted(wanted)})
     return found
 
@@ -107,7 +108,7 @@ def _recognised(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
     for name, path in tables.items():
         kind = _kind(path)
         if kind == "clustering" and name.endswith(("_train", "_test")):
-            raise ValueError(
+            raise UserError(
                 f"{path} is half a classification, which is NAME_train and NAME_test. Add the other half, or rename "
                 "this file if it is a clustering."
             )
@@ -123,7 +124,7 @@ def _kind(path: Path) -> str:
     needs = "; ".join(
         f"{kind}: {', '.join(names[0] for names in wanted)}" for kind, wanted in RECOGNISED.items()
     )
-    raise ValueError(f"{path} has the columns {', '.join(there)}, which make no task. {needs}.")
+    raise UserError(f"{path} has the columns {', '.join(there)}, which make no task. {needs}.")
 
 
 def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
@@ -131,7 +132,7 @@ def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
     for part, path in sorted(files.items()):
         for file in sorted(path / inner for inner in BEIR) if path.is_dir() else [path]:
             if not file.is_file():
-                raise ValueError(f"task {name}: {file} is not there. A {kind} task needs it.")
+                raise UserError(f"task {name}: {file} is not there. A {kind} task needs it.")
             read = file.read_bytes()
             digest.update(f" {part} {len(read)} ".encode())
             digest.update(read)

@@ -27,8 +27,8 @@ def _searched(corpus: dict[str, Any], queries: dict[str, Any], qrels: dict[str, 
     relevant: dict[str, dict[str, int]] = {}
     for query, document, grade in zip(qrels["query"], qrels["document"], qrels["score"], strict=True):
         relevant.setdefault(query, {})[document] = grade
-    asked = [place for place, query in enumerate(queries["id"]) if query in relevant]
-    split = {"corpus": Dataset.from_dict(corpus), "queries": Dataset.from_dict(queries).select(asked)}
+    request = [place for place, query in enumerate(queries["id"]) if query in relevant]
+    split = {"corpus": Dataset.from_dict(corpus), "queries": Dataset.from_dict(queries).select(request)}
     return {"default": {"test": split | {"relevant_docs": relevant, "top_ranked": ranked}}}
 
 
@@ -64,7 +64,7 @@ def configurations(repository: str, revision: str | None = None) -> list[str]:
 def revisions(loaded: Any) -> set[str]:
     """The Hub's revisions that loaded data came from, by where it lies in the cache; empty for data made here.
 
-    Without a network datasets takes the newest revision in its cache, whichever was asked for.
+    Without a network datasets takes the newest revision in its cache, whichever was request for.
     """
     if isinstance(loaded, dict):
         return set().union(*map(revisions, loaded.values()))

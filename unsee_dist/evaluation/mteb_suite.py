@@ -40,12 +40,13 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 
+from unsee_dist.errors import UserError
 from unsee_dist.evaluation.local_tasks import LocalTask
 from unsee_dist.evaluation.mteb_data import configurations, dataset_of, revisions
-from unsee_dist.evaluation.sts import Pairs
 from unsee_dist.evaluation.task_files import texts
-from unsee_dist.evaluation.tfidf import tfidf_spearman
-from unsee_dist.evaluation.watch import Unusable, Watch
+from unsee_dist.metrics.sts import Pairs
+from unsee_dist.metrics.tfidf import tfidf_spearman
+from unsee_dist.metrics.usable import Unusable, Watch
 
 VERSION: str = mteb.__version__
 V1, V2, LOCAL = "MTEB(eng, v1)", "MTEB(eng, v2)", "local"
@@ -61,7 +62,7 @@ Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
 
 
 @dataclass(frozen=True)
-class Chosen:
+class EvaluationTask:
     """A task to be judged on: its name, group, benchmark, and what tells its data from any other's."""
 
     name: str
@@ -88,16 +89,16 @@ class Encoder(AbsEncoder):
         return z_ND
 
 
-def published(names: Sequence[str]) -> list[Chosen]:
+def published(names: Sequence[str]) -> list[EvaluationTask]:
     """The tasks of tiers (sts, fast, v2, v1) or mteb's names, each once. ValueError with the closest name."""
-    found: dict[str, Chosen] = {}
+    found: dict[str, EvaluationTask] = {}
     for name in names:
         for chosen in _tier(name) if name in TIERS else [_named(name)]:
             found.setdefault(chosen.name, chosen)
     return list(found.values())
 
 
-def _tier(tier: str) -> Iterator[Chosen]:
+def _tier(tier: str) -> Iterator[EvaluationTask]:
     benchmark = V2 if tier == "v2" else V1
     wanted = {"sts": STS, "fast": FAST}.get(tier)
     # From the benchmark, never by name alone: get_task("STS17") is cross-lingual, the benchmark's is English.
@@ -106,7 +107,7 @@ def _tier(tier: str) -> Iterator[Chosen]:
             yield _chosen(task, benchmark)
 
 
-def _named(name: str) -> Chosen:
+def _named(name: str) -> EvaluationTask:
     for benchmark in (V1, V2):
         for task in mteb.get_benchmark(benchmark).tasks:
             if task.metadata.name == name:
@@ -116,18 +117,18 @@ def _named(name: str) -> Chosen:
         return _chosen(mteb.get_task(name), "no benchmark")
     near = get_close_matches(name, [*TIERS, *known], n=1, cutoff=0.4)
     meant = f" Did you mean {near[0]}?" if near else ""
-    raise ValueError(
+    raise UserError(
         f"--tier {name} is neither a tier ({', '.join(TIERS)}) nor a task of mteb {VERSION}.{meant}"
     )
 
 
-def _chosen(task: AbsTask, benchmark: str) -> Chosen:
-    return Chosen(
+def _chosen(task: AbsTask, benchmark: str) -> EvaluationTask:
+    return EvaluationTask(
         task.metadata.name, task.metadata.type, benchmark, str(task.metadata.dataset["revision"]), task
     )
 
 
-def prefetch(chosen: Chosen) -> None:
+def prefetch(chosen: EvaluationTask) -> None:
     """Load a published task's data, from the Hub or this machine's cache. ValueError: neither, or another revision."""
     task, again = chosen.task, "a network, with the same HF_HOME: unsee evaluate MODEL --tier"
     parts = task.metadata.tasks if isinstance(task, AbsTaskAggregate) else [task]
@@ -136,20 +137,20 @@ def prefetch(chosen: Chosen) -> None:
             for part in parts:
                 part.load_data()
     except Exception as error:  # datasets raises a dozen unrelated types for "not there" and "no network"
-        raise ValueError(
+        raise UserError(
             f"{chosen.name} is not on this machine and could not be loaded ({type(error).__name__}). Where there is "
             f"{again} {chosen.name} --prefetch."
         ) from error
     for part in parts:
         wanted = part.metadata.dataset["revision"]
         if other := sorted(revisions(part.dataset) - {wanted}):
-            raise ValueError(
+            raise UserError(
                 f"{chosen.name}: this machine has revision {other[0]} of its data, mteb {VERSION} asks for {wanted}. "
                 f"Where there is {again} {chosen.name} --prefetch."
             )
 
 
-def score(chosen: Chosen, encoder: Encoder, cache: Path | None) -> dict[str, Any]:
+def score(chosen: EvaluationTask, encoder: Encoder, cache: Path | None) -> dict[str, Any]:
     """Judge an encoder on a task: the record that is kept (see scores.py). score is absent for the unusable."""
     encoder.watch, began = Watch(), time.perf_counter()
     record: dict[str, Any] = {"task": chosen.name, "group": chosen.group, "benchmark": chosen.benchmark}
@@ -179,7 +180,7 @@ def score(chosen: Chosen, encoder: Encoder, cache: Path | None) -> dict[str, Any
     return record | {"seconds": round(time.perf_counter() - began, 2)}
 
 
-def _pairs(chosen: Chosen) -> Pairs | None:
+def _pairs(chosen: EvaluationTask) -> Pairs | None:
     """The sentence pairs of an STS task of one subset and split; None for any other."""
     task = chosen.task
     if chosen.group != "STS" or len(task.hf_subsets) != 1 or len(task.eval_splits) != 1:
@@ -211,7 +212,7 @@ class _quiet(warnings.catch_warnings):
         return entered
 
 
-def local(described: LocalTask) -> Chosen:
+def local(described: LocalTask) -> EvaluationTask:
     """A local task as a real mteb task."""
     base, group, main = KINDS[described.kind]
     facts = TaskMetadata(
@@ -222,7 +223,7 @@ def local(described: LocalTask) -> Chosen:
     task.dataset, task.data_loaded = dataset_of(described), True
     if described.kind == "clustering":  # all texts, not mteb's 4%
         task.max_fraction_of_documents_to_embed = None
-    return Chosen(described.name, group, LOCAL, described.digest, task, list(texts(described.data)))
+    return EvaluationTask(described.name, group, LOCAL, described.digest, task, list(texts(described.data)))
 
 
 def _filled(*_: Any, **__: Any) -> None:

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+from unsee_dist.errors import UserError
+
+ScoreRecord = dict[str, Any]
 
 
 def keep(home: Path, record: Mapping[str, Any]) -> None:
@@ -25,7 +27,7 @@ def keep(home: Path, record: Mapping[str, Any]) -> None:
     os.replace(part, home / name)
 
 
-def kept(home: Path) -> dict[str, Record]:
+def kept(home: Path) -> dict[str, ScoreRecord]:
     """The records of a model by task. ValueError when a file is not one of ours."""
     found = {}
     for path in sorted(home.glob("*.json")):
@@ -33,13 +35,13 @@ def kept(home: Path) -> dict[str, Record]:
             record = json.loads(path.read_text(encoding="utf-8"))
             found[str(record["task"])] = record
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise UserError(
                 f"{path} is not a score of `unsee evaluate`. Remove it, evaluate again."
             ) from error
     return found
 
 
-def same_question(record: Record | None, data: str, mteb: str, revision: str) -> bool:
+def same_question(record: ScoreRecord | None, data: str, mteb: str, revision: str) -> bool:
     """Whether a record answers for this data, this version of mteb and this model."""
     return record is not None and (
         (record["data"], record["mteb"], record["model"]["revision"]) == (data, mteb, revision)

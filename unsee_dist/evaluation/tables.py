@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from unsee_dist.data.table_rows import table_rows
+from unsee_dist.errors import UserError
+from unsee_dist.files.tables import table_rows
 
 TABLES = (".tsv", ".csv", ".jsonl")
 
@@ -20,28 +21,28 @@ def columns(
     ValueError when the file is missing, empty, not text, lacks a column or has a row of another width.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
+        raise UserError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
     if path.suffix not in TABLES:
-        raise ValueError(f"{path} ends in {path.suffix!r}. Give a .tsv, .csv or .jsonl file.")
+        raise UserError(f"{path} ends in {path.suffix!r}. Give a .tsv, .csv or .jsonl file.")
     try:
         rows = list(_rows(path))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     if not rows:
-        raise ValueError(f"{path} has no rows. It needs a header and at least one row.")
+        raise UserError(f"{path} has no rows. It needs a header and at least one row.")
     return pick(rows, wanted, str(path), lists)
 
 
 def header(path: Path) -> list[str]:
     """The column names of a table: of a .jsonl, the keys of its first line. ValueError as `columns`."""
     if not path.is_file() or path.suffix not in TABLES:
-        raise ValueError(f"{path} is not a .tsv, .csv or .jsonl file.")
+        raise UserError(f"{path} is not a .tsv, .csv or .jsonl file.")
     try:
         first = next(_rows(path), None)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
     if first is None:
-        raise ValueError(f"{path} has no rows. It needs a header and at least one row.")
+        raise UserError(f"{path} has no rows. It needs a header and at least one row.")
     return [str(name) for name in first]
 
 
@@ -59,12 +60,12 @@ def pick(
 
 def _cell(cell: object, is_list: bool, where: str) -> object:
     if cell is None:
-        raise ValueError(f"{where} has no value. Complete it.")
+        raise UserError(f"{where} has no value. Complete it.")
     if not is_list and isinstance(cell, dict | list):
-        raise ValueError(f"{where} is {json.dumps(cell)[:80]}. Write a text or a number.")
+        raise UserError(f"{where} is {json.dumps(cell)[:80]}. Write a text or a number.")
     texts = isinstance(cell, list) and cell and all(isinstance(text, str) for text in cell)
     if is_list and not texts:
-        raise ValueError(f"{where} must be a list of at least one text.")
+        raise UserError(f"{where} must be a list of at least one text.")
     return cell
 
 
@@ -73,7 +74,7 @@ def _name(names: Sequence[str], header: list[str], source: str) -> str:
         if name in header:
             return name
     there = ", ".join(map(str, header))
-    raise ValueError(f"{source} has no column {' or '.join(names)}. Its columns are: {there}.")
+    raise UserError(f"{source} has no column {' or '.join(names)}. Its columns are: {there}.")
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -94,7 +95,7 @@ def _json_rows(lines: Iterable[str], path: Path) -> Iterator[Row]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object. Write one object a line.")
+            raise UserError(f"{path}, line {number} is not a JSON object. Write one object a line.")
         yield row

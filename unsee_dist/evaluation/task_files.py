@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unsee_dist.evaluation.retrieval import load_questions
-from unsee_dist.evaluation.sts import FIRST, SECOND, load_pairs
+from unsee_dist.errors import UserError
 from unsee_dist.evaluation.tables import columns
+from unsee_dist.metrics.retrieval import load_questions
+from unsee_dist.metrics.sts import FIRST, SECOND, load_pairs
 
 TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
 BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
@@ -43,7 +44,7 @@ def _pair_classification(files: dict[str, Path]) -> Data:
     table = _strings(_table(files["file"], **names), *names)
     wrong = sorted(set(table["labels"]) - {"0", "1"})
     if wrong or len(set(table["labels"])) < 2:
-        raise ValueError(f"{files['file']}: label = {wrong[:1] or 'one value only'}. Write 0 and 1.")
+        raise UserError(f"{files['file']}: label = {wrong[:1] or 'one value only'}. Write 0 and 1.")
     return {"test": table | {"labels": [int(label) for label in table["labels"]]}}
 
 
@@ -54,7 +55,7 @@ def _classification(files: dict[str, Path]) -> Data:
     known = _labels(parts["train"]["label"], files["train"])
     unknown = sorted(set(parts["test"]["label"]) - set(known))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{files['test']}: label = {unknown[0]} is not in {files['train']}. Add examples of it."
         )
     number = {label: place for place, label in enumerate(known)}
@@ -66,7 +67,7 @@ def _classification(files: dict[str, Path]) -> Data:
 def _clustering(files: dict[str, Path]) -> Data:
     table = _strings(_table(files["file"], sentences=TEXT, labels=LABEL), "sentences", "labels")
     if len(_labels(table["labels"], files["file"])) == len(table["labels"]):
-        raise ValueError(
+        raise UserError(
             f"{files['file']}: every text has a label of its own, so any clusters are right. Give topics that "
             "several texts share."
         )
@@ -77,7 +78,7 @@ def _labels(labels: list[str], path: Path) -> list[str]:
     """The different ones, sorted. ValueError for a single one, which any encoder would find."""
     known = sorted(set(labels))
     if len(known) < 2:
-        raise ValueError(
+        raise UserError(
             f"{path}: label = {known[0]} everywhere, so nothing has to be told apart. Give two or more."
         )
     return known
@@ -90,15 +91,15 @@ def _reranking(files: dict[str, Path]) -> Data:
 
 
 def _questions(files: dict[str, Path]) -> Data:
-    asked = load_questions(files["file"])
-    documents = [f"d{place}" for place in range(len(asked.answers))]
-    queries = [f"q{place}" for place in range(len(asked.queries))]
+    request = load_questions(files["file"])
+    documents = [f"d{place}" for place in range(len(request.answers))]
+    queries = [f"q{place}" for place in range(len(request.queries))]
     judged = {
         "query": queries,
-        "document": [documents[own] for own in asked.own],
+        "document": [documents[own] for own in request.own],
         "score": [1] * len(queries),
     }
-    corpus, asking = {"id": documents, "text": asked.answers}, {"id": queries, "text": asked.queries}
+    corpus, asking = {"id": documents, "text": request.answers}, {"id": queries, "text": request.queries}
     return {"corpus": corpus, "queries": asking, "qrels": judged}
 
 
@@ -111,13 +112,13 @@ def _retrieval(files: dict[str, Path]) -> Data:
     for name, known in (("query", queries["id"]), ("document", corpus["id"])):
         lost = sorted(set(judged[name]) - set(known))
         if lost:
-            raise ValueError(f"{path}: the {name} {lost[0]} is not among the {name}s' _id.")
+            raise UserError(f"{path}: the {name} {lost[0]} is not among the {name}s' _id.")
     wrong = [score for score in judged["score"] if not re.fullmatch(r"-?\d+(\.0*)?", score)]
     if wrong:
-        raise ValueError(f"{path}: score = {wrong[0]} is no grade. Write whole numbers, such as 1.")
+        raise UserError(f"{path}: score = {wrong[0]} is no grade. Write whole numbers, such as 1.")
     judged["score"] = [int(float(score)) for score in judged["score"]]
     if max(judged["score"]) < 1:
-        raise ValueError(
+        raise UserError(
             f"{path}: no score is above 0, so no query has a document to find. Grade some with 1."
         )
     return {"corpus": corpus, "queries": queries, "qrels": judged}
@@ -127,7 +128,7 @@ def _texts(path: Path) -> dict[str, list[Any]]:
     table = _strings(_table(path, id=("_id", "id"), text=("text",)), "id", "text")
     twice = next((one for one, count in Counter(table["id"]).items() if count > 1), None)
     if twice is not None:
-        raise ValueError(f"{path}: _id = {twice} is given twice. Give every text its own.")
+        raise UserError(f"{path}: _id = {twice} is given twice. Give every text its own.")
     titles = (json.loads(line).get("title") or "" for line in _lines(path))
     return table | {
         "text": [f"{title} {text}".strip() for title, text in zip(titles, table["text"], strict=True)]

@@ -1,6 +1,6 @@
 """Sentences in rows of tokens -> one embedding a sentence.
 
-Shapes: R rows, T tokens a row, V views, S sentences of the piece, D width.
+Shapes: R rows, T tokens a row, V views, S sentences of the micro_batch, D width.
 Packed rows hold several sentences, kept apart by a block-diagonal mask (4-D, True = may attend) and positions
 that restart at 0. The sums of mean pooling are fp32 whatever the encoder computes in.
 """
@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unsee_dist.data.packing import Piece, attention_mask, pack
+from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
+from unsee_dist.errors import UserError
 from unsee_dist.model import cpu_dropout
 
 Pooling = Literal["mean", "cls"]
@@ -36,7 +37,7 @@ def load_encoder(name: str, dropout: float | None) -> Any:
     encoder = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
     broken = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
-        raise ValueError(
+        raise UserError(
             f"model.encoder = {name} has weights that are not finite (NaN or infinite): {broken[0]}. No training mends "
             "that: give another encoder."
         )
@@ -53,11 +54,11 @@ def load_tokenizer(name: str) -> Any:
 
     tokenizer = _load(AutoTokenizer, name)
     if not tokenizer.is_fast:
-        raise ValueError(
+        raise UserError(
             f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it."
         )
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
-        raise ValueError(
+        raise UserError(
             f"model.encoder = {name} lacks a tokenizer (no vocabulary was found). "
             "Copy tokenizer.json and tokenizer_config.json into that folder."
         )
@@ -68,13 +69,13 @@ def _load(kind: Any, name: str, **arguments: Any) -> Any:
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not path.is_dir():
-        raise ValueError(f"model.encoder = {name} is no folder. Write an encoder's folder or a hub name.")
+        raise UserError(f"model.encoder = {name} is no folder. Write an encoder's folder or a hub name.")
     if kind.__name__ == "AutoTokenizer" and path.is_dir() and not _has_tokenizer(path):
-        raise ValueError(
+        raise UserError(
             f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
         )
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError(
+        raise UserError(
             f"model.encoder = {name} has no config.json: it is no Hugging Face encoder. Write its folder."
         )
     source = str(path) if path.is_dir() else name
@@ -83,7 +84,7 @@ def _load(kind: Any, name: str, **arguments: Any) -> Any:
     try:
         return kind.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
-        raise ValueError(_unreachable(name, path, error)) from error
+        raise UserError(_unreachable(name, path, error)) from error
 
 
 def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
@@ -92,7 +93,7 @@ def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
     except TypeError:  # DistilBERT, ELECTRA and others have no such switch, and no pooler
         return kind.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
-        raise ValueError(_unreachable(name, Path(source), error)) from error
+        raise UserError(_unreachable(name, Path(source), error)) from error
 
 
 def _has_tokenizer(path: Path) -> bool:
@@ -123,24 +124,24 @@ def _dropouts(config: Any) -> list[str]:
     return [name for name in known if hasattr(config, name)]
 
 
-def encode(encoder: Any, piece: Piece, pooling: Pooling, views: int) -> Tensor:
+def encode(encoder: Any, micro_batch: MicroBatch, pooling: Pooling, views: int) -> Tensor:
     """(V * S, D) fp32: every sentence `views` times in one pass, view by view, each under its own dropout masks."""
-    ids_RT, segments_RT = piece.input_ids, piece.segment_ids
-    packed = bool(piece.sentences != len(ids_RT))
+    ids_RT, segments_RT = micro_batch.input_ids, micro_batch.segment_ids
+    packed = bool(micro_batch.sentences != len(ids_RT))
     arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(views, 1)}
     if packed:
         arguments["attention_mask"] = _additive(attention_mask(segments_RT), encoder.dtype).repeat(
             views, 1, 1, 1
         )
-        arguments["position_ids"] = (piece.position_ids + _first_position(encoder)).repeat(views, 1)
+        arguments["position_ids"] = (micro_batch.position_ids + _first_position(encoder)).repeat(views, 1)
     else:
         arguments["attention_mask"] = (segments_RT >= 0).long().repeat(views, 1)
     hidden_RTD = encoder(**arguments)[0]
-    offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * piece.sentences
+    offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * micro_batch.sentences
     sentence_RT = torch.where(
         segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1
     )
-    return pool(hidden_RTD, sentence_RT, views * piece.sentences, pooling)
+    return pool(hidden_RTD, sentence_RT, views * micro_batch.sentences, pooling)
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

@@ -10,8 +10,9 @@ Shapes: B sentences on this rank, D = d features. Call it once per view: BatchNo
 
 from torch import Tensor, nn
 
-from unsee_dist.parallel.batchnorm import SyncBatchNorm
-from unsee_dist.parallel.reduce import Reduction
+from unsee_dist.distributed.batchnorm import SyncBatchNorm
+from unsee_dist.distributed.reduce import Reduction
+from unsee_dist.errors import UserError
 
 KINDS = ("blocks", "tanh")
 
@@ -59,4 +60,4 @@ def make_projector(kind: str, width: int, blocks: int, factor: int, reduction: R
         return Projector(width, blocks, factor, reduction)
     if kind == "tanh":
         return TanhHead(width)
-    raise ValueError(f"projector.kind = {kind} is not known. Use one of: {', '.join(KINDS)}.")
+    raise UserError(f"projector.kind = {kind} is not known. Use one of: {', '.join(KINDS)}.")

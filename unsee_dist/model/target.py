@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from unsee_dist.parallel.masters import Shard
-from unsee_dist.parallel.replica import Replica
+from unsee_dist.distributed.masters import Shard
+from unsee_dist.distributed.replica import Replica
 
 DecaySchedule = Literal["constant", "cosine"]
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from unsee_dist.data.packing import Piece
+from unsee_dist.data.stream.packing import MicroBatch
 from unsee_dist.model.encoder import Pooling, encode
 from unsee_dist.objectives.outcome import Outcome
 
@@ -53,12 +53,16 @@ class Unsee(nn.Module):
         self.target = copy.deepcopy(online).requires_grad_(False) if ema else None
         self.target_projector = copy.deepcopy(projector).requires_grad_(False) if ema and both else None
 
-    def forward(self, pieces: Sequence[Piece], embed: bool = False) -> tuple[Tensor, Tensor] | Tensor:
+    def forward(
+        self, micro_batches: Sequence[MicroBatch], embed: bool = False
+    ) -> tuple[Tensor, Tensor] | Tensor:
         """(loss, terms), the terms in the order of `self.terms`; with `embed`: (B, D) online embeddings, one view."""
         if embed:
-            return torch.cat([encode(self.online, piece, self.pooling, views=1) for piece in pieces])
-        target_1, target_2 = self._read_target(pieces)
-        online_1, online_2 = self._read_online(pieces)
+            return torch.cat(
+                [encode(self.online, micro_batch, self.pooling, views=1) for micro_batch in micro_batches]
+            )
+        target_1, target_2 = self._read_target(micro_batches)
+        online_1, online_2 = self._read_online(micro_batches)
         projected_1 = self.projector(online_1).float()
         outcomes = []
         if self.target is not None:
@@ -78,30 +82,32 @@ class Unsee(nn.Module):
         loss = torch.stack([outcome.loss for outcome in outcomes]).sum()
         return loss, terms.sum(0)
 
-    def _read_online(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """Both views in one pass a piece. Several pieces: each is encoded again in backward, under the same masks."""
-        if len(pieces) == 1:
-            return self._views([encode(self.online, pieces[0], self.pooling, VIEWS)])
+    def _read_online(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """Both views in one pass a micro_batch. Several micro_batches: each is encoded again in backward, under the same masks."""
+        if len(micro_batches) == 1:
+            return self._views([encode(self.online, micro_batches[0], self.pooling, VIEWS)])
         return self._views(
             [
                 checkpoint(
                     encode,
                     self.online,
-                    piece,
+                    micro_batch,
                     self.pooling,
                     VIEWS,
                     use_reentrant=False,
                     preserve_rng_state=True,
                 )
-                for piece in pieces
+                for micro_batch in micro_batches
             ]
         )
 
     @torch.no_grad()
-    def _read_target(self, pieces: Sequence[Piece]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    def _read_target(self, micro_batches: Sequence[MicroBatch]) -> tuple[Tensor, Tensor] | tuple[None, None]:
         if self.target is None:
             return None, None
-        first, second = self._views([encode(self.target, piece, self.pooling, VIEWS) for piece in pieces])
+        first, second = self._views(
+            [encode(self.target, micro_batch, self.pooling, VIEWS) for micro_batch in micro_batches]
+        )
         if self.target_projector is None:
             return first, second
         return self.target_projector(first).float(), self.target_projector(second).float()
@@ -109,7 +115,7 @@ class Unsee(nn.Module):
     @staticmethod
     def _views(embedded: Sequence[Tensor]) -> list[Tensor]:
         """Pieces of (2 S, D) -> the two views (B, D)."""
-        halves = [piece.chunk(VIEWS) for piece in embedded]
+        halves = [micro_batch.chunk(VIEWS) for micro_batch in embedded]
         return [torch.cat([half[view] for half in halves]) for view in range(VIEWS)]
 
     def frozen(self) -> dict[str, nn.Parameter]:

@@ -2,7 +2,7 @@
 
     >>> import torch
     >>> from unsee_dist.objectives import OBJECTIVES
-    >>> from unsee_dist.parallel.reduce import Reduction
+    >>> from unsee_dist.distributed.reduce import Reduction
     >>> objective = OBJECTIVES["vicreg"](16, Reduction(), covariance=2.0)
     >>> online, target = torch.randn(8, 16, requires_grad=True), torch.randn(8, 16)
     >>> outcome = objective(online, target)

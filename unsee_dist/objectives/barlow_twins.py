@@ -13,10 +13,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unsee_dist.distributed.batchnorm import SyncBatchNorm
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import check_views, off_diagonal
 from unsee_dist.objectives.outcome import Outcome, outcome
-from unsee_dist.parallel.batchnorm import SyncBatchNorm
-from unsee_dist.parallel.reduce import Reduction
 
 
 class BarlowTwins(nn.Module):

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import check_views
 from unsee_dist.objectives.outcome import Outcome, outcome
-from unsee_dist.parallel.reduce import Reduction
 
 
 class BYOL(nn.Module):

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, scatter
 from unsee_dist.objectives.outcome import Outcome, outcome
-from unsee_dist.parallel.reduce import Reduction
 
 
 class _Running(NamedTuple):

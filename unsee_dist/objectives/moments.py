@@ -6,7 +6,7 @@ Shapes: B sentences on this rank, N = R·B over all ranks, D features.
 import torch
 from torch import Tensor
 
-from unsee_dist.parallel.reduce import Reduction
+from unsee_dist.distributed.reduce import Reduction
 
 
 def check_views(online_BD: Tensor, target_BD: Tensor) -> None:

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unsee_dist.distributed.reduce import Reduction
+from unsee_dist.errors import UserError
 from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, off_diagonal, scatter
 from unsee_dist.objectives.outcome import Outcome, outcome
-from unsee_dist.parallel.reduce import Reduction
 
 
 class VICReg(nn.Module):
@@ -48,7 +49,7 @@ class VICReg(nn.Module):
     def _covariance_of(self, z_BD: Tensor) -> Tensor:
         sentences = len(z_BD) * self.reduction.size
         if sentences < 2:
-            raise ValueError("train.batch = 1 has no variance, which VICReg needs. Use at least 2.")
+            raise UserError("train.batch = 1 has no variance, which VICReg needs. Use at least 2.")
         return scatter(z_BD - mean(z_BD, self.reduction), self.reduction) / (sentences - 1)
 
     def _redundancy(self, covariance_DD: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from unsee_dist.errors import UserError
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import TRIALS
 
@@ -26,13 +27,13 @@ def claim(sweep: Sweep) -> None:
         if there != text:
             pairs = itertools.zip_longest(there.splitlines(), text.splitlines(), fillvalue="nothing")
             old, new = next((old.strip(), new.strip()) for old, new in pairs if old != new)
-            raise ValueError(
+            raise UserError(
                 f"{sweep.folder} holds another sweep: {old} there, {new} here. Write another sweep.dir, or continue "
                 f"that one with unsee sweep --resume {sweep.folder}."
             )
         return
     if sweep.folder.exists() and any(sweep.folder.iterdir()):
-        raise ValueError(f"sweep.dir = {sweep.folder} is not empty and no sweep. Write another sweep.dir.")
+        raise UserError(f"sweep.dir = {sweep.folder} is not empty and no sweep. Write another sweep.dir.")
     sweep.folder.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
@@ -43,9 +44,7 @@ def driving(folder: Path) -> Iterator[None]:
     path, host = folder / DRIVER, socket.gethostname()
     other = driver_of(folder)
     if other is not None and other["host"] == host and Path(f"/proc/{other['pid']}").exists():
-        raise ValueError(
-            f"{folder} is driven by process {other['pid']}. Stop it: unsee sweep --stop {folder}"
-        )
+        raise UserError(f"{folder} is driven by process {other['pid']}. Stop it: unsee sweep --stop {folder}")
     path.write_text(json.dumps({"host": host, "pid": os.getpid()}), encoding="utf-8")
     try:
         yield

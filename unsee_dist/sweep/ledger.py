@@ -19,7 +19,7 @@ from unsee_dist.sweep.space import overrides
 from unsee_dist.sweep.trial import OUTCOME, evaluations, trial_folder, worth
 
 if TYPE_CHECKING:
-    from unsee_dist.parallel.ray_pool.trials import TrialState
+    from unsee_dist.sweep.tune import TrialState
 
 LEDGER, STOP = "trials.json", "stop"
 Status = Literal["waiting", "running", "complete", "stopped", "broken", "failed"]

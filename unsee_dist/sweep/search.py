@@ -20,8 +20,8 @@ from pathlib import Path
 import yaml
 
 from unsee_dist.config.sections import every_steps
-from unsee_dist.parallel.ray_pool.cluster import connected, missing, nodes, slots
-from unsee_dist.parallel.ray_pool.trials import Calls, Group, Study, search
+from unsee_dist.errors import UserError
+from unsee_dist.ray_pool.cluster import connected, missing, nodes, slots
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import claim, driving, leave_mark
 from unsee_dist.sweep.ledger import Goal, Row
@@ -29,6 +29,7 @@ from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_r
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
 from unsee_dist.sweep.trial import Place, ask_to_end, train_trial, trial_folder
+from unsee_dist.sweep.tune import Calls, Group, Study, search
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun
 
@@ -82,7 +83,7 @@ def plan_of(sweep: Sweep) -> tuple[Study, Group]:
     there = nodes()
     lack = missing(there, group.cpus, group.gpus, group.ranks)
     if lack:
-        raise ValueError(
+        raise UserError(
             f"sweep.ranks = {group.ranks}: a trial {lack}. Write fewer ranks, less sweep.cpus or sweep.gpus, "
             "or add nodes to the cluster."
         )
@@ -179,7 +180,7 @@ def _check_scores(sweep: Sweep, rows: list[Row]) -> None:
         hours = sweep.settings.hours
         silent = f"sweep.hours = {hours:g} were over" if hours else "no evaluation had it"
         whys = "; ".join(sorted({row.why for row in rows if row.why})) or silent
-        raise ValueError(f"sweep.metric = {sweep.settings.metric} never appeared: {whys}")
+        raise UserError(f"sweep.metric = {sweep.settings.metric} never appeared: {whys}")
 
 
 def _say(sentence: str) -> None:

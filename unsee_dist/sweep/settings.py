@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, parse_value
 from unsee_dist.config.load import SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
-from unsee_dist.config.objective import Part
+from unsee_dist.config.objective import Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
 from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
 
@@ -29,7 +29,7 @@ NEEDS = {"dev/sts": "evaluate.sts", "dev/mrr": "evaluate.retrieval", "dev/recall
 ALWAYS = ("dev/effective_rank", "dev/uniformity", "dev/std", "dev/mean_cosine")
 
 
-class SweepSettings(Part):
+class SweepSettings(Section):
     """The `sweep:` section. A trial runs for `train.steps` at most."""
 
     name: Text = "sweep"  # absent in a file = the file's name

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from unsee_dist.errors import UserError
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import SWEEP, driver_of
 from unsee_dist.sweep.report import CONFIRM, table
@@ -19,7 +20,7 @@ def sweep_file(folder: Path) -> str:
     """The sweep a folder holds. ValueError: none."""
     path = folder / SWEEP
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"{folder} holds no sweep: there is no {SWEEP} in it. Start one: unsee sweep SWEEP.yaml"
         )
     return str(path)
@@ -41,14 +42,14 @@ def stop(folder: Path) -> None:
     """Ask the driver to stop, and wait until it has. ValueError: nobody drives it, or it does not answer."""
     sweep_file(folder)
     if driver_of(folder) is None:
-        raise ValueError(f"{folder} is not running: nothing to stop.")
+        raise UserError(f"{folder} is not running: nothing to stop.")
     for place in (folder, folder / CONFIRM):  # a confirmation looks in its own folder
         if place.is_dir():
             (place / ledger.STOP).touch()
     until = time.monotonic() + PATIENCE_S
     while driver_of(folder) is not None:
         if time.monotonic() > until:
-            raise ValueError(
+            raise UserError(
                 f"the driver of {folder} has not answered for {PATIENCE_S:g} s: {driver_of(folder)}. Was it killed? "
                 f"Then continue with unsee sweep --resume {folder}."
             )

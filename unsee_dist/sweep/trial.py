@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsee_dist.errors import UserError
 from unsee_dist.sweep.settings import Sweep
 
 if TYPE_CHECKING:
-    from unsee_dist.parallel.process import World
-    from unsee_dist.parallel.signals import StopSignal
+    from unsee_dist.distributed.world import World
+    from unsee_dist.supervision.signals import StopSignal
 
 WORST = (
     1e9  # of a collapsed or broken trial, with the sign that is worst: schedulers interpolate, so no infinity
@@ -58,15 +59,15 @@ def train_trial(
     after its step, with a checkpoint.
     """
     _enter(place)
-    from unsee_dist.parallel.process import SharedMistake, start, wait_for_all
-    from unsee_dist.parallel.signals import Stopped, StopSignal
-    from unsee_dist.parallel.watchdog import Watchdog
+    from unsee_dist.distributed.world import SharedUserError, join_world, wait_for_all
     from unsee_dist.run import train
+    from unsee_dist.supervision.signals import Stopped, StopSignal
+    from unsee_dist.supervision.watchdog import Watchdog
 
     metric, mode = sweep.settings.metric, sweep.settings.mode
     folder = trial_folder(sweep.folder, trial)
     config = sweep.config(dict(point), f"run.dir={folder}", f"run.name={sweep.settings.name}-{trial}")
-    world = start()
+    world = join_world()
 
     spent_s: list[float] = []
 
@@ -87,7 +88,7 @@ def train_trial(
         wait_for_all(world)
     except Stopped:
         _keep(world, folder, "stopped", "", spent_s)
-    except SharedMistake as mistake:
+    except SharedUserError as mistake:
         _keep(world, folder, "broken", str(mistake), spent_s)
         report({"step": sweep.steps, metric: worth({}, metric, mode)})
     finally:
@@ -123,7 +124,7 @@ def _enter(place: Place) -> None:
     try:
         os.chdir(place.folder)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{place.folder} cannot be entered here ({error.strerror}): every node of the cluster must see the folder "
             "in which the sweep was started."
         ) from error

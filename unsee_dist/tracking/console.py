@@ -72,7 +72,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
 
 
-class Talk:
+class ConsoleReporter:
     """The console of a run of `steps` steps that begins after `first` (0, or where it resumes).
 
     Lines are printed as given, never wrapped; a progress bar is drawn only on a terminal.

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from unsee_dist.data.packing import pack
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.signals import Stopped, StopSignal
-from unsee_dist.parallel.whereabouts import stand
+from unsee_dist.data.stream.packing import pack
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.supervision.phases import enter_phase
+from unsee_dist.supervision.signals import Stopped, StopSignal
 
 AT_ONCE = 64  # sentences: a few packed rows, small beside a training step
 
@@ -33,13 +33,15 @@ def embedder(
         found = []
         try:
             for at in range(0, len(sentences), AT_ONCE):
-                stand("evaluation")
+                enter_phase("evaluation")
                 if stop.agreed(engine.world):
                     raise Stopped
                 texts = sentences[at : at + AT_ONCE]
                 tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
-                piece = pack(tokens, max_tokens, tokenizer.pad_token_id, share_rows).to(engine.world.device)
-                found.append(engine((piece,), embed=True).float().cpu())
+                micro_batch = pack(tokens, max_tokens, tokenizer.pad_token_id, share_rows).to(
+                    engine.world.device
+                )
+                found.append(engine((micro_batch,), embed=True).float().cpu())
         finally:
             engine.train(True)
         return torch.cat(found).numpy()

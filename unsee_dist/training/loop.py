@@ -14,25 +14,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from unsee_dist.data.stream import Batch, Stream
-from unsee_dist.evaluation.development import best_metric
+from unsee_dist.data.stream.stream import Batch, Stream
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.world import SharedUserError, World
+from unsee_dist.metrics.names import best_metric
 from unsee_dist.model.target import DecaySchedule, Target, decay_at
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import SharedMistake, World
-from unsee_dist.parallel.signals import Stopped, StopSignal
-from unsee_dist.parallel.whereabouts import stand
-from unsee_dist.tracking.record import Record
+from unsee_dist.supervision.phases import enter_phase
+from unsee_dist.supervision.signals import Stopped, StopSignal
+from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import (
-    Action,
-    GuardSettings,
-    GuardState,
-    after_evaluation,
-    after_step,
-    healthy,
-)
+from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step, healthy
 from unsee_dist.training.schedule import learning_rate
-from unsee_dist.training.step import Taken, seed_step, take
+from unsee_dist.training.step import StepResult, seed_step, train_step
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Training:
     engine: Engine
     target: Target | None
     stream: Stream
-    record: Record
+    recorder: RunRecorder
     saver: Saver
     stop: StopSignal
     folder: Path
@@ -114,7 +107,7 @@ def train(run: Training) -> dict[str, float]:
         run.saver.wait()
         raise
     run.saver.wait()
-    stand("export", run.progress.step)
+    enter_phase("export", run.progress.step)
     run.export("final")
     return scores
 
@@ -137,7 +130,7 @@ def _to_the_end(run: Training) -> dict[str, float]:
 def _steps(run: Training) -> dict[str, float]:
     plan, progress, world = run.plan, run.progress, run.engine.world
     scores: dict[str, float] = {}
-    stand("wait", progress.step + 1)
+    enter_phase("wait", progress.step + 1)
     ready = time.perf_counter()
     for batch in run.stream.batches(progress.step + 1, plan.steps):
         arrived = time.perf_counter()
@@ -146,7 +139,7 @@ def _steps(run: Training) -> dict[str, float]:
         speed = {"sentences_per_s": plan.batch / (done - ready), "wait": (arrived - ready) / (done - ready)}
         speed["tokens_per_s"] = batch.tokens * world.size / (done - ready)
         damaged = {"damaged": batch.damaged} if batch.damaged else {}  # sentences that others stand in for
-        run.record.step(line(run, taken, *rates) | damaged | speed)
+        run.recorder.step(line(run, taken, *rates) | damaged | speed)
         _heed(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
         if taken.asked:
             raise Stopped
@@ -159,24 +152,24 @@ def _steps(run: Training) -> dict[str, float]:
         if (judged or saved) and not at_end:
             pause(run)
         ready = time.perf_counter() if judged or saved else done
-        stand("wait", batch.step + 1)
+        enter_phase("wait", batch.step + 1)
     return scores
 
 
-def _step(run: Training, batch: Batch) -> tuple[Taken, tuple[float, float]]:
+def _step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
     """One step under its learning rate and decay."""
     plan, progress, world = run.plan, run.progress, run.engine.world
     seed_step(plan.seed, batch.step, world.rank)
     update = progress.updates + 1
     lr = learning_rate(update, plan.steps, plan.lr, plan.warmup)
     decay = decay_at(update, plan.steps, plan.decay, plan.decay_schedule)
-    taken = take(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
+    taken = train_step(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
     progress.step, progress.updates = batch.step, progress.updates + taken.applied
-    run.record.trace(batch.step, batch.ids)
+    run.recorder.trace(batch.step, batch.ids)
     return taken, (lr, decay)
 
 
-def line(run: Training, taken: Taken, lr: float, decay: float) -> dict[str, Any]:
+def line(run: Training, taken: StepResult, lr: float, decay: float) -> dict[str, Any]:
     """A training line of metrics.jsonl; `distance` (‖θ-ξ‖/‖θ‖) on the lines that are said."""
     step = run.progress.step
     found = {"step": step, "loss": taken.loss, **taken.terms, "lr": lr, "grad_norm": taken.grad_norm}
@@ -198,7 +191,7 @@ def distance(engine: Engine, target: Target) -> float:
 
 def judge(run: Training) -> dict[str, float]:
     """Evaluate, record, and keep the encoder as `best/` (dev/best = 1) when none before was better."""
-    stand("evaluation")
+    enter_phase("evaluation")
     scores = of_rank_0(run.engine.world, run.evaluate())
     progress = run.progress
     if run.target is not None:
@@ -212,13 +205,13 @@ def judge(run: Training) -> dict[str, float]:
         and healthy(run.plan.guard, scores)
         and (progress.best is None or decided[1] > progress.best["value"])
     )
-    run.record.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
+    run.recorder.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
     if progress.step == 0:
         progress.before = scores
     if better and decided is not None:
         metric, value = decided
         progress.best = {"metric": metric, "value": value, "step": progress.step, "scores": scores}
-        stand("export")
+        enter_phase("export")
         run.export("best")
     progress.judged = progress.step
     _heed(run, *after_evaluation(run.plan.guard, progress.guard, scores))
@@ -238,10 +231,10 @@ def save(run: Training) -> None:
     progress = run.progress
     if run.saver.saved == progress.step:
         return
-    stand("save")
-    run.record.flush()
+    enter_phase("save")
+    run.recorder.flush()
     folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
-    facts = {**run.identity, **asdict(progress), "mlflow_run": run.record.mlflow_run}
+    facts = {**run.identity, **asdict(progress), "mlflow_run": run.recorder.mlflow_run}
     best = progress.best["step"] if progress.best else None
     run.saver.save(folder, run.engine, run.target, facts, keep=run.plan.keep, best_step=best)
 
@@ -255,9 +248,9 @@ def pause(run: Training) -> None:
 def _heed(run: Training, action: Action, sentence: str) -> None:
     """Do what the guard says; equal on every rank."""
     if action is Action.STOP:
-        raise SharedMistake(sentence)
+        raise SharedUserError(sentence)
     if sentence:
-        run.record.warn(sentence)
+        run.recorder.warn(sentence)
     if action is Action.ROLL_BACK:
         raise RollBack
 

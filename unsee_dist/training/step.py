@@ -15,16 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unsee_dist.data.stream import Batch
+from unsee_dist.data.stream.stream import Batch
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.objectives.outcome import Stateful
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.signals import StopSignal
-from unsee_dist.parallel.whereabouts import stand
+from unsee_dist.supervision.phases import enter_phase
+from unsee_dist.supervision.signals import StopSignal
 
 
 @dataclass(frozen=True)
-class Taken:
+class StepResult:
     """What a step did. loss and terms: of the global batch, both directions summed. grad_norm: before clipping.
 
     asked: some rank was asked to stop; all ranks learn it at the same step.
@@ -37,27 +38,27 @@ class Taken:
     asked: bool
 
 
-def take(
+def train_step(
     engine: Engine,
     target: Target | None,
     batch: Batch,
     lr: float,
     decay: float,
     stop: StopSignal | None = None,
-) -> Taken:
+) -> StepResult:
     """Train on this rank's part of a step. Collective: the answer is the same on every rank."""
     model = engine.module
     with says_what_fits(batch):
-        stand("forward", batch.step)
-        loss, terms = engine(batch.pieces)
-        stand("backward")
+        enter_phase("forward", batch.step)
+        loss, terms = engine(batch.micro_batches)
+        enter_phase("backward")
         engine.backward(loss)
-    stand("finish")
+    enter_phase("finish")
     asked = loss.new_full((1,), float(stop is not None and stop.asked))
     local = torch.cat([loss.detach().view(1), terms, asked])
     (mean_loss, *mean_terms, some_asked), grad_norm = engine.finish(local)
     finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
-    stand("update")
+    enter_phase("update")
     if finite or engine.precision == "fp16":  # fp16: the engine must see the overflow to lower its loss scale
         applied = engine.step(lr) and finite
     else:
@@ -66,12 +67,12 @@ def take(
     objective = model.objective
     if isinstance(objective, Stateful):
         objective.commit() if applied else objective.discard()
-    stand("ema")
+    enter_phase("ema")
     if applied and target is not None:
         target.follow(decay)
-    stand("log")
+    enter_phase("log")
     means = dict(zip(model.terms, mean_terms, strict=True))
-    return Taken(mean_loss, means, grad_norm, applied, some_asked > 0)
+    return StepResult(mean_loss, means, grad_norm, applied, some_asked > 0)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -91,13 +92,13 @@ def says_what_fits(batch: Batch) -> Iterator[None]:
         )
         if not out:
             raise
-        largest = max(piece.sentences for piece in batch.pieces)
+        largest = max(micro_batch.sentences for micro_batch in batch.micro_batches)
         remedy = (
             f"Write train.micro_batch={largest // 2}: it changes no result."
             if largest > 1
             else "A single sentence does not fit: lower model.max_tokens, or use more ranks and parallel.zero=3."
         )
-        raise ValueError(
+        raise UserError(
             f"train.micro_batch = {largest} does not fit into the memory of {socket.gethostname()} at step "
             f"{batch.step}: {str(error).splitlines()[0]} {remedy}"
         ) from error

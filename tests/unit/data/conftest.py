@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.data import Shards
-from unsee_dist.data.prepare import PrepareSettings, prepare
+from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou"]
 

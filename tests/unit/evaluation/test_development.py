@@ -6,11 +6,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from unsee_dist.evaluation.development import Development, best_metric, deal, verdicts
-from unsee_dist.evaluation.geometry import NAMES
-from unsee_dist.evaluation.retrieval import questions, tfidf_scores
-from unsee_dist.evaluation.sts import Pairs, spearman
-from unsee_dist.evaluation.tfidf import tfidf_spearman
+from unsee_dist.evaluation.development import Development, deal, verdicts
+from unsee_dist.metrics.geometry import NAMES
+from unsee_dist.metrics.names import best_metric
+from unsee_dist.metrics.retrieval import questions, tfidf_scores
+from unsee_dist.metrics.sts import Pairs, spearman
+from unsee_dist.metrics.tfidf import tfidf_spearman
 
 
 def _tasks(seed=0):

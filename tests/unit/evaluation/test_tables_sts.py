@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from unsee_dist.evaluation.cosine import spread, unit_rows
-from unsee_dist.evaluation.sts import Pairs, load_pairs, spearman
+from unsee_dist.metrics.cosine import relative_std, unit_rows
+from unsee_dist.metrics.sts import Pairs, load_pairs, spearman
 
 
 def _encoder(seed, width=16):
@@ -70,7 +70,9 @@ def test_one_embedding_that_is_not_finite_makes_the_score_nan(bad):
 def test_unit_rows_of_tiny_huge_and_zero_rows():
     u = unit_rows(np.array([[1e-200, 0], [1e200, 1e200], [0, 0], [3, 4]]))
     np.testing.assert_allclose(u, [[1, 0], [0.5**0.5, 0.5**0.5], [0, 0], [0.6, 0.8]], rtol=1e-12)
-    assert spread(unit_rows(np.random.default_rng(0).normal(size=(5000, 64)))) == pytest.approx(1, abs=0.02)
+    assert relative_std(unit_rows(np.random.default_rng(0).normal(size=(5000, 64)))) == pytest.approx(
+        1, abs=0.02
+    )
 
 
 ROWS = [('He said "hi', "two", "3.5"), ("three, four", "five", "1")]
@@ -157,7 +159,7 @@ def test_a_dataset_name_and_split_are_read_through_datasets(tmp_path):
     for split, score in (("train", 1), ("validation", 2), ("test", 3)):
         lines = [{"sentence1": "a", "sentence2": split, "label": score + i} for i in range(2)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    from unsee_dist.evaluation import sts
+    from unsee_dist.metrics import sts
 
     def read(source):
         return sts._pairs(sts._from_hub(source, (sts.FIRST, sts.SECOND, sts.SCORE)), source)

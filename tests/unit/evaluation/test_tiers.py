@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from unsee_dist.evaluation.mteb_suite import published
-from unsee_dist.report.score_table import GROUPS
+from unsee_dist.evaluation.score_table import GROUPS
 
 
 def test_v1_is_the_papers_benchmark_of_56_tasks_in_seven_groups() -> None:

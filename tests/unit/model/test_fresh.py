@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unsee_dist.data.packing import pack
+from unsee_dist.data.stream.packing import pack
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.fresh import FreshSize, train_tokenizer, write_fresh
 

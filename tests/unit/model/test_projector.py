@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.model.projector import Projector, TanhHead, make_projector
-from unsee_dist.parallel.reduce import Reduction
 
 
 def _batch(rows: int = 12, width: int = 6) -> torch.Tensor:

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives import OBJECTIVES, Stateful
-from unsee_dist.parallel.reduce import Reduction
 
 B, D = 9, 5
 EVERY = pytest.mark.parametrize("name", list(OBJECTIVES))

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives import OBJECTIVES
-from unsee_dist.parallel.reduce import Reduction
 
 B, D = 10, 6
 Array = np.ndarray

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from unsee_dist.parallel.ray_pool.trials import TrialState
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import Goal
 from unsee_dist.sweep.trial import OUTCOME, WORST, trial_folder, worth
+from unsee_dist.sweep.tune import TrialState
 
 GOAL = Goal("dev/sts", "max", trials=3, steps=40)
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from unsee_dist.tracking.console import Talk, clock, evaluation_line, step_line
+from unsee_dist.tracking.console import ConsoleReporter, clock, evaluation_line, step_line
 
 LINE = {
     "step": 1200,
@@ -58,13 +58,15 @@ def test_clock(seconds, text):
     assert clock(seconds) == text
 
 
-def _talk(terminal):
+def _console(terminal):
     out = io.StringIO()
-    return Talk(100, console=Console(file=out, width=40, force_terminal=terminal, highlight=False)), out
+    return ConsoleReporter(
+        100, console=Console(file=out, width=40, force_terminal=terminal, highlight=False)
+    ), out
 
 
 def test_lines_are_printed_as_they_are_on_anything_that_is_no_terminal():
-    talk, out = _talk(False)
+    talk, out = _console(False)
     talk.advance(3)
     talk.training(LINE | {"step": 50})
     talk.say("a [bold]bracket[/bold] " + "long " * 30)
@@ -78,7 +80,7 @@ def test_lines_are_printed_as_they_are_on_anything_that_is_no_terminal():
 
 
 def test_a_bar_is_drawn_on_a_terminal_and_taken_away():
-    talk, out = _talk(True)
+    talk, out = _console(True)
     talk.advance(42)
     talk._bar.refresh()
     assert "42/100" in out.getvalue()
@@ -87,7 +89,7 @@ def test_a_bar_is_drawn_on_a_terminal_and_taken_away():
 
 
 def test_the_closing_table_shows_only_what_was_measured():
-    talk, out = _talk(False)
+    talk, out = _console(False)
     columns = {"before": {"dev/sts": 54.1}, "best (step 90)": {"dev/sts": 70.5, "dev/std": 0.9}}
     talk.closing(columns, {"best": "runs/a/best"}, ["unsee evaluate runs/a/best"])
     text = out.getvalue()

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from unsee_dist.tracking import metrics
-from unsee_dist.tracking.metrics import MetricsFile, cut_back
+from unsee_dist.tracking import metrics_file
+from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
 
 
 def _read(path):
@@ -81,7 +81,7 @@ def test_a_missing_file_has_nothing_to_cut(tmp_path):
 def test_flushed_lines_survive_sigkill(tmp_path):
     path = tmp_path / "m.jsonl"
     script = (
-        "import os, signal, sys; from pathlib import Path; from unsee_dist.tracking.metrics import MetricsFile\n"
+        "import os, signal, sys; from pathlib import Path; from unsee_dist.tracking.metrics_file import MetricsFile\n"
         "f = MetricsFile(Path(sys.argv[1]))\n"
         "for s in range(50): f.write({'step': s})\n"
         "f.flush(); f.write({'step': 50}); os.kill(os.getpid(), signal.SIGKILL)"
@@ -93,7 +93,7 @@ def test_flushed_lines_survive_sigkill(tmp_path):
 
 
 def test_lines_reach_the_file_at_intervals_without_a_flush(tmp_path, monkeypatch):
-    monkeypatch.setattr(metrics, "FLUSH_S", 0)
+    monkeypatch.setattr(metrics_file, "FLUSH_S", 0)
     file = MetricsFile(tmp_path / "m.jsonl")
     file.write({"step": 1})
     assert _read(tmp_path / "m.jsonl") == [{"step": 1}]

@@ -11,7 +11,7 @@ import yaml
 
 from unsee_dist.tracking import mlflow_run, mlflow_sink
 from unsee_dist.tracking.environment import describe
-from unsee_dist.tracking.metrics import MetricsFile
+from unsee_dist.tracking.metrics_file import MetricsFile
 from unsee_dist.tracking.mlflow_parent import ParentRun
 from unsee_dist.tracking.mlflow_run import RunDescription, connect
 from unsee_dist.tracking.mlflow_sink import MlflowSink

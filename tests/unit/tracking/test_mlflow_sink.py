@@ -11,7 +11,7 @@ import time
 import pytest
 
 from unsee_dist.tracking import mlflow_run, mlflow_sink
-from unsee_dist.tracking.metrics import MetricsFile, cut_back
+from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink, tracking_uri
 from unsee_dist.tracking.unsent import added, load

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch.distributed as dist
 
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.world import World, print_on_rank_0, together
+from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import World, tell, together
-from unsee_dist.training.checkpoint import shelf, state
+from unsee_dist.training.checkpoint import directory, state
 
 
 def find(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
@@ -35,34 +36,34 @@ def find(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
 
 def _find(run: Path, resume: str) -> tuple[Path | None, bool]:
     checkpoints = run / "checkpoints"
-    shelf.settle(checkpoints)
+    directory.recover(checkpoints)
     if resume == "never":
-        have = shelf.folders(checkpoints)
+        have = directory.folders(checkpoints)
         if have:
-            raise ValueError(
+            raise UserError(
                 f"resume = never, but {checkpoints} holds {have[-1].name}. Write resume: auto to continue it, or give "
                 "this run a run.dir of its own."
             )
         return None, True
-    own, wrong = shelf.choose(checkpoints, shelf.verify)
+    own, wrong = directory.choose(checkpoints, directory.verify)
     for each in wrong:
-        tell(World.alone(), f"warning: {each}; using {own} instead")
+        print_on_rank_0(World.alone(), f"warning: {each}; using {own} instead")
     if own is not None or resume == "auto":
         return own, True
     return _other(Path(resume)), False
 
 
 def _other(path: Path) -> Path:
-    if (path / shelf.MANIFEST).exists():
-        shelf.verify(path)
+    if (path / directory.MANIFEST).exists():
+        directory.verify(path)
         return path
     if not (path / "checkpoints").is_dir():
-        raise ValueError(
+        raise UserError(
             f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
         )
-    chosen, _ = shelf.choose(path / "checkpoints", shelf.verify)
+    chosen, _ = directory.choose(path / "checkpoints", directory.verify)
     if chosen is None:
-        raise ValueError(f"resume = {path} has no checkpoint yet. Write resume: auto to start without one.")
+        raise UserError(f"resume = {path} has no checkpoint yet. Write resume: auto to start without one.")
     return chosen
 
 
@@ -71,14 +72,14 @@ def restore(
 ) -> dict[str, Any]:
     """Fill engine and target from a folder; returns its manifest. Collective; ValueError names what differs."""
     with together(engine.world):
-        manifest = shelf.read_manifest(folder)
+        manifest = directory.read_manifest(folder)
         different = [
             f"{key} = {manifest.get(key)}, now {ours}"
             for key, ours in identity.items()
             if manifest.get(key) != ours
         ]
         if different:
-            raise ValueError(
+            raise UserError(
                 f"{folder} was trained with {'; '.join(different)}. It would be another run: give this one a run.dir of "
                 "its own, or the settings back."
             )

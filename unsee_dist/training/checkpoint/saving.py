@@ -20,12 +20,13 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unsee_dist.data import writing
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.world import SharedUserError, World
+from unsee_dist.errors import UserError
+from unsee_dist.files import atomic
 from unsee_dist.model.target import Target
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import SharedMistake, World
-from unsee_dist.parallel.whereabouts import reach
-from unsee_dist.training.checkpoint import shelf, state
+from unsee_dist.supervision.phases import failpoint
+from unsee_dist.training.checkpoint import directory, state
 
 SPARE = 1.05  # of the bytes to be written: headers, manifest, the trackers' lines
 
@@ -90,7 +91,7 @@ class Saver:
             raise fault
         wrong, self._wrong = self._wrong, None
         if wrong is not None:
-            raise SharedMistake(wrong)  # every rank has it
+            raise SharedUserError(wrong)  # every rank has it
 
     def _run_apart(self, job: Job) -> None:
         try:
@@ -102,7 +103,7 @@ class Saver:
         """All of a save but the snapshot. Ranks tell each other what failed, so that none waits for another."""
         growing = job.folder.with_name(f".{job.folder.name}.growing")
         step = int(job.facts["step"])
-        reach("save.begin", step)
+        failpoint("save.begin", step)
         self._wrong = self._on_rank_0(lambda: _make_room(growing, job, self.world.size))
         if self._wrong is not None:
             return
@@ -124,7 +125,7 @@ class Saver:
             written = [_write(growing / name, tensors) for name, tensors in files.items()]
         except Exception as error:  # safetensors has a class of its own for a full disk
             return _sentence(growing, error)
-        reach("save.written", step)
+        failpoint("save.written", step)
         return written
 
     def _on_rank_0(self, work: Any) -> str | None:
@@ -153,7 +154,7 @@ def _make_room(growing: Path, job: Job, ranks: int) -> None:
     needed, free = int(SPARE * ranks * mine), shutil.disk_usage(growing).free
     if free < needed:
         growing.rmdir()
-        raise ValueError(
+        raise UserError(
             f"A checkpoint of about {needed / 2**20:.0f} MiB does not fit on the disk of {growing.parent}: "
             f"{free / 2**20:.0f} MiB are free. Free some space, or lower checkpoint.keep; the same command continues."
         )
@@ -162,22 +163,22 @@ def _make_room(growing: Path, job: Job, ranks: int) -> None:
 def _publish(growing: Path, job: Job, entries: list[dict[str, Any]], step: int) -> None:
     manifest = job.facts | {"files": entries}
     manifest = json.loads(json.dumps(manifest))
-    manifest["facts_xxh3"] = shelf.digest_of_facts(manifest)
-    writing.write(growing / shelf.MANIFEST, json.dumps(manifest, indent=1).encode())
-    reach("save.manifest", step)
-    shelf.replace(growing, job.folder)
-    reach("save.renamed", step)
-    shelf.point(job.folder.parent, job.folder)
-    reach("save.pointed", step)
-    shelf.retain(job.folder, job.keep, job.best_step)
-    reach("save.end", step)
+    manifest["facts_xxh3"] = directory.digest_of_facts(manifest)
+    atomic.write_file(growing / directory.MANIFEST, json.dumps(manifest, indent=1).encode())
+    failpoint("save.manifest", step)
+    directory.replace(growing, job.folder)
+    failpoint("save.renamed", step)
+    directory.point(job.folder.parent, job.folder)
+    failpoint("save.pointed", step)
+    directory.retain(job.folder, job.keep, job.best_step)
+    failpoint("save.end", step)
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
     save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path)
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return {"name": path.name, "bytes": path.stat().st_size, "xxh3": shelf.digest(path)}
+    return {"name": path.name, "bytes": path.stat().st_size, "xxh3": directory.digest(path)}
 
 
 def _sentence(growing: Path, error: Exception) -> str:

@@ -14,16 +14,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.world import together
+from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
-from unsee_dist.parallel.engine import Engine
-from unsee_dist.parallel.process import together
 
 ADAM = ("exp_avg", "exp_avg_sq")
 BUFFERS = "buffers.safetensors"
 
 
 @dataclass(frozen=True)
-class Part:
+class StateSlice:
     """`tensor` is elements start..start+len of the flattened `kind` of parameter `name`; a view that may be written."""
 
     kind: str
@@ -36,15 +37,15 @@ class Part:
         return f"{self.kind}/{self.name}@{self.start}"
 
 
-def parts(engine: Engine, target: Target | None) -> Iterator[Part]:
+def state_slices(engine: Engine, target: Target | None) -> Iterator[StateSlice]:
     """All training state of this rank that belongs to parameters."""
     for shard in engine.shards:
-        yield Part("master", shard.name, shard.start, shard.master)
+        yield StateSlice("master", shard.name, shard.start, shard.master)
         for kind, moment in zip(ADAM, engine.moments(shard), strict=True):
-            yield Part(kind, shard.name, shard.start, moment)
+            yield StateSlice(kind, shard.name, shard.start, moment)
     if target is not None:
         for shard, ema in zip(target.shards, target.ema, strict=True):
-            yield Part("ema", shard.name, shard.start, ema)
+            yield StateSlice("ema", shard.name, shard.start, ema)
 
 
 def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]:
@@ -52,7 +53,7 @@ def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]
     world = engine.world
     mine = {
         part.key: part.tensor.detach()
-        for place, part in enumerate(parts(engine, target))
+        for place, part in enumerate(state_slices(engine, target))
         if engine.stage > 0 or place % world.size == world.rank
     }
     found = {f"rank-{world.rank:05d}.safetensors": mine}
@@ -65,12 +66,12 @@ def load(folder: Path, manifest: Mapping[str, Any], engine: Engine, target: Targ
     """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
     with together(engine.world):
         stored = Stored(folder, manifest)
-        for part in parts(engine, target):
+        for part in state_slices(engine, target):
             stored.fill(part)
         buffers = load_file(folder / BUFFERS)
         for name, buffer in engine.module.objective.named_buffers():
             if name not in buffers or buffers[name].shape != buffer.shape:
-                raise ValueError(
+                raise UserError(
                     f"{folder} has no state {name} of this objective. Give this run a run.dir of its own."
                 )
             buffer.copy_(buffers[name])
@@ -94,14 +95,14 @@ class Stored:
         try:
             opened = safe_open(path, framework="pt")
         except SafetensorError as error:
-            raise ValueError(f"{path} cannot be read ({error})") from error
+            raise UserError(f"{path} cannot be read ({error})") from error
         for key in opened.keys():  # noqa: SIM118 (safe_open is no dict)
             kind, _, rest = key.partition("/")
             name, _, start = rest.rpartition("@")
             length = opened.get_slice(key).get_shape()[0]
             self.ranges[kind, name].append((int(start), int(start) + length, opened, key))
 
-    def fill(self, part: Part) -> None:
+    def fill(self, part: StateSlice) -> None:
         """Copy the stored elements of the part's range into its tensor. ValueError when some are not there."""
         first, last = part.start, part.start + len(part.tensor)
         filled = 0
@@ -111,7 +112,7 @@ class Stored:
                 part.tensor[low - first : high - first] = opened.get_slice(key)[low - start : high - start]
                 filled += high - low
         if filled != len(part.tensor):
-            raise ValueError(
+            raise UserError(
                 f"{self.folder} holds {filled} of {len(part.tensor)} elements of {part.kind} {part.name}: it belongs to "
                 "another encoder or projector. Give this run a run.dir of its own."
             )

@@ -1,0 +1,96 @@
+"""Packing loses nothing and mixes nothing."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unsee_dist.data.stream import packing
+from unsee_dist.data.stream.packing import attention_mask, pack
+
+WIDTH = 16
+token_lists = st.lists(st.lists(st.integers(1, 1000), min_size=1, max_size=WIDTH), min_size=1, max_size=40)
+
+
+@given(tokens=token_lists, share=st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_every_sentence_comes_back(tokens, share):
+    micro_batch = pack(tokens, WIDTH, 0, share)
+    assert micro_batch.sentences == len(tokens)
+    assert micro_batch.tokens == sum(map(len, tokens))
+    for number, sentence in enumerate(tokens):
+        where = micro_batch.segment_ids == number
+        assert where.any(dim=1).sum() == 1  # in one row
+        assert micro_batch.input_ids[where].tolist() == sentence
+        assert micro_batch.position_ids[where].tolist() == list(range(len(sentence)))
+        columns = where.nonzero()[:, 1]
+        assert columns.tolist() == list(range(int(columns[0]), int(columns[0]) + len(sentence)))
+    padding = micro_batch.segment_ids == -1
+    assert not micro_batch.input_ids[padding].any()
+    assert not micro_batch.position_ids[padding].any()
+
+
+@given(lengths=st.lists(st.integers(1, WIDTH), min_size=1, max_size=80))
+@settings(max_examples=100, deadline=None)
+def test_both_ways_to_pack_are_first_fit_decreasing(lengths):
+    """Against the definition, a sentence at a time."""
+    free, places = [], {}
+    for sentence in sorted(range(len(lengths)), key=lambda s: -lengths[s]):
+        row = next((r for r, room in enumerate(free) if room >= lengths[sentence]), len(free))
+        if row == len(free):
+            free.append(WIDTH)
+        places[sentence] = row, WIDTH - free[row]
+        free[row] -= lengths[sentence]
+    micro_batch = pack([[7] * length for length in lengths], WIDTH, 0, True)
+    for way in (packing._one_by_one, packing._length_by_length):
+        rows, starts = way(np.array(lengths), WIDTH)
+        assert {s: (rows[s], starts[s]) for s in places} == places
+    for sentence, place in places.items():
+        assert tuple((micro_batch.segment_ids == sentence).nonzero()[0].tolist()) == place
+
+
+@given(tokens=token_lists)
+@settings(max_examples=60, deadline=None)
+def test_shapes_and_rows(tokens):
+    shared, alone = pack(tokens, WIDTH, 0, True), pack(tokens, WIDTH, 0, False)
+    assert shared.input_ids.shape[1] == WIDTH
+    assert alone.input_ids.shape == (len(tokens), max(map(len, tokens)))
+    assert alone.segment_ids[:, 0].tolist() == list(range(len(tokens)))
+    best = -(-sum(map(len, tokens)) // WIDTH)
+    assert best <= len(shared.input_ids) <= 11 * best / 9 + 1 + sum(len(t) > WIDTH / 2 for t in tokens)
+    half_full = [(row != -1).sum() <= WIDTH / 2 for row in shared.segment_ids]
+    assert sum(half_full) <= 1  # two of them would have been one row
+
+
+@given(tokens=token_lists)
+@settings(max_examples=60, deadline=None)
+def test_the_mask_joins_a_sentence_and_nothing_else(tokens):
+    segment_ids = pack(tokens, WIDTH, 0, True).segment_ids
+    mask = attention_mask(segment_ids)
+    rows, width = segment_ids.shape
+    assert mask.shape == (rows, 1, width, width)
+    assert mask.dtype == torch.bool
+    for row in range(rows):
+        for query in range(width):
+            allowed = segment_ids[row] == segment_ids[row, query]
+            assert torch.equal(mask[row, 0, query], allowed)
+    assert mask.any(dim=-1).all()  # a row of softmax without any entry is NaN
+
+
+def test_a_piece_survives_a_pickle_without_shared_memory():
+    micro_batch = pack([[5, 6], [7]], 4, 0, True)
+    again = pickle.loads(pickle.dumps(micro_batch))
+    assert torch.equal(again.input_ids, micro_batch.input_ids)
+    assert torch.equal(again.segment_ids, micro_batch.segment_ids)
+    assert again.sentences == 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"), [([[1], []], "no tokens"), ([[1] * 17], "17 tokens and a row holds 16")]
+)
+def test_what_cannot_be_packed(tokens, says):
+    with pytest.raises(ValueError, match=says):
+        pack(tokens, WIDTH, 0, True)

@@ -1,0 +1,71 @@
+"""A stop is heard once from a dying launcher, twice from a person; no torch is needed to listen."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RANK = """
+import sys, time
+from unsee_dist.supervision.signals import StopSignal, stop_with_launcher
+assert "torch" not in sys.modules
+stop_with_launcher()
+stop = StopSignal()
+said = open(sys.argv[1], "w", buffering=1)
+said.write("listens\\n")
+while not stop.asked:
+    time.sleep(0.01)
+said.write(f"{stop.name}\\n")
+time.sleep(2)  # a second signal ends it here
+said.write("saved\\n")
+"""
+LAUNCHER = """
+import subprocess, sys, threading, time
+for _ in range(20):
+    threading.Thread(target=time.sleep, args=(900,), daemon=True).start()
+rank = subprocess.Popen(sys.argv[1:])
+print(rank.pid, flush=True)
+rank.wait()
+"""
+
+
+def wait_for(path: Path, word: str, timeout_s: float = 60) -> str:
+    until = time.monotonic() + timeout_s
+    while not (path.exists() and word in path.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return path.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
+@pytest.mark.parametrize("variable", ["RANK", "SLURM_STEP_NUM_TASKS"])
+def test_the_end_of_a_launcher_with_threads_asks_once(tmp_path: Path, variable: str) -> None:
+    """Linux sends the signal again for every thread of the dying process."""
+    said = tmp_path / "said"
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, sys.executable, "-c", RANK, str(said)],
+        env=os.environ | {variable: "0"},
+        stdout=subprocess.PIPE,
+    )
+    assert launcher.stdout is not None
+    assert int(launcher.stdout.readline()) > 0
+    wait_for(said, "listens")
+    launcher.kill()
+    launcher.wait()
+    assert wait_for(said, "saved") == "listens\nSIGUSR2\nsaved\n"
+
+
+def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    rank = subprocess.Popen([sys.executable, "-c", RANK, str(said)])
+    wait_for(said, "listens")
+    rank.send_signal(signal.SIGUSR1)
+    wait_for(said, "SIGUSR1")
+    rank.send_signal(signal.SIGTERM)
+    assert rank.wait(60) == 128 + signal.SIGTERM
+    assert said.read_text() == "listens\nSIGUSR1\n"

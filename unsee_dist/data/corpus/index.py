@@ -1,0 +1,137 @@
+"""Index: what the shards of a corpus must be, and whether the index itself can be believed.
+
+    fingerprint             digest over the shards' digests: the corpus's name
+    shards[i]               name, bytes, sha256, sentences, and its blocks as columns
+    shards[i].blocks        offset, length, xxh3, sentences
+
+A block's bytes are its tar header, its payload and its padding, the last block's also the end of the archive: the
+blocks of a shard fill it, so no byte is outside some checksum.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from unsee_dist.data.corpus.store import Store
+from unsee_dist.errors import UserError
+
+INDEX = "index.json"
+FORMAT = 1
+
+
+class Block(NamedTuple):
+    """Where a block lies and what it must be."""
+
+    shard: str
+    offset: int  # bytes from the start of the shard
+    length: int  # bytes
+    xxh3: str  # hex of the 64-bit checksum
+    sentences: int
+
+
+class Blocks:
+    """All blocks of a corpus, as columns: 50 bytes each, where a list of objects takes 400."""
+
+    def __init__(self, shards: list[dict[str, Any]]) -> None:
+        columns = [shard["blocks"] for shard in shards]
+        self.names = [shard["name"] for shard in shards]
+        self.shard = np.repeat(np.arange(len(shards)), [len(c["offset"]) for c in columns])
+        self.offset, self.length, self.sentences = (
+            np.concatenate([np.array(c[key], dtype=np.int64) for c in columns])
+            for key in ("offset", "length", "sentences")
+        )
+        self.xxh3 = np.concatenate([np.array(c["xxh3"], dtype="S16") for c in columns])
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def __iter__(self) -> Iterator[Block]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, block: int) -> Block:
+        name, checksum = self.names[self.shard[block]], self.xxh3[block].decode()
+        return Block(
+            name, int(self.offset[block]), int(self.length[block]), checksum, int(self.sentences[block])
+        )
+
+
+def read_index(store: Store, sizes: bool = True) -> dict[str, Any]:
+    """The corpus's index, checked against itself and, unless sizes is False, against the shards' sizes on disk."""
+    path = store.path
+    if not store.exists():
+        raise UserError(
+            f"data.shards = {path} does not exist; write `unsee prepare INPUT --out {path}` first."
+        )
+    try:
+        index = json.loads(store.read(INDEX))
+        problem = _contradiction(index)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"data.shards = {path} has no {INDEX}, so it is no prepared corpus or was interrupted; "
+            f"write `unsee prepare INPUT --out {path}` first."
+        ) from error
+    except OSError as error:
+        raise UserError(f"data.shards = {path} cannot be read ({error}).") from error
+    except (ValueError, KeyError, TypeError) as error:
+        problem = f"it cannot be read as an index ({type(error).__name__}: {error})"
+    if problem:
+        raise UserError(f"{store.where(INDEX)} is damaged or was edited: {problem}. {remedy(path)}")
+    if sizes and (damage := _wrong_size(store, index)):
+        raise UserError(f"{damage}. {remedy(path)}")
+    return index
+
+
+def fingerprint(sha256s: Iterable[str]) -> str:
+    """The corpus's name: a digest over its shards' digests, in order."""
+    return hashlib.sha256("\n".join(sha256s).encode()).hexdigest()[:32]
+
+
+def remedy(path: str) -> str:
+    """What to do about a damaged corpus."""
+    return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."
+
+
+def _contradiction(index: dict[str, Any]) -> str | None:
+    """What an index says against itself, or None."""
+    if index["format"] != FORMAT:
+        return f"it has format {index['format']!r} and this version reads {FORMAT}"
+    shards = index["shards"]
+    if not sum(shard["sentences"] for shard in shards):
+        return "it holds no sentence"
+    if index["fingerprint"] != fingerprint(shard["sha256"] for shard in shards):
+        return "its fingerprint is not that of its shards' digests"
+    for shard in shards:
+        columns = shard["blocks"]
+        if len({len(column) for column in columns.values()}) != 1 or not columns["xxh3"]:
+            return f"the blocks of {shard['name']} have columns of different lengths"
+        sentences = np.array(columns["sentences"], dtype=np.int64)
+        if sentences.sum() != shard["sentences"] or sentences.min() < 1:
+            return f"the sentences of {shard['name']} do not add up"
+        ends = np.cumsum(np.array(columns["length"], dtype=np.int64))
+        if [0, *ends[:-1].tolist()] != columns["offset"] or int(ends[-1]) != shard["bytes"]:
+            return f"the blocks of {shard['name']} do not fill its {shard['bytes']} bytes"
+    return None
+
+
+def _wrong_size(store: Store, index: dict[str, Any]) -> str | None:
+    """The first shard that is missing or has another size, and its first block that suffers. Reads no shard."""
+    sizes = store.sizes([shard["name"] for shard in index["shards"]])
+    first_block = 0
+    for shard in index["shards"]:
+        size, offsets = sizes[shard["name"]], shard["blocks"]["offset"]
+        if size != shard["bytes"]:
+            found = "no such file" if size is None else f"{size} bytes"
+            ends = [*offsets[1:], shard["bytes"]]
+            whole = sum(end <= (size or 0) for end in ends)
+            hit = min(whole, len(ends) - 1)  # a file that grew: its last block no longer ends the archive
+            return (
+                f"{store.where(shard['name'])} is damaged in block {first_block + hit} at offset {offsets[hit]}: "
+                f"the shard should have {shard['bytes']} bytes, found {found}"
+            )
+        first_block += len(offsets)
+    return None

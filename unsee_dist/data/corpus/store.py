@@ -1,0 +1,143 @@
+"""Store: the files of a prepared corpus, in a folder or behind a URL; and blocks of a remote one kept on disk.
+
+Bytes come as asked for and unverified: `Shards` knows what they must be.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from unsee_dist.files.remote import is_remote
+
+ATTEMPTS = 5  # to read a remote range
+FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
+SCAN_EVERY = 64  # blocks between two looks at how full the cache is
+
+
+class Unreachable(OSError):
+    """A store that does not answer: no damage, and perhaps true of this machine alone."""
+
+
+class Store:
+    """A folder of files, local or remote. OSError is what it raises."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        self.remote = is_remote(self.path)
+        self._system: Any = None
+        self._root = self.path
+        if self.remote:
+            self._system, self._root = fsspec.core.url_to_fs(self.path)
+
+    def where(self, name: str) -> str:
+        """A file's name for people."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+    def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        """Bytes of a file; fewer at its end."""
+        if self.remote:
+            return self._far(name, offset, None if length is None else offset + length)
+        with (Path(self.path) / name).open("rb") as file:
+            file.seek(offset)
+            return file.read(-1 if length is None else length)
+
+    def _far(self, name: str, start: int, end: int | None) -> bytes:
+        """A range of a remote file. What a network does now and then is tried again."""
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._system.cat_file(f"{self._root}/{name}", start=start or None, end=end)
+            except FileNotFoundError:
+                raise
+            except Exception as error:
+                if not isinstance(error, OSError) and not type(error).__module__.startswith("aiohttp"):
+                    raise
+                if attempt == ATTEMPTS - 1:
+                    raise Unreachable(str(error) or type(error).__name__) from error
+                time.sleep(FIRST_WAIT_S * 2**attempt)
+        raise AssertionError
+
+    def sizes(self, names: list[str]) -> dict[str, int | None]:
+        """Bytes of each file; None for one that is not there."""
+        if not self.remote:
+            with os.scandir(self.path) as entries:
+                found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            return {name: found.get(name) for name in names}
+        listed = {}
+        if not self.path.startswith("http"):  # which has no folders to list
+            for entry in self._system.ls(self._root, detail=True):
+                listed[entry["name"].rpartition("/")[2]] = entry["size"]
+            return {name: listed.get(name) for name in names}
+        return {name: self._size(name) for name in names}
+
+    def exists(self) -> bool:
+        """Whether the folder is there, as far as the store can tell without a file's name."""
+        return self.path.startswith("http") or bool(
+            self._system.isdir(self._root) if self.remote else Path(self.path).is_dir()
+        )
+
+    def _size(self, name: str) -> int | None:
+        try:
+            return int(self._system.info(f"{self._root}/{name}")["size"])
+        except FileNotFoundError:
+            return None
+
+
+class BlockCache:
+    """Blocks by key on disk, shared by all processes of this machine, the least recently read ones dropped.
+
+    limit_bytes: exceeded by what the processes write between two looks, SCAN_EVERY blocks each.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self.folder, self.limit_bytes = folder, limit_bytes
+        self._until_scan = 0
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes kept under a key, or None."""
+        path = self.folder / key
+        try:
+            data = path.read_bytes()
+            os.utime(path)
+        except OSError:  # not kept, or dropped by another process just now
+            return None
+        return data
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep bytes; a disk without room keeps none, which costs speed alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{key}.{os.getpid()}.partial"
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(self.folder / key)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+        self._until_scan -= 1
+        if self._until_scan < 0:
+            self._until_scan = SCAN_EVERY
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        with os.scandir(self.folder) as entries:
+            kept = []
+            for entry in entries:
+                try:
+                    kept.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+                except FileNotFoundError:  # another process dropped it
+                    continue
+        excess = sum(size for _, size, _ in kept) - self.limit_bytes
+        for _, size, path in sorted(kept):
+            if excess <= 0:
+                break
+            Path(path).unlink(missing_ok=True)
+            excess -= size
+
+
+def default_cache_folder() -> Path:
+    """$XDG_CACHE_HOME/unsee_dist/blocks, by default below ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "unsee_dist" / "blocks"

@@ -1,0 +1,133 @@
+"""Tokenising: a corpus's text to token ids, a shard a task. What is written is described in tokens.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import xxhash
+
+from unsee_dist.data.corpus.index import INDEX
+from unsee_dist.data.corpus.shards import Shards
+from unsee_dist.data.corpus.tokens import COLUMNS, FORMAT, digest, folder_of
+from unsee_dist.data.processes import Work
+from unsee_dist.files import atomic
+
+
+class Summary(NamedTuple):
+    """Of a tokenised corpus: tokens of all sentences after the cut, and how many sentences were cut."""
+
+    sentences: int
+    tokens: int
+    cut: int
+
+    def rows(self, max_tokens: int) -> dict[str, str]:
+        """For the table of a preparation."""
+        share = self.cut / self.sentences
+        return {
+            "tokens a sentence": f"{self.tokens / self.sentences:.1f}",
+            f"cut at {max_tokens} tokens": f"{self.cut:,} ({share:.1%})",
+        }
+
+
+class Tokenising(NamedTuple):
+    """One task: a shard of a corpus into a file of tokens."""
+
+    corpus: Path
+    shard: int
+    tokenizer: Any
+    max_tokens: int
+    out: Path
+
+
+def tokenise(
+    corpus: Path,
+    tokenizer: Any,
+    max_tokens: int,
+    work: Work,
+    advance: Callable[[int], None] = lambda _: None,
+    share: tuple[int, int] = (0, 1),
+) -> None:
+    """Tokenise the shards of a corpus in a folder, or of r of R that do it together (share = (r, R)) every R-th.
+
+    What is there already is kept, so a killed one goes on; `publish` makes all of them tokens that `Stream` reads.
+    advance is told of each shard. Raises what reading a damaged shard raises, and OSError where nothing can be written.
+    """
+    out = _folder(corpus, tokenizer, max_tokens)
+    if (out / INDEX).exists():
+        return
+    out.mkdir(exist_ok=True)
+    mine = range(share[0], len(Shards(corpus).index["shards"]), share[1])
+    tasks = (Tokenising(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in mine)
+    for _ in work(_tokenise_shard, (task for task in tasks if not _entry(out, task.shard).exists())):
+        advance(1)
+
+
+def publish(corpus: Path, tokenizer: Any, max_tokens: int) -> Summary | None:
+    """Make tokens of all shards readable; None while shards are missing. Any number of processes may, at once."""
+    shards, out = Shards(corpus), _folder(corpus, tokenizer, max_tokens)
+    entries = [_entry(out, shard) for shard in range(len(shards.index["shards"]))]
+    if not (out / INDEX).exists():
+        try:
+            told = [json.loads(entry.read_bytes()) for entry in entries]
+        except FileNotFoundError:
+            if not (out / INDEX).exists():  # else another process was faster
+                return None
+        else:
+            index = {
+                "format": FORMAT,
+                "fingerprint": shards.fingerprint,
+                "tokenizer": digest(tokenizer),
+                "max_tokens": max_tokens,
+                "dtype": _dtype(tokenizer),
+                "shards": told,
+            }
+            atomic.write_file(out / INDEX, json.dumps(index, indent=1).encode())
+    for entry in entries:
+        entry.unlink(missing_ok=True)
+    told = json.loads((out / INDEX).read_bytes())["shards"]
+    return Summary(shards.sentences, sum(s["tokens"] for s in told), sum(s["cut"] for s in told))
+
+
+def _folder(corpus: Path, tokenizer: Any, max_tokens: int) -> Path:
+    return corpus / folder_of(digest(tokenizer), max_tokens)
+
+
+def _tokenise_shard(task: Tokenising) -> None:
+    """Write a shard's tokens, then its entry, which says that they are whole."""
+    shards = Shards(task.corpus)
+    numbers = np.flatnonzero(shards.blocks.shard == task.shard).tolist()
+    backend = task.tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(task.max_tokens, direction=task.tokenizer.truncation_side)
+    parts: list[bytes] = []
+    rows: list[tuple[int, int, str, int]] = []  # of COLUMNS
+    at, tokens, cut = 0, 0, 0
+    for block in numbers:
+        encoded = backend.encode_batch(shards.read(block))
+        ids = [encoding.ids for encoding in encoded]
+        cut += sum(bool(encoding.overflowing) for encoding in encoded)
+        lengths = np.array([len(sentence) for sentence in ids], dtype="<u2")
+        flat = np.concatenate([np.array(sentence, dtype=_dtype(task.tokenizer)) for sentence in ids])
+        data = lengths.tobytes() + flat.tobytes()
+        rows.append((at, len(data), xxhash.xxh3_64_hexdigest(data), len(ids)))
+        parts.append(data)
+        at += len(data)
+        tokens += int(lengths.sum())
+    name = f"{Path(shards.blocks.names[task.shard]).stem}.tokens"
+    atomic.write_file(task.out / name, b"".join(parts))
+    blocks = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
+    entry = {"name": name, "tokens": tokens, "cut": cut, "blocks": blocks}
+    atomic.write_file(_entry(task.out, task.shard), json.dumps(entry).encode())
+
+
+def _entry(out: Path, shard: int) -> Path:
+    """A file that says that a shard's tokens are whole."""
+    return out / f"done-{shard:06d}.json"
+
+
+def _dtype(tokenizer: Any) -> str:
+    return "<u2" if len(tokenizer) <= 1 << 16 else "<u4"

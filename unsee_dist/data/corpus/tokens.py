@@ -1,0 +1,126 @@
+"""Tokens: the blocks of a corpus tokenised once, for one tokenizer and one length, and for no other.
+
+    DIR/tokens-<digest>-<length>/index.json           digest, length, the corpus's fingerprint, blocks by shard
+    DIR/tokens-<digest>-<length>/shard-000000.tokens  a block: n lengths (uint16), then the ids of all n sentences
+
+The digest is of everything that decides what a sentence's ids are. A corpus may have tokens for several tokenizers;
+`Stream` takes those that fit and tokenises text when there are none, so no run has to ask for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from unsee_dist.data.corpus.index import INDEX
+from unsee_dist.data.corpus.ragged import Ragged
+from unsee_dist.data.corpus.store import Store, Unreachable
+from unsee_dist.errors import UserError
+
+FORMAT = 1
+COLUMNS = ("offset", "length", "xxh3", "sentences")
+
+
+class Tokens:
+    """Token ids by block, verified. Use `find`."""
+
+    def __init__(self, store: Store, index: dict[str, Any]) -> None:
+        self._store, self._dtype = store, np.dtype(index["dtype"])
+        self._blocks = [
+            (shard["name"], *columns)
+            for shard in index["shards"]
+            for columns in zip(*(shard["blocks"][key] for key in COLUMNS), strict=True)
+        ]
+
+    def read(self, block: int) -> Ragged:
+        """The token ids of a block's sentences."""
+        name, offset, length, checksum, n = self._blocks[block]
+        where = f"{self._store.where(name)} is damaged in block {block} at offset {offset}: expected {length} bytes"
+        remedy = f"Delete {self._store.path}: the text is tokenised then."
+        try:
+            raw = self._store.read(name, offset, length)
+        except Unreachable:
+            raise
+        except OSError as error:
+            raise UserError(f"{where}, found that it cannot be read ({error}). {remedy}") from error
+        found = xxhash.xxh3_64_hexdigest(raw)
+        if found != checksum:
+            raise UserError(f"{where} with xxh3 {checksum}, found {len(raw)} with xxh3 {found}. {remedy}")
+        lengths = np.frombuffer(raw, dtype="<u2", count=n).astype(np.int64)
+        return Ragged(np.frombuffer(raw, dtype=self._dtype, offset=2 * n), lengths)
+
+
+class Window:
+    """The blocks read last, end to end in one array, out of which the sentences of a step are taken at once.
+
+    Sentence by sentence would cost more than all the rest of a step.
+    """
+
+    def __init__(self, read: Callable[[int], Ragged], blocks: int) -> None:
+        self._read, self._most = read, blocks
+        self._blocks: OrderedDict[int, Ragged] = OrderedDict()
+        self._first: dict[int, int] = {}  # number of a block's first sentence in the arrays
+        self._ids, self._lengths, self._starts = np.empty(0), np.empty(0), np.empty(0)
+
+    def take(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
+        """The token ids of these sentences, in this order."""
+        wanted, which = np.unique(blocks, return_inverse=True)
+        missing = [block for block in wanted.tolist() if block not in self._blocks]
+        for block in wanted.tolist():
+            if block in self._blocks:
+                self._blocks.move_to_end(block)
+            else:
+                self._blocks[block] = self._read(block)
+        if missing:
+            while len(self._blocks) > max(self._most, len(wanted)):
+                self._blocks.popitem(last=False)
+            self._join()
+        sentences = np.array([self._first[block] for block in wanted.tolist()])[which] + lines
+        lengths = self._lengths[sentences]
+        total = int(lengths.sum())
+        inside = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return Ragged(self._ids[np.repeat(self._starts[sentences], lengths) + inside], lengths)
+
+    def _join(self) -> None:
+        parts = self._blocks.values()
+        self._ids = np.concatenate([part.ids for part in parts])
+        self._lengths = np.concatenate([part.lengths for part in parts])
+        self._starts = np.cumsum(self._lengths) - self._lengths
+        firsts = accumulate([0, *(len(part.lengths) for part in parts)])
+        self._first = dict(zip(self._blocks, firsts, strict=False))
+
+
+def digest(tokenizer: Any) -> str:
+    """What decides a sentence's ids: the fast tokenizer's whole description, less how long it may be."""
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    description |= {"truncation": None, "padding": None, "side": tokenizer.truncation_side}
+    return xxhash.xxh3_128_hexdigest(json.dumps(description, sort_keys=True).encode())
+
+
+def folder_of(tokenizer_digest: str, max_tokens: int) -> str:
+    """The name of the folder for a tokenizer and a length."""
+    return f"tokens-{tokenizer_digest[:16]}-{max_tokens}"
+
+
+def find(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int) -> Tokens | None:
+    """The tokens of a corpus for this tokenizer and length, or None. ValueError when they are another corpus's."""
+    ours = digest(tokenizer)
+    store = Store(corpus.where(folder_of(ours, max_tokens)))
+    try:
+        index = json.loads(store.read(INDEX))
+    except (FileNotFoundError, PermissionError):  # stores say either of what is not there
+        return None
+    wanted = {"format": FORMAT, "fingerprint": fingerprint, "tokenizer": ours, "max_tokens": max_tokens}
+    for key, value in wanted.items():
+        if index.get(key) != value:
+            raise UserError(
+                f"{store.where(INDEX)} has {key} = {index.get(key)}, and {value} is needed. "
+                f"Delete {store.path}: the text is tokenised then."
+            )
+    return Tokens(store, index)

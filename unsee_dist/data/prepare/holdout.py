@@ -1,0 +1,104 @@
+"""Held-out pairs: a retrieval question the corpus asks about itself, kept out of training.
+
+A document of several sentences: its first sentence asks for the rest. Where there are too few of those, a lone
+sentence: its first half asks for its second half. Which ones: those whose question has the smallest keyed hash, so
+the choice does not depend on the order or the number of the inputs' files.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import xxhash
+
+from unsee_dist.errors import UserError
+
+HALF_WORDS = 4  # a lone sentence has at least twice as many words
+HEADER = "query\tanswer"
+
+
+class Pair(NamedTuple):
+    """A question, its answer, and the sentences that training must not see."""
+
+    query: str
+    answer: str
+    sentences: tuple[str, ...]
+
+
+Candidate = tuple[
+    bool, int, Pair
+]  # is a lone sentence, keyed hash of the question, pair: in order of preference
+
+
+class Candidates:
+    """The best candidates of a part of the corpus, enough of them to choose n from all parts together."""
+
+    def __init__(self, n: int, seed: int) -> None:
+        self.n, self.seed = n, seed
+        self._best: dict[int, Candidate] = {}  # by the question's hash: the smallest that asks it
+
+    def offer(self, sentences: list[str]) -> None:
+        """Consider a document of normalised sentences."""
+        pair = _pair(sentences)
+        if pair is None:
+            return
+        rank = xxhash.xxh3_128_intdigest(pair.query.encode(), seed=self.seed)
+        candidate = (len(sentences) == 1, rank, pair)
+        self._best[rank] = min(candidate, self._best.get(rank, candidate))
+
+    def chosen(self) -> list[Candidate]:
+        """The 2n smallest: twice, since answers repeat, too."""
+        return heapq.nsmallest(2 * self.n, self._best.values())
+
+
+def hold_out(parts: Iterable[list[Candidate]], n: int) -> list[Pair]:
+    """n pairs with n different questions and n different answers, from the candidates of all parts.
+
+    Raises ValueError when there are fewer.
+    """
+    best: dict[int, Candidate] = {}
+    for lone, rank, pair in (candidate for part in parts for candidate in part):
+        best[rank] = min((lone, rank, pair), best.get(rank, (lone, rank, pair)))
+    smallest = heapq.nsmallest(2 * n, best.values())
+    by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
+    pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][:n]
+    if len(pairs) < n:
+        raise UserError(
+            f"--dev {n}: the inputs give {len(pairs)} held-out pairs. Write --dev {len(pairs)} or less."
+        )
+    return pairs
+
+
+def from_json(part: list[list[Any]]) -> list[Candidate]:
+    """Candidates that have been through JSON."""
+    return [(lone, rank, Pair(query, answer, tuple(told))) for lone, rank, (query, answer, told) in part]
+
+
+def table(pairs: Iterable[Pair]) -> bytes:
+    """The pairs as tab-separated text with a header, no quoting: a normalised sentence holds no tab."""
+    lines = [HEADER, *(f"{pair.query}\t{pair.answer}" for pair in pairs)]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def neighbours(pairs: Iterable[Pair], seed: int) -> list[Pair]:
+    """One more question of every held-out document: a sentence asks for the next one. None of a lone sentence."""
+    found: dict[str, Pair] = {}
+    for pair in pairs:
+        if len(pair.sentences) > 1:
+            key = xxhash.xxh3_64_intdigest(pair.query.encode(), seed=seed)
+            at = key % (len(pair.sentences) - 1)
+            query, answer = pair.sentences[at : at + 2]
+            found.setdefault(query, Pair(query, answer, pair.sentences))
+    return list(found.values())
+
+
+def _pair(sentences: list[str]) -> Pair | None:
+    if len(sentences) > 1:
+        return Pair(sentences[0], " ".join(sentences[1:]), tuple(sentences))
+    words = sentences[0].split(" ") if sentences else []
+    half = len(words) // 2
+    if half < HALF_WORDS:
+        return None
+    return Pair(" ".join(words[:half]), " ".join(words[half:]), (sentences[0],))

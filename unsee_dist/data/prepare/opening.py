@@ -1,0 +1,127 @@
+"""Opening: the bytes of an input, local or behind a URL, unpacked; every failure a sentence.
+
+A name with `://` goes to fsspec (s3, gs, http, hf, memory, ...), any other is a path.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+import fsspec
+import xxhash
+import zstandard
+
+from unsee_dist.errors import UserError
+from unsee_dist.files.remote import is_remote
+
+CHUNK_BYTES = 256 * 1024
+FORMATS = (
+    "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv or .parquet with --field; "
+    "all but .parquet also as .gz or .zst."
+)
+# What says that a remote object changed, where its store tells any of it.
+_VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "blob_id")
+
+Advance = Callable[[int], None]  # told how many bytes of input were read, for a progress bar
+
+
+def suffixes(name: str) -> list[str]:
+    """The name's suffixes in lower case, without a URL's query."""
+    path = urlsplit(name).path if is_remote(name) else name
+    return [suffix.lower() for suffix in Path(path).suffixes]
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What an input is: its name, its bytes, and a digest: of the bytes, or of what a store says of a remote one."""
+    if is_remote(name):
+        with _spoken(name):
+            system, path = fsspec.core.url_to_fs(name)
+            info = system.info(path)
+        seen = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
+        digest = xxhash.xxh3_128_hexdigest(json.dumps(seen, sort_keys=True).encode())
+        return {"name": name, "bytes": info.get("size") or 0, "xxh3": digest}
+    whole, size = xxhash.xxh3_128(), 0
+    for chunk in raw(name, lambda _: None):
+        whole.update(chunk)
+        size += len(chunk)
+    return {"name": Path(name).name, "bytes": size, "xxh3": whole.hexdigest()}
+
+
+@contextmanager
+def opened(name: str) -> Iterator[IO[bytes]]:
+    """A binary file that can seek. ValueError, a sentence, when it cannot be opened or read."""
+    path = Path(name)
+    if not is_remote(name) and path.is_dir():
+        raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
+    if not is_remote(name) and not path.exists():
+        raise UserError(f"{name} does not exist. {FORMATS} Or write installed-docs.")
+    with _spoken(name):
+        if is_remote(name):
+            with fsspec.open(name, "rb") as file:
+                yield file
+        else:
+            with path.open("rb") as file:
+                yield file
+
+
+def raw(name: str, advance: Advance) -> Iterator[bytes]:
+    """The file as it lies there."""
+    with opened(name) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            advance(len(chunk))
+            yield chunk
+
+
+def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
+    """The file's bytes, unpacked as its last suffix says."""
+    chunks, ending = raw(name, advance), suffixes(name)[-1:]
+    if ending == [".gz"]:
+        return _unpacked(name, chunks, lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16))
+    if ending == [".zst"]:
+        return _unpacked(name, chunks, zstandard.ZstdDecompressor().decompressobj)
+    return chunks
+
+
+@contextmanager
+def _spoken(name: str) -> Iterator[None]:
+    """Turn what systems and stores raise into a sentence."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(f"{name} cannot be read ({error}). Install what it names.") from error
+    except OSError as error:
+        why = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"{name} cannot be read ({why}). Give a file you may read.") from error
+    except ValueError as error:
+        if "Protocol not known" not in str(error):
+            raise
+        raise UserError(f"{name} cannot be read ({error}). {FORMATS}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("aiohttp"):
+            raise
+        raise UserError(f"{name} cannot be read ({error}). Try again, or copy it here first.") from error
+
+
+def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
+    """Members or frames one after the other. By hand, since zstandard's own reader is silent about a cut file."""
+    unpacker, open_frame = start(), False
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            try:
+                yield unpacker.decompress(rest)
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise UserError(
+                    f"{name} cannot be unpacked ({error}). Copy it again, or rename it."
+                ) from error
+            open_frame = not unpacker.eof
+            rest = b"" if open_frame else unpacker.unused_data
+            unpacker = unpacker if open_frame else start()
+    if open_frame:
+        raise UserError(f"{name} ends in the middle: it was cut. Copy it again.")

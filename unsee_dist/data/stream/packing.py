@@ -1,0 +1,163 @@
+"""Packing: several sentences share a row, and none of them sees another.
+
+54% of a batch padded to 64 tokens is padding (mean 29.6 tokens a sentence), and padding to the longest saves
+nothing from 32 sentences on. Rows shared under a block-diagonal mask, with positions that restart for every
+sentence, give the same embeddings to 1e-6 and 1.8x the speed.
+
+Shapes: T tokens a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unsee_dist.data.corpus.ragged import Ragged, ragged
+from unsee_dist.errors import UserError
+
+PADDING = -1  # the segment of a padding token
+FEW = 1024  # sentences up to which a plain loop packs faster: 32 in 0.02 ms instead of 0.5, 1,024 in 2.5 instead of 4.4
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Sentences encoded at once. All three tensors are (rows, T) int64.
+
+    input_ids: padded with the tokenizer's pad id. position_ids: restart at 0 for every sentence.
+    segment_ids: which sentence of this micro_batch a token belongs to (0..sentences-1), -1 for padding.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    segment_ids: Tensor
+    sentences: int
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are not padding."""
+        return int((self.segment_ids != PADDING).sum())
+
+    def to(self, device: torch.device | str) -> MicroBatch:
+        """The same micro_batch on another device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> MicroBatch:
+        """The same micro_batch in page-locked memory; DataLoader calls this by name."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        return MicroBatch(
+            change(self.input_ids), change(self.position_ids), change(self.segment_ids), self.sentences
+        )
+
+    def __reduce__(self) -> tuple:
+        """Cross processes as plain bytes: torch's own way takes a file descriptor for every tensor, 3,072 of
+        them for a batch of 1,024 in micro_batches of one, where a process may open 1,024."""
+        grids = (t.cpu().numpy() for t in (self.input_ids, self.position_ids, self.segment_ids))
+        return _unpickle, (*grids, self.sentences)
+
+
+def pack(
+    token_ids: Sequence[Sequence[int]] | Ragged, row_tokens: int, pad_id: int, share_rows: bool
+) -> MicroBatch:
+    """Lay sentences (lists of token ids, or Ragged) into rows; a sentence's segment index is its place in the input.
+
+    share_rows: several sentences a row, first-fit decreasing, T = row_tokens; the number of rows is what comes.
+    Otherwise one sentence a row in input order, T = the longest sentence.
+
+    Raises ValueError for a sentence without tokens or longer than row_tokens.
+    """
+    told = token_ids if isinstance(token_ids, Ragged) else ragged(token_ids)
+    lengths = told.lengths
+    if not lengths.size or lengths.min() == 0:
+        raise UserError(
+            "a sentence has no tokens, so it has no embedding. Use a tokenizer that adds its special tokens."
+        )
+    if lengths.max() > row_tokens:
+        raise UserError(
+            f"a sentence has {lengths.max()} tokens and a row holds {row_tokens}. "
+            f"Truncate to model.max_tokens = {row_tokens} first."
+        )
+    if share_rows:
+        width, (rows, starts) = row_tokens, _first_fit_decreasing(lengths, row_tokens)
+    else:
+        width, rows, starts = int(lengths.max()), np.arange(len(lengths)), np.zeros_like(lengths)
+    return _lay(told, rows, starts, (int(rows.max()) + 1, width), pad_id)
+
+
+def attention_mask(segment_ids: Tensor) -> Tensor:
+    """Who may attend to whom: (rows, T) segments -> (rows, 1, T, T) bool, True inside a segment.
+
+    Padding attends to padding: a row of the mask without any True gives NaN in softmax.
+    """
+    return (segment_ids[:, :, None] == segment_ids[:, None, :]).unsqueeze(1)
+
+
+def _unpickle(input_ids: np.ndarray, position_ids: np.ndarray, segment_ids: np.ndarray, n: int) -> MicroBatch:
+    ids, positions, segments = (torch.from_numpy(grid) for grid in (input_ids, position_ids, segment_ids))
+    return MicroBatch(ids, positions, segments, n)
+
+
+def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and first token of each sentence: longest first, into the first row with room."""
+    return (_one_by_one if len(lengths) <= FEW else _length_by_length)(lengths, row_tokens)
+
+
+def _one_by_one(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    free: list[int] = []
+    rows, starts, last, row = [0] * len(lengths), [0] * len(lengths), 0, 0
+    told = lengths.tolist()
+    for at in sorted(range(len(told)), key=told.__getitem__, reverse=True):
+        length = told[at]
+        if length != last:  # what rows before this one refused stays refused only to its own length
+            last, row = length, 0
+        while row < len(free) and free[row] < length:
+            row += 1
+        if row == len(free):
+            free.append(row_tokens)
+        rows[at], starts[at] = row, row_tokens - free[row]
+        free[row] -= length
+    return np.array(rows), np.array(starts)
+
+
+def _length_by_length(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sentences of one length fill the first row that takes any, then the next."""
+    free = np.full(len(lengths), row_tokens, dtype=np.int64)  # at worst a row for each sentence
+    rows, starts = np.empty_like(lengths), np.empty_like(lengths)
+    order = np.argsort(-lengths, kind="stable")
+    ordered = lengths[order]
+    cuts = np.flatnonzero(np.diff(ordered)) + 1
+    for same in np.split(order, cuts):
+        length = int(lengths[same[0]])
+        taken = np.cumsum(free // length)
+        last = int(np.searchsorted(taken, len(same)))
+        takes = (free // length)[: last + 1]
+        takes[-1] -= taken[last] - len(same)
+        row = np.repeat(np.arange(last + 1), takes)
+        place = np.arange(len(same)) - np.repeat(np.cumsum(takes) - takes, takes)
+        rows[same], starts[same] = row, row_tokens - free[row] + place * length
+        free[: last + 1] -= takes * length
+    return rows, starts
+
+
+def _lay(
+    told: Ragged, rows: np.ndarray, starts: np.ndarray, shape: tuple[int, int], pad_id: int
+) -> MicroBatch:
+    """Write each sentence's tokens, positions and segment at its place (one scatter for the whole micro_batch)."""
+    lengths = told.lengths
+    position = np.arange(len(told.ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    place = np.repeat(rows * shape[1] + starts, lengths) + position
+    segment = np.repeat(np.arange(len(lengths)), lengths)
+
+    def scatter(values: np.ndarray, empty: int) -> Tensor:
+        grid = np.full(shape, empty, dtype=np.int64)
+        grid.ravel()[place] = values  # a view
+        return torch.from_numpy(grid)
+
+    return MicroBatch(
+        scatter(told.ids, pad_id), scatter(position, 0), scatter(segment, PADDING), len(lengths)
+    )

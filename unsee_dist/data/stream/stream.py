@@ -1,0 +1,264 @@
+"""Stream: the batch of step t, for any rank and any number of workers.
+
+    step t, of G sentences:   positions (t-1)·G .. t·G-1  →  sentence ids (order.py)  →  rank r takes its slice of G/R
+                              →  text  →  tokens (or the tokens as prepared)  →  micro_batches
+
+A batch is a pure function of (seed, corpus, G, t, r, R): workers only compute ahead, nothing is remembered, and
+resuming at step t is asking for step t.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerFast
+
+from unsee_dist.data.corpus.mix import Corpus
+from unsee_dist.data.corpus.ragged import Ragged, ragged
+from unsee_dist.data.corpus.store import Unreachable
+from unsee_dist.data.corpus.tokens import Window
+from unsee_dist.data.processes import end_with_parent
+from unsee_dist.data.stream.packing import MicroBatch, pack
+from unsee_dist.errors import UserError
+
+PREFETCH_STEPS = 4  # steps each worker computes ahead
+POSITIONS = 1 << 14  # whose ids are looked up at once: 32 of them alone take 0.3 ms, all of them 2
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """batch: sentences of a step over all ranks. micro_batch: sentences of a micro_batch, None = all of the rank's part.
+
+    max_tokens: sentences are truncated to it, and it is the length of a packed row. workers: processes that
+    compute ahead; 0 = in this process.
+    """
+
+    seed: int
+    batch: int
+    micro_batch: int | None
+    max_tokens: int
+    pack: bool
+    workers: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This rank's part of one step. ids: global sentence ids, in the order of the micro_batches' sentences.
+
+    damaged: sentences of the step, over all ranks, that others stand in for (`data.on_damage: skip`); their ids
+    are those of the sentences read.
+    """
+
+    step: int
+    ids: tuple[int, ...]
+    micro_batches: tuple[MicroBatch, ...]
+    tokens: int  # without padding
+    damaged: int = 0
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on another device."""
+        return replace(
+            self, micro_batches=tuple(micro_batch.to(device) for micro_batch in self.micro_batches)
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; DataLoader calls this by name."""
+        return replace(
+            self, micro_batches=tuple(micro_batch.pin_memory() for micro_batch in self.micro_batches)
+        )
+
+
+class Stream:
+    """Batches of one rank.
+
+        settings = StreamSettings(seed=0, batch=32, micro_batch=None, max_tokens=64, pack=True, workers=2)
+        stream = Stream(Shards("corpus/"), tokenizer, settings, rank=0, ranks=2)
+        for batch in stream.batches(1, 1000):       # steps 1 to 1000, in order
+            batch.micro_batches[0].input_ids               # (rows, T)
+
+    Workers live as long as the stream and serve one `batches` at a time. Raises ValueError (a sentence) for a
+    batch that cannot be split, and while iterating for a damaged block, or a store that does not answer.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: StreamSettings,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        _check(corpus, tokenizer, settings, ranks)
+        self.corpus = corpus
+        self._steps = _Steps()
+        self._loader = DataLoader(
+            _StepParts(corpus, tokenizer, settings, rank, ranks),
+            batch_size=None,
+            sampler=self._steps,
+            num_workers=settings.workers,
+            worker_init_fn=_start_worker,
+            pin_memory=torch.cuda.is_available(),
+            **_worker_settings(settings.workers),
+        )
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """This rank's parts of steps first_step..last_step, both included; the first step of a run is 1."""
+        assert first_step >= 1
+        self._steps.steps = range(first_step, last_step + 1)
+        for part in self._loader:
+            if isinstance(part, str):
+                raise UserError(part)
+            yield part
+
+    def sample(self, n: int) -> list[str]:
+        """The first n sentences of the corpus by id."""
+        return self.corpus.head(n)
+
+
+class _Steps(Sampler[int]):
+    """The steps asked for; they change between calls while the workers stay."""
+
+    steps = range(0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+class _StepParts(Dataset):
+    """Map from step to this rank's Batch. Lives in the workers, with the blocks of a window at hand."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        tokenizer: PreTrainedTokenizerFast,
+        settings: StreamSettings,
+        rank: int,
+        ranks: int,
+    ) -> None:
+        self.corpus, self.tokenizer, self.settings = corpus, tokenizer, settings
+        self.part = settings.batch // ranks
+        self.start = rank * self.part
+        self.order = corpus.order(settings.seed)
+        ready = corpus.tokens(tokenizer, settings.max_tokens)
+        self.tokens = Window(ready.read, corpus.window_blocks) if ready else None
+        self.recent: OrderedDict[int, list[str]] = OrderedDict()
+        self._pad = tokenizer.pad_token_id
+        self._first, self._ids = 0, np.empty(0, dtype=np.int64)  # of the positions looked up last
+
+    def __getitem__(self, step: int) -> Batch | str:
+        # What is wrong is returned, not raised: DataLoader would wrap a worker's traceback into the message. As a
+        # sentence: an exception raised again ties the workers into a cycle, and ending them takes 5 s each.
+        try:
+            return self._batch(step)
+        except (ValueError, Unreachable) as error:
+            return str(error)
+
+    def _batch(self, step: int) -> Batch:
+        ids, damaged = self.ids(step)
+        blocks, lines = self.corpus.find(ids)
+        told = self.tokens.take(blocks, lines) if self.tokens else self._tokenised(blocks, lines)
+        micro_batches = tuple(
+            pack(part, self.settings.max_tokens, self._pad, self.settings.pack)
+            for part in told.cut(self.settings.micro_batch or self.part)
+        )
+        return Batch(step, tuple(ids.tolist()), micro_batches, len(told.ids), damaged)
+
+    def ids(self, step: int) -> tuple[np.ndarray, int]:
+        """The ids of this rank's sentences, and how many of the whole step are not those of the order."""
+        first = (step - 1) * self.settings.batch
+        mine = slice(self.start, self.start + self.part)
+        wanted = self._wanted(first, first + self.settings.batch)
+        if self.corpus.on_damage == "stop":
+            return wanted[mine], 0
+        # Every rank looks at the blocks of all ranks, once each: then all count the same without a message.
+        ids = self._standins(wanted)
+        return ids[mine], int((ids != wanted).sum())
+
+    def _wanted(self, first: int, last: int) -> np.ndarray:
+        """The ids of positions first..last-1 by the order."""
+        if not self._first <= first <= last <= self._first + len(self._ids):
+            ahead = min(
+                POSITIONS, self.corpus.sentences
+            )  # each epoch is an order of its own: a small corpus has many
+            self._first = first
+            self._ids = self.order.ids(np.arange(first, max(last, first + ahead)))
+        return self._ids[first - self._first : last - self._first]
+
+    def _standins(self, ids: np.ndarray) -> np.ndarray:
+        """The ids to read for these: of damaged blocks, those of the sound ones that stand in."""
+        blocks, lines = self.corpus.find(ids)
+        found = ids.copy()
+        for block in np.unique(blocks).tolist():
+            other = self.corpus.standin(block)
+            if other != block:
+                here = blocks == block
+                found[here] = self.corpus.first_id(other) + lines[here] % int(self.corpus.sizes[other])
+        return found
+
+    def _tokenised(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
+        """Token ids of these sentences, from their text."""
+        return ragged(
+            self.tokenizer(
+                [
+                    self._block(block)[line]
+                    for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
+                ],
+                truncation=True,
+                max_length=self.settings.max_tokens,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+            )["input_ids"]
+        )
+
+    def _block(self, block: int) -> list[str]:
+        """A block's sentences. A window's blocks are read once each, while it lasts."""
+        if block not in self.recent:
+            self.recent[block] = self.corpus.read(block)
+            if len(self.recent) > self.corpus.window_blocks:
+                self.recent.popitem(last=False)
+        self.recent.move_to_end(block)
+        return self.recent[block]
+
+
+def _worker_settings(workers: int) -> dict[str, Any]:
+    """How workers start. A plain fork is unsafe under gloo's threads; the fork server is a clean process, which
+    imports this module once for all workers (3 s each otherwise)."""
+    if not workers:
+        return {}
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return {"multiprocessing_context": context, "persistent_workers": True, "prefetch_factor": PREFETCH_STEPS}
+
+
+def _start_worker(_: int) -> None:
+    """One thread a worker: the cores belong to the ranks. It ends with its rank, also when that is killed."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+    end_with_parent()
+
+
+def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:
+    if settings.batch % ranks:
+        below = settings.batch // ranks * ranks
+        fits = f"{below} or {below + ranks}" if below else f"{ranks}"
+        raise UserError(f"train.batch = {settings.batch} cannot be split over {ranks} ranks. Use {fits}.")
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."
+        )
+    if settings.batch > corpus.sentences:
+        raise UserError(
+            f"train.batch = {settings.batch} is more than the {corpus.sentences} sentences of {corpus.path}. "
+            f"Use at most {corpus.sentences}, or prepare a larger corpus."
+        )

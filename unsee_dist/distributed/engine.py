@@ -1,0 +1,203 @@
+"""DeepSpeed behind one small door: forward, backward, decide, step. The only importer of deepspeed.
+
+A step is: `engine(...)`, `backward(loss)`, `finish(values)` (one all-reduce and the step's one host
+synchronisation: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
+Gradients are the mean over ranks. Precision bf16/fp16: low-precision parameters, fp32 masters.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import warnings
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from unsee_dist.distributed import masters
+from unsee_dist.distributed.world import World, print_on_rank_0
+from unsee_dist.errors import UserError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own, as in the paper's code
+
+
+class Engine:
+    """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        world: World,
+        stage: int,
+        precision: Precision,
+        *,
+        weight_decay: float,
+        clip: float,
+    ) -> None:
+        deepspeed = import_deepspeed()
+        if precision == "fp16" and world.device.type != "cuda":
+            raise UserError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
+        if precision == "bf16" and world.device.type == "cpu" and not multiplies_bf16():
+            print_on_rank_0(
+                world,
+                "parallel.precision = bf16: this CPU has no units for it and multiplies tens of times slower than in "
+                "fp32. Write parallel.precision=fp32.",
+            )
+        logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+        warnings.filterwarnings(
+            "ignore", r".*torch.distributed.* is deprecated", FutureWarning
+        )  # deepspeed's calls
+        # else deepspeed compiles a CPU collective when it is first started (a minute, a compiler, and a lock file
+        # that a killed process leaves for all later ones to wait on); gloo does that work
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+        self.world, self.stage, self.precision = world, stage, precision
+        names = {p: name for name, p in module.named_parameters() if p.requires_grad}
+        initial = {name: p.detach().clone() for p, name in names.items()}
+        groups = parameter_groups(module, weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            config=deepspeed_config(stage, precision, clip, world.size),
+            dist_init_required=False,
+        )
+        if world.size == 1 and stage == 0:
+            self.engine.enable_backward_allreduce = (
+                False  # it would flatten and copy all gradients for nobody
+            )
+        if precision == "bf16" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
+            self.optimizer.overflow_checker.check = lambda: False
+        self.parameters = list(names)
+        self.shards = masters.shards(self.optimizer, stage, names, world.rank)
+        self._create_moments()
+        # deepspeed makes masters from the rounded low-precision weights; start from the true ones
+        for shard in self.shards:
+            shard.master.copy_(initial[shard.name].view(-1)[shard.start : shard.start + shard.length])
+        self.refresh()
+
+    @property
+    def module(self) -> Any:
+        """The module as given; its trainable parameters now belong to deepspeed."""
+        return self.engine.module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.engine(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> None:
+        self.engine.train(mode)
+
+    def backward(self, loss: Tensor) -> None:
+        self.engine.backward(loss)
+
+    def finish(self, values: Tensor) -> tuple[list[float], float]:
+        """Mean over ranks of `values` (n,) and the gradient norm before clipping, both non-finite if any rank's is."""
+        square = masters.gradient_square(self.optimizer, self.stage, self.parameters, self.world.rank)
+        if self.stage == 0:
+            square = square / self.world.size
+        report = torch.cat([values.detach().double() / self.world.size, square.view(1)])
+        if self.world.size > 1:
+            dist.all_reduce(report)
+        *means, total = report.tolist()
+        return means, math.sqrt(total) / self.loss_scale if total >= 0 else math.nan
+
+    @property
+    def loss_scale(self) -> float:
+        return float(self.optimizer.loss_scale) if self.precision == "fp16" else 1.0
+
+    def step(self, lr: float) -> bool:
+        """Apply the gradients. False when fp16's loss scaling found an overflow and skipped it on every rank."""
+        for group in self._adam.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        return bool(self.engine.was_step_applied())
+
+    def discard(self) -> None:
+        """Drop the gradients of this step; nothing moves."""
+        masters.discard_gradients(self.engine, self.optimizer, self.stage)
+
+    def refresh(self) -> None:
+        """Call after writing to the shards' masters."""
+        masters.refresh(self.optimizer, self.stage, self.shards)
+
+    def moments(self, shard: masters.Shard) -> tuple[Tensor, Tensor]:
+        """Adam's exp_avg and exp_avg_sq of the shard, views."""
+        state = self._adam.state[shard.flat]
+        return shard.of(state["exp_avg"]), shard.of(state["exp_avg_sq"])
+
+    def updates(self) -> int:
+        """Adam's count of applied steps."""
+        return int(self._adam.state[self.shards[0].flat]["step"]) if self.shards else 0
+
+    def set_updates(self, count: int) -> None:
+        for state in self._adam.state.values():
+            state["step"].fill_(count)
+
+    @property
+    def _adam(self) -> torch.optim.Optimizer:
+        inner = self.optimizer
+        return inner if isinstance(inner, torch.optim.Optimizer) else inner.optimizer
+
+    def _create_moments(self) -> None:
+        """Adam's state from zero: it must exist before a first step to be loaded, and stage 0 in bf16 has
+        already stepped once on zero gradients (which decays the weights)."""
+        adam = self._adam
+        for shard in self.shards:
+            adam.state[shard.flat] = {
+                "step": torch.zeros((), dtype=torch.float32, device=shard.flat.device),
+                "exp_avg": torch.zeros_like(shard.flat),
+                "exp_avg_sq": torch.zeros_like(shard.flat),
+            }
+        if self.stage in (1, 2):
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def import_deepspeed() -> Any:
+    """deepspeed without mlflow. Its autotuner, which nothing here uses, imports that on every rank where it is installed:
+    1,500 modules, 2 s of a start, and as many files asked of a shared disk by all ranks at once."""
+    unimported = "mlflow" not in sys.modules
+    if unimported:
+        sys.modules["mlflow"] = None  # type: ignore[assignment]  # an import of it now raises ImportError
+    try:
+        import deepspeed
+    finally:
+        if unimported:
+            del sys.modules["mlflow"]
+    return deepspeed
+
+
+def multiplies_bf16() -> bool:
+    """Does this CPU multiply bf16 matrices in a kernel of oneDNN's? On AVX2 alone a (512, 256) by (256, 1024) product
+    took 640 ms, in fp32 11 ms."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The paper's groups: no decay for biases and normalisation (every parameter of fewer than two dimensions)."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    matrices = [p for p in trainable if p.ndim >= 2]
+    vectors = [p for p in trainable if p.ndim < 2]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -> dict[str, Any]:
+    """The whole of what deepspeed is told; everything else of a run is ours.
+
+    Written out where a default is a trap: clipping (1.0 since 0.19.3) and the dtype gradients are averaged in.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # only its own counters read this
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": clip,
+        "zero_optimization": {"stage": stage},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `finish` has checked
+        "fp16": {"enabled": precision == "fp16"},
+        "communication_data_type": "fp32",
+        "steps_per_print": 10**12,
+        "train_batch_size": size,
+    }

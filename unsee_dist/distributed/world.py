@@ -1,0 +1,234 @@
+"""Who am I among the processes: ranks from any launcher, the device, and one voice for all of them.
+
+`deepspeed` and `torchrun` set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a bare `srun`
+sets SLURM_* only; plain `python` sets nothing and is a world of one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import NoReturn
+
+import torch
+import torch.distributed as dist
+
+from unsee_dist.errors import UserError
+
+TIMEOUT = timedelta(minutes=10)
+ANSWER_S = 30  # a store of ours that listens answers at once
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the processes of a run. `device` is where its tensors live."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @classmethod
+    def alone(cls) -> World:
+        return cls(0, 1, 0, torch.device("cpu"))
+
+
+def adopt_slurm(environment: MutableMapping[str, str]) -> None:
+    """Translate a bare `srun` (one task a rank) into the variables of torchrun; others are left alone.
+
+    SLURM_STEP_NUM_TASKS exists only inside a step: a batch script that calls python directly stays one process.
+    """
+    if "RANK" in environment or "SLURM_STEP_NUM_TASKS" not in environment:
+        return
+    environment["RANK"] = environment["SLURM_PROCID"]
+    environment["LOCAL_RANK"] = environment["SLURM_LOCALID"]
+    environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
+    if "MASTER_ADDR" not in environment:
+        environment["MASTER_ADDR"] = _first_host(environment["SLURM_STEP_NODELIST"])
+    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 20000))
+
+
+def _first_host(nodelist: str) -> str:
+    """The address of the first node: Slurm's name of a node need not be one that the network knows."""
+    try:
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", nodelist], capture_output=True, text=True, check=True
+        )
+        node = ["scontrol", "show", "node", listed.stdout.split()[0]]
+        shown = subprocess.run(node, capture_output=True, text=True, check=True)
+        return re.findall(r"NodeAddr=(\S+)", shown.stdout)[0]
+    except (OSError, subprocess.CalledProcessError, IndexError) as error:
+        raise UserError(
+            f"SLURM_STEP_NODELIST = {nodelist} could not be read by scontrol. Export MASTER_ADDR in the batch script."
+        ) from error
+
+
+def join_world() -> World:
+    """Join the process group that the launcher describes. Raises ValueError with what to change."""
+    adopt_slurm(os.environ)
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"  # deepspeed would guess from what is installed
+    rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    device = _device(local_rank)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if not dist.is_initialized():
+        _join(backend, rank, size)
+    return World(rank, size, local_rank, device)
+
+
+def _device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"LOCAL_RANK = {local_rank} has no GPU: this host shows {torch.cuda.device_count()}. "
+            "Start one process a GPU (--num_gpus, --nproc_per_node or --ntasks-per-node)."
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _join(backend: str, rank: int, size: int) -> None:
+    if size == 1 and "MASTER_ADDR" not in os.environ:
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")  # deepspeed reads them
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        return
+    address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    if not address or not port:
+        raise UserError(
+            f"WORLD_SIZE = {size} but MASTER_ADDR = {address} and MASTER_PORT = {port}. "
+            "Start with `deepspeed`, `torchrun` or `srun`, which set all of them."
+        )
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
+        dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
+        return
+    store = _host_store(address, int(port), size) if rank == 0 else _reach_store(address, int(port), size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+
+
+def _host_store(address: str, port: int, size: int) -> dist.TCPStore:
+    try:
+        return dist.TCPStore(address, port, size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+    except dist.DistNetworkError as error:
+        text = str(error).lower()
+        if "eaddrinuse" in text or "address already in use" in text:
+            raise UserError(_in_use(address, port)) from error
+        raise UserError(_unreachable(address, port)) from error
+
+
+def _reach_store(address: str, port: int, size: int) -> dist.TCPStore:
+    """Rank 0's store, once it listens. torch alone waits for ever when another program answers at that port."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
+    while not _listens(address, port):
+        if time.monotonic() > until:
+            raise UserError(_unreachable(address, port))
+        time.sleep(0.2)
+    opened: list[dist.TCPStore] = []
+
+    def connect() -> None:
+        with suppress(dist.DistError):
+            store = dist.TCPStore(
+                address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False
+            )
+            opened.append(store)
+
+    knock = threading.Thread(target=connect, daemon=True)
+    knock.start()
+    knock.join(ANSWER_S)
+    if not opened:
+        raise UserError(_in_use(address, port))
+    return opened[0]
+
+
+def _listens(address: str, port: int) -> bool:
+    try:
+        with socket.create_connection((address, port), timeout=10):
+            return True
+    except socket.gaierror as error:
+        raise UserError(_unreachable(address, port)) from error
+    except OSError:
+        return False
+
+
+def _in_use(address: str, port: int) -> str:
+    return (
+        f"MASTER_PORT = {port} is in use on {address}. Choose another: "
+        f"`deepspeed --master_port {port + 1} ...` or `torchrun --master-port {port + 1} ...`."
+    )
+
+
+def _unreachable(address: str, port: int) -> str:
+    return (
+        f"MASTER_ADDR:MASTER_PORT = {address}:{port} cannot be reached from {socket.gethostname()}. "
+        "Write the first host's address and a port that is open between the hosts."
+    )
+
+
+def leave_world() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class SharedUserError(UserError):
+    """A mistake that every rank knows of; rank 0 says it."""
+
+
+@contextmanager
+def together(world: World) -> Iterator[None]:
+    """A mistake that one rank sees ends every rank with the same sentence: none waits for one that left.
+
+    Every rank must enter and leave; ValueError and OSError are shared, anything else is our own fault and rises.
+    """
+    mistake: str | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        mistake = str(error)
+    if world.size > 1:
+        seen: list[str | None] = [None] * world.size
+        dist.all_gather_object(seen, mistake)
+        mistake = next((f"{text}" for text in seen if text), None)
+    if mistake is not None:
+        raise SharedUserError(mistake)
+
+
+def leave_together(world: World, code: int) -> NoReturn:
+    """End this process with `code`, at the same moment as all others. Collective.
+
+    A launcher that sees one rank fail kills the rest (srun within milliseconds), and the job's code is then that of
+    a killed process: tearing down python takes longer than that.
+    """
+    wait_for_all(world)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def wait_for_all(world: World) -> None:
+    if world.size > 1:
+        dist.barrier()
+
+
+def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:
+    """(n, D) of every rank, equal n, in rank order: (R n, D). Outside autograd."""
+    if world.size == 1:
+        return rows
+    rows = rows.to(world.device)
+    out = torch.empty(world.size * len(rows), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
+    dist.all_gather_single(out, rows.contiguous())
+    return out
+
+
+def print_on_rank_0(world: World, sentence: str) -> None:
+    if world.rank == 0:
+        print(sentence, file=sys.stderr, flush=True)

@@ -1,0 +1,90 @@
+"""Errors meant for people, and the exit codes of every command.
+
+    UserError        a mistake of the user: setting = value, why it cannot be, what to write instead
+    TransientError   a passing fault of a file system or a network: the same command continues
+    anything else    a mistake of ours: it keeps its traceback, and a line says where to report it
+
+Nothing here imports more than the standard library: commands that load no torch use it.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import traceback
+from enum import IntEnum
+
+REPORT_TO = "https://github.com/unsee-dist/unsee_dist/issues"
+
+
+class ExitCode(IntEnum):
+    """What a process ends with. torchrun and deepspeed return 1 for all but COMPLETE."""
+
+    COMPLETE = 0
+    BUG = 1  # a mistake of ours, with a traceback
+    MISTAKE = 2  # a mistake of the user, in one sentence
+    RANK_LOST = 3  # a rank hung or died
+    UNUSABLE = 4  # `unsee evaluate`: the embeddings are constant or not finite
+    TRANSIENT = 74  # EX_IOERR: a file system or a network failed for a while; the same command continues
+    STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, with a checkpoint; the same command continues
+
+
+class UserError(ValueError):
+    """A sentence for the user. A ValueError, so that pydantic's validators and callers from Python may treat it so."""
+
+
+class TransientError(OSError):
+    """A sentence about a fault that passes: a network file system that lost a handle, a store that does not answer."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence)
+
+
+# What a network file system or a network reports of itself. ENOSPC, EACCES and ENOENT are the user's to mend.
+PASSING = frozenset(
+    {
+        *(errno.ESTALE, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH),
+        *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
+        *(errno.ENOTCONN, errno.ENETRESET, errno.ENOLINK, errno.ECOMM, errno.EPROTO, errno.ESHUTDOWN),
+    }
+)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Does this fault pass by itself? Decided by the error's number, never by its words."""
+    if isinstance(error, TransientError | TimeoutError | ConnectionError):
+        return True
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
+def file_error(sentence: str, error: OSError) -> UserError | TransientError:
+    """The error to raise for a file that the system refused: `raise file_error(f"...", error) from error`.
+
+    The sentence is meant for a user who can mend the cause; a fault that passes keeps it, as a TransientError.
+    """
+    return TransientError(sentence) if is_transient(error) else UserError(sentence)
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code of a process that `error` ends."""
+    if isinstance(error, UserError):
+        return ExitCode.MISTAKE
+    return ExitCode.TRANSIENT if is_transient(error) else ExitCode.BUG
+
+
+def report(error: BaseException, program: str = "") -> ExitCode:
+    """Print an error on stderr, as its kind is printed, and return the exit code."""
+    code = exit_code_of(error)
+    prefix = f"{program}: " if program else ""
+    if code is ExitCode.BUG:
+        traceback.print_exception(error)
+        lines = [
+            f"{prefix}this is a bug of unsee_dist, not a mistake of yours. Please report it with the lines above:"
+        ]
+        lines.append(f"  {REPORT_TO}")
+    elif code is ExitCode.TRANSIENT:
+        lines = [f"{prefix}{error} This fault passes by itself: the same command continues."]
+    else:
+        lines = [f"{prefix}{error}"]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+    return code

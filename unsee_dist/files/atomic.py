@@ -1,0 +1,103 @@
+"""Files and folders that appear whole under their name, or not at all, on a disk that may fail at any instant.
+
+    write_file      temporary name → bytes → fsync → rename → fsync of the folder
+    atomic_folder   .NAME.new/ → every file fsynced → NAME/ renamed to .NAME.old → .NAME.new renamed to NAME → .old removed
+
+A kill at any moment leaves the old one, the new one, or both halves of an exchange, which `recover_folder` finishes.
+Only the standard library is imported: the command line uses this without torch.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def write_file(path: Path, data: bytes | str, staging: Path | None = None) -> None:
+    """Write a file whole or not at all. data: bytes, or text to be encoded as UTF-8. staging: a folder on the same disk
+    for the temporary file, by default the file's own.
+
+    The temporary name holds the machine and the process: what a killed run's last process still writes meets nobody.
+    OSError: the file that was there is untouched, and nothing is left beside it.
+    """
+    content = data.encode() if isinstance(data, str) else data
+    temporary = (staging or path.parent) / f"{path.name}.{os.uname().nodename}.{os.getpid()}.partial"
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `folder` when the block ends; when it raises, nothing moves."""
+    new = begin_folder(folder)
+    try:
+        yield new
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    finish_folder(folder)
+
+
+def begin_folder(folder: Path) -> Path:
+    """The empty temporary folder beside `folder`; `finish_folder` gives it its name. For what several processes fill."""
+    recover_folder(folder)
+    new = beside(folder, "new")
+    new.mkdir(parents=True)
+    return new
+
+
+def finish_folder(folder: Path) -> None:
+    """Bring the filled temporary folder to the disk and put it in the place of `folder`."""
+    new, old = beside(folder, "new"), beside(folder, "old")
+    sync_tree(new)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover_folder(folder: Path) -> None:
+    """Finish or undo an exchange that a kill cut off: call before `folder` is read again, by one process."""
+    old, new = beside(folder, "old"), beside(folder, "new")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for left in (old, new):
+        if left.exists():
+            shutil.rmtree(left)
+
+
+def beside(folder: Path, what: str) -> Path:
+    """The hidden neighbour of a folder: .NAME.what"""
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def sync_tree(folder: Path) -> None:
+    """Bring every file and folder below to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            sync_folder(path)
+        else:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk: what was renamed into it stays renamed."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,35 @@
+"""Rows of a table with a header: quotes as in RFC 4180 with commas, none with tabs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+
+from unsee_dist.errors import UserError
+
+CELL = 16 * 1024 * 1024  # characters; a longer cell is no text, or a quotation mark that nobody closed
+
+
+def table_rows(name: str, lines: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """The header (stripped; [] of an empty table), then the rows, each as wide; blank lines are left out.
+
+    lines: with their ends. Raises ValueError with the line that is none.
+    """
+    csv.field_size_limit(CELL)  # of the process; the csv module's own is 128 KiB, less than a long document
+    mend = "Mend that line, or quote what holds the separator." if separator == "," else "Mend that line."
+    if separator == ",":
+        rows = csv.reader(lines, strict=True)
+    else:
+        rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
+    try:
+        header = [title.strip() for title in next(rows, [])]
+        yield header
+        for row in rows:
+            if row and len(row) != len(header):
+                raise UserError(
+                    f"{name} line {rows.line_num} has {len(row)} columns, its header {len(header)}. {mend}"
+                )
+            if row:
+                yield row
+    except csv.Error as error:
+        raise UserError(f"{name} line {rows.line_num} is no table row ({error}). Mend that line.") from error

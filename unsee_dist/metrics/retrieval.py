@@ -1,0 +1,120 @@
+"""Retrieval without labels: does a query find its own answer among all answers of the file?
+
+    rank_i   = number of answers a with cos(q_i, a) ≥ cos(q_i, a_i)     (its own included: 1 is best)
+    mrr      = mean_i 1/rank_i          recall_at_1 = share of rank_i = 1
+
+Ties count against the encoder, so an encoder that maps everything to one point scores 1/candidates and
+not 1. Candidates are the distinct answers of the file. Shapes: N queries, A answers, D width.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from unsee_dist.errors import UserError
+from unsee_dist.evaluation.tables import columns
+from unsee_dist.metrics.cosine import unit_rows
+
+Encode = Callable[[list[str]], np.ndarray]
+
+BLOCK = 1024  # queries at once: 1,024 x 100,000 answers in float64 is 0.8 GB
+TIE = 1e-9  # the cosines of equal vectors differ by about 1e-15, depending on where in a block they are
+
+
+class Questions(NamedTuple):
+    """Queries, the distinct answers, and for each query the index of its answer."""
+
+    queries: list[str]
+    answers: list[str]
+    own: np.ndarray
+
+    @property
+    def candidates(self) -> int:
+        """Answers each query chooses from."""
+        return len(self.answers)
+
+
+def load_questions(source: str | Path) -> Questions:
+    """Questions from a .tsv, .csv or .jsonl file with the columns query and answer; ValueError otherwise."""
+    rows = columns(Path(source), (("query",), ("answer",)))
+    return questions([(str(query), str(answer)) for query, answer in rows], str(source))
+
+
+def load_question_sets(sources: str | Sequence[str]) -> dict[str, Questions]:
+    """Several files by their stems. ValueError where two share one."""
+    found: dict[str, Questions] = {}
+    for source in [sources] if isinstance(sources, str) else sources:
+        name = Path(source).stem
+        if name in found:
+            raise UserError(f"evaluate.retrieval: two files are called {name}. Rename one.")
+        found[name] = load_questions(source)
+    return found
+
+
+def questions(pairs: list[tuple[str, str]], source: str) -> Questions:
+    """Questions from (query, answer) pairs; equal answers become one candidate."""
+    index: dict[str, int] = {}
+    own = np.array([index.setdefault(answer, len(index)) for _, answer in pairs], dtype=np.int64)
+    if len(index) < 2:
+        raise UserError(f"{source} has fewer than two different answers, so nothing has to be found.")
+    return Questions([query for query, _ in pairs], list(index), own)
+
+
+def retrieval_scores(asked: Questions, encode: Encode) -> dict[str, float]:
+    """mrr and recall_at_1 (shares, 0 to 1) and candidates; NaN where embeddings are not finite."""
+    unique = list(dict.fromkeys(asked.queries + asked.answers))
+    return retrieval_scores_of(asked, dict(zip(unique, encode(unique), strict=True)))
+
+
+def set_scores(sets: Mapping[str, Questions], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """mrr and recall_at_1 as means of the sets, candidates of the smallest; of several also each with /NAME."""
+    by_name = {name: retrieval_scores_of(asked, embeddings) for name, asked in sets.items()}
+    means = {
+        key: float(np.mean([scores[key] for scores in by_name.values()])) for key in ("mrr", "recall_at_1")
+    }
+    means["candidates"] = min(scores["candidates"] for scores in by_name.values())
+    if len(sets) == 1:
+        return means
+    return means | {
+        f"{key}/{name}": value for name, scores in by_name.items() for key, value in scores.items()
+    }
+
+
+def retrieval_scores_of(asked: Questions, embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """`retrieval_scores` from the embeddings of all queries and answers, by sentence."""
+    query_ND = unit_rows(np.stack([embeddings[query] for query in asked.queries]))
+    answer_AD = unit_rows(np.stack([embeddings[answer] for answer in asked.answers]))
+    if not (np.isfinite(query_ND).all() and np.isfinite(answer_AD).all()):
+        return {"mrr": float("nan"), "recall_at_1": float("nan"), "candidates": float(asked.candidates)}
+    return _scores(asked, (query_ND[part] @ answer_AD.T for part in _parts(len(query_ND))))
+
+
+def tfidf_scores(asked: Questions) -> dict[str, float]:
+    """The floor that needs no training: TF-IDF cosine on the same questions."""
+    from unsee_dist.metrics.tfidf import word_counts
+
+    counts = word_counts(asked.queries + asked.answers)
+    query_NV, answer_AV = counts.transform(asked.queries), counts.transform(asked.answers)
+    return _scores(asked, ((query_NV[part] @ answer_AV.T).toarray() for part in _parts(len(asked.queries))))
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
+
+
+def _scores(asked: Questions, cosines: Iterator[np.ndarray]) -> dict[str, float]:
+    ranks: list[np.ndarray] = []
+    start = 0
+    for cosine_BA in cosines:
+        own_B = asked.own[start : start + len(cosine_BA)]
+        own_cosine_B1 = np.take_along_axis(cosine_BA, own_B[:, None], axis=1)
+        ranks.append(np.sum(cosine_BA >= own_cosine_B1 - TIE, axis=1))
+        start += len(cosine_BA)
+    rank_N = np.concatenate(ranks)
+    return {
+        "mrr": float(np.mean(1 / rank_N)),
+        "recall_at_1": float(np.mean(rank_N == 1)),
+        "candidates": float(asked.candidates),
+    }

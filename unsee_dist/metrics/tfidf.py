@@ -1,0 +1,50 @@
+"""TF-IDF, the floor that needs no training: an encoder that counts the words of the task's own texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from unsee_dist.errors import UserError
+from unsee_dist.metrics.sts import Pairs
+
+WORDS = 8192  # the most frequent ones: mteb wants dense rows, and 20,000 texts of 8,192 words are 0.7 GB
+
+
+class TfIdf:
+    """`prepare` on all texts of a task, then (n texts) -> (n, words) float32."""
+
+    def prepare(self, texts: Sequence[str]) -> None:
+        """Learn the words. ValueError when there is none."""
+        self.counts = word_counts(texts, max_features=WORDS, dtype=np.float32)
+
+    def __call__(self, texts: list[str]) -> np.ndarray:
+        return self.counts.transform(texts).toarray()
+
+
+def word_counts(texts: Sequence[str], **settings: Any) -> TfidfVectorizer:
+    """Fitted with scikit-learn's defaults, by which a word has two letters and more.
+
+    Where no text has such a word (Chinese, a blank after each character) it is what stands between blanks.
+    ValueError when all texts are blank.
+    """
+    try:
+        return TfidfVectorizer(**settings).fit(texts)
+    except ValueError:  # "empty vocabulary"
+        anything = TfidfVectorizer(token_pattern=r"\S+", **settings)
+    try:
+        return anything.fit(texts)
+    except ValueError as error:
+        raise UserError(f"TF-IDF counts words, and all {len(texts)} texts are blank.") from error
+
+
+def tfidf_spearman(pairs: Pairs) -> float:
+    """Spearman x 100 of TF-IDF cosines on sentence pairs, fitted on those sentences."""
+    counts = word_counts(pairs.first + pairs.second)
+    first_NV, second_NV = counts.transform(pairs.first), counts.transform(pairs.second)
+    cosines_N = np.asarray(first_NV.multiply(second_NV).sum(axis=1)).ravel()
+    return 100 * float(spearmanr(cosines_N, pairs.scores).statistic)

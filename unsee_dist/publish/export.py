@@ -1,0 +1,154 @@
+"""`unsee export`: a run as a folder to give away: the encoder, and a card filled from what the run recorded."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unsee_dist.errors import UserError
+from unsee_dist.evaluation.models import Model, open_model
+from unsee_dist.evaluation.scores import kept
+from unsee_dist.metrics.usable import Unusable, Watch
+from unsee_dist.publish.card import Facts, card
+from unsee_dist.publish.sentence_transformers import settle, sync
+
+PROBED = 64  # texts whose embeddings are looked at before an export
+GEOMETRY = ("std", "effective_rank", "mean_cosine", "correlation", "uniformity", "alignment")
+
+
+def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
+    """Write MODEL to `out`, replacing an export that is there.
+
+    ValueError: no model, an unusable one, or `out` is something else.
+    """
+    if out.exists() and not (out / "modules.json").is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
+    path = Path(given)
+    if not path.is_dir():
+        raise UserError(
+            f"{given} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
+        )
+    model = open_model(given)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as made:
+        new = Path(made) / "encoder"
+        if (path / "manifest.json").is_file():
+            from unsee_dist.publish.from_checkpoint import write_online
+
+            write_online(path, path.resolve().parent.parent, new)
+        else:
+            assert model.folder is not None
+            shutil.copytree(model.folder, new)
+        if not (new / "modules.json").is_file():
+            raise UserError(f"{given} is a plain transformers folder. Give a run, or an export of one.")
+        _refuse_unusable(given, model, new)
+        facts = facts_of(model, new)
+        (new / "README.md").write_text(card(facts), encoding="utf-8")
+        if onnx:
+            from unsee_dist.publish.onnx import write_onnx
+
+            write_onnx(new, facts.pooling)
+        sync(new)
+        settle(out)
+        old = out.with_name(f".{out.name}.old")
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    if push:
+        _push(out, push)
+
+
+def _refuse_unusable(given: str, model: Model, folder: Path) -> None:
+    """ValueError when the embeddings of different texts say nothing: not finite, one point, one line."""
+    texts, watch = _texts(folder), Watch()
+    try:
+        watch.add(texts, model.embed(texts))
+    except Unusable as verdict:
+        raise UserError(
+            f"{given} is not exported: {verdict}. Give an earlier checkpoint: unsee checkpoint ls RUN."
+        ) from verdict
+
+
+def _texts(folder: Path) -> list[str]:
+    """Texts that the encoder's own vocabulary tells apart, whatever its language."""
+    from transformers import AutoTokenizer
+
+    tokenizer, rng = AutoTokenizer.from_pretrained(folder), random.Random(0)
+    known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
+    return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(PROBED)]
+
+
+def facts_of(model: Model, folder: Path) -> Facts:
+    """What the card says, from the export and, where there is one, its run."""
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
+    run = model.run
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
+    for section, key in (("run", "dir"), ("data", "shards"), ("evaluate", "sts"), ("evaluate", "retrieval")):
+        if config:  # where files lay on the machine that trained it is nobody's business
+            config.get(section, {}).pop(key, None)
+    if config:
+        config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
+    records = kept(model.home).values()
+    step, geometry = _measured(run, model) if run else (None, {})
+    return Facts(
+        name=model.name.removeprefix("local/"),
+        revision=model.revision,
+        width=pooling["word_embedding_dimension"],
+        pooling="cls" if pooling.get("pooling_mode_cls_token") else "mean",
+        max_tokens=encoder["max_seq_length"],
+        config=config,
+        corpus=_fingerprint(run) if run else None,
+        step=step,
+        geometry=geometry,
+        records=sorted(records, key=lambda record: (record["benchmark"], record["group"], record["task"])),
+    )
+
+
+def _without_folders(name: str) -> str:
+    return Path(name).name if name.startswith((".", "/")) or Path(name).is_dir() else name
+
+
+def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
+    """The step an export stands at, and the geometry measured there."""
+    words = model.revision.split("-")
+    step = next(
+        (int(word.removeprefix("step")) for word in words if word.startswith("step") and word[4:]), None
+    )
+    if model.revision.startswith("step-"):
+        step = int(words[1])
+    try:
+        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        found: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    except (OSError, ValueError):  # a moved or torn record leaves the card without geometry
+        return step, {}
+    at = [line for line in found if line["step"] == step and "dev/std" in line]
+    return step, {name: at[-1][f"dev/{name}"] for name in GEOMETRY if at and f"dev/{name}" in at[-1]}
+
+
+def _fingerprint(run: Path) -> str | None:
+    for manifest in sorted((run / "checkpoints").glob("step-*/manifest.json"), reverse=True):
+        return str(json.loads(manifest.read_text(encoding="utf-8")).get("corpus"))
+    return None
+
+
+def _push(folder: Path, name: str) -> None:
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(name, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=name)
+    except Exception as error:  # the Hub's client raises a dozen unrelated types for "no network", "no token"
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"--push {name} failed ({reason}). {folder} is written; where there is a network: hf auth login, then "
+            f"hf upload {name} {folder}."
+        ) from error

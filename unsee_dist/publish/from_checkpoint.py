@@ -1,0 +1,34 @@
+"""The online encoder of a checkpoint as an exported folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from unsee_dist.config import load
+from unsee_dist.errors import UserError
+from unsee_dist.model.encoder import load_encoder, load_tokenizer
+from unsee_dist.publish.sentence_transformers import write_encoder
+from unsee_dist.training.checkpoint import directory
+from unsee_dist.training.checkpoint.state import StateSlice, Stored
+
+
+def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
+    """Write what the online encoder was at `checkpoint` of `run` into `folder`. ValueError when one is damaged."""
+    if not (run / "config.yaml").is_file():
+        raise UserError(f"{checkpoint} is a checkpoint without its run: {run / 'config.yaml'} is not there.")
+    model = load(str(run / "config.yaml")).model
+    try:
+        manifest = directory.verify(checkpoint)
+    except ValueError as error:
+        raise UserError(f"{error}: this checkpoint is damaged. Give another one.") from error
+    stored, encoder = Stored(checkpoint, manifest), load_encoder(model.encoder, None)
+    state = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
+    trained = dict(encoder.named_parameters())
+    for name, parameter in trained.items():
+        flat = torch.empty(parameter.numel())
+        stored.fill(StateSlice("master", f"online.{name}", 0, flat))
+        state[name] = flat.view(parameter.shape)
+    tokenizer = load_tokenizer(model.encoder)
+    write_encoder(folder, state, encoder.config, tokenizer, model.pooling, model.max_tokens)

@@ -1,0 +1,192 @@
+"""A trained encoder as a folder that `SentenceTransformer(folder)` loads, in versions 5.1 to 6.x.
+
+Written by hand: a model saved by sentence-transformers 6.2 names modules that 5.1 does not have, and a
+tokenizer saved by transformers 5 names classes that 4.57 does not have.
+
+    modules.json, config_sentence_transformers.json, README.md
+    config.json, model.safetensors, sentence_bert_config.json, tokenizer files      the encoder
+    1_Pooling/config.json                                                           mean or cls
+"""
+
+import copy
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
+
+from unsee_dist.errors import UserError
+from unsee_dist.files.atomic import sync_folder
+
+POOLINGS = ("mean", "cls")
+
+
+def write_encoder(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase,
+    pooling: str,
+    max_tokens: int,
+) -> None:
+    """Write the encoder into `folder`, replacing what is there only when the new one is complete.
+
+    state: the encoder's parameters under its own names (those of AutoModel, no prefix), any device; saved
+    as fp32. pooling: "mean" or "cls". max_tokens: word pieces a sentence is cut to, special ones included.
+    A kill at any moment leaves the old folder, the new one, or both halves of the exchange for `settle`.
+    """
+    if pooling not in POOLINGS:
+        raise UserError(f"model.pooling = {pooling} cannot be exported. Write mean or cls.")
+    settle(folder)
+    new = _beside(folder, "new")
+    shutil.rmtree(new, ignore_errors=True)
+    (new / "1_Pooling").mkdir(parents=True)
+    _write_weights(new, state)
+    _write_config(new, config)
+    _write_tokenizer(new, tokenizer, config, max_tokens)
+    _write_layout(new, config, pooling, max_tokens)
+    sync(new)
+    old = _beside(folder, "old")
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    sync_folder(folder.parent)
+
+
+def settle(folder: Path) -> None:
+    """Finish or undo an exchange that a kill cut off: call before reading `folder` in a resumed run."""
+    old, new = _beside(folder, "old"), _beside(folder, "new")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for left in (old, new):
+        if left.exists():
+            shutil.rmtree(left)
+
+
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def _write_weights(new: Path, state: Mapping[str, Tensor]) -> None:
+    # Cloned: safetensors refuses tensors that share memory, and tied weights do.
+    tensors = {name: value.detach().to("cpu", torch.float32).clone() for name, value in state.items()}
+    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+
+
+def _model_class(config: PretrainedConfig) -> type[torch.nn.Module] | None:
+    classes = AutoModel._model_mapping.get(type(config), None)
+    return classes[0] if isinstance(classes, list | tuple) else classes
+
+
+def _write_config(new: Path, config: PretrainedConfig) -> None:
+    config = copy.deepcopy(config)
+    model = _model_class(config)
+    # The encoder was often loaded from a language model: without its head it is another architecture.
+    config.architectures = [model.__name__] if model is not None else None
+    config.dtype = torch.float32
+    config.save_pretrained(new)
+
+
+def _write_tokenizer(
+    new: Path, tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, max_tokens: int
+) -> None:
+    tokenizer.save_pretrained(new)
+    path = new / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["model_max_length"] = max_tokens
+    # transformers 5 writes a backend, a class and a list that 4.57 cannot read; 5 still reads the old words.
+    # is_local and local_files_only are how the tokenizer was loaded here, not what it is.
+    for key in ("backend", "is_local", "local_files_only"):
+        settings.pop(key, None)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(settings.get("extra_special_tokens"), list):
+        settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
+    # sentence-transformers 5.1 passes on all that the tokenizer gives; DistilBERT takes no token types.
+    given = settings.get("model_input_names", tokenizer.model_input_names)
+    settings["model_input_names"] = [name for name in given if name in _inputs(config, given)]
+    _json(path, settings)
+
+
+def _write_layout(new: Path, config: PretrainedConfig, pooling: str, max_tokens: int) -> None:
+    modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
+    _json(
+        new / "modules.json",
+        [
+            {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for name, path, kind in modules
+        ],
+    )
+    encoder: dict[str, object] = {"max_seq_length": max_tokens, "do_lower_case": False}
+    if _has_pooler(config):  # not trained, not saved, not used: without this, loaders make a random one
+        encoder["model_args"] = {"add_pooling_layer": False}
+    _json(new / "sentence_bert_config.json", encoder)
+    _json(
+        new / "1_Pooling" / "config.json",
+        {
+            "word_embedding_dimension": config.hidden_size,
+            "pooling_mode_cls_token": pooling == "cls",
+            "pooling_mode_mean_tokens": pooling == "mean",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    )
+    _json(
+        new / "config_sentence_transformers.json",
+        {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": "cosine"},
+    )
+    (new / "README.md").write_text(
+        CARD.format(width=config.hidden_size, pooling=pooling, max_tokens=max_tokens)
+    )
+
+
+def _inputs(config: PretrainedConfig, unknown: list[str]) -> Collection[str]:
+    model = _model_class(config)
+    return unknown if model is None else inspect.signature(model.forward).parameters
+
+
+def _has_pooler(config: PretrainedConfig) -> bool:
+    model = _model_class(config)
+    return model is not None and "add_pooling_layer" in inspect.signature(model).parameters
+
+
+def _json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sync(folder: Path) -> None:
+    """Bring every file and folder below to the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        else:
+            sync_folder(path)
+    sync_folder(folder)
+
+
+CARD = """---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, sentence-similarity, unsee]
+---
+# A sentence encoder trained without labels
+
+Trained with unsee_dist, after UNSEE (arXiv:2401.15316). {width} numbers a sentence, {pooling} pooling,
+sentences cut to {max_tokens} word pieces, compared by cosine.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/of/this/folder")
+vectors = model.encode(["A first sentence.", "A second one."])
+print(model.similarity(vectors, vectors))
+```
+"""

@@ -1,0 +1,53 @@
+"""Where this process stands: the step and phase its main thread is in.
+
+The watchdog names it when a rank hangs, and the kill tests aim at it:
+UNSEE_KILL_AT="PHASE STEP RANK [SIGNAL]" ends the process there (SIGKILL), as a power cut would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+KILL_AT = "UNSEE_KILL_AT"
+
+
+@dataclass
+class Phase:
+    """`since`: time.monotonic() of the last move; `at`: time.time() of it, comparable between hosts."""
+
+    step: int = 0
+    phase: str = "start"
+    since: float = 0.0
+    at: float = 0.0
+
+    def __str__(self) -> str:
+        return f"step {self.step}, {self.phase}"
+
+
+_phase = Phase(since=time.monotonic(), at=time.time())
+
+
+def enter_phase(phase: str, step: int | None = None) -> None:
+    """The main thread enters a phase, of a new step when one is given."""
+    if step is not None:
+        _phase.step = step
+    _phase.phase, _phase.since, _phase.at = phase, time.monotonic(), time.time()
+    failpoint(phase, _phase.step)
+
+
+def current_phase() -> Phase:
+    return _phase
+
+
+def failpoint(phase: str, step: int) -> None:
+    """A point where tests may end this process; other threads call it directly."""
+    wanted = os.environ.get(KILL_AT)
+    if wanted is None:
+        return
+    at, when, rank, *name = wanted.split()
+    if (at, int(when), rank) == (phase, step, os.environ.get("RANK", "0")):
+        del os.environ[KILL_AT]  # once
+        os.kill(os.getpid(), getattr(signal, name[0] if name else "SIGKILL"))

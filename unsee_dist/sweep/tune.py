@@ -1,0 +1,272 @@
+"""Many trainings on a Ray cluster: Ray Tune chooses the points, a Ray Train worker group trains each of them.
+
+    Tune ── a point ──► a trial: a process on the head node ── TorchTrainer ──► `ranks` workers, each calls work(...)
+      ▲                                                                                        │
+      └────────────────────── report(numbers), by every rank, at each evaluation ◄─────────────┘
+
+A trial that the scheduler gives up is not killed: `end` asks its workers to leave, which they do at a step's end with
+a checkpoint. (Killed, it would keep its processors: Ray Train frees them through the dashboard, which may not run.)
+Two levels of failure: a worker or its node that dies restarts the trial's worker group, a trial's own process that
+dies restarts the trial; either way `work` finds its folder as it was left. Tune's own state lies in `folder`/tune.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Numbers = Mapping[str, float]
+Report = Callable[[Numbers], None]  # collective over the ranks of a trial
+Work = Callable[[str, Mapping[str, Any], Report], None]  # (trial, point, report), on every rank
+
+NAME = "tune"  # Tune's state: <folder>/tune
+POINT = "point"  # of Tune's configuration where the points are given
+STEP = "step"  # the key of every report by which schedulers compare trials
+ASK_AGAIN_S = "1"
+# Tune and Train read these in the driver, the trials and the workers.
+SETTINGS = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "2",  # a killed driver forgets at most the trials of so many seconds
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # csv, json and tensorboard of what metrics.jsonl has
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables: the ledger has ours
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": ASK_AGAIN_S,  # how often reports are collected
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # an import of torch on a busy disk takes minutes
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process a trial, for warnings of clouds we do not read
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """How to search. metric and mode: of the reports; steps and grace: when a trial may end early."""
+
+    folder: Path
+    metric: str
+    mode: Literal["max", "min"]
+    trials: int
+    at_once: int
+    search: Literal["tpe", "random"]
+    scheduler: Literal["asha", "median", "none"]
+    steps: int
+    grace: int
+    reduction: int
+    hours: float | None
+    seed: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """The workers of one trial."""
+
+    ranks: int
+    cpus: float
+    gpus: float
+    retries: int
+
+    def bundle(self) -> dict[str, float]:
+        """What one rank takes of a node."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A trial as Tune sees it."""
+
+    id: str
+    status: Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
+    point: Mapping[str, Any]
+    last: Numbers
+    error: str | None
+
+
+Watch = Callable[[Sequence[TrialState]], bool]  # True: stop the search, to be continued later
+End = Callable[[str], None]  # ask the workers of a trial to leave
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What a search calls: `work` in the workers, the others where it was started."""
+
+    work: Work
+    watch: Watch
+    end: End
+
+
+def search(
+    study: Study,
+    group: Group,
+    suggest: Callable[[Any], None],
+    points: Sequence[Mapping[str, Any]],
+    calls: Calls,
+) -> None:
+    """Run, or continue, the trials of `study`: `points` where given, else what `suggest` takes from an Optuna trial.
+
+    `calls` must be picklable. `watch` is told all trials after each turn. SIGTERM, SIGINT, SIGUSR1 or a True of `watch`
+    end the search with every unfinished trial ready to go on. The cluster must be connected.
+    """
+    from ray import tune
+
+    os.environ |= SETTINGS
+    trainable = _trainable(group, calls.work, study.folder.resolve() / "train")
+    path = str(study.folder.resolve() / NAME)
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    if tune.Tuner.can_restore(path):
+        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
+    else:
+        tuner = tune.Tuner(
+            trainable,
+            param_space={POINT: tune.grid_search([dict(point) for point in points])} if points else None,
+            tune_config=_tune_config(study, None if points else _searcher(study, suggest), calls.end),
+            run_config=tune.RunConfig(
+                name=NAME,
+                storage_path=str(study.folder.resolve()),
+                verbose=0,
+                callbacks=[_watching(calls.watch)],
+                failure_config=tune.FailureConfig(max_failures=group.retries),
+            ),
+        )
+    tuner.fit()
+
+
+def _tune_config(study: Study, searcher: Any, end: End) -> Any:
+    from ray import tune
+
+    return tune.TuneConfig(
+        metric=study.metric,
+        mode=study.mode,
+        search_alg=searcher,
+        scheduler=_scheduler(study, end),
+        num_samples=study.trials if searcher else 1,
+        max_concurrent_trials=study.at_once,
+        time_budget_s=study.hours * 3600 if study.hours else None,
+        trial_name_creator=_id_of,
+        trial_dirname_creator=_id_of,
+    )
+
+
+def _id_of(trial: Any) -> str:
+    return str(trial.trial_id)
+
+
+def _searcher(study: Study, suggest: Callable[[Any], None]) -> Any:
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sampler = (
+        # constant_liar: trials that run side by side do not all try the same place
+        optuna.samplers.TPESampler(
+            seed=study.seed, n_startup_trials=max(5, study.trials // 4), constant_liar=True
+        )
+        if study.search == "tpe"
+        else optuna.samplers.RandomSampler(seed=study.seed)
+    )
+    return OptunaSearch(suggest, metric=study.metric, mode=study.mode, sampler=sampler)
+
+
+def _scheduler(study: Study, end: End) -> Any:
+    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
+
+    if study.scheduler == "asha":
+        return _asking(AsyncHyperBandScheduler, end)(
+            time_attr=STEP,
+            max_t=study.steps + 1,  # a trial that has come to its end is not "stopped" there
+            grace_period=study.grace,
+            reduction_factor=study.reduction,
+        )
+    if study.scheduler == "median":
+        return _asking(MedianStoppingRule, end)(time_attr=STEP, grace_period=study.grace)
+    return FIFOScheduler()
+
+
+def _asking(kind: Any, end: End) -> Any:
+    """The scheduler, asking a trial to end where it would have it killed."""
+
+    class Asking(kind):
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+            decision = super().on_trial_result(tune_controller, trial, result)
+            if decision != self.STOP:
+                return str(decision)
+            end(trial.trial_id)
+            return str(self.CONTINUE)
+
+    return Asking
+
+
+def _trainable(group: Group, work: Work, storage: Path) -> Any:
+    """What Tune runs for a point: it trains in a worker group of its own and passes the reports on."""
+    from ray import tune
+
+    from unsee_dist.sweep.placement import free, note
+
+    def trial(config: Mapping[str, Any]) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        os.environ |= SETTINGS
+        name = tune.get_context().get_trial_id()
+        places = storage / f"{name}.places"
+        free(places)  # of this trial's process before, if it was killed
+        TorchTrainer(
+            _worker,
+            train_loop_config={"work": work, "trial": name, "point": _point(config)},
+            torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=group.ranks, use_gpu=group.gpus > 0, resources_per_worker=group.bundle()
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=str(storage),
+                failure_config=FailureConfig(max_failures=group.retries),
+                callbacks=[TuneReportCallback(), note(places)],  # type: ignore[list-item]
+            ),
+        ).fit()
+
+    # No processor of its own: trials that wait would keep the workers of others from starting. On the head node,
+    # so that it outlives the nodes its workers are on.
+    return tune.with_resources(trial, {"node:__internal_head__": 0.001})
+
+
+def _worker(order: Mapping[str, Any]) -> None:
+    import ray.train
+
+    order["work"](order["trial"], order["point"], lambda numbers: ray.train.report(dict(numbers)))
+
+
+def _watching(watch: Watch) -> Any:
+    from ray.tune import Callback
+
+    class Watching(Callback):
+        """Tells `watch` all trials after each turn of Tune's loop."""
+
+        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
+            if watch([_state(trial) for trial in trials]):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    return Watching()
+
+
+def _state(trial: Any) -> TrialState:
+    last = {
+        name: value for name, value in (trial.last_result or {}).items() if isinstance(value, (int, float))
+    }
+    error = None
+    if trial.status == "ERROR":
+        told = trial.get_pickled_error() or trial.get_error()
+        error = (str(told).strip().splitlines() or ["unknown"])[-1]
+    return TrialState(trial.trial_id, trial.status, _point(trial.config), last, error)
+
+
+def _point(config: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(config.get(POINT, config))
+
+
+def _as_interrupt(_number: int, _frame: Any) -> None:
+    """Tune saves its state and ends at an interrupt."""
+    os.kill(os.getpid(), signal.SIGINT)

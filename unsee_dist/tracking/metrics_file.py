@@ -1,0 +1,95 @@
+"""Files of one JSON object a line, each with its step: metrics.jsonl and trace/rank-R.jsonl.
+
+Lines are valid JSON: NaN and infinities, which JSON has no words for, are written as null. Lines are held
+in memory for up to a second, so a kill loses at most the last moment; `flush` before a checkpoint is
+published, and `cut_back` to the checkpoint's step on resume, make the file the history of one run.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from unsee_dist.errors import UserError
+
+FLUSH_S = 1.0
+
+
+class MetricsFile:
+    """Appends one line a call to `path`, whose folder is made when missing."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1 << 16)
+        self._flushed_at = time.monotonic()
+
+    def write(self, line: Mapping[str, object]) -> None:
+        """Append one object; it must have a "step". Steps never decrease down the file."""
+        assert "step" in line, f"a line of {self.path.name} has no step: {sorted(line)}"
+        self._file.write(_json(line) + "\n")
+        now = time.monotonic()
+        if now - self._flushed_at > FLUSH_S:
+            self._file.flush()
+            self._flushed_at = now
+
+    def flush(self) -> None:
+        """Bring all lines to the disk: call before a checkpoint is published."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._flushed_at = time.monotonic()
+
+    def close(self) -> None:
+        """Flush and close; the object is done with."""
+        if not self._file.closed:
+            self.flush()
+            self._file.close()
+
+
+def cut_back(path: Path, step: int) -> int:
+    """Keep the lines of `path` with a step of at most `step`; returns how many lines were cut.
+
+    Called on resume, before the file is opened again. It is one truncation, so a kill leaves the old file
+    or the new one. A line cut short by a kill ends the file; ValueError when a damaged line stands
+    before one that belongs to the history. A missing file has no lines.
+    """
+    if not path.exists():
+        return 0
+    kept, cut, damaged = 0, 0, 0
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            at = _step(line)
+            if at is None:
+                damaged = damaged or number
+            if at is None or at > step:
+                cut += 1
+                continue
+            if damaged:
+                raise UserError(
+                    f"{path}, line {damaged} is damaged, and later lines belong to step {step} or before. "
+                    "Delete that line, or move the file away to start a new one."
+                )
+            assert cut == 0, f"{path}, line {number}: step {at} stands after a later step"
+            kept += len(line)
+    if cut:
+        with path.open("rb+") as file:
+            file.truncate(kept)
+            os.fsync(file.fileno())
+    return cut
+
+
+def _step(line: bytes) -> int | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _json(line: Mapping[str, object]) -> str:
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+    return json.dumps(finite, allow_nan=False, separators=(", ", ": "), ensure_ascii=False)

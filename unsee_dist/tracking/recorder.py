@@ -1,0 +1,121 @@
+"""What a run leaves behind while it goes: metrics.jsonl, the trace, the console's lines, MLflow.
+
+Rank 0 speaks and writes; the trace alone is each rank's own. Nothing here waits for a network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unsee_dist.tracking.console import ConsoleReporter
+from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
+from unsee_dist.tracking.mlflow_run import RunDescription
+from unsee_dist.tracking.mlflow_sink import MlflowSink
+
+
+class RunRecorder:
+    """The records of one rank. `first` is the step the run continues from: files are cut back to it.
+
+    every: steps between lines of metrics.jsonl. say_every: steps between lines on the console.
+    """
+
+    def __init__(
+        self, folder: Path, rank: int, *, steps: int, first: int, every: int, say_every: int
+    ) -> None:
+        self.folder, self.rank, self.steps, self.every, self.say_every = folder, rank, steps, every, say_every
+        self._trace: MetricsFile | None = None
+        self._metrics: MetricsFile | None = None
+        self._console: ConsoleReporter | None = None
+        self._mlflow: MlflowSink | None = None
+        self._first = first
+        if rank == 0:
+            cut_back(folder / "metrics.jsonl", first if first else -1)
+            self._metrics = MetricsFile(folder / "metrics.jsonl")
+            self._console = ConsoleReporter(steps, first)
+
+    def keep_trace(self, size: int) -> None:
+        """Write trace/rank-R.jsonl from here on (data.trace). A run that had more ranks before keeps their lines."""
+        folder = self.folder / "trace"
+        path = folder / f"rank-{self.rank}.jsonl"
+        gone = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
+        for old in [path, *(gone if self.rank == 0 else [])]:
+            cut_back(old, self._first)
+        self._trace = MetricsFile(path)
+
+    def send_to_mlflow(self, description: RunDescription, run_id: str | None) -> None:
+        """Follow metrics.jsonl to MLflow from a thread of rank 0 (track.mlflow)."""
+        if self.rank == 0 and self._console is not None:
+            self._mlflow = MlflowSink(self.folder, description, run_id=run_id, warn=self._console.warn)
+
+    @property
+    def mlflow_run(self) -> str | None:
+        return self._mlflow.run_id if self._mlflow else None
+
+    def trace(self, step: int, ids: tuple[int, ...]) -> None:
+        if self._trace is not None:
+            self._trace.write({"step": step, "ids": list(ids)})
+
+    def step(self, line: Mapping[str, Any]) -> None:
+        if self._metrics is None or self._console is None:
+            return
+        last = line["step"] == self.steps
+        if line["step"] % self.every == 0 or last:
+            self._metrics.write({**line, "time": time.time()})
+        if line["step"] % self.say_every == 0 or last:
+            self._console.training(line)
+        self._console.advance(line["step"])
+
+    def evaluation(self, line: Mapping[str, Any], best: bool) -> None:
+        if self._metrics is not None and self._console is not None:
+            self._metrics.write({**line, "time": time.time()})
+            self._console.evaluation(line, best)
+
+    def say(self, sentence: str) -> None:
+        if self._console is not None:
+            self._console.say(sentence)
+
+    def closing(
+        self, columns: Mapping[str, Mapping[str, object]], paths: Mapping[str, object], then: list[str]
+    ) -> None:
+        """The closing table, and the exported model's path as a tag in MLflow."""
+        if self._console is not None:
+            self._console.closing(columns, paths, then)
+        if self._mlflow is not None:
+            for name, path in paths.items():
+                self._mlflow.tag(f"unsee.{name}", str(path))
+
+    def warn(self, sentence: str) -> None:
+        if self._console is not None:
+            self._console.warn(sentence)
+
+    def rewind(self, step: int) -> None:
+        """Back to a checkpoint in the middle of a run: cut the files back to its step and go on after it."""
+        self._metrics, self._trace = (_cut(file, step) for file in (self._metrics, self._trace))
+        if self._mlflow is not None:
+            self._mlflow.rewind()
+
+    def flush(self) -> None:
+        """Bring metrics and trace to the disk: before a checkpoint counts."""
+        for file in (self._metrics, self._trace):
+            if file is not None:
+                file.flush()
+
+    def close(self, status: str = "FINISHED") -> None:
+        for file in (self._metrics, self._trace):
+            if file is not None:
+                file.close()
+        if self._console is not None:
+            self._console.close()
+        if self._mlflow is not None:
+            self._mlflow.close(status=status)
+
+
+def _cut(file: MetricsFile | None, step: int) -> MetricsFile | None:
+    if file is None:
+        return None
+    file.close()
+    cut_back(file.path, step)
+    return MetricsFile(file.path)

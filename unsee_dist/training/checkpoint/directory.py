@@ -1,0 +1,166 @@
+"""The folders of checkpoints: which are whole, which is the one to continue from, which may go.
+
+A folder is valid when its manifest can be read and every file in it has the bytes that were written. Nothing
+here trusts the pointer `newest`: it is for people and scripts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from unsee_dist.errors import UserError
+from unsee_dist.files import atomic
+
+MANIFEST, POINTER, REPLACED = "manifest.json", "newest", ".replaced"
+Digests = Callable[[list[Path]], list[str]]
+
+
+def folders(checkpoints: Path) -> list[Path]:
+    """step-XXXXXXXX folders, oldest first."""
+    return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
+
+
+def choose(checkpoints: Path, check: Callable[[Path], dict[str, Any]]) -> tuple[Path | None, list[str]]:
+    """The newest valid folder, and what was wrong with newer ones. `check` raises ValueError for a damaged one.
+
+    (None, []) when there never was a checkpoint. Raises ValueError when there are some, or a pointer to one, and
+    none is valid: starting from scratch would be silent.
+    """
+    wrong: list[str] = []
+    for folder in reversed(folders(checkpoints)):
+        try:
+            check(folder)
+        except ValueError as error:
+            wrong.append(str(error))
+        else:
+            return folder, wrong
+    pointer = checkpoints / POINTER
+    if pointer.exists():
+        wrong.append(f"{pointer} names {_pointed(pointer)}, which is not there")
+    if wrong:
+        raise UserError(
+            f"No valid checkpoint in {checkpoints}: {'; '.join(wrong)}. Restore one, or give the run a new run.dir."
+        )
+    return None, []
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint. ValueError when it cannot be read or is another program's."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = [(str(file["name"]), int(file["bytes"]), str(file["xxh3"])) for file in manifest["files"]]
+        if not files or "step" not in manifest or digest_of_facts(manifest) != manifest["facts_xxh3"]:
+            raise UserError("its contents were changed")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / MANIFEST} cannot be read ({error})") from error
+    return dict(manifest)
+
+
+def verify(folder: Path, turn: int = 0, turns: int = 1) -> dict[str, Any]:
+    """The manifest, after every file (or each `turns`-th from `turn`) was read and compared; else ValueError."""
+    manifest = read_manifest(folder)
+    for file in manifest["files"][turn::turns]:
+        path = folder / file["name"]
+        try:
+            size = path.stat().st_size
+            if size != file["bytes"]:
+                raise UserError(f"{path} has {size} bytes, {file['bytes']} were written")
+            if digest(path) != file["xxh3"]:
+                raise UserError(f"{path} has changed since it was written (checksum)")
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    return manifest
+
+
+def digest_of_facts(manifest: dict[str, Any]) -> str:
+    """Of everything in a manifest but itself: a flipped bit in a number must not pass."""
+    facts = {key: value for key, value in manifest.items() if key != "facts_xxh3"}
+    return xxhash.xxh3_128(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def digest(path: Path) -> str:
+    found = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 22):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def point(checkpoints: Path, folder: Path) -> None:
+    """Make `newest` name a folder, in one replacement."""
+    atomic.write_file(checkpoints / POINTER, f"{folder.name}\n".encode())
+
+
+def replace(growing: Path, folder: Path) -> None:
+    """Give a complete folder its name. One that had it is there until then, for `recover` to bring back."""
+    if folder.exists():
+        old = folder.with_name(f".{folder.name}{REPLACED}")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    os.replace(growing, folder)
+    atomic.sync_folder(folder.parent)
+
+
+def recover(checkpoints: Path) -> None:
+    """Undo a replacement that was cut off: call before a run continues."""
+    for old in checkpoints.glob(f".step-*{REPLACED}"):
+        folder = old.with_name(old.name[1:].removesuffix(REPLACED))
+        if not folder.exists():
+            old.rename(folder)
+
+
+def retain(newest: Path, keep: int, best_step: int | None) -> None:
+    """Remove all but `newest`, the `keep` - 1 before it and the one of the best score, and what interrupted saves left.
+
+    Those of later steps go, too: they are damaged, or the run would have continued from them.
+    """
+    checkpoints = newest.parent
+    best = None if best_step is None else checkpoints / f"step-{best_step:08d}"
+    until = [folder for folder in folders(checkpoints) if folder.name <= newest.name]
+    for folder in folders(checkpoints):
+        if folder not in until[-keep:] and folder != best:
+            remove(folder)
+    for left in checkpoints.glob(".step-*"):
+        shutil.rmtree(left)
+    for left in checkpoints.glob(f"{POINTER}.*"):
+        left.unlink()
+
+
+def remove(folder: Path) -> None:
+    """Take a folder away: under another name first, so that a kill leaves none that looks whole."""
+    going = folder.with_name(f".{folder.name}.going")
+    shutil.rmtree(going, ignore_errors=True)
+    folder.rename(going)
+    shutil.rmtree(going)
+
+
+def summaries(run: Path) -> Iterable[dict[str, Any]]:
+    """For `unsee checkpoint ls`: step, skipped, best, MiB, ranks, and whether the manifest is readable."""
+    for folder in folders(run / "checkpoints"):
+        try:
+            manifest = read_manifest(folder)
+        except ValueError as error:
+            yield {"name": folder.name, "wrong": str(error)}
+            continue
+        files = manifest["files"]
+        yield {
+            "name": folder.name,
+            "step": manifest["step"],
+            "MiB": round(sum(file["bytes"] for file in files) / 2**20, 1),
+            "ranks": sum(file["name"].startswith("rank-") for file in files),
+            "best": (manifest.get("best") or {}).get("value"),
+        }
+
+
+def _pointed(pointer: Path) -> str:
+    try:
+        return pointer.read_text(encoding="utf-8").strip() or "nothing"
+    except (OSError, ValueError):
+        return "something unreadable"
