@@ -172,11 +172,11 @@ def _sleeper(folder: Path) -> str:
         "    while True: time.sleep(1000)\n"
         "if os.environ.get('RANK') == '1':\n"
         "    from unsee_dist.supervision import phases\n"
-        "    reach = phases.reach\n"
+        "    failpoint = phases.failpoint\n"
         "    def reaching(phase, step):\n"
         "        reach(phase, step)\n"
         "        if (phase, step) == ('forward', 3): sleep_for_ever()\n"
-        "    phases.reach = reaching\n",
+        "    phases.failpoint = reaching\n",
     )
 
 

@@ -42,7 +42,7 @@ def save_all_stages(rank: int, size: int, folder: Path) -> None:
     for stage in range(4):
         ours = running(CASE, rank, size, stage)
         for step in (1, 2, 3):
-            ours.take(step)
+            ours.train_step(step)
         save(ours, folder / f"stage-{stage}" / "step-00000003", 3, background=stage % 2 == 1)
         whole = state(ours)
         if rank == 0:
@@ -72,14 +72,14 @@ def resume_is_uninterrupted(rank: int, size: int, folder: Path) -> None:
             through = running(CASE, rank, size, stage, precision)
             place = folder / f"{stage}-{precision}" / "step-00000002"
             for step in range(1, 6):
-                through.take(step)
+                through.train_step(step)
                 if step == 2:
                     save(through, place, 2)
             again = running(CASE, rank, size, stage, precision)
-            again.take(9)  # dirt that the load must remove
+            again.train_step(9)  # dirt that the load must remove
             restore(again, place)
             for step in range(3, 6):
-                again.take(step)
+                again.train_step(step)
             assert_equal(state(again), state(through), (stage, precision))
 
 

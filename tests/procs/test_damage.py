@@ -26,7 +26,7 @@ def two_checkpoints(rank: int, size: int, folder: Path) -> None:
     ours = running(Case("corinfomax"), rank, size, 1)
     saver = Saver(ours.engine.world, background=True)
     for step in (1, 2):
-        ours.take(step)
+        ours.train_step(step)
         saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, {"step": step})
     saver.wait()
 
@@ -249,7 +249,7 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
 
     ours = running(Case("vicreg"), rank, size, 0)
     saver = Saver(ours.engine.world, True)
-    saving.shelf.point = None
+    saving.directory.point = None
     saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, {"step": 1})
     with pytest.raises(TypeError) as failure:
         saver.wait()

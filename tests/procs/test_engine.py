@@ -36,7 +36,7 @@ def compare(
     ours = running(case, rank, size, stage)
     value_error, moment_error = 0.0, 0.0
     for step in range(1, len(truth.losses) + 1):
-        taken = ours.take(step, **how)  # type: ignore[arg-type]
+        taken = ours.train_step(step, **how)  # type: ignore[arg-type]
         assert taken.applied
         value_error = max(
             value_error,
@@ -101,7 +101,7 @@ def pieces_keep_their_masks(rank: int, size: int) -> None:
         for checkpoint in (recompute, lambda function, *inputs, **_: function(*inputs)):
             unsee.checkpoint = checkpoint
             ours = running(case, rank, size, stage)
-            losses = [ours.take(step, micro_batch=3).loss for step in range(1, 5)]
+            losses = [ours.train_step(step, micro_batch=3).loss for step in range(1, 5)]
             ends.append((losses, ours.whole("master")))
         unsee.checkpoint = recompute
         assert ends[0][0] == ends[1][0], (stage, ends[0][0], ends[1][0])
@@ -135,7 +135,7 @@ def wrong_ways(rank: int, size: int) -> dict[str, float]:
             ours = running(case, rank, size, 2, **how)  # type: ignore[arg-type]
             gap = 0.0
             for step in range(1, 4):
-                taken = ours.take(step)
+                taken = ours.train_step(step)
                 gap = max(gap, abs(taken.grad_norm / truth.norms[step - 1] - 1))
             errors[f"{name}: {label}"] = max(gap, gradient_error(ours.whole("exp_avg"), truth.moments[2]))
     return errors
@@ -198,7 +198,7 @@ def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
     import resource
 
     ours = running(Case("vicreg"), 0, 1, 0)
-    assert ours.take(1).applied  # what is allocated once is there
+    assert ours.train_step(1).applied  # what is allocated once is there
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     said = []
     for sentences, length in ((4000, 20), (1, 24)):
@@ -240,7 +240,7 @@ def poisoned(rank: int, size: int) -> None:
                             skipped = poisoned_step(ours, step, rank)
                             assert not skipped.applied
                         continue
-                    assert ours.take(step).applied
+                    assert ours.train_step(step).applied
                 buffers = {n: b.clone() for n, b in ours.engine.module.objective.named_buffers()}
                 ends.append((ours.whole("master"), ours.whole("ema"), ours.whole("exp_avg_sq"), buffers))
             for with_skip, without in zip(*ends, strict=True):
@@ -252,7 +252,7 @@ def poisoned_step(ours: Running, step: int, rank: int) -> StepResult:
     embedding = ours.engine.module.projector
     hook = embedding.register_forward_hook(lambda _m, _i, out: out * float("nan") if rank == 1 else out)
     try:
-        return ours.take(step)
+        return ours.train_step(step)
     finally:
         hook.remove()
 

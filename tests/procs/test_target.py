@@ -21,7 +21,7 @@ def follows_the_masters(rank: int, size: int, stages: tuple[int, ...], steps: in
         followed = list(ours.whole("ema"))
         closed = {name: ours.whole("master")[name].double() for name in followed}
         for step in range(1, steps + 1):
-            assert ours.take(step, lr=1e-4).applied
+            assert ours.train_step(step, lr=1e-4).applied
             masters = ours.whole("master")
             for name in followed:
                 closed[name] = DECAY * closed[name] + (1 - DECAY) * masters[name].double()
@@ -59,7 +59,7 @@ def deepspeed_chats_way(rank: int, size: int) -> float:
     before = ours.published()
     ours.target = None  # nobody else writes
     for step in (1, 2, 3):
-        ours.take(step)
+        ours.train_step(step)
         module: Any = ours.engine.module
         pairs = list(zip(module.online.parameters(), module.target.parameters(), strict=True))
         for online, target in pairs:
@@ -75,7 +75,7 @@ def gathered_all(rank: int, size: int) -> float:
     ours = running(Case("vicreg"), rank, size, 3)
     before = ours.published()
     for step in (1, 2, 3):
-        ours.take(step)
+        ours.train_step(step)
     return weight_error(ours.published(), before)
 
 
@@ -107,7 +107,7 @@ def with_pooler(rank: int, size: int, freeze: bool) -> list[float]:
         )
         ours = Running(engine, None)
         for step in range(1, 6):
-            ours.take(step, lr=10 * LR)
+            ours.train_step(step, lr=10 * LR)
         ends.append(float((ours.whole("master").get("online.extra.weight", before) - before).abs().max()))
     return ends
 

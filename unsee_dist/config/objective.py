@@ -21,7 +21,7 @@ class Section(BaseModel):
     )
 
 
-class Objective(Section):
+class ObjectiveSettings(Section):
     """An objective's name and its own settings."""
 
     name: str
@@ -31,7 +31,7 @@ class Objective(Section):
         return self.model_dump(exclude={"name"})
 
 
-class BarlowTwins(Objective):
+class BarlowTwinsSettings(ObjectiveSettings):
     """Barlow Twins, arXiv 2103.03230."""
 
     name: Literal["barlow_twins"] = "barlow_twins"
@@ -39,7 +39,7 @@ class BarlowTwins(Objective):
     affine: bool = False  # one affine BatchNorm shared by both views, as UNSEE's released code has it
 
 
-class VICReg(Objective):
+class VICRegSettings(ObjectiveSettings):
     """VICReg, arXiv 2105.04906."""
 
     name: Literal["vicreg"] = "vicreg"
@@ -48,7 +48,7 @@ class VICReg(Objective):
     covariance: Weight = 1.0  # of the squared off-diagonal covariances
 
 
-class CorInfoMax(Objective):
+class CorInfoMaxSettings(ObjectiveSettings):
     """CorInfoMax, arXiv 2209.07999, with the weights of UNSEE's released code."""
 
     name: Literal["corinfomax"] = "corinfomax"
@@ -59,28 +59,28 @@ class CorInfoMax(Objective):
     normalise: bool = False  # rows to length 1 first, as the objective's authors do
 
 
-class BYOL(Objective):
+class BYOLSettings(ObjectiveSettings):
     """BYOL's 2 - 2 cos, arXiv 2006.07733: nothing to set."""
 
     name: Literal["byol"] = "byol"
 
 
-class SimCSE(Objective):
+class SimCSESettings(ObjectiveSettings):
     """SimCSE's InfoNCE on cosine, arXiv 2104.08821."""
 
     name: Literal["simcse"] = "simcse"
     temperature: Annotated[float, Field(gt=0)] = 0.05  # cosines are divided by it before the softmax
 
 
-OBJECTIVE_SETTINGS: dict[str, type[Objective]] = {
-    "barlow_twins": BarlowTwins,
-    "vicreg": VICReg,
-    "corinfomax": CorInfoMax,
-    "byol": BYOL,
-    "simcse": SimCSE,
+OBJECTIVE_SETTINGS: dict[str, type[ObjectiveSettings]] = {
+    "barlow_twins": BarlowTwinsSettings,
+    "vicreg": VICRegSettings,
+    "corinfomax": CorInfoMaxSettings,
+    "byol": BYOLSettings,
+    "simcse": SimCSESettings,
 }
 
 AnyObjective = Annotated[
-    BarlowTwins | VICReg | CorInfoMax | BYOL | SimCSE,
+    BarlowTwinsSettings | VICRegSettings | CorInfoMaxSettings | BYOLSettings | SimCSESettings,
     Field(discriminator="name"),
 ]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from unsee_dist.config.objective import AnyObjective, Section, VICReg
+from unsee_dist.config.objective import AnyObjective, Section, VICRegSettings
 from unsee_dist.errors import UserError
 
 Count = Annotated[int, Field(ge=1)]
@@ -20,7 +20,7 @@ Cadence = Annotated[float, Field(gt=0)]  # steps, or below 1 a fraction of the r
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Run(Section):
+class RunSettings(Section):
     name: Text = "run"  # shown by the trackers; absent in a file = the file's name
     dir: Text = "runs/run"  # everything the run writes; absent = runs/<name>
 
@@ -33,27 +33,27 @@ class Run(Section):
         return {"dir": f"runs/{stated.get('name', 'run')}"} | stated
 
 
-class Model(Section):
+class ModelSettings(Section):
     encoder: Text = "bert-base-uncased"  # a local folder or a hub name
     pooling: Literal["mean", "cls"] = "mean"  # how token states become one embedding
     max_tokens: Annotated[int, Field(ge=3)] = 64  # word pieces a sentence, [CLS] and [SEP] counted
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # absent = the encoder's own
 
 
-class Projector(Section):
+class ProjectorSettings(Section):
     kind: Literal["blocks", "tanh"] = "blocks"  # tanh = SimCSE's Linear + Tanh; dropped after training too
     blocks: Annotated[int, Field(ge=0)] = 1  # of kind blocks; 0 = no projector
     width: Count = 10  # hidden width, in multiples of the embedding's
     side: Literal["online", "both"] = "online"  # which encoders have one
 
 
-class Target(Section):
+class TargetSettings(Section):
     kind: Literal["ema", "online"] = "ema"  # online = no target network: two masks of one encoder
     decay: Share = 0.999  # share of the target kept at each applied step
     schedule: Literal["constant", "cosine"] = "constant"  # cosine = from decay to 1 over the run
 
 
-class Data(Section):
+class DataSettings(Section):
     shards: Text = "data/wiki1m"  # a folder written by `unsee prepare`, or its URL
     mix: Text | None = None  # instead of shards: "3 data/wiki, 1 data/mine", shares and folders
     cache_gb: Annotated[float, Field(ge=0)] = 8.0  # most that is kept on this machine of remote shards
@@ -64,7 +64,7 @@ class Data(Section):
     on_damage: Literal["stop", "skip"] = "stop"  # skip = other sentences stand in, counted in metrics.jsonl
 
 
-class Train(Section):
+class TrainSettings(Section):
     batch: Annotated[int, Field(ge=2)] = 32  # sentences a step over ALL ranks
     micro_batch: Count | None = None  # sentences encoded at once on one rank; absent = its whole part
     steps: Count | None = None  # absent = from epochs; a number wins
@@ -75,12 +75,12 @@ class Train(Section):
     clip: Annotated[float, Field(gt=0)] | None = 1.0  # bound of the global gradient norm; absent = none
 
 
-class Parallel(Section):
+class ParallelSettings(Section):
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage
     precision: Literal["fp32", "bf16", "fp16"] = "bf16"  # of parameters and compute; masters stay fp32
 
 
-class Evaluate(Section):
+class EvaluateSettings(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
     sts: Text | list[Text] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
     retrieval: Text | list[Text] | None = None  # held-out files of `unsee prepare --dev`; absent = none
@@ -88,7 +88,7 @@ class Evaluate(Section):
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 
 
-class Checkpoint(Section):
+class CheckpointSettings(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
     keep: Annotated[int, Field(ge=2)] = 2  # newest checkpoints kept: one alone is lost while it is replaced
     background: bool = True  # written by a thread while training goes on
@@ -97,7 +97,7 @@ class Checkpoint(Section):
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 
 
-class Guard(Section):
+class GuardSettings(Section):
     timeout_s: Annotated[float, Field(ge=1)] = 300.0  # a rank that stands still longer ends the job
     skips: Count = 10  # steps in a row with a loss or gradient that is not finite: roll back once, then stop
     spike: Annotated[float, Field(gt=1)] = 8.0  # deviations above the running mean loss that are said
@@ -107,7 +107,7 @@ class Guard(Section):
     evaluations: Count = 2  # in a row below a bound
 
 
-class Track(Section):
+class TrackSettings(Section):
     mlflow: bool = True  # to MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
     every: Count = 1  # steps between lines of metrics.jsonl
 
@@ -117,18 +117,18 @@ class RunConfig(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of order, dropout and fresh weights
     resume: Text = "auto"  # auto | never | a checkpoint or run to start from
-    run: Run = Run()
-    model: Model = Model()
-    projector: Projector = Projector()
-    target: Target = Target()
-    objective: AnyObjective = VICReg()
-    data: Data = Data()
-    train: Train = Train()
-    parallel: Parallel = Parallel()
-    evaluate: Evaluate = Evaluate()
-    checkpoint: Checkpoint = Checkpoint()
-    guard: Guard = Guard()
-    track: Track = Track()
+    run: RunSettings = RunSettings()
+    model: ModelSettings = ModelSettings()
+    projector: ProjectorSettings = ProjectorSettings()
+    target: TargetSettings = TargetSettings()
+    objective: AnyObjective = VICRegSettings()
+    data: DataSettings = DataSettings()
+    train: TrainSettings = TrainSettings()
+    parallel: ParallelSettings = ParallelSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    guard: GuardSettings = GuardSettings()
+    track: TrackSettings = TrackSettings()
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
