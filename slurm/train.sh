@@ -4,7 +4,8 @@
 #   sbatch slurm/train.sh configs/unsee-vicreg.yaml data.shards=data/mine
 #   sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 slurm/train.sh CONFIG [key=value ...]
 # Ask for GPUs by node (--gpus-per-node), not by task: every rank picks its own among those of its node.
-# What requeues the job: USR1 (before the time limit, or preempted), a killed slurmstepd: all ranks save first; a node
+# What requeues the job: USR1 (before the time limit, or preempted), a killed slurmstepd: all ranks save first; a file
+# system or network that failed for a while (74): from the newest checkpoint; a node
 # that goes down, whoever sees it first, Slurm or the end of this script. At most UNSEE_RESTARTS times (100), and not
 # after two restarts in a row that got no step further. What ends it: the last step (0), a mistake (2), a rank that
 # hangs or dies (3), scancel, which saves; the same sbatch continues.
@@ -31,7 +32,7 @@ MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 
-# Rank 0 writes the step of a verified checkpoint here when a signal has stopped the run.
+# A rank writes the step of a verified checkpoint here when a signal or a passing fault has ended the run.
 export UNSEE_STOP_MARK="$PWD/.unsee-stopped-$SLURM_JOB_ID"
 history="$UNSEE_STOP_MARK.history"
 rm -f "$UNSEE_STOP_MARK"

@@ -160,7 +160,8 @@ def evaluations(metrics: Path) -> list[Scores]:
 
 def floor(dev: Path) -> Scores:
     """TF-IDF on the same questions, under the names of a run's metrics."""
-    from unsee_dist.metrics.retrieval import load_questions, tfidf_scores
+    from unsee_dist.evaluation.question_files import load_questions
+    from unsee_dist.metrics.retrieval import tfidf_scores
 
     return {f"dev/{name}": value for name, value in tfidf_scores(load_questions(dev)).items()}
 

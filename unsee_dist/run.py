@@ -33,8 +33,8 @@ from unsee_dist.distributed.world import (
 )
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import Development, verdicts
-from unsee_dist.metrics.retrieval import load_question_sets
-from unsee_dist.metrics.sts import load_sets
+from unsee_dist.evaluation.question_files import load_question_sets
+from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
@@ -46,12 +46,14 @@ from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint import resume
+from unsee_dist.training.checkpoint.manifest import Identity, Manifest
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.guard import GuardSettings
-from unsee_dist.training.loop import Plan, Progress, Training, of_rank_0
+from unsee_dist.training.loop import Plan, Training, of_rank_0
 from unsee_dist.training.loop import train as train_loop
+from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import total_steps
 
 Report = Callable[[int, dict[str, float]], None]
@@ -115,14 +117,14 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     identity = identity_of(config, inputs)
     progress = Progress()
 
-    def rewind(place: Path | None) -> dict[str, Any]:
+    def rewind(place: Path | None) -> Manifest:
         """Everything but the records back to a checkpoint. Returns its manifest."""
         if place is None:
             raise SharedUserError(
                 "There is no checkpoint to go back to yet. Lower train.lr or checkpoint.every."
             )
         manifest = resume.restore(place, engine, target, identity)
-        progress.restore(manifest)
+        progress.restore(manifest.progress)
         print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({place.name})")
         return manifest
 
@@ -130,10 +132,10 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         for name in EXPORTS:
             settle(folder / name)
     found, own = resume.find(world, folder, config.resume)
-    manifest = rewind(found) if found else {}
+    manifest = rewind(found) if found else None
     with together(world):
         recorder = open_recorder(
-            config, world, plan, progress.step, manifest.get("mlflow_run") if own else None
+            config, world, plan, progress.step, manifest.mlflow_run if manifest and own else None
         )
 
     def rewind_all() -> None:
@@ -162,7 +164,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         folder=folder,
         identity=identity,
         evaluate=lambda: inputs.development(embed),
-        floor=inputs.development.floor,
+        baseline=inputs.development.baseline,
         export=export,
         rewind=rewind_all,
     )
@@ -221,20 +223,20 @@ def open_recorder(
     return recorder
 
 
-def identity_of(config: RunConfig, inputs: Inputs) -> dict[str, str | int]:
+def identity_of(config: RunConfig, inputs: Inputs) -> Identity:
     """What must be the same for a checkpoint to be this run's. Ranks, stage, precision and cuts may change."""
     shape = inputs.model.online.config
     layers = getattr(shape, "num_hidden_layers", getattr(shape, "n_layers", None))
     projector = config.projector
-    return {
-        "encoder": f"{shape.model_type}, {layers} layers of {shape.hidden_size}, {shape.vocab_size} pieces",
-        "projector": f"{projector.kind}, {projector.blocks} blocks of {projector.width}, {projector.side}",
-        "target": config.target.kind,
-        "objective": config.objective.name,
-        "corpus": inputs.shards.fingerprint,
-        "seed": config.seed,
-        "train.batch": config.train.batch,
-    }
+    return Identity(
+        encoder=f"{shape.model_type}, {layers} layers of {shape.hidden_size}, {shape.vocab_size} pieces",
+        projector=f"{projector.kind}, {projector.blocks} blocks of {projector.width}, {projector.side}",
+        target=config.target.kind,
+        objective=config.objective.name,
+        corpus=inputs.shards.fingerprint,
+        seed=config.seed,
+        batch=config.train.batch,
+    )
 
 
 def build_model(config: RunConfig, world: World) -> Unsee:
@@ -335,16 +337,16 @@ def _close(run: Training, final: dict[str, float]) -> None:
     progress = run.progress
     columns = {"before": progress.before}
     if progress.best:
-        columns[f"best (step {progress.best['step']})"] = progress.best["scores"]
+        columns[f"best (step {progress.best.step})"] = progress.best.scores
     if final:
         columns["final"] = final
-    floor = run.floor() if run.engine.world.rank == 0 else {}
-    if floor:
-        columns["TF-IDF"] = floor
+    baseline = run.baseline() if run.engine.world.rank == 0 else {}
+    if baseline:
+        columns["TF-IDF"] = baseline
     paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
     run.recorder.closing(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
-    for said in verdicts(final or progress.before, floor):
+    for said in verdicts(final or progress.before, baseline):
         run.recorder.warn(said)
     run.recorder.close()

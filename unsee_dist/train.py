@@ -2,8 +2,7 @@
 
 Also the script of `torchrun`, of a bare `srun` and of plain `python`.
 
-Exit codes: 0 the run is complete; 2 a mistake, said in one sentence; 3 a rank hung or died; 75 stopped by a signal with
-a checkpoint of the last step: the same command continues. (torchrun and deepspeed return 1 for all but 0.)
+Exit codes are those of errors.ExitCode. (torchrun and deepspeed return 1 for all but 0.)
 """
 
 from __future__ import annotations
@@ -12,15 +11,17 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from unsee_dist.distributed.world import World
+    from unsee_dist.supervision.signals import StopSignal
     from unsee_dist.supervision.watchdog import Watchdog
 
 if __name__ == "__main__":  # the script's own folder would shadow top-level packages of the same names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-MISTAKE = 2
+from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -34,64 +35,92 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from unsee_dist.supervision.signals import STOPPED, Stopped, StopSignal, stop_with_launcher
+    from unsee_dist.supervision.signals import StopSignal, stop_with_launcher
 
     chosen = parse(sys.argv[1:] if arguments is None else arguments)
     stop_with_launcher()
-    asked = StopSignal()  # before torch is imported: a signal in those seconds would end this rank unheard
-    from unsee_dist.config import load
-    from unsee_dist.distributed.world import (
-        SharedUserError,
-        join_world,
-        leave_together,
-        leave_world,
-        together,
-        wait_for_all,
-    )
-    from unsee_dist.run import train
-    from unsee_dist.supervision.watchdog import LOST, Watchdog
+    stop = StopSignal()  # before torch is imported: a signal in those seconds would end this rank unheard
+    from unsee_dist.distributed.world import join_world, leave_world
 
     try:
         world = join_world()
-    except ValueError as error:  # no rank can speak for the others yet
-        print(error, file=sys.stderr)
-        return MISTAKE
-    watchdog = None
+    except Exception as error:  # no rank can speak for the others yet
+        return report(error)
+    try:
+        return run(chosen, world, stop)
+    finally:
+        leave_world()
+
+
+def run(chosen: argparse.Namespace, world: World, stop: StopSignal) -> int:
+    """Train on a rank that has joined the others; returns its exit code."""
+    from unsee_dist.config import load
+    from unsee_dist.distributed.world import together, wait_for_all
+    from unsee_dist.run import train
+    from unsee_dist.supervision.signals import Stopped
+    from unsee_dist.supervision.watchdog import Watchdog
+
+    watchdog, folder = None, None
     try:
         with together(world):  # a file that one host does not see must not leave the others waiting
             config = load(chosen.config, chosen.overrides)
+        folder = config.run.dir
         watchdog = Watchdog(world, config.guard.timeout_s)
         watchdog.start()
-        train(config, asked)
+        train(config, stop)
         wait_for_all(world)  # rank 0 may keep the store that the others' watchdogs read
     except Stopped:
         watchdog_leaves(watchdog)
-        if world.rank == 0:
-            mark(config.run.dir)
-            print(
-                f"stopped after {asked.name or 'a signal to another rank'}; the same command continues",
-                file=sys.stderr,
-            )
-        leave_together(world, STOPPED)
-    except (ValueError, OSError) as error:
-        if not isinstance(error, SharedUserError):  # a block damaged on one host, say: no other rank knows
-            print(error, file=sys.stderr)
-            watchdog_leaves(watchdog)
-            return MISTAKE
-        watchdog_leaves(watchdog)
-        if world.rank == 0:
-            print(error, file=sys.stderr)
-        leave_together(world, MISTAKE)
-    except RuntimeError:
-        why = watchdog.explain() if watchdog is not None else None
-        if why is None:
-            raise
-        print(why, file=sys.stderr, flush=True)  # a collective failed because a rank is gone
-        os._exit(LOST)
+        assert folder is not None
+        leave_stopped(world, folder, stop.name)
+    except Exception as error:
+        return end(error, world, watchdog, folder)
     finally:
         watchdog_leaves(watchdog)
-        leave_world()
-    return 0
+    return ExitCode.COMPLETE
+
+
+def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str | None) -> int:
+    """Say why this rank ends, and end it together with the others where they end for the same reason.
+
+    folder: of the run, when its configuration could be read.
+    """
+    from unsee_dist.distributed.world import (
+        PeerFailed,
+        SharedTransientError,
+        SharedUserError,
+        leave_together,
+    )
+
+    if exit_code_of(error) is ExitCode.TRANSIENT and folder is not None:
+        mark(folder)
+    if isinstance(error, SharedUserError | SharedTransientError):
+        watchdog_leaves(watchdog)
+        if world.rank == 0:
+            report(error)
+        leave_together(world, exit_code_of(error))
+    if isinstance(error, PeerFailed):
+        print(error, file=sys.stderr, flush=True)
+        return ExitCode.BUG
+    lost = watchdog.explain() if isinstance(error, RuntimeError) and watchdog is not None else None
+    if lost is not None:
+        print(lost, file=sys.stderr, flush=True)  # a collective failed because a rank is gone
+        os._exit(ExitCode.RANK_LOST)
+    watchdog_leaves(watchdog)  # a block damaged on one host, or a bug: no other rank knows
+    return report(error, f"rank {world.rank}" if world.size > 1 else "")
+
+
+def leave_stopped(world: World, folder: str, signal_name: str) -> NoReturn:
+    """All ranks have agreed to stop, and a checkpoint is on the disk."""
+    from unsee_dist.distributed.world import leave_together
+
+    if world.rank == 0:
+        mark(folder)
+        print(
+            f"stopped after {signal_name or 'a signal to another rank'}; the same command continues",
+            file=sys.stderr,
+        )
+    leave_together(world, ExitCode.STOPPED)
 
 
 def watchdog_leaves(watchdog: Watchdog | None) -> None:
@@ -100,12 +129,15 @@ def watchdog_leaves(watchdog: Watchdog | None) -> None:
 
 
 def mark(run: str) -> None:
-    """For the batch script that decides whether to requeue: the step of a verified checkpoint, in $UNSEE_STOP_MARK."""
+    """For the batch script, which requeues a job that leaves it: the step of a verified checkpoint, in $UNSEE_STOP_MARK."""
     from unsee_dist.training.checkpoint.directory import choose, verify
 
     path = os.environ.get("UNSEE_STOP_MARK")
     if path:
-        newest, _ = choose(Path(run) / "checkpoints", verify)
+        try:
+            newest, _ = choose(Path(run) / "checkpoints", verify)
+        except (OSError, UserError):  # the file system that failed may fail here, too: then no step is known
+            newest = None
         Path(path).write_text(f"{newest.name if newest else 'step-00000000'}\n", encoding="utf-8")
 
 

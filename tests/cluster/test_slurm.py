@@ -9,7 +9,7 @@ import pytest
 from integration import ranks
 from integration import tiny as launch
 from integration.tiny import REPOSITORY, Tiny
-from slurm_jobs import SCRIPTS, Cluster, train
+from slurm_jobs import SCRIPTS, Cluster, submit, train
 
 
 @pytest.mark.slow
@@ -55,6 +55,51 @@ def test_a_preempted_job_requeues_itself_and_ends_as_one_never_stopped(slurm: Cl
     weights = [(place / "final" / "model.safetensors").read_bytes() for place in (job.folder, alone)]
     assert weights[0] == weights[1]
     assert not list(REPOSITORY.glob(f".unsee-stopped-{job.number}*"))
+
+
+PLANT = """
+import errno, os
+if os.environ.get("SLURM_PROCID") == "1":
+    from unsee_dist.supervision import phases
+    before = phases.failpoint
+    def failpoint(phase, step):
+        before(phase, step)
+        if (phase, step) == ("forward", 120) and not os.path.exists({flag!r}):
+            open({flag!r}, "w").close()
+            raise {raised}
+    phases.failpoint = failpoint
+"""
+
+
+def planted(tiny: Tiny, name: str, raised: str) -> str:
+    """A PYTHONPATH under which rank 1 raises in step 120, at the first start only."""
+    site = tiny.folder / f"site-{name}"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(PLANT.format(flag=str(site / "planted"), raised=raised))
+    return f"{site}{os.pathsep}{REPOSITORY}"
+
+
+@pytest.mark.slow
+def test_a_passing_fault_of_a_file_system_requeues_the_job(slurm: Cluster, tiny: Tiny) -> None:
+    path = planted(tiny, "eio", "OSError(errno.EIO, 'planted')")
+    job = submit(slurm, tiny, "eio", PYTHONPATH=path)
+    job.wait_until(lambda: job.fact("Restarts") == "1")
+    job.wait_until(lambda: job.start_again() or job.ended(), 400)
+    assert job.fact("JobState") == "COMPLETED", job.everything()
+    assert "planted" in job.said()
+    assert "bug of unsee_dist" not in job.said()
+    steps = [line["step"] for line in launch.lines(job.folder / "metrics.jsonl") if "loss" in line]
+    assert steps == list(range(1, 401))
+
+
+@pytest.mark.slow
+def test_a_bug_ends_the_job_with_its_traceback(slurm: Cluster, tiny: Tiny) -> None:
+    job = submit(slurm, tiny, "bug", PYTHONPATH=planted(tiny, "bug", "KeyError('planted')"))
+    job.wait_until(job.ended, 240)
+    assert job.fact("JobState") == "FAILED", job.everything()
+    assert job.fact("Restarts") == "0"
+    assert "KeyError: 'planted'" in job.said()
+    assert "rank 1: this is a bug of unsee_dist" in job.said()
 
 
 @pytest.mark.slow

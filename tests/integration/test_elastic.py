@@ -10,7 +10,7 @@ from integration import ranks
 from integration import tiny as launch
 from safetensors.torch import load_file
 
-from unsee_dist.supervision.signals import STOPPED
+from unsee_dist.errors import ExitCode
 
 # (ranks, ZeRO stage, workers, last step): tensors that a centred objective cannot see move by rounding alone
 CHAIN = [(2, 1, 0, 5), (4, 3, 2, 10), (1, 0, 1, 15), (3, 2, 3, None)]
@@ -57,7 +57,7 @@ def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(tmp_path: Pat
         handed = state(folder) if folder.exists() else None
         if handed is not None:  # asked to stop before its first step, it writes what it has read
             again = ranks.start(size, tiny.config, *told, UNSEE_KILL_AT="build 0 0 SIGTERM")
-            assert again.wait(240) == [STOPPED] * size, again.text()
+            assert again.wait(240) == [ExitCode.STOPPED] * size, again.text()
             ours = state(folder)
             assert ours.keys() == handed.keys()
             for name, values in handed.items():
@@ -66,7 +66,7 @@ def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(tmp_path: Pat
             ranks.start(size, tiny.config, *told).succeed(240)
         else:
             stopped = ranks.start(size, tiny.config, *told, UNSEE_KILL_AT=f"backward {last} 0 SIGTERM")
-            assert stopped.wait(240) == [STOPPED] * size, stopped.text()
+            assert stopped.wait(240) == [ExitCode.STOPPED] * size, stopped.text()
 
     ranks.start(1, tiny.config, *layout(0, 0, alone)).succeed(240)
     traced = launch.traced(folder)

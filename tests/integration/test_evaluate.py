@@ -62,7 +62,7 @@ def judge_one(place: Path, model: Path, tasks: Path) -> dict:
 @pytest.mark.parametrize(("name", "word"), [("point", "one point"), ("nan", "not finite")])
 def test_an_unusable_encoder_gets_a_verdict_and_no_number(place: Path, name: str, word: str) -> None:
     said = unsee("evaluate", name, "--tasks", "tasks", cwd=place)
-    assert said.code == 1
+    assert said.code == 4
     assert said.out.count(word) == len(TASKS)
     found = json.loads(unsee("evaluate", name, "--tasks", "tasks", "--json", cwd=place).out)
     assert [record["score"] for record in found["tasks"]] == [None] * len(TASKS)

@@ -52,7 +52,8 @@ ALL = ["cosine", "dot", "euclidean", "manhattan"]
 
 
 def test_label_free_questions_score_as_in_training(place: Path, judged: dict) -> None:
-    from unsee_dist.metrics.retrieval import load_questions, retrieval_scores
+    from unsee_dist.evaluation.question_files import load_questions
+    from unsee_dist.metrics.retrieval import retrieval_scores
 
     found = retrieval_scores(load_questions(place / "tasks" / "dev.tsv"), loaded(place / "good").encode)
     assert of(judged, "dev") == pytest.approx(found["mrr"], abs=1e-4)

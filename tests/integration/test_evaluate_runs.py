@@ -207,7 +207,7 @@ def test_the_card_says_what_the_run_was_and_names_no_folder_of_the_machine(place
     manifest = json.loads((place / "mine-0/checkpoints/step-00000006/manifest.json").read_text())
     for word in (
         "vicreg",
-        manifest["corpus"],
+        manifest["identity"]["corpus"],
         "effective rank",
         "SentenceTransformer(",
         "AutoModel",

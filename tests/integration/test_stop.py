@@ -12,8 +12,7 @@ from integration import ranks
 from integration import tiny as launch
 from integration.tiny import Tiny
 
-from unsee_dist.supervision.signals import STOPPED
-from unsee_dist.supervision.watchdog import LOST
+from unsee_dist.errors import ExitCode
 
 
 def whole(folder: Path) -> tuple[bytes, bytes, object, object]:
@@ -55,7 +54,7 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_run_ends_as_if_there
     mark, step = tiny.folder / f"mark-{folder.name}", f"step-0000000{at[-1]}"
     told = {"UNSEE_KILL_AT": f"{at} 1 {name}", "UNSEE_STOP_MARK": str(mark)}
     stopped = ranks.start(2, tiny.config, f"run.dir={folder}", **told)
-    assert stopped.wait() == [STOPPED, STOPPED], stopped.text()
+    assert stopped.wait() == [ExitCode.STOPPED, ExitCode.STOPPED], stopped.text()
     assert "the same command continues" in stopped.text()
     assert "Traceback" not in stopped.text()
     saved = sorted((folder / "checkpoints").glob("step-*"))
@@ -79,7 +78,7 @@ def test_a_signal_is_heard_before_torch_is_there(tiny: Tiny) -> None:
         "sys.meta_path.insert(0, Strike())\n",
     )
     stopped = ranks.start(2, tiny.config, f"run.dir={tiny.folder / 'early-run'}", PYTHONPATH=early)
-    assert stopped.wait() == [STOPPED, STOPPED], stopped.text()
+    assert stopped.wait() == [ExitCode.STOPPED, ExitCode.STOPPED], stopped.text()
 
 
 @pytest.mark.slow
@@ -109,7 +108,7 @@ def test_a_stop_that_takes_longer_than_its_grace_is_cut_off(tiny: Tiny) -> None:
         while _state(started.processes[1].pid) != "T" and time.monotonic() < until:
             time.sleep(0.2)
         started.processes[0].send_signal(signal.SIGTERM)
-        assert started.processes[0].wait(120) == STOPPED, started.text()
+        assert started.processes[0].wait(120) == ExitCode.STOPPED, started.text()
         assert "checkpoint.grace_s = 3" in started.text()
     finally:
         started.kill()
@@ -136,7 +135,7 @@ def test_a_rank_that_hangs_or_dies_is_named(zero: int, how: str, tiny: Tiny) -> 
         UNSEE_KILL_AT=f"backward 2 1 {how}",
     )
     try:
-        assert started.processes[0].wait(300) == LOST, started.text()
+        assert started.processes[0].wait(300) == ExitCode.RANK_LOST, started.text()
         said = started.text()
         assert f"rank 1 on {os.uname().nodename} (step " in said  # its last word: up to a second old
         assert "was last heard of" in said
@@ -154,7 +153,7 @@ def test_a_rank_whose_python_stands_still_is_named_and_every_rank_shows_its_stac
         *(f"run.dir={folder}", "guard.timeout_s=12"),
         PYTHONPATH=_sleeper(tiny.folder),
     )
-    assert started.wait(300) == [LOST, LOST], started.text()
+    assert started.wait(300) == [ExitCode.RANK_LOST, ExitCode.RANK_LOST], started.text()
     said = started.text()
     assert f"rank 1 on {os.uname().nodename} (step 3, forward) has not moved for" in said
     assert "guard.timeout_s = 12" in said
@@ -174,7 +173,7 @@ def _sleeper(folder: Path) -> str:
         "    from unsee_dist.supervision import phases\n"
         "    failpoint = phases.failpoint\n"
         "    def reaching(phase, step):\n"
-        "        reach(phase, step)\n"
+        "        failpoint(phase, step)\n"
         "        if (phase, step) == ('forward', 3): sleep_for_ever()\n"
         "    phases.failpoint = reaching\n",
     )

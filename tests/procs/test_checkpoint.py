@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from oracle import Case, Running, running, weight_error
+from oracle import Case, Running, facts, running, weight_error
 from processes import run
 
 from unsee_dist.training.checkpoint import directory
@@ -30,7 +30,7 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor],
 
 def save(ours: Running, folder: Path, step: int, background: bool = False) -> None:
     saver = Saver(ours.engine.world, background)
-    saver.save(folder, ours.engine, ours.target, {"step": step})
+    saver.save(folder, ours.engine, ours.target, facts(step))
     saver.wait()
 
 

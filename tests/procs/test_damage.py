@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from oracle import Case, Running, running
+from oracle import Case, Running, facts, running
 from processes import run
 
 from unsee_dist.distributed.world import World
+from unsee_dist.files import atomic
 from unsee_dist.training.checkpoint import directory
+from unsee_dist.training.checkpoint.manifest import read_manifest
 from unsee_dist.training.checkpoint.resume import find
 from unsee_dist.training.checkpoint.saving import Saver
 
@@ -27,7 +29,7 @@ def two_checkpoints(rank: int, size: int, folder: Path) -> None:
     saver = Saver(ours.engine.world, background=True)
     for step in (1, 2):
         ours.train_step(step)
-        saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, {"step": step})
+        saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, facts(step))
     saver.wait()
 
 
@@ -80,13 +82,13 @@ def test_every_flipped_bit_of_a_manifest_is_seen(a_run: Path) -> None:
     newest = directory.folders(a_run / "checkpoints")[-1]
     path = newest / "manifest.json"
     whole, seen = path.read_bytes(), 0
-    facts = directory.read_manifest(newest)
+    stored = read_manifest(newest)
     for at in range(0, len(whole), 7):
         damaged = bytearray(whole)
         damaged[at] ^= 1 << (at % 7)
         path.write_bytes(damaged)
         try:
-            assert directory.read_manifest(newest) == facts, at  # white space: nothing changed
+            assert read_manifest(newest) == stored, at  # white space: nothing changed
         except ValueError:
             seen += 1
     assert seen > len(whole) // 7 // 2
@@ -143,18 +145,23 @@ def test_a_checkpoint_that_is_written_again_is_there_at_every_moment(
     """A run that is stopped before its first step writes the checkpoint it has read; it may be the only one."""
     first, second = directory.folders(a_run / "checkpoints")
     directory.remove(first)
-    growing = second.with_name(f".{second.name}.growing")
-    shutil.copytree(second, growing)
+    new = atomic.beside(second, "new")
+    shutil.copytree(second, new)
+    rename, moved = Path.rename, []
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    def killed(self: Path, target: Path) -> Path:
+        moved.append(target)
+        if len(moved) == 2:  # the old one is aside, the new one has no name yet
+            raise KeyboardInterrupt
+        return rename(self, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(directory.os, "replace", killed)
+        patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
-            directory.replace(growing, second)
+            atomic.finish_folder(second)
     assert find(World.alone(), a_run, "auto") == (second, True)
-    directory.replace(growing, second)
+    shutil.copytree(second, new)
+    atomic.finish_folder(second)
     assert find(World.alone(), a_run, "auto") == (second, True)
     directory.retain(second, 2, None)
     assert sorted(os.listdir(a_run / "checkpoints")) == ["newest", second.name]
@@ -188,7 +195,7 @@ def fill_the_disk(rank: int, size: int, folder: Path, lie: bool) -> list[str]:
         for step in range(1, 9):
             try:
                 place = folder / "checkpoints" / f"step-{step:08d}"
-                saver.save(place, ours.engine, ours.target, {"step": step}, keep=9)
+                saver.save(place, ours.engine, ours.target, facts(step), keep=9)
                 saver.wait()
             except ValueError as error:
                 said.append(str(error))
@@ -213,7 +220,7 @@ def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Pat
 
 
 def _save_and_wait(saver: Saver, place: Path, ours: Running) -> None:
-    saver.save(place, ours.engine, ours.target, {"step": 2})
+    saver.save(place, ours.engine, ours.target, facts(2))
     saver.wait()
 
 
@@ -221,7 +228,7 @@ def write_protected(rank: int, size: int, folder: Path) -> list[str]:
     """One save, then the disk can only be read."""
     ours = running(Case("vicreg"), rank, size, 1)
     saver = Saver(ours.engine.world, True)
-    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, {"step": 1})
+    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1))
     saver.wait()
     if rank == 0:
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
@@ -250,7 +257,7 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
     ours = running(Case("vicreg"), rank, size, 0)
     saver = Saver(ours.engine.world, True)
     saving.directory.point = None
-    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, {"step": 1})
+    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1))
     with pytest.raises(TypeError) as failure:
         saver.wait()
     return str(failure.value)
@@ -278,7 +285,12 @@ def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], mo
     assert "rank-00000.safetensors has changed" in err
     assert unsee("rm", str(a_run), "step-00000007")[0] == 2
     assert unsee("rm", str(a_run), "step-00000002")[0] == 0
-    assert json.loads((a_run / "checkpoints" / "step-00000001" / "manifest.json").read_text())["step"] == 1
+    assert (
+        json.loads((a_run / "checkpoints" / "step-00000001" / "manifest.json").read_text())["progress"][
+            "step"
+        ]
+        == 1
+    )
     assert [folder.name for folder in directory.folders(a_run / "checkpoints")] == ["step-00000001"]
     assert (a_run / "checkpoints" / "newest").read_text() == "step-00000001\n"
     assert unsee("rm", str(a_run), "step-00000001")[0] == 0

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.bench import corpus_peers
+from unsee_dist.bench.reader import Reader
 from unsee_dist.config import RunConfig
 from unsee_dist.data import Shards, Stream, StreamSettings, open_corpus
 from unsee_dist.data.corpus.tokenise import publish, tokenise
@@ -32,14 +33,6 @@ from unsee_dist.model.encoder import load_tokenizer
 BATCH, MAX_TOKENS = 1024, 64
 TEXT_SENTENCES = 1 << 15  # read by every reader that tokenises: 2 s
 IDS_SENTENCES = 1 << 18  # and by every other, around the end of a small corpus
-
-
-class Reader(NamedTuple):
-    """batches: of sentences as bytes, or of tensors where it makes them itself (ours)."""
-
-    name: str
-    ids: bool
-    batches: Callable[[], Iterable[Any]]
 
 
 def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, Any]:

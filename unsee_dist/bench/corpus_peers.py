@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from unsee_dist.bench.corpus import Reader
+    from unsee_dist.bench.reader import Reader
 
 PEERS = Path(sys.prefix) / "bench-peers"  # see Makefile
 BATCH = 1024
@@ -21,7 +21,7 @@ BUFFER = 10_000  # sentences that a shuffling buffer holds
 
 def readers(folder: Path, texts: list[bytes], ids: list[bytes], console: Console) -> Iterator[Reader]:
     """Every peer that can be imported, on texts and on ids; webdataset on our own blocks besides."""
-    from unsee_dist.bench.corpus import Reader
+    from unsee_dist.bench.reader import Reader
 
     if str(PEERS) not in sys.path:
         sys.path.append(str(PEERS))  # behind our own packages, which win

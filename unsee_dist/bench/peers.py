@@ -61,9 +61,10 @@ def _marked(function: Callable[..., Any], marks: list[float]) -> Callable[..., A
 def _ours(config: RunConfig) -> list[float]:
     from unsee_dist.run import train
     from unsee_dist.training import loop
+    from unsee_dist.training.step import train_step
 
     marks: list[float] = []
-    loop.train_step = _marked(loop.train_step, marks)
+    vars(loop)["train_step"] = _marked(train_step, marks)  # the name that the loop calls, in this process
     train(config)
     return marks
 

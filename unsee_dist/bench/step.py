@@ -74,65 +74,68 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     return row if world.rank == 0 else {}
 
 
-def _alone(run: Any, steps: int, spent: dict[str, list[float]]) -> Iterator[Any]:
-    """The steps of a run with a clock around each part. Hooks time the networks inside the engine's forward."""
-    engine, model = run.engine, run.engine.module
-    backward = False
-    inside: dict[str, float] = defaultdict(float)
+def _alone(run: Training, steps: int, spent: dict[str, list[float]]) -> Iterator[Batch]:
+    """The steps of a run, taken by the loop's own `step_once` and timed from outside: the phases it enters, and hooks
+    around the networks inside the engine's forward."""
+    device, clock = run.engine.world.device, Clock(run.engine.world.device)
+    clock.watch({name: getattr(run.engine.module, name) for name in NETWORKS})
+    batches = run.stream.batches(1, steps)
+    for step in range(1, steps + 1):
+        begun = clock.now()
+        batch = next(batches).to(device)
+        clock.begin(begun)
+        with observing(clock.enter):
+            taken, rates = step_once(run, batch)
+            run.recorder.step(line(run, taken, *rates))
+            clock.enter("end", step)
+        for stage, seconds in clock.spent.items():
+            spent[stage].append(seconds)
+        spent["step"].append(clock.now() - begun)
+        yield batch
 
-    def now() -> float:
-        if engine.world.device.type == "cuda":
+
+class Clock:
+    """Seconds of the stages of one step. `enter` ends the stage of the phase before."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.spent: dict[str, float] = {}
+        self._phase, self._since = "", 0.0
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def watch(name: str, module: Any) -> None:
-        begun: list[float] = []
-        module.register_forward_pre_hook(lambda *_: begun.append(now()))
+    def begin(self, step_began: float) -> None:
+        """The batch has come; the waiting for it is over."""
+        self._phase, self._since = "", self.now()
+        self.spent = {"wait": self._since - step_began}
 
-        def end(*_: Any) -> None:
-            taken = now() - begun.pop()
-            if not backward:  # a recomputed micro_batch belongs to backward
-                inside[name] += taken
+    def enter(self, phase: str, _step: int) -> None:
+        at = self.now()
+        if self._phase in STAGE_OF:
+            self._add(STAGE_OF[self._phase], at - self._since)
+        self._phase, self._since = phase, at
 
-        module.register_forward_hook(end)
+    def watch(self, networks: Mapping[str, torch.nn.Module | None]) -> None:
+        """Time every call of these networks in the forward phase; what is encoded again belongs to backward."""
+        for name, network in networks.items():
+            if network is not None:
+                began: list[float] = []
+                network.register_forward_pre_hook(partial(self._called, began))
+                network.register_forward_hook(partial(self._returned, name, began))
 
-    for name in ("online", "target", "projector", "objective"):
-        if getattr(model, name) is not None:
-            watch(name, getattr(model, name))
+    def _called(self, began: list[float], *_: object) -> None:
+        began.append(self.now())
 
-    @contextmanager
-    def clock(stage: str) -> Iterator[None]:
-        begun = now()
-        yield
-        spent[stage].append(now() - begun)
+    def _returned(self, name: str, began: list[float], *_: object) -> None:
+        seconds = self.now() - began.pop()
+        if self._phase == "forward":
+            self._add(name, seconds)
 
-    batches = run.stream.batches(1, steps)
-    for step in range(1, steps + 1):
-        begun = now()
-        inside.clear()
-        with clock("wait"):
-            batch = next(batches).to(engine.world.device)
-        seed_step(run.plan.seed, step, engine.world.rank)
-        loss, terms = engine(batch.micro_batches)
-        for name, seconds in inside.items():
-            spent[name].append(seconds)
-        backward = True
-        with clock("backward"):
-            engine.backward(loss)
-        backward = False
-        with clock("finish"):
-            means, norm = engine.finish(torch.cat([loss.detach().view(1), terms]))
-        with clock("optimizer"):
-            engine.step(1e-6)
-        with clock("ema"):
-            if run.target is not None:
-                run.target.follow(run.plan.decay)
-        with clock("logging"):
-            run.progress.step = run.progress.updates = step
-            taken = StepResult(means[0], dict(zip(model.terms, means[1:], strict=True)), norm, True, False)
-            run.recorder.step(line(run, taken, 1e-6, run.plan.decay))
-        spent["step"].append(now() - begun)
-        yield batch
+    def _add(self, stage: str, seconds: float) -> None:
+        self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
 def _weights(model: Any) -> int:

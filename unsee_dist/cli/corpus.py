@@ -130,7 +130,7 @@ def shards_verify(corpus: Corpus) -> None:
     for block in range(len(shards.blocks)):
         try:
             shards.read(block)
-        except ValueError as error:
+        except UserError as error:
             damage.append(str(error))
     if damage:
         raise UserError("\n".join(damage))

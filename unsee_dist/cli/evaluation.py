@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from unsee_dist.errors import ExitCode
+
 app = typer.Typer()
 
 Given = Annotated[
@@ -33,16 +35,17 @@ def evaluate(
     prefetch: Annotated[bool, typer.Option("--prefetch", help="Only load data, where a network is.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Judge MODEL on MTEB tasks, or on files of your own. Exit code 1 when its embeddings are unusable.
+    """Judge MODEL on MTEB tasks, or on files of your own. Exit code 4 when its embeddings are unusable.
 
     What was judged before is not judged again, so the same command without --shard prints all shards together.
     """
     from unsee_dist.evaluation import evaluate as run
+    from unsee_dist.evaluation.tasks import EvaluationRequest
 
     if prefetch:
         run.prefetch(model, tier or ())
-    elif not run.evaluate(run.EvaluationRequest(model, tier or (), tasks or (), shard, engine), as_json):
-        raise typer.Exit(1)
+    elif not run.evaluate(EvaluationRequest(model, tier or (), tasks or (), shard, engine), as_json):
+        raise typer.Exit(ExitCode.UNUSABLE)
 
 
 @app.command()
@@ -69,7 +72,15 @@ def export(
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hub.")] = None,
 ) -> None:
     """Write a run's encoder as a folder that sentence-transformers loads, with a model card filled from the run."""
-    from unsee_dist.publish.export import export as run
+    from unsee_dist.evaluation.models import open_model
+    from unsee_dist.evaluation.score_table import verdicts
+    from unsee_dist.evaluation.scores import kept
+    from unsee_dist.publish import export as publish
 
-    run(model, out, onnx, push)
+    publish.check(model, out)
+    opened = open_model(model)
+    records = list(kept(opened.home).values())
+    publish.export(model, opened, publish.Scores(records, verdicts(records)), out, onnx)
+    if push:
+        publish.push(out, push)
     typer.echo(f"{out}: SentenceTransformer('{out}')")

@@ -86,7 +86,7 @@ def checkpoint_verify(run: RunFolder) -> None:
         try:
             verify(folder)
             typer.echo(f"{folder.name} is whole")
-        except ValueError as error:
+        except UserError as error:
             wrong.append(str(error))
     if wrong:
         raise UserError("\n".join(wrong))

@@ -15,6 +15,7 @@ import yaml
 
 from unsee_dist.config.mistakes import Mistake
 from unsee_dist.config.presets import find
+from unsee_dist.errors import UserError, is_transient
 
 COMMAND_LINE = "command line"
 NULL = "tag:yaml.org,2002:null"
@@ -34,14 +35,14 @@ def file_layers(name: str, sections: frozenset[str], mistakes: list[Mistake]) ->
     """The file and the layers it consists of, the deepest `extends` first; mistakes are appended."""
     try:
         path = find(name, Path())
-    except ValueError as error:
+    except UserError as error:
         mistakes.append(Mistake(name, None, "", str(error), ""))
         return Path(name), []
     first, seen, layers = path, {path.resolve()}, [read(path, sections, mistakes)]
     while (extends := layers[0].pop("extends", None)) is not None:
         try:
             path = find(str(extends.value), path.parent)
-        except ValueError as error:
+        except UserError as error:
             mistakes.append(Mistake("extends", extends.value, extends.where, str(error), ""))
             break
         if path.resolve() in seen:
@@ -60,6 +61,8 @@ def read(path: Path, sections: frozenset[str], mistakes: list[Mistake]) -> Layer
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
+        if is_transient(error):
+            raise
         mistakes.append(Mistake(shown, None, "", f"cannot be read as text ({error})", ""))
         return {}
     except yaml.MarkedYAMLError as error:

@@ -17,12 +17,13 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore, TCPStore
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of
 
 TIMEOUT = timedelta(minutes=10)
 ANSWER_S = 30  # a store of ours that listens answers at once
@@ -101,7 +102,7 @@ def _device(local_rank: int) -> torch.device:
 def _join(backend: str, rank: int, size: int) -> None:
     if size == 1 and "MASTER_ADDR" not in os.environ:
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")  # deepspeed reads them
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
         return
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not address or not port:
@@ -116,9 +117,9 @@ def _join(backend: str, rank: int, size: int) -> None:
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
-def _host_store(address: str, port: int, size: int) -> dist.TCPStore:
+def _host_store(address: str, port: int, size: int) -> TCPStore:
     try:
-        return dist.TCPStore(address, port, size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        return TCPStore(address, port, size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
     except dist.DistNetworkError as error:
         text = str(error).lower()
         if "eaddrinuse" in text or "address already in use" in text:
@@ -126,20 +127,18 @@ def _host_store(address: str, port: int, size: int) -> dist.TCPStore:
         raise UserError(_unreachable(address, port)) from error
 
 
-def _reach_store(address: str, port: int, size: int) -> dist.TCPStore:
+def _reach_store(address: str, port: int, size: int) -> TCPStore:
     """Rank 0's store, once it listens. torch alone waits for ever when another program answers at that port."""
     until = time.monotonic() + TIMEOUT.total_seconds()
     while not _listens(address, port):
         if time.monotonic() > until:
             raise UserError(_unreachable(address, port))
         time.sleep(0.2)
-    opened: list[dist.TCPStore] = []
+    opened: list[TCPStore] = []
 
     def connect() -> None:
         with suppress(dist.DistError):
-            store = dist.TCPStore(
-                address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False
-            )
+            store = TCPStore(address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
             opened.append(store)
 
     knock = threading.Thread(target=connect, daemon=True)
@@ -180,26 +179,54 @@ def leave_world() -> None:
 
 
 class SharedUserError(UserError):
-    """A mistake that every rank knows of; rank 0 says it."""
+    """A mistake of the user that every rank knows of; rank 0 prints it."""
+
+
+class SharedTransientError(TransientError):
+    """A passing fault that every rank knows of; rank 0 prints it."""
+
+
+class PeerFailed(RuntimeError):
+    """A bug on another rank, which prints its own traceback."""
+
+
+class Failure(NamedTuple):
+    """What one rank met inside `together`."""
+
+    rank: int
+    code: ExitCode
+    sentence: str
 
 
 @contextmanager
-def together(world: World) -> Iterator[None]:
-    """A mistake that one rank sees ends every rank with the same sentence: none waits for one that left.
+def together(world: World, group: dist.ProcessGroup | None = None) -> Iterator[None]:
+    """What one rank meets ends every rank, and none waits for one that has left. Every rank must enter and leave.
 
-    Every rank must enter and leave; ValueError and OSError are shared, anything else is our own fault and rises.
+    A mistake of the user becomes SharedUserError on all ranks and a passing fault SharedTransientError. A bug keeps its
+    type and traceback on the rank that has it; the others raise PeerFailed. group: of all ranks, None = torch's default.
     """
-    mistake: str | None = None
+    own: Exception | None = None
     try:
         yield
-    except (ValueError, OSError) as error:
-        mistake = str(error)
+    except Exception as error:
+        own = error
+    found: list[Failure | None] = [None if own is None else Failure(world.rank, exit_code_of(own), str(own))]
     if world.size > 1:
-        seen: list[str | None] = [None] * world.size
-        dist.all_gather_object(seen, mistake)
-        mistake = next((f"{text}" for text in seen if text), None)
-    if mistake is not None:
-        raise SharedUserError(mistake)
+        gathered: list[Failure | None] = [None] * world.size
+        dist.all_gather_object(gathered, found[0], group=group)
+        found = gathered
+    failures = [failure for failure in found if failure is not None]
+    if not failures:
+        return
+    if own is not None and exit_code_of(own) is ExitCode.BUG:
+        raise own
+    worst = min(
+        failures, key=lambda failure: (failure.code, failure.rank)
+    )  # a bug before a mistake before a fault
+    if worst.code is ExitCode.BUG:
+        raise PeerFailed(f"rank {worst.rank} has failed; its own lines say why")
+    kind = SharedUserError if worst.code is ExitCode.MISTAKE else SharedTransientError
+    raise kind(worst.sentence) from own
 
 
 def leave_together(world: World, code: int) -> NoReturn:

@@ -15,7 +15,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.evaluation import comparison
 from unsee_dist.evaluation.comparison import Row
 from unsee_dist.evaluation.models import Model, open_model
-from unsee_dist.evaluation.scores import kept
+from unsee_dist.evaluation.scores import ScoreRecord, kept
 
 # Of a configuration, what may differ between the seeds of one row.
 OF_A_SEED = ("seed", "run", "resume")
@@ -42,7 +42,7 @@ def compare(given: Sequence[str], out: Path | None, as_json: bool) -> None:
 
 def rows_of(given: Sequence[str]) -> list[Row]:
     """Rows in the order of their first model."""
-    groups: dict[str, list[tuple[Model, dict]]] = {}
+    groups: dict[str, list[tuple[Model, dict[str, ScoreRecord]]]] = {}
     for one in given:
         model = open_model(one)
         records = kept(model.home)

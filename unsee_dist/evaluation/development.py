@@ -76,7 +76,7 @@ class Development:
         scores["collapsed"] = float(collapsed(unit_rows(probe_ND)) or collapsed(unit_rows(rows)))
         return {f"dev/{name}": value for name, value in scores.items()}
 
-    def floor(self) -> dict[str, float]:
+    def baseline(self) -> dict[str, float]:
         """What counting words scores, TF-IDF fitted on each set's own texts: dev/sts, dev/mrr and what goes with it."""
         found: dict[str, float] = {}
         if self.sts:
@@ -91,15 +91,15 @@ class Development:
         return {f"dev/{name}": value for name, value in found.items()}
 
 
-def verdicts(scores: Mapping[str, float], floor: Mapping[str, float]) -> list[str]:
+def verdicts(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
     """What must be said beside the last scores of a run: that they are none, or lose against counting words."""
     if scores.get("dev/collapsed"):
         state = "one point" if math.isfinite(scores["dev/std"]) else "not finite"
         return [f"the embeddings of all sentences are {state}: of no use, whatever they score"]
     return [
-        f"{name} {scores[name]:.4g} is below TF-IDF ({floor[name]:.4g}), which only counts words"
+        f"{name} {scores[name]:.4g} is below TF-IDF ({baseline[name]:.4g}), which only counts words"
         for name in ("dev/sts", "dev/mrr")
-        if name in floor and name in scores and scores[name] < floor[name]
+        if name in baseline and name in scores and scores[name] < baseline[name]
     ]
 
 

@@ -26,9 +26,9 @@ import xxhash
 import yaml
 
 from unsee_dist.errors import UserError
+from unsee_dist.evaluation.sts_files import FIRST, SCORE, SECOND
 from unsee_dist.evaluation.tables import TABLES, header
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
-from unsee_dist.metrics.sts import FIRST, SCORE, SECOND
 
 MANIFEST = "tasks.yaml"
 # What tells a file's kind. In this order: "label" alone would make an STS file whose score is called label a

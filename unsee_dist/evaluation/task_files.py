@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from unsee_dist.errors import UserError
+from unsee_dist.evaluation.question_files import load_questions
+from unsee_dist.evaluation.sts_files import FIRST, SECOND, load_pairs
 from unsee_dist.evaluation.tables import columns
-from unsee_dist.metrics.retrieval import load_questions
-from unsee_dist.metrics.sts import FIRST, SECOND, load_pairs
 
 TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
 BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")

@@ -7,14 +7,12 @@ Ties count against the encoder, so an encoder that maps everything to one point 
 not 1. Candidates are the distinct answers of the file. Shapes: N queries, A answers, D width.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.tables import columns
 from unsee_dist.metrics.cosine import unit_rows
 
 Encode = Callable[[list[str]], np.ndarray]
@@ -34,23 +32,6 @@ class Questions(NamedTuple):
     def candidates(self) -> int:
         """Answers each query chooses from."""
         return len(self.answers)
-
-
-def load_questions(source: str | Path) -> Questions:
-    """Questions from a .tsv, .csv or .jsonl file with the columns query and answer; ValueError otherwise."""
-    rows = columns(Path(source), (("query",), ("answer",)))
-    return questions([(str(query), str(answer)) for query, answer in rows], str(source))
-
-
-def load_question_sets(sources: str | Sequence[str]) -> dict[str, Questions]:
-    """Several files by their stems. ValueError where two share one."""
-    found: dict[str, Questions] = {}
-    for source in [sources] if isinstance(sources, str) else sources:
-        name = Path(source).stem
-        if name in found:
-            raise UserError(f"evaluate.retrieval: two files are called {name}. Rename one.")
-        found[name] = load_questions(source)
-    return found
 
 
 def questions(pairs: list[tuple[str, str]], source: str) -> Questions:

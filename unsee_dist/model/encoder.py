@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, is_transient
 from unsee_dist.model import cpu_dropout
 
 Pooling = Literal["mean", "cls"]
@@ -84,6 +84,8 @@ def _load(kind: Any, name: str, **arguments: Any) -> Any:
     try:
         return kind.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
+        if is_transient(error):
+            raise
         raise UserError(_unreachable(name, path, error)) from error
 
 
@@ -93,6 +95,8 @@ def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
     except TypeError:  # DistilBERT, ELECTRA and others have no such switch, and no pooler
         return kind.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
+        if is_transient(error):
+            raise
         raise UserError(_unreachable(name, Path(source), error)) from error
 
 

@@ -44,7 +44,7 @@ class CorInfoMax(nn.Module):
     target_mean: Tensor
     target_covariance: Tensor
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (its settings, by keyword)
         self,
         width: int,
         reduction: Reduction,

@@ -11,8 +11,6 @@ from typing import Any
 
 import yaml
 
-from unsee_dist.evaluation.score_table import verdicts
-
 ScoreRecord = Mapping[str, Any]
 
 
@@ -30,6 +28,7 @@ class Facts:
     step: int | None = None
     geometry: Mapping[str, float] = field(default_factory=dict)
     records: Sequence[ScoreRecord] = ()
+    verdicts: Sequence[str] = ()  # what must be said beside the scores
 
 
 def card(facts: Facts) -> str:
@@ -42,7 +41,7 @@ def card(facts: Facts) -> str:
         parts.append(
             f"## Geometry\n\nOf 1,024 sentences of the corpus: {values} (std 1 and mean cosine 0: isotropic).\n"
         )
-    parts.append(_scores(facts.records))
+    parts.append(_scores(facts))
     if facts.config:
         shown = yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True)
         parts.append(f"## Configuration\n\n```yaml\n{shown}```\n")
@@ -92,7 +91,8 @@ def _what(facts: Facts) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _scores(records: Sequence[ScoreRecord]) -> str:
+def _scores(facts: Facts) -> str:
+    records = facts.records
     if not records:
         return "## Scores\n\nNot judged yet: `unsee evaluate`.\n"
     lines = [
@@ -105,7 +105,7 @@ def _scores(records: Sequence[ScoreRecord]) -> str:
         floor = f"{record['tfidf']:.2f}" if "tfidf" in record else ""
         cells = [record["benchmark"], record["group"], record["task"], record["metric"], score, floor]
         lines.append("| " + " | ".join(cells) + " |")
-    said = [f"{sentence}\n" for sentence in verdicts(records)]
+    said = [f"{sentence}\n" for sentence in facts.verdicts]
     versions = ", ".join(sorted({record["mteb"] for record in records}))
     return "\n".join([*lines, "", *said, f"mteb {versions}; scores x 100.", ""])
 

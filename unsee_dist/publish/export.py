@@ -6,35 +6,61 @@ import json
 import random
 import shutil
 import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import yaml
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.models import Model, open_model
-from unsee_dist.evaluation.scores import kept
 from unsee_dist.metrics.usable import Unusable, Watch
-from unsee_dist.publish.card import Facts, card
+from unsee_dist.publish.card import Facts, ScoreRecord, card
 from unsee_dist.publish.sentence_transformers import settle, sync
+from unsee_dist.training.checkpoint import directory
+from unsee_dist.training.checkpoint.manifest import read_manifest
 
 PROBED = 64  # texts whose embeddings are looked at before an export
 GEOMETRY = ("std", "effective_rank", "mean_cosine", "correlation", "uniformity", "alignment")
 
 
-def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
-    """Write MODEL to `out`, replacing an export that is there.
+class Model(Protocol):
+    """An opened encoder, as `unsee_dist.evaluation.models.open_model` returns it."""
 
-    ValueError: no model, an unusable one, or `out` is something else.
-    """
+    @property
+    def name(self) -> str: ...
+    @property
+    def revision(self) -> str: ...
+    @property
+    def run(self) -> Path | None: ...
+    @property
+    def folder(self) -> Path | None: ...
+    @property
+    def embed(self) -> Callable[[list[str]], np.ndarray]: ...
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `unsee evaluate` measured of the model, and what must be said beside it."""
+
+    records: Sequence[ScoreRecord] = ()
+    verdicts: Sequence[str] = ()
+
+
+def check(given: str, out: Path) -> None:
+    """UserError before anything is loaded: `given` is no folder, or `out` holds something that is no export."""
     if out.exists() and not (out / "modules.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
-    path = Path(given)
-    if not path.is_dir():
+    if not Path(given).is_dir():
         raise UserError(
             f"{given} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
         )
-    model = open_model(given)
+
+
+def export(given: str, model: Model, scores: Scores, out: Path, onnx: bool) -> None:
+    """Write the model opened from `given` to `out`, replacing an export that is there. UserError: it is unusable."""
+    path = Path(given)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as made:
         new = Path(made) / "encoder"
@@ -48,7 +74,7 @@ def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
         if not (new / "modules.json").is_file():
             raise UserError(f"{given} is a plain transformers folder. Give a run, or an export of one.")
         _refuse_unusable(given, model, new)
-        facts = facts_of(model, new)
+        facts = facts_of(model, scores, new)
         (new / "README.md").write_text(card(facts), encoding="utf-8")
         if onnx:
             from unsee_dist.publish.onnx import write_onnx
@@ -61,8 +87,6 @@ def export(given: str, out: Path, onnx: bool, push: str | None) -> None:
             out.rename(old)
         new.rename(out)
         shutil.rmtree(old, ignore_errors=True)
-    if push:
-        _push(out, push)
 
 
 def _refuse_unusable(given: str, model: Model, folder: Path) -> None:
@@ -85,7 +109,7 @@ def _texts(folder: Path) -> list[str]:
     return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(PROBED)]
 
 
-def facts_of(model: Model, folder: Path) -> Facts:
+def facts_of(model: Model, scores: Scores, folder: Path) -> Facts:
     """What the card says, from the export and, where there is one, its run."""
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
@@ -96,7 +120,6 @@ def facts_of(model: Model, folder: Path) -> Facts:
             config.get(section, {}).pop(key, None)
     if config:
         config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
-    records = kept(model.home).values()
     step, geometry = _measured(run, model) if run else (None, {})
     return Facts(
         name=model.name.removeprefix("local/"),
@@ -108,7 +131,10 @@ def facts_of(model: Model, folder: Path) -> Facts:
         corpus=_fingerprint(run) if run else None,
         step=step,
         geometry=geometry,
-        records=sorted(records, key=lambda record: (record["benchmark"], record["group"], record["task"])),
+        records=sorted(
+            scores.records, key=lambda record: (record["benchmark"], record["group"], record["task"])
+        ),
+        verdicts=scores.verdicts,
     )
 
 
@@ -134,12 +160,13 @@ def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
 
 
 def _fingerprint(run: Path) -> str | None:
-    for manifest in sorted((run / "checkpoints").glob("step-*/manifest.json"), reverse=True):
-        return str(json.loads(manifest.read_text(encoding="utf-8")).get("corpus"))
+    for folder in reversed(directory.folders(run / "checkpoints")):
+        return read_manifest(folder).identity.corpus
     return None
 
 
-def _push(folder: Path, name: str) -> None:
+def push(folder: Path, name: str) -> None:
+    """Upload an export to the Hub as owner/name. UserError when the Hub refuses or is not reached."""
     from huggingface_hub import HfApi
 
     try:

@@ -21,7 +21,7 @@ def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
     model = load(str(run / "config.yaml")).model
     try:
         manifest = directory.verify(checkpoint)
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{error}: this checkpoint is damaged. Give another one.") from error
     stored, encoder = Stored(checkpoint, manifest), load_encoder(model.encoder, None)
     state = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 KILL_AT = "UNSEE_KILL_AT"
@@ -27,7 +29,9 @@ class Phase:
         return f"step {self.step}, {self.phase}"
 
 
+# Of the process: it has one main thread, and whoever looks (watchdog, bench, kill tests) looks at that one.
 _phase = Phase(since=time.monotonic(), at=time.time())
+_observers: list[Callable[[str, int], None]] = []
 
 
 def enter_phase(phase: str, step: int | None = None) -> None:
@@ -35,7 +39,19 @@ def enter_phase(phase: str, step: int | None = None) -> None:
     if step is not None:
         _phase.step = step
     _phase.phase, _phase.since, _phase.at = phase, time.monotonic(), time.time()
+    for observer in _observers:
+        observer(phase, _phase.step)
     failpoint(phase, _phase.step)
+
+
+@contextmanager
+def observing(observer: Callable[[str, int], None]) -> Iterator[None]:
+    """Call observer(phase, step) whenever the main thread enters a phase: how the bench times the real step."""
+    _observers.append(observer)
+    try:
+        yield
+    finally:
+        _observers.remove(observer)
 
 
 def current_phase() -> Phase:

@@ -16,10 +16,11 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from unsee_dist.errors import ExitCode
+
 if TYPE_CHECKING:
     from unsee_dist.distributed.world import World
 
-STOPPED = 75  # exit code: EX_TEMPFAIL, the same command continues
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHANED = signal.SIGUSR2  # Linux sends it once for every thread of the dying launcher
 PR_SET_PDEATHSIG = 1
@@ -92,7 +93,7 @@ class StopSignal:
             file=sys.stderr,
             flush=True,
         )
-        os._exit(STOPPED)
+        os._exit(ExitCode.STOPPED)
 
 
 def _leave_to_the_thread(_number: int, _frame: FrameType | None) -> None:

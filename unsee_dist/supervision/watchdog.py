@@ -25,11 +25,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore
 
 from unsee_dist.distributed.world import World
+from unsee_dist.errors import ExitCode
 from unsee_dist.supervision.phases import current_phase
 
-LOST = 3  # exit code: a rank hung or died
 PATIENT = ("start", "build")  # an encoder may be downloading: there only silence counts
 BEATS_MISSED = 4  # after an error in a collective, this many missed beats mean that a rank is gone
 
@@ -60,7 +61,7 @@ class Watchdog:
     def start(self) -> None:
         if self.world.size > 1:
             store: Any = dist.distributed_c10d._get_default_store()
-            self._store = dist.PrefixStore("watchdog", store.clone())  # a connection of its own
+            self._store = PrefixStore("watchdog", store.clone())  # a connection of its own
             self._tell()
         self._thread.start()
 
@@ -170,7 +171,7 @@ class Watchdog:
         faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
         if self.world.rank == 0:
             time.sleep(2 * self.period_s)  # it may keep the store: the others read the verdict first
-        os._exit(LOST)
+        os._exit(ExitCode.RANK_LOST)
 
 
 def _order(word: dict[str, Any]) -> tuple[bool, int, float]:

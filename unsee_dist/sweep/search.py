@@ -20,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from unsee_dist.config.sections import every_steps
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.ray_pool.cluster import connected, missing, nodes, slots
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import claim, driving, leave_mark
@@ -33,7 +33,6 @@ from unsee_dist.sweep.tune import Calls, Group, Study, search
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun
 
-COMPLETE, STOPPED = 0, 75
 MLFLOW_SAYS = {  # of a trial that is over
     "complete": "FINISHED",
     "stopped": "FINISHED",
@@ -72,8 +71,8 @@ def run(sweep: Sweep, seeds: int = 0) -> int:
         if not (sweep.folder / ledger.STOP).exists():  # by a signal, and not by --stop
             leave_mark(sweep.folder, sum(row.ended for row in rows))
         _say(f"stopped; the same command continues, or: unsee sweep --resume {sweep.folder}")
-        return STOPPED
-    return COMPLETE
+        return ExitCode.STOPPED
+    return ExitCode.COMPLETE
 
 
 def plan_of(sweep: Sweep) -> tuple[Study, Group]:

@@ -187,7 +187,7 @@ def _scheduler(study: Study, end: End) -> Any:
 def _asking(kind: Any, end: End) -> Any:
     """The scheduler, asking a trial to end where it would have it killed."""
 
-    class Asking(kind):
+    class Asking(kind):  # type: ignore[misc]  # one of two schedulers of Ray
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             decision = super().on_trial_result(tune_controller, trial, result)
             if decision != self.STOP:

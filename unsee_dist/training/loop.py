@@ -6,8 +6,8 @@ A run is a function of (config, seed, corpus): the loop takes its place from `Pr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from unsee_dist.model.target import DecaySchedule, Target, decay_at
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
+from unsee_dist.training.checkpoint.manifest import Facts, Identity
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step, healthy
+from unsee_dist.training.guard import Action, GuardSettings, after_evaluation, after_step, healthy
+from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import StepResult, seed_step, train_step
 
@@ -46,31 +48,9 @@ class Plan:
     guard: GuardSettings
 
 
-@dataclass
-class Progress:
-    """Where a run stands. `step` counts batches read, `updates` those applied; the difference was skipped."""
-
-    step: int = 0
-    updates: int = 0
-    judged: int = -1  # the step of the last evaluation
-    best: dict[str, Any] | None = None  # {"metric", "value", "step", "scores"}
-    before: dict[str, float] = field(default_factory=dict)  # scores of the untrained encoder
-    guard: GuardState = field(default_factory=GuardState)
-
-    @property
-    def skipped(self) -> int:
-        return self.step - self.updates
-
-    def restore(self, manifest: Mapping[str, Any]) -> None:
-        """Take the place a checkpoint's manifest tells."""
-        for name in ("step", "updates", "judged", "best", "before"):
-            setattr(self, name, manifest[name])
-        self.guard = GuardState(**manifest["guard"])
-
-
 @dataclass(frozen=True)
 class Training:
-    """The built run. evaluate() -> scores, floor() those of TF-IDF; export(name) writes the encoder to <folder>/<name>;
+    """The built run. evaluate() -> scores, baseline() those of TF-IDF; export(name) writes the encoder to <folder>/<name>;
     rewind() brings everything back to the newest checkpoint, or raises ValueError. All collective."""
 
     plan: Plan
@@ -82,9 +62,9 @@ class Training:
     saver: Saver
     stop: StopSignal
     folder: Path
-    identity: Mapping[str, Any]
+    identity: Identity
     evaluate: Callable[[], dict[str, float]]
-    floor: Callable[[], dict[str, float]]
+    baseline: Callable[[], dict[str, float]]
     export: Callable[[str], None]
     rewind: Callable[[], None]
 
@@ -116,8 +96,8 @@ def _to_the_end(run: Training) -> dict[str, float]:
     scores: dict[str, float] = {}
     while True:
         pause(run)
-        if run.progress.judged < run.progress.step and _is_judged(run.plan, run.progress.step):
-            scores = judge(run)  # before the first step, or where a stop cut an evaluation short
+        if run.progress.evaluated < run.progress.step and _is_evaluated(run.plan, run.progress.step):
+            scores = evaluate(run)  # before the first step, or where a stop cut an evaluation short
         try:
             return _steps(run) or scores
         except RollBack:
@@ -134,29 +114,29 @@ def _steps(run: Training) -> dict[str, float]:
     ready = time.perf_counter()
     for batch in run.stream.batches(progress.step + 1, plan.steps):
         arrived = time.perf_counter()
-        taken, rates = _step(run, batch)
+        taken, rates = step_once(run, batch)
         done = time.perf_counter()
         speed = {"sentences_per_s": plan.batch / (done - ready), "wait": (arrived - ready) / (done - ready)}
         speed["tokens_per_s"] = batch.tokens * world.size / (done - ready)
         damaged = {"damaged": batch.damaged} if batch.damaged else {}  # sentences that others stand in for
         run.recorder.step(line(run, taken, *rates) | damaged | speed)
-        _heed(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
+        _act_on(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
         if taken.asked:
             raise Stopped
         at_end = batch.step == plan.steps
-        judged, saved = _is_judged(plan, batch.step), at_end or batch.step % plan.checkpoint_every == 0
-        if judged:
-            scores = judge(run)
+        evaluated, saved = _is_evaluated(plan, batch.step), at_end or batch.step % plan.checkpoint_every == 0
+        if evaluated:
+            scores = evaluate(run)
         if saved:
             save(run)
-        if (judged or saved) and not at_end:
+        if (evaluated or saved) and not at_end:
             pause(run)
-        ready = time.perf_counter() if judged or saved else done
+        ready = time.perf_counter() if evaluated or saved else done
         enter_phase("wait", batch.step + 1)
     return scores
 
 
-def _step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
+def step_once(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
     """One step under its learning rate and decay."""
     plan, progress, world = run.plan, run.progress, run.engine.world
     seed_step(plan.seed, batch.step, world.rank)
@@ -189,7 +169,7 @@ def distance(engine: Engine, target: Target) -> float:
     return float(gap / size)
 
 
-def judge(run: Training) -> dict[str, float]:
+def evaluate(run: Training) -> dict[str, float]:
     """Evaluate, record, and keep the encoder as `best/` (dev/best = 1) when none before was better."""
     enter_phase("evaluation")
     scores = of_rank_0(run.engine.world, run.evaluate())
@@ -203,18 +183,18 @@ def judge(run: Training) -> dict[str, float]:
         progress.step > 0
         and decided is not None
         and healthy(run.plan.guard, scores)
-        and (progress.best is None or decided[1] > progress.best["value"])
+        and (progress.best is None or decided[1] > progress.best.value)
     )
     run.recorder.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
     if progress.step == 0:
         progress.before = scores
     if better and decided is not None:
         metric, value = decided
-        progress.best = {"metric": metric, "value": value, "step": progress.step, "scores": scores}
+        progress.best = Best(metric, value, progress.step, scores)
         enter_phase("export")
         run.export("best")
-    progress.judged = progress.step
-    _heed(run, *after_evaluation(run.plan.guard, progress.guard, scores))
+    progress.evaluated = progress.step
+    _act_on(run, *after_evaluation(run.plan.guard, progress.guard, scores))
     return scores
 
 
@@ -234,9 +214,8 @@ def save(run: Training) -> None:
     enter_phase("save")
     run.recorder.flush()
     folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
-    facts = {**run.identity, **asdict(progress), "mlflow_run": run.recorder.mlflow_run}
-    best = progress.best["step"] if progress.best else None
-    run.saver.save(folder, run.engine, run.target, facts, keep=run.plan.keep, best_step=best)
+    facts = Facts(run.identity, progress, run.recorder.mlflow_run)
+    run.saver.save(folder, run.engine, run.target, facts, keep=run.plan.keep)
 
 
 def pause(run: Training) -> None:
@@ -245,7 +224,7 @@ def pause(run: Training) -> None:
         raise Stopped
 
 
-def _heed(run: Training, action: Action, sentence: str) -> None:
+def _act_on(run: Training, action: Action, sentence: str) -> None:
     """Do what the guard says; equal on every rank."""
     if action is Action.STOP:
         raise SharedUserError(sentence)
@@ -255,5 +234,5 @@ def _heed(run: Training, action: Action, sentence: str) -> None:
         raise RollBack
 
 
-def _is_judged(plan: Plan, step: int) -> bool:
+def _is_evaluated(plan: Plan, step: int) -> bool:
     return step == plan.steps or step % plan.evaluate_every == 0

@@ -131,6 +131,6 @@ def test_a_beir_folder_is_a_search_with_titles_before_texts(tmp_path):
     ],
 )
 def test_a_search_that_could_score_nothing_is_a_sentence(tmp_path, corpus, qrels, words):
-    with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are below)
+    with pytest.raises(ValueError) as error:  # noqa: PT011 (every one has a sentence of its own)
         local_tasks(_beir(tmp_path, corpus, QUERIES, qrels))
     assert all(word in str(error.value) for word in words), error.value

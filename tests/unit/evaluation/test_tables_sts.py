@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from unsee_dist.evaluation.sts_files import load_pairs
 from unsee_dist.metrics.cosine import relative_std, unit_rows
-from unsee_dist.metrics.sts import Pairs, load_pairs, spearman
+from unsee_dist.metrics.sts import Pairs, spearman
 
 
 def _encoder(seed, width=16):
@@ -159,7 +160,7 @@ def test_a_dataset_name_and_split_are_read_through_datasets(tmp_path):
     for split, score in (("train", 1), ("validation", 2), ("test", 3)):
         lines = [{"sentence1": "a", "sentence2": split, "label": score + i} for i in range(2)]
         (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    from unsee_dist.metrics import sts
+    from unsee_dist.evaluation import sts_files as sts
 
     def read(source):
         return sts._pairs(sts._from_hub(source, (sts.FIRST, sts.SECOND, sts.SCORE)), source)

@@ -3,15 +3,9 @@
 import numpy as np
 import pytest
 
+from unsee_dist.evaluation.question_files import load_question_sets, load_questions
 from unsee_dist.metrics import retrieval
-from unsee_dist.metrics.retrieval import (
-    load_question_sets,
-    load_questions,
-    questions,
-    retrieval_scores,
-    set_scores,
-    tfidf_scores,
-)
+from unsee_dist.metrics.retrieval import questions, retrieval_scores, set_scores, tfidf_scores
 
 
 def _case(seed, count=37, width=8):

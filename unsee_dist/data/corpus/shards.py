@@ -25,7 +25,7 @@ from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens
 from unsee_dist.data.corpus.tokens import find as find_tokens
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 
 OnDamage = Literal["stop", "skip"]
 CACHE_GB = 8.0
@@ -88,7 +88,7 @@ class Shards:
             try:
                 self.read(block)
                 self._sound[block] = True
-            except ValueError:
+            except UserError:
                 self._sound[block] = False
         return self._sound[block]
 
@@ -141,7 +141,7 @@ class Shards:
             raise Unreachable(f"{self.store.where(want.shard)} cannot be reached ({error}).") from error
         except OSError as error:
             why = error.strerror or str(error) or type(error).__name__
-            raise UserError(self._damage(block, f"that it cannot be read ({why})")) from error
+            raise file_error(self._damage(block, f"that it cannot be read ({why})"), error) from error
         found = xxhash.xxh3_64_hexdigest(raw)
         if len(raw) != want.length or found != want.xxh3:
             raise UserError(self._damage(block, f"{len(raw)} bytes with xxh3 {found}"))

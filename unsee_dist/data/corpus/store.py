@@ -12,6 +12,7 @@ from typing import Any
 
 import fsspec
 
+from unsee_dist.errors import TransientError
 from unsee_dist.files.remote import is_remote
 
 ATTEMPTS = 5  # to read a remote range
@@ -19,7 +20,7 @@ FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
 SCAN_EVERY = 64  # blocks between two looks at how full the cache is
 
 
-class Unreachable(OSError):
+class Unreachable(TransientError):
     """A store that does not answer: no damage, and perhaps true of this machine alone."""
 
 

@@ -55,7 +55,7 @@ def _my_share(part: Shards, tokenizer: Any, max_tokens: int, processes: int, wor
             f"data.tokenise = true, and tokens cannot be written into {part.path} ({error.strerror or error}). "
             "Use false, or make room; what is done is kept."
         ) from error
-    except ValueError as error:
+    except UserError as error:
         if part.on_damage == "stop":
             raise
         print(f"{error} This corpus is tokenised as it is read.", file=sys.stderr, flush=True)

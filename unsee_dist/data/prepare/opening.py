@@ -17,7 +17,7 @@ import fsspec
 import xxhash
 import zstandard
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.files.remote import is_remote
 
 CHUNK_BYTES = 256 * 1024
@@ -97,7 +97,7 @@ def _spoken(name: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be read ({error}). Install what it names.") from error
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
-        raise UserError(f"{name} cannot be read ({why}). Give a file you may read.") from error
+        raise file_error(f"{name} cannot be read ({why}). Give a file you may read.", error) from error
     except ValueError as error:
         if "Protocol not known" not in str(error):
             raise

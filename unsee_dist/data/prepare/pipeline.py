@@ -29,7 +29,7 @@ from unsee_dist.data.prepare.report import Bar, Report, progress, report_of
 from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.data.prepare.sort import SortTask, facts_of, sort_split
 from unsee_dist.data.processes import Work, here, side_by_side
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
 
 __all__ = ["PrepareSettings", "prepare"]
@@ -70,16 +70,19 @@ def prepare(
         try:
             with side_by_side(processes, engine) as run, progress(console) as bar:
                 index = _Preparation(names, out.absolute(), work.absolute(), plan, settings, run).write(bar)
-        except ValueError:
+        except UserError:
             if not any(work.glob("run-*")):  # a wrong input from the start leaves nothing behind
                 abandon(out)
             raise
     except ChildProcessError as error:
         raise UserError(str(error)) from error
     except OSError as error:
-        raise UserError(
+        if error.strerror is None:
+            raise
+        raise file_error(
             f"{out} cannot be written ({error.strerror}). Make room and run it again: it continues; "
-            "or choose another --out."
+            "or choose another --out.",
+            error,
         ) from error
     return report_of(out, index, time.monotonic() - started)
 
@@ -145,7 +148,7 @@ class _Preparation:
             return []
         try:
             return holdout.hold_out((holdout.from_json(fact["pairs"]) for fact in facts), self.settings.dev)
-        except ValueError:
+        except UserError:
             abandon(self.out)
             raise
 

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,11 +23,10 @@ from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import Ragged, ragged
-from unsee_dist.data.corpus.store import Unreachable
 from unsee_dist.data.corpus.tokens import Window
 from unsee_dist.data.processes import end_with_parent
 from unsee_dist.data.stream.packing import MicroBatch, pack
-from unsee_dist.errors import UserError
+from unsee_dist.errors import TransientError, UserError, is_transient
 
 PREFETCH_STEPS = 4  # steps each worker computes ahead
 POSITIONS = 1 << 14  # whose ids are looked up at once: 32 of them alone take 0.3 ms, all of them 2
@@ -114,8 +113,8 @@ class Stream:
         assert first_step >= 1
         self._steps.steps = range(first_step, last_step + 1)
         for part in self._loader:
-            if isinstance(part, str):
-                raise UserError(part)
+            if isinstance(part, Failed):
+                raise TransientError(part.sentence) if part.transient else UserError(part.sentence)
             yield part
 
     def sample(self, n: int) -> list[str]:
@@ -135,7 +134,14 @@ class _Steps(Sampler[int]):
         return len(self.steps)
 
 
-class _StepParts(Dataset):
+class Failed(NamedTuple):
+    """Why a worker has no batch: a sentence for the user, or a passing fault."""
+
+    sentence: str
+    transient: bool
+
+
+class _StepParts(Dataset[Batch | Failed]):
     """Map from step to this rank's Batch. Lives in the workers, with the blocks of a window at hand."""
 
     def __init__(
@@ -156,13 +162,17 @@ class _StepParts(Dataset):
         self._pad = tokenizer.pad_token_id
         self._first, self._ids = 0, np.empty(0, dtype=np.int64)  # of the positions looked up last
 
-    def __getitem__(self, step: int) -> Batch | str:
-        # What is wrong is returned, not raised: DataLoader would wrap a worker's traceback into the message. As a
+    def __getitem__(self, step: int) -> Batch | Failed:
+        # What people can mend is returned, not raised; a bug is raised, and DataLoader shows the traceback of the worker: DataLoader would wrap a worker's traceback into the message. As a
         # sentence: an exception raised again ties the workers into a cycle, and ending them takes 5 s each.
         try:
             return self._batch(step)
-        except (ValueError, Unreachable) as error:
-            return str(error)
+        except UserError as error:
+            return Failed(str(error), False)
+        except OSError as error:
+            if not is_transient(error):
+                raise
+            return Failed(str(error), True)
 
     def _batch(self, step: int) -> Batch:
         ids, damaged = self.ids(step)

@@ -6,8 +6,6 @@ here trusts the pointer `newest`: it is for people and scripts.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,11 +13,11 @@ from typing import Any
 
 import xxhash
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
+from unsee_dist.training.checkpoint.manifest import Manifest, read_manifest
 
-MANIFEST, POINTER, REPLACED = "manifest.json", "newest", ".replaced"
-Digests = Callable[[list[Path]], list[str]]
+POINTER = "newest"
 
 
 def folders(checkpoints: Path) -> list[Path]:
@@ -27,7 +25,7 @@ def folders(checkpoints: Path) -> list[Path]:
     return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
 
 
-def choose(checkpoints: Path, check: Callable[[Path], dict[str, Any]]) -> tuple[Path | None, list[str]]:
+def choose(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
     """The newest valid folder, and what was wrong with newer ones. `check` raises ValueError for a damaged one.
 
     (None, []) when there never was a checkpoint. Raises ValueError when there are some, or a pointer to one, and
@@ -37,7 +35,7 @@ def choose(checkpoints: Path, check: Callable[[Path], dict[str, Any]]) -> tuple[
     for folder in reversed(folders(checkpoints)):
         try:
             check(folder)
-        except ValueError as error:
+        except UserError as error:
             wrong.append(str(error))
         else:
             return folder, wrong
@@ -51,38 +49,20 @@ def choose(checkpoints: Path, check: Callable[[Path], dict[str, Any]]) -> tuple[
     return None, []
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint. ValueError when it cannot be read or is another program's."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        files = [(str(file["name"]), int(file["bytes"]), str(file["xxh3"])) for file in manifest["files"]]
-        if not files or "step" not in manifest or digest_of_facts(manifest) != manifest["facts_xxh3"]:
-            raise UserError("its contents were changed")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / MANIFEST} cannot be read ({error})") from error
-    return dict(manifest)
-
-
-def verify(folder: Path, turn: int = 0, turns: int = 1) -> dict[str, Any]:
+def verify(folder: Path, turn: int = 0, turns: int = 1) -> Manifest:
     """The manifest, after every file (or each `turns`-th from `turn`) was read and compared; else ValueError."""
     manifest = read_manifest(folder)
-    for file in manifest["files"][turn::turns]:
-        path = folder / file["name"]
+    for file in manifest.files[turn::turns]:
+        path = folder / file.name
         try:
             size = path.stat().st_size
-            if size != file["bytes"]:
-                raise UserError(f"{path} has {size} bytes, {file['bytes']} were written")
-            if digest(path) != file["xxh3"]:
+            if size != file.bytes:
+                raise UserError(f"{path} has {size} bytes, {file.bytes} were written")
+            if digest(path) != file.xxh3:
                 raise UserError(f"{path} has changed since it was written (checksum)")
         except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror})") from error
+            raise file_error(f"{path} cannot be read ({error.strerror})", error) from error
     return manifest
-
-
-def digest_of_facts(manifest: dict[str, Any]) -> str:
-    """Of everything in a manifest but itself: a flipped bit in a number must not pass."""
-    facts = {key: value for key, value in manifest.items() if key != "facts_xxh3"}
-    return xxhash.xxh3_128(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def digest(path: Path) -> str:
@@ -98,22 +78,10 @@ def point(checkpoints: Path, folder: Path) -> None:
     atomic.write_file(checkpoints / POINTER, f"{folder.name}\n".encode())
 
 
-def replace(growing: Path, folder: Path) -> None:
-    """Give a complete folder its name. One that had it is there until then, for `recover` to bring back."""
-    if folder.exists():
-        old = folder.with_name(f".{folder.name}{REPLACED}")
-        shutil.rmtree(old, ignore_errors=True)
-        folder.rename(old)
-    os.replace(growing, folder)
-    atomic.sync_folder(folder.parent)
-
-
 def recover(checkpoints: Path) -> None:
-    """Undo a replacement that was cut off: call before a run continues."""
-    for old in checkpoints.glob(f".step-*{REPLACED}"):
-        folder = old.with_name(old.name[1:].removesuffix(REPLACED))
-        if not folder.exists():
-            old.rename(folder)
+    """Finish or undo the replacements that a kill cut off: call before a run continues."""
+    for left in [*checkpoints.glob(".step-*.old"), *checkpoints.glob(".step-*.new")]:
+        atomic.recover_folder(left.with_name(left.stem[1:]))
 
 
 def retain(newest: Path, keep: int, best_step: int | None) -> None:
@@ -146,16 +114,15 @@ def summaries(run: Path) -> Iterable[dict[str, Any]]:
     for folder in folders(run / "checkpoints"):
         try:
             manifest = read_manifest(folder)
-        except ValueError as error:
+        except UserError as error:
             yield {"name": folder.name, "wrong": str(error)}
             continue
-        files = manifest["files"]
         yield {
             "name": folder.name,
-            "step": manifest["step"],
-            "MiB": round(sum(file["bytes"] for file in files) / 2**20, 1),
-            "ranks": sum(file["name"].startswith("rank-") for file in files),
-            "best": (manifest.get("best") or {}).get("value"),
+            "step": manifest.step,
+            "MiB": round(sum(file.bytes for file in manifest.files) / 2**20, 1),
+            "ranks": sum(file.name.startswith("rank-") for file in manifest.files),
+            "best": manifest.progress.best.value if manifest.progress.best else None,
         }
 
 

@@ -7,7 +7,6 @@ resume: PATH     a checkpoint, or a run's folder: start from it while run.dir ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from unsee_dist.distributed.world import World, print_on_rank_0, together
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.training.checkpoint import directory, state
+from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, read_manifest
 
 
 def find(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
@@ -54,7 +54,7 @@ def _find(run: Path, resume: str) -> tuple[Path | None, bool]:
 
 
 def _other(path: Path) -> Path:
-    if (path / directory.MANIFEST).exists():
+    if (path / NAME).exists():
         directory.verify(path)
         return path
     if not (path / "checkpoints").is_dir():
@@ -67,17 +67,11 @@ def _other(path: Path) -> Path:
     return chosen
 
 
-def restore(
-    folder: Path, engine: Engine, target: Target | None, identity: Mapping[str, Any]
-) -> dict[str, Any]:
+def restore(folder: Path, engine: Engine, target: Target | None, identity: Identity) -> Manifest:
     """Fill engine and target from a folder; returns its manifest. Collective; ValueError names what differs."""
     with together(engine.world):
-        manifest = directory.read_manifest(folder)
-        different = [
-            f"{key} = {manifest.get(key)}, now {ours}"
-            for key, ours in identity.items()
-            if manifest.get(key) != ours
-        ]
+        manifest = read_manifest(folder)
+        different = manifest.identity.differences(identity)
         if different:
             raise UserError(
                 f"{folder} was trained with {'; '.join(different)}. It would be another run: give this one a run.dir of "

@@ -1,6 +1,6 @@
 """Save: every rank writes its part once; the folder appears whole under its name, or not at all.
 
-    snapshot → .step-X.growing/: files, fsync, digests → barrier → manifest → rename → pointer `newest` → retention
+    snapshot → .step-X.new/: files, fsync, digests → manifest → rename → pointer `newest` → retention
 
 In the background all but the snapshot is a thread's, over a process group of its own, one save in flight. A kill at
 any moment leaves the folders that were complete before, or one more.
@@ -8,183 +8,164 @@ any moment leaves the folders that were complete before, or one more.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import SharedUserError, World
-from unsee_dist.errors import UserError
+from unsee_dist.distributed.world import World, together
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
 from unsee_dist.model.target import Target
 from unsee_dist.supervision.phases import failpoint
 from unsee_dist.training.checkpoint import directory, state
+from unsee_dist.training.checkpoint.manifest import NAME, Facts, Manifest, StoredFile
+from unsee_dist.training.progress import Progress
 
 SPARE = 1.05  # of the bytes to be written: headers, manifest, the trackers' lines
+TensorFiles = dict[str, dict[str, Tensor]]  # file name -> key -> tensor
 
 
 @dataclass(frozen=True)
 class Job:
-    """One save. facts: what the manifest keeps beside the files. keep, best_step: for retention."""
+    """One save. keep: newest checkpoints that stay."""
 
     folder: Path
-    files: dict[str, dict[str, Tensor]]
-    facts: dict[str, Any]
+    files: TensorFiles
+    facts: Facts
+    adam_updates: int
     keep: int
-    best_step: int | None
+
+    @property
+    def step(self) -> int:
+        return self.facts.progress.step
 
 
 class Saver:
-    """Saves of one run. Every method is collective. ValueError: what went wrong on any rank, on all of them."""
+    """Saves of one run. Every method is collective. SharedUserError: what went wrong on any rank, on all of them."""
 
     def __init__(self, world: World, background: bool) -> None:
         self.world, self.background = world, background
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
         self._thread: threading.Thread | None = None
-        self._wrong: str | None = None
-        self._fault: BaseException | None = None  # of the thread: another rank is gone, or our own mistake
+        self._fault: BaseException | None = None  # of the thread, raised by the next `wait`
         self.saved: int | None = None  # the step of the newest complete checkpoint of this process
 
-    def save(
-        self,
-        folder: Path,
-        engine: Engine,
-        target: Target | None,
-        facts: dict[str, Any],
-        *,
-        keep: int = 2,
-        best_step: int | None = None,
-    ) -> None:
+    def save(self, folder: Path, engine: Engine, target: Target | None, facts: Facts, keep: int = 2) -> None:
         """Write `folder` (…/step-XXXXXXXX); in the background, wait only for the save before and the snapshot."""
         self.wait()
         files = state.files(engine, target)
-        if self.background:
-            files = {n: {k: t.to("cpu", copy=True) for k, t in each.items()} for n, each in files.items()}
-        job = Job(folder, files, facts | {"adam_updates": engine.updates()}, keep, best_step)
-        if self.background:
-            self._thread = threading.Thread(
-                target=self._run_apart, args=(job,), name="checkpoint", daemon=True
-            )
-            self._thread.start()
-        else:
-            self._run(job)
-            self._raise()
+        progress = Progress()
+        progress.restore(facts.progress)  # a copy: training goes on
+        facts = replace(facts, progress=progress)
+        if not self.background:
+            self._run(Job(folder, files, facts, engine.updates(), keep))
+            return
+        files = {n: {k: t.to("cpu", copy=True) for k, t in each.items()} for n, each in files.items()}
+        job = Job(folder, files, facts, engine.updates(), keep)
+        self._thread = threading.Thread(
+            target=self._run_in_thread, args=(job,), name="checkpoint", daemon=True
+        )
+        self._thread.start()
 
     def wait(self) -> None:
         """Until the save in flight is on the disk. Raises what it met."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
-        self._raise()
-
-    def _raise(self) -> None:
         fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
-        wrong, self._wrong = self._wrong, None
-        if wrong is not None:
-            raise SharedUserError(wrong)  # every rank has it
 
-    def _run_apart(self, job: Job) -> None:
+    def _run_in_thread(self, job: Job) -> None:
         try:
             self._run(job)
         except BaseException as fault:  # raised by the next `wait`, not lost in a thread
             self._fault = fault
 
     def _run(self, job: Job) -> None:
-        """All of a save but the snapshot. Ranks tell each other what failed, so that none waits for another."""
-        growing = job.folder.with_name(f".{job.folder.name}.growing")
-        step = int(job.facts["step"])
-        failpoint("save.begin", step)
-        self._wrong = self._on_rank_0(lambda: _make_room(growing, job, self.world.size))
-        if self._wrong is not None:
-            return
-        said = self._gather(self._write(growing, job.files, step))
-        mistakes = [each for each in said if isinstance(each, str)]
-        if mistakes:
-            self._wrong = mistakes[0]
-            self._on_rank_0(lambda: shutil.rmtree(growing, ignore_errors=True))
-            return
-        entries = [entry for each in said for entry in each]
-        self._wrong = self._on_rank_0(lambda: _publish(growing, job, entries, step))
-        if self._wrong is None:
-            self.saved = step
-
-    def _write(
-        self, growing: Path, files: dict[str, dict[str, Tensor]], step: int
-    ) -> list[dict[str, Any]] | str:
+        """All of a save but the snapshot. What one rank meets ends the save on all, so that none waits for another."""
+        failpoint("save.begin", job.step)
+        with together(self.world, self._group):
+            new = (
+                _make_room(job, self.world.size) if self.world.rank == 0 else atomic.beside(job.folder, "new")
+            )
         try:
-            written = [_write(growing / name, tensors) for name, tensors in files.items()]
-        except Exception as error:  # safetensors has a class of its own for a full disk
-            return _sentence(growing, error)
-        failpoint("save.written", step)
-        return written
+            with together(self.world, self._group):
+                written = [_write(new / name, tensors) for name, tensors in job.files.items()]
+                failpoint("save.written", job.step)
+        except Exception:
+            if self.world.rank == 0:
+                shutil.rmtree(new, ignore_errors=True)
+            raise
+        files = self._gather(written)
+        with together(self.world, self._group):
+            if self.world.rank == 0:
+                _publish(new, job, files)
+        self.saved = job.step
 
-    def _on_rank_0(self, work: Any) -> str | None:
-        wrong: list[str | None] = [None]
-        if self.world.rank == 0:
-            try:
-                work()
-            except (OSError, ValueError) as error:
-                wrong = [_sentence(Path(), error)]
+    def _gather(self, mine: list[StoredFile]) -> tuple[StoredFile, ...]:
+        """The files of all ranks, in rank order."""
+        found: list[list[StoredFile]] = [mine] * self.world.size
         if self._group is not None:
-            dist.broadcast_object_list(wrong, src=0, group=self._group)
-        return wrong[0]
-
-    def _gather(self, mine: Any) -> list[Any]:
-        said = [mine] * self.world.size
-        if self._group is not None:
-            dist.all_gather_object(said, mine, group=self._group)
-        return said
+            dist.all_gather_object(found, mine, group=self._group)
+        return tuple(file for each in found for file in each)
 
 
-def _make_room(growing: Path, job: Job, ranks: int) -> None:
+def _make_room(job: Job, ranks: int) -> Path:
     """The temporary folder, empty, on a disk that can hold the save."""
-    shutil.rmtree(growing, ignore_errors=True)
-    growing.mkdir(parents=True)
+    try:
+        new = atomic.begin_folder(job.folder)
+    except OSError as error:
+        raise file_error(_unwritten(job.folder.parent, error), error) from error
     mine = sum(t.numel() * t.element_size() for each in job.files.values() for t in each.values())
-    needed, free = int(SPARE * ranks * mine), shutil.disk_usage(growing).free
+    needed, free = int(SPARE * ranks * mine), shutil.disk_usage(new).free
     if free < needed:
-        growing.rmdir()
+        new.rmdir()
         raise UserError(
-            f"A checkpoint of about {needed / 2**20:.0f} MiB does not fit on the disk of {growing.parent}: "
+            f"A checkpoint of about {needed / 2**20:.0f} MiB does not fit on the disk of {new.parent}: "
             f"{free / 2**20:.0f} MiB are free. Free some space, or lower checkpoint.keep; the same command continues."
         )
+    return new
 
 
-def _publish(growing: Path, job: Job, entries: list[dict[str, Any]], step: int) -> None:
-    manifest = job.facts | {"files": entries}
-    manifest = json.loads(json.dumps(manifest))
-    manifest["facts_xxh3"] = directory.digest_of_facts(manifest)
-    atomic.write_file(growing / directory.MANIFEST, json.dumps(manifest, indent=1).encode())
-    failpoint("save.manifest", step)
-    directory.replace(growing, job.folder)
-    failpoint("save.renamed", step)
-    directory.point(job.folder.parent, job.folder)
-    failpoint("save.pointed", step)
-    directory.retain(job.folder, job.keep, job.best_step)
-    failpoint("save.end", step)
+def _publish(new: Path, job: Job, files: tuple[StoredFile, ...]) -> None:
+    manifest = Manifest(job.facts.identity, job.facts.progress, job.facts.mlflow_run, job.adam_updates, files)
+    best = job.facts.progress.best
+    try:
+        atomic.write_file(new / NAME, manifest.to_json())
+        failpoint("save.manifest", job.step)
+        atomic.finish_folder(job.folder)
+        failpoint("save.renamed", job.step)
+        directory.point(job.folder.parent, job.folder)
+        failpoint("save.pointed", job.step)
+        directory.retain(job.folder, job.keep, best.step if best else None)
+    except OSError as error:
+        raise file_error(_unwritten(job.folder.parent, error), error) from error
+    failpoint("save.end", job.step)
 
 
-def _write(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return {"name": path.name, "bytes": path.stat().st_size, "xxh3": directory.digest(path)}
+def _write(path: Path, tensors: dict[str, Tensor]) -> StoredFile:
+    try:
+        save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return StoredFile(path.name, path.stat().st_size, directory.digest(path))
+    except SafetensorError as error:  # its own class for what the system refused: a full disk, a lost mount
+        raise UserError(_unwritten(path.parent.parent, error)) from error
+    except OSError as error:
+        raise file_error(_unwritten(path.parent.parent, error), error) from error
 
 
-def _sentence(growing: Path, error: Exception) -> str:
-    if isinstance(error, ValueError):
-        return str(error)
+def _unwritten(checkpoints: Path, error: Exception) -> str:
     return (
-        f"The checkpoint could not be written ({growing.parent}: {error}). The ones before are untouched: free space "
+        f"The checkpoint could not be written ({checkpoints}: {error}). The ones before are untouched: free space "
         "or mend the folder, and the same command continues."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import together
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
+from unsee_dist.training.checkpoint.manifest import Manifest
 
 ADAM = ("exp_avg", "exp_avg_sq")
 BUFFERS = "buffers.safetensors"
@@ -62,7 +63,7 @@ def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]
     return found
 
 
-def load(folder: Path, manifest: Mapping[str, Any], engine: Engine, target: Target | None) -> None:
+def load(folder: Path, manifest: Manifest, engine: Engine, target: Target | None) -> None:
     """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
     with together(engine.world):
         stored = Stored(folder, manifest)
@@ -75,7 +76,7 @@ def load(folder: Path, manifest: Mapping[str, Any], engine: Engine, target: Targ
                     f"{folder} has no state {name} of this objective. Give this run a run.dir of its own."
                 )
             buffer.copy_(buffers[name])
-    engine.set_updates(manifest["adam_updates"])
+    engine.set_updates(manifest.adam_updates)
     engine.refresh()
     if target is not None:
         target.publish()
@@ -84,12 +85,12 @@ def load(folder: Path, manifest: Mapping[str, Any], engine: Engine, target: Targ
 class Stored:
     """Random access to the parts of a checkpoint, whatever layout wrote it."""
 
-    def __init__(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.ranges: dict[tuple[str, str], list[tuple[int, int, Any, str]]] = defaultdict(list)
-        for file in manifest["files"]:
-            if file["name"].startswith("rank-"):
-                self._open(folder / file["name"])
+        for file in manifest.files:
+            if file.name.startswith("rank-"):
+                self._open(folder / file.name)
 
     def _open(self, path: Path) -> None:
         try:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
-from unsee_dist.metrics.retrieval import load_question_sets
+from unsee_dist.evaluation.question_files import load_question_sets
 
 
 def _documents(count):

@@ -1,0 +1,54 @@
+"""Which error becomes which exit code, and what is printed."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from unsee_dist import errors
+from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, together
+from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, report
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("write this instead"), ExitCode.MISTAKE),
+        (ValueError("nobody foresaw this"), ExitCode.BUG),
+        (KeyError("key"), ExitCode.BUG),
+        (FileNotFoundError(errno.ENOENT, "no such file"), ExitCode.BUG),
+        (OSError(errno.ENOSPC, "full"), ExitCode.BUG),
+        (OSError(errno.EIO, "input/output"), ExitCode.TRANSIENT),
+        (OSError(errno.ESTALE, "stale handle"), ExitCode.TRANSIENT),
+        (TimeoutError("slow"), ExitCode.TRANSIENT),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), ExitCode.TRANSIENT),
+        (TransientError("a store did not answer"), ExitCode.TRANSIENT),
+    ],
+)
+def test_every_kind_has_its_code_and_its_words(
+    error: Exception, code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code_of(error) is code
+    assert report(error, "unsee") is code
+    printed = capsys.readouterr().err
+    assert ("Traceback" in printed or "NoneType" in printed or type(error).__name__ in printed) is (
+        code is ExitCode.BUG
+    )
+    assert (errors.REPORT_TO in printed) is (code is ExitCode.BUG)
+    assert ("the same command continues" in printed) is (code is ExitCode.TRANSIENT)
+
+
+def test_a_file_error_keeps_what_passes() -> None:
+    assert isinstance(file_error("sentence", OSError(errno.EACCES, "denied")), UserError)
+    assert isinstance(file_error("sentence", OSError(errno.EIO, "io")), TransientError)
+
+
+def test_together_alone_keeps_the_kinds_apart() -> None:
+    for raised, kind in (
+        (UserError("a"), SharedUserError),
+        (OSError(errno.EIO, "b"), SharedTransientError),
+        (KeyError("c"), KeyError),
+    ):
+        with pytest.raises(kind), together(World.alone()):
+            raise raised

@@ -1,0 +1,121 @@
+"""A checkpoint's manifest: every field comes back, and another version's is refused by its version."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from unsee_dist.errors import UserError
+from unsee_dist.training.checkpoint.manifest import (
+    FORMAT,
+    NAME,
+    Identity,
+    Manifest,
+    StoredFile,
+    _digest,
+    read_manifest,
+)
+from unsee_dist.training.guard import GuardState
+from unsee_dist.training.progress import Best, Progress
+
+IDENTITY = Identity("bert, 2 layers", "blocks, 1 block", "ema", "vicreg", "a" * 32, 7, 32)
+PROGRESS = Progress(
+    step=9,
+    updates=8,
+    evaluated=6,
+    best=Best("dev/sts", 70.25, 6, {"dev/sts": 70.25, "dev/mrr": math.inf}),
+    before={"dev/sts": 60.0},
+    guard=GuardState(1, 2, 3, 4, 5.5, 6.5, 7),
+)
+MANIFEST = Manifest(IDENTITY, PROGRESS, "run-1", 8, (StoredFile("rank-00000.safetensors", 10, "ff"),))
+
+
+def written(folder: Path, tree: dict[str, object], reseal: bool = True) -> Path:
+    tree.pop("digest", None)
+    digest = {"digest": _digest(tree)} if reseal else {}
+    (folder / NAME).write_text(json.dumps(tree | digest))
+    return folder
+
+
+def test_every_field_is_read_back(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_text(MANIFEST.to_json())
+    assert read_manifest(tmp_path) == MANIFEST
+
+
+def test_progress_takes_every_field_and_shares_none() -> None:
+    """The law behind it: no default is left, so a field that is not restored is seen here."""
+    fresh = Progress()
+    for each in fields(Progress):
+        assert getattr(PROGRESS, each.name) != getattr(fresh, each.name), (
+            f"give {each.name} a value of its own"
+        )
+    fresh.restore(PROGRESS)
+    assert fresh == PROGRESS
+    fresh.guard.spikes += 1
+    fresh.before["dev/sts"] = 0.0
+    assert fresh.guard != PROGRESS.guard
+    assert PROGRESS.before == {"dev/sts": 60.0}
+
+
+def test_a_nan_among_the_scores_survives(tmp_path: Path) -> None:
+    progress = Progress(step=1, before={"dev/sts": math.nan})
+    (tmp_path / NAME).write_text(replace(MANIFEST, progress=progress).to_json())
+    assert math.isnan(read_manifest(tmp_path).progress.before["dev/sts"])
+
+
+@pytest.mark.parametrize(("version", "named"), [(FORMAT + 1, str(FORMAT + 1)), ("2", "'2'"), (None, "None")])
+def test_an_unknown_format_is_refused_by_its_number(tmp_path: Path, version: object, named: str) -> None:
+    tree = json.loads(MANIFEST.to_json())
+    tree["format"] = version
+    with pytest.raises(UserError, match=f"has format {named}, .* reads format {FORMAT}"):
+        read_manifest(written(tmp_path, tree))
+
+
+def test_the_version_before_is_refused_by_its_number(tmp_path: Path) -> None:
+    old = {"step": 3, "encoder": "bert", "files": [], "facts_xxh3": "00"}
+    (tmp_path / NAME).write_text(json.dumps(old))
+    with pytest.raises(UserError, match=f"has format 1, .* reads format {FORMAT}"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("progress", "step"), 7.5),
+        (("progress", "step"), "9"),
+        (("progress", "guard", "spikes"), None),
+        (("identity", "seed"), "7"),
+        (("files",), [{"name": "x"}]),
+        (("adam_updates",), True),
+        (("unknown",), 1),
+    ],
+)
+def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
+    tmp_path: Path, path: tuple[str, ...], value: object
+) -> None:
+    tree = json.loads(MANIFEST.to_json())
+    place = tree
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(UserError, match=path[-1]):
+        read_manifest(written(tmp_path, tree))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "7", "{", '{"format": 2}', "null"])
+def test_what_is_no_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / NAME).write_text(text)
+    with pytest.raises(UserError, match=NAME):
+        read_manifest(tmp_path)
+
+
+def test_what_makes_another_run_is_named() -> None:
+    assert IDENTITY.differences(IDENTITY) == []
+    assert IDENTITY.differences(replace(IDENTITY, seed=8, batch=64)) == [
+        "seed = 7, now 8",
+        "batch = 32, now 64",
+    ]

@@ -1,0 +1,74 @@
+"""Sets of sentence pairs with scores, from tables on disk or from the Hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from unsee_dist.errors import UserError
+from unsee_dist.evaluation.tables import TABLES, columns, pick
+from unsee_dist.metrics.sts import Pairs
+
+FIRST = ("sentence1", "sentence_1", "text1")
+SECOND = ("sentence2", "sentence_2", "text2")
+SCORE = ("score", "label", "similarity_score", "relatedness_score")
+
+
+def load_pairs(source: str | Path) -> Pairs:
+    """Pairs from a .tsv, .csv or .jsonl file, or from the Hub: "owner/name" or "owner/name:split".
+
+    The header names sentence1, sentence2 and score (or label, similarity_score). A Hub name without a
+    split means its validation split. Raises ValueError with what to do when it cannot be read.
+    """
+    wanted = (FIRST, SECOND, SCORE)
+    path = Path(source)
+    if path.exists() or path.suffix in TABLES:
+        return _pairs(columns(path, wanted), str(path))
+    return _pairs(_from_hub(str(source), wanted), str(source))
+
+
+def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
+    """Several sets by name: a file's stem, or the Hub's name. ValueError where two share one.
+
+    On the Hub: mteb/sts12-sts:test to sts16-sts:test, mteb/stsbenchmark-sts:validation, mteb/sickr-sts:test,
+    mteb/biosses-sts:test.
+    """
+    found: dict[str, Pairs] = {}
+    for source in [sources] if isinstance(sources, str) else sources:
+        name = Path(source).stem if Path(source).suffix in TABLES else source
+        if name in found:
+            raise UserError(f"evaluate.sts: two sets are called {name}. Rename one of the files.")
+        found[name] = load_pairs(source)
+    return found
+
+
+def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
+    try:
+        scores = np.array([float(str(score)) for _, _, score in rows], dtype=np.float64)
+    except ValueError as error:
+        raise UserError(
+            f"{source}: a score is not a number ({error}). Write numbers, such as 3.5."
+        ) from error
+    if not np.isfinite(scores).all() or len(scores) < 2 or np.ptp(scores) == 0:
+        raise UserError(
+            f"{source}: the {len(scores)} scores are not finite or all equal, so they order nothing. "
+            "Give at least two pairs with different scores."
+        )
+    return Pairs([str(first) for first, _, _ in rows], [str(second) for _, second, _ in rows], scores)
+
+
+def _from_hub(source: str, wanted: tuple[tuple[str, ...], ...]) -> list[tuple[object, ...]]:
+    name, _, split = source.partition(":")
+    # Here, not above: it takes seconds to import and most runs read a file.
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, split=split or "validation")
+    except Exception as error:  # datasets raises a dozen unrelated types for "not there" and "no network"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"evaluate.sts = {source} is neither a file here nor a dataset that could be loaded ({reason}). "
+            "Write the path of a .tsv, .csv or .jsonl file, or load the dataset once where there is a "
+            f"network: python -c \"import datasets; datasets.load_dataset('{name}')\"."
+        ) from error
+    return pick(rows, wanted, source)

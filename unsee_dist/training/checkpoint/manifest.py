@@ -1,0 +1,118 @@
+"""manifest.json of a checkpoint: what it is, typed, with the version of its format.
+
+    format      of this file and of the tensors beside it
+    identity    what makes a checkpoint this run's: all of it must be the same for the run to continue
+    progress    where the run was
+    files       name, bytes and digest of every file beside it
+    digest      of all of the above: a flipped bit in a number must not pass
+
+No torch at import: the command line reads manifests.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import xxhash
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from unsee_dist.errors import UserError, is_transient
+from unsee_dist.training.progress import Progress
+
+NAME = "manifest.json"
+FORMAT = 2  # 1, without a number of its own, kept identity and progress in one flat dictionary
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Ranks, stage, precision and micro-batches may change between two starts of a run; these may not."""
+
+    encoder: str
+    projector: str
+    target: str
+    objective: str
+    corpus: str  # fingerprint of the shards
+    seed: int
+    batch: int  # train.batch
+
+    def differences(self, other: Identity) -> list[str]:
+        """What differs, as "name = this one's, now the other's"."""
+        pairs = ((each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        return [f"{name} = {mine}, now {theirs}" for name, mine, theirs in pairs if mine != theirs]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a checkpoint. xxh3: hex of its 128-bit digest."""
+
+    name: str
+    bytes: int
+    xxh3: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run hands to a save, beside its tensors."""
+
+    identity: Identity
+    progress: Progress
+    mlflow_run: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of manifest.json. adam_updates: the optimizer's own count of applied steps."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
+
+    identity: Identity
+    progress: Progress
+    mlflow_run: str | None
+    adam_updates: int
+    files: tuple[StoredFile, ...]
+    format: int = FORMAT
+
+    @property
+    def step(self) -> int:
+        return self.progress.step
+
+    def to_json(self) -> str:
+        tree = asdict(self)
+        return json.dumps(tree | {"digest": _digest(tree)}, indent=1)
+
+
+_MANIFEST = TypeAdapter(Manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a checkpoint. UserError: it cannot be read, was changed, or has another version's format."""
+    path = folder / NAME
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        if is_transient(error):
+            raise
+        raise UserError(f"{path} cannot be read ({error})") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} cannot be read (it is no manifest)")
+    version = tree.get("format", 1 if "facts_xxh3" in tree else None)
+    if version != FORMAT:
+        raise UserError(
+            f"{path} has format {version!r}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
+            "version that wrote it, or give this run a run.dir of its own"
+        )
+    if tree.pop("digest", None) != _digest(tree):
+        raise UserError(f"{path} cannot be read (its contents were changed)")
+    try:
+        return _MANIFEST.validate_json(json.dumps(tree))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise UserError(f"{path} cannot be read ({where}: {first['msg']})") from error
+
+
+def _digest(tree: dict[str, Any]) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(tree, sort_keys=True).encode())
