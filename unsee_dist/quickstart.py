@@ -10,7 +10,6 @@ Nothing is downloaded. A second call continues where the first was stopped.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.errors import UserError
+from unsee_dist.tracking import metrics_file
 
 HOME = Path("quickstart")
 PRESET = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
@@ -55,7 +55,7 @@ def main() -> None:
     kind = "GPU" if gpus else "CPU"
     say(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
     start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
-    judged, tfidf = evaluations(run / "metrics.jsonl"), floor(corpus / "dev.tsv")
+    judged, tfidf = evaluations(run / "metrics.jsonl"), baseline(corpus / "dev.tsv")
     say(
         "4/4 scores: to the first sentence of a docstring that was held out of tokenizer and training, find the rest"
     )
@@ -149,8 +149,7 @@ def free_port() -> int:
 
 def evaluations(metrics: Path) -> list[Scores]:
     """The evaluation lines of a run, the untrained encoder's first. Raises ValueError when they are not there."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    found = [line for line in lines if line.get("dev/mrr") is not None]
+    found = [line for line in metrics_file.evaluations(metrics) if line.get("dev/mrr") is not None]
     if len(found) < 2 or found[0]["step"] != 0:
         raise UserError(
             f"{metrics} lacks scores from before and after training. Delete {HOME} and run this again."
@@ -158,7 +157,7 @@ def evaluations(metrics: Path) -> list[Scores]:
     return found
 
 
-def floor(dev: Path) -> Scores:
+def baseline(dev: Path) -> Scores:
     """TF-IDF on the same questions, under the names of a run's metrics."""
     from unsee_dist.evaluation.question_files import load_questions
     from unsee_dist.metrics.retrieval import tfidf_scores

@@ -31,10 +31,11 @@ from unsee_dist.distributed.world import (
     print_on_rank_0,
     together,
 )
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.evaluation.development import Development, verdicts
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
+from unsee_dist.files.atomic import write_file
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
@@ -203,10 +204,10 @@ def open_recorder(
     folder = Path(config.run.dir)
     if world.rank == 0:
         try:
-            (folder / "config.yaml").write_text(config.as_yaml(), encoding="utf-8")
+            write_file(folder / "config.yaml", config.as_yaml())
         except OSError as error:
-            raise UserError(
-                f"run.dir = {folder} cannot be written ({error.strerror}). Write another one."
+            raise file_error(
+                f"run.dir = {folder} cannot be written ({error.strerror}). Write another one.", error
             ) from error
     recorder = RunRecorder(
         folder,

@@ -57,7 +57,7 @@ def test_a_free_port_can_be_bound() -> None:
         ours.bind(("127.0.0.1", quickstart.free_port()))
 
 
-def test_the_table_shows_before_best_last_and_the_floor() -> None:
+def test_the_table_shows_before_best_last_and_the_baseline() -> None:
     judged = [line(0, 0.08, 0.05), line(50, 0.3, 0.21), line(100, 0.2, 0.125)]
     found = rows(shown(quickstart.table(judged, line(0, 0.4651, 0.382))))
     assert found["untrained"] == ["0.080", "0.050", "1,000"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,10 +10,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from unsee_dist.errors import UserError
 from unsee_dist.supervision.phases import KILL_AT
+from unsee_dist.tracking.metrics_file import training_lines
 from unsee_dist.training.loop import Training, save
 
 SAVES = 3
@@ -61,10 +60,7 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
         raise UserError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
     begun = time.time()
     subprocess.run(command, capture_output=True, check=True)
-    lines: list[dict[str, Any]] = [
-        json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()
-    ]
-    first = next(line for line in lines if "loss" in line and line["time"] > begun)
+    first = next(line for line in training_lines(folder / "metrics.jsonl") if line["time"] > begun)
     return float(first["time"] - begun)
 
 

@@ -13,8 +13,8 @@ import statistics
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,14 +22,17 @@ import torch
 from unsee_dist.bench.recovery import save_cost
 from unsee_dist.bench.table import STAGES
 from unsee_dist.config import load
+from unsee_dist.data import Batch
 from unsee_dist.distributed.world import (
     join_world,
     leave_world,
 )
 from unsee_dist.run import build
-from unsee_dist.training.loop import line
-from unsee_dist.training.step import StepResult, seed_step
+from unsee_dist.supervision.phases import observing
+from unsee_dist.training.loop import Training, line, step_once
 
+NETWORKS = ("online", "target", "projector", "objective")
+STAGE_OF = {"backward": "backward", "finish": "finish", "update": "optimizer", "ema": "ema", "log": "logging"}
 WARM_UP, STEPS = 3, 12
 FEW_STEPS = 3  # of a batch of 256 sentences and more
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from unsee_dist.config import presets
 from unsee_dist.errors import UserError
+from unsee_dist.tracking.metrics_file import read
 
 TRIALS, STEPS, EVALUATIONS = 3, 60, 6
 
@@ -64,4 +65,4 @@ def _costs(trials: Sequence[Path]) -> dict[str, float]:
 
 
 def _lines(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read(run / "metrics.jsonl")

@@ -23,6 +23,7 @@ import xxhash
 
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
+from unsee_dist.tracking.metrics_file import read
 
 ELSEWHERE = Path("evaluations")  # scores of models that are no run's
 TFIDF = "tfidf"
@@ -190,11 +191,11 @@ def _step(run: Path, which: str) -> str:
         return ""  # the name says it
     best, last = 0, 0
     try:
-        for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            found = json.loads(line)
-            last = found["step"]
-            best = last if found.get("dev/best") else best
-    except (OSError, ValueError, KeyError):  # a moved or torn record: the digest still tells the model
+        lines = read(run / "metrics.jsonl")
+    except UserError:  # a damaged record: the digest still tells the model
         return ""
+    for line in lines:
+        last = line["step"]
+        best = last if line.get("dev/best") else best
     step = best if which == "best" else last
     return f"step{step}" if step else ""

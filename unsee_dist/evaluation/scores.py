@@ -8,12 +8,12 @@ geometry.py), seconds; of STS also pairs {cosines, scores} and tfidf (the floor,
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.atomic import write_file
 
 ScoreRecord = dict[str, Any]
 
@@ -22,9 +22,7 @@ def keep(home: Path, record: Mapping[str, Any]) -> None:
     """Write a record into a model's folder; a reader sees the old one or the new one."""
     home.mkdir(parents=True, exist_ok=True)
     name = f"{record['task']}.json".replace("/", "__")
-    part = home / f".{name}.{os.getpid()}"
-    part.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    os.replace(part, home / name)
+    write_file(home / name, json.dumps(record) + "\n")
 
 
 def kept(home: Path) -> dict[str, ScoreRecord]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import yaml
@@ -18,6 +18,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.metrics.usable import Unusable, Watch
 from unsee_dist.publish.card import Facts, ScoreRecord, card
 from unsee_dist.publish.sentence_transformers import settle, sync
+from unsee_dist.tracking.metrics_file import evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
@@ -151,11 +152,10 @@ def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
     if model.revision.startswith("step-"):
         step = int(words[1])
     try:
-        lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        found: list[dict[str, Any]] = [json.loads(line) for line in lines]
-    except (OSError, ValueError):  # a moved or torn record leaves the card without geometry
+        found = evaluations(run / "metrics.jsonl")
+    except UserError:  # a damaged record leaves the card without geometry
         return step, {}
-    at = [line for line in found if line["step"] == step and "dev/std" in line]
+    at = [line for line in found if line["step"] == step]
     return step, {name: at[-1][f"dev/{name}"] for name in GEOMETRY if at and f"dev/{name}" in at[-1]}
 
 

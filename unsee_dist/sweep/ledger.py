@@ -15,8 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from unsee_dist.files.atomic import write_file
 from unsee_dist.sweep.space import overrides
 from unsee_dist.sweep.trial import OUTCOME, evaluations, trial_folder, worth
+from unsee_dist.tracking.metrics_file import MetricsFile
+from unsee_dist.tracking.metrics_file import read as read_metrics
 
 if TYPE_CHECKING:
     from unsee_dist.sweep.tune import TrialState
@@ -87,10 +90,8 @@ def read(folder: Path) -> list[Row]:
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:
-    partial = folder / f"{LEDGER}.partial"
     told = {"time": time.time(), "trials": [asdict(row) for row in rows]}
-    partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(folder / LEDGER)
+    write_file(folder / LEDGER, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
 def best(rows: Sequence[Row], mode: str) -> Row | None:
@@ -126,11 +127,12 @@ def said(row: Row, rows: Sequence[Row], goal: Goal) -> str:
 def _chart(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
     """A line of the sweep's own metrics.jsonl for each trial that has ended: how many, and the best so far."""
     path, ended, leader = folder / "metrics.jsonl", sum(row.ended for row in rows), best(rows, goal.mode)
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    if leader is not None and ended > (int(json.loads(lines[-1])["step"]) if lines else 0):
+    lines = read_metrics(path)
+    if leader is not None and ended > (int(lines[-1]["step"]) if lines else 0):
         told = {"step": ended, f"best/{goal.metric}": leader.score, "time": time.time()}
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(told) + "\n")
+        chart = MetricsFile(path)
+        chart.write(told)
+        chart.close()
 
 
 def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, Row]) -> Row:

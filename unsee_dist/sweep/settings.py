@@ -23,10 +23,8 @@ from unsee_dist.config.load import SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
 from unsee_dist.config.objective import Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
+from unsee_dist.metrics.names import ALWAYS, NEEDS
 from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
-
-NEEDS = {"dev/sts": "evaluate.sts", "dev/mrr": "evaluate.retrieval", "dev/recall_at_1": "evaluate.retrieval"}
-ALWAYS = ("dev/effective_rank", "dev/uniformity", "dev/std", "dev/mean_cosine")
 
 
 class SweepSettings(Section):

@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.atomic import write_file
 from unsee_dist.sweep.settings import Sweep
+from unsee_dist.tracking import metrics_file
+from unsee_dist.tracking.metrics_file import Line
 
 if TYPE_CHECKING:
     from unsee_dist.distributed.world import World
@@ -110,13 +113,9 @@ def trial_folder(sweep: Path, trial: str) -> Path:
     return sweep / TRIALS / trial
 
 
-def evaluations(run: Path) -> list[dict[str, Any]]:
-    """The evaluation lines of a run's metrics.jsonl after the first step, in order; a line being written is left out."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return []
-    lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if b'"dev/' in line]
-    return [line for line in lines if line["step"] > 0]
+def evaluations(run: Path) -> list[Line]:
+    """The evaluation lines of a run after the first step, in order."""
+    return metrics_file.evaluations(run / "metrics.jsonl", after=0)
 
 
 def _enter(place: Place) -> None:
@@ -148,6 +147,4 @@ def _keep(world: World, folder: Path, outcome: str, why: str, reports_s: Sequenc
     if world.rank == 0 and folder.is_dir():
         told = {"outcome": outcome, "why": why, "reports_s": list(reports_s)}
         text = json.dumps(told, ensure_ascii=False)
-        partial = folder / f"{OUTCOME}.partial"
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(folder / OUTCOME)
+        write_file(folder / OUTCOME, text + "\n")

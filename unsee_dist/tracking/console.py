@@ -13,11 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-# Everything else in a training line is a term of the objective and is shown after the loss.
-NOT_TERMS = {
-    *("step", "time", "loss", "lr", "decay", "grad_norm", "distance"),
-    *("sentences", "sentences_per_s", "tokens_per_s", "wait", "skipped", "damaged"),
-}
+from unsee_dist.metrics.names import TRAINING
 
 # Key, name in the line, format; in the order in which they are said.
 SCORES = (
@@ -36,7 +32,7 @@ Line = Mapping[str, object]
 def step_line(line: Line, steps: int, eta_s: float) -> str:
     """A training line of metrics.jsonl as text; keys that are absent are left out."""
     width = len(str(steps))
-    terms = [f"{name} {_short(value)}" for name, value in line.items() if name not in NOT_TERMS]
+    terms = [f"{name} {_short(value)}" for name, value in line.items() if name not in TRAINING]
     loss = [f"loss {_number(line['loss']):.4f}"] if "loss" in line else []
     speed = [f"{_rate(_number(line['sentences_per_s']))} sent/s"] if "sentences_per_s" in line else []
     parts = [

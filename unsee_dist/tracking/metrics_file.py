@@ -1,4 +1,4 @@
-"""Files of one JSON object a line, each with its step: metrics.jsonl and trace/rank-R.jsonl.
+"""Files of one JSON object a line, each with its step: metrics.jsonl and trace/rank-R.jsonl. The only writer and reader.
 
 Lines are valid JSON: NaN and infinities, which JSON has no words for, are written as null. Lines are held
 in memory for up to a second, so a kill loses at most the last moment; `flush` before a checkpoint is
@@ -11,11 +11,14 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from unsee_dist.errors import UserError
+from unsee_dist.metrics.names import DEV
 
 FLUSH_S = 1.0
+READ_BYTES = 1 << 18  # at once; a line is far shorter
+Line = dict[str, Any]  # at least "step"
 
 
 class MetricsFile:
@@ -47,6 +50,42 @@ class MetricsFile:
         if not self._file.closed:
             self.flush()
             self._file.close()
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a file in order, [] when there is none. null stands for a number that is not finite.
+
+    A line cut short by a kill ends the file and is left out. UserError: another line is damaged.
+    """
+    return added(path, 0, None)[0]
+
+
+def training_lines(path: Path) -> list[Line]:
+    """The lines that steps wrote."""
+    return [line for line in read(path) if "loss" in line]
+
+
+def evaluations(path: Path, after: int = -1) -> list[Line]:
+    """The lines that evaluations wrote, of later steps than `after`; 0 leaves out the untrained encoder's."""
+    return [line for line in read(path) if line["step"] > after and any(key.startswith(DEV) for key in line)]
+
+
+def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[Line], int]:
+    """The whole lines after `offset` and the offset behind them, of at most `most` bytes; a line still being written
+    waits. UserError: a line is damaged."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        text = file.read(-1 if most is None else most)
+    whole = text[: text.rfind(b"\n") + 1]
+    lines: list[Line] = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        if _step(line + b"\n") is None:
+            place = f"line {number}" if offset == 0 else f"line {number} after byte {offset}"
+            raise UserError(f"{path}, {place} is damaged. Delete that line, or move the file away.")
+        lines.append(json.loads(line))
+    return lines, offset + len(whole)
 
 
 def cut_back(path: Path, step: int) -> int:

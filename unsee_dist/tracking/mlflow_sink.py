@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee_dist.tracking import mlflow_run
+from unsee_dist.tracking.metrics_file import added
 from unsee_dist.tracking.mlflow_run import RunDescription
-from unsee_dist.tracking.unsent import added, load
+from unsee_dist.tracking.unsent import load
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -5,9 +5,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-READ_BYTES = 1 << 18  # at once; a line is far shorter
+from unsee_dist.files.atomic import write_file
 
 
 @dataclass
@@ -25,10 +24,8 @@ class Unsent:
 
     def save(self, path: Path) -> None:
         """Replace the file in one move."""
-        new = path.with_suffix(".json.new")
         kept = {"key": self.key, "run_id": self.run_id, "tags": dict(self.tags), "delivered": self.delivered}
-        new.write_text(json.dumps(kept))
-        new.replace(path)
+        write_file(path, json.dumps(kept))
 
 
 def load(path: Path, run_id: str | None, tags: Mapping[str, str]) -> Unsent:
@@ -39,14 +36,3 @@ def load(path: Path, run_id: str | None, tags: Mapping[str, str]) -> Unsent:
         return Unsent(kept["key"], run_id or kept["run_id"], kept["tags"] | dict(tags), delivered)
     except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: the tracker is asked instead
         return Unsent(str(uuid.uuid4()), run_id, dict(tags))
-
-
-def added(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """The whole lines after `offset` and the offset behind them; a line still being written waits."""
-    if not path.exists():
-        return [], offset
-    with path.open("rb") as file:
-        file.seek(offset)
-        text = file.read(READ_BYTES)
-    whole = text[: text.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()], offset + len(whole)

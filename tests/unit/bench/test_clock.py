@@ -21,7 +21,14 @@ def test_the_stages_add_up_to_the_step(clock: Clock) -> None:
     clock.begin(-3.0)  # the step began three seconds before
     for phase in ("forward", "backward", "finish", "update", "ema", "log", "end"):
         clock.enter(phase, 1)
-    assert clock.spent == {"wait": 3.0, "backward": 1.0, "finish": 1.0, "optimizer": 1.0, "ema": 1.0, "logging": 1.0}
+    assert clock.spent == {
+        "wait": 3.0,
+        "backward": 1.0,
+        "finish": 1.0,
+        "optimizer": 1.0,
+        "ema": 1.0,
+        "logging": 1.0,
+    }
 
 
 def test_a_network_is_timed_in_forward_alone(clock: Clock) -> None:

@@ -113,20 +113,20 @@ def test_a_collapsed_encoder_is_flagged_and_never_best():
     assert best_metric({"dev/mrr": 1 / 20, "dev/collapsed": 0.0}) == ("dev/mrr", 1 / 20)
 
 
-def test_the_floor_is_tfidf_and_what_lies_below_it_is_said():
+def test_the_baseline_is_tfidf_and_what_lies_below_it_is_said():
     sts, retrieval, probe = _tasks()
-    floor = Development(sts, retrieval, probe).floor()
-    assert floor["dev/sts"] == tfidf_spearman(sts["set"])
+    baseline = Development(sts, retrieval, probe).baseline()
+    assert baseline["dev/sts"] == tfidf_spearman(sts["set"])
     assert {
         f"dev/{name}": value for name, value in tfidf_scores(retrieval["set"]).items()
-    }.items() <= floor.items()
-    good = {name: value + 0.1 for name, value in floor.items()} | {"dev/collapsed": 0.0}
-    assert verdicts(good, floor) == []
-    (said,) = verdicts(good | {"dev/sts": floor["dev/sts"] - 1}, floor)
+    }.items() <= baseline.items()
+    good = {name: value + 0.1 for name, value in baseline.items()} | {"dev/collapsed": 0.0}
+    assert verdicts(good, baseline) == []
+    (said,) = verdicts(good | {"dev/sts": baseline["dev/sts"] - 1}, baseline)
     assert said.startswith("dev/sts")
     assert "below TF-IDF" in said
     for std, word in ((0.0, "one point"), (float("nan"), "not finite")):
-        (said,) = verdicts(good | {"dev/collapsed": 1.0, "dev/std": std}, floor)
+        (said,) = verdicts(good | {"dev/collapsed": 1.0, "dev/std": std}, baseline)
         assert word in said
     assert verdicts({"dev/std": 1.0}, {}) == []
 

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from unsee_dist.tracking import mlflow_run, mlflow_sink
-from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
+from unsee_dist.tracking.metrics_file import MetricsFile, added, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink, tracking_uri
-from unsee_dist.tracking.unsent import added, load
+from unsee_dist.tracking.unsent import load
 
 DESCRIBED = RunDescription("laws", "a run", {f"section.key{i}": str(i) for i in range(150)}, {"python": "3"})
 

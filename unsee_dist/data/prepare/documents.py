@@ -44,7 +44,7 @@ def documents_of(piece: InputSplit, field: str, apart: bool = True) -> Iterator[
     if piece.json:
         for number, line in enumerate(lines, start=piece.first_line):
             if line and not line.isspace():
-                yield _of_json(f"{piece.name} line {number}", line, field)
+                yield of_json(f"{piece.name} line {number}", line, field)
     elif apart:
         yield from ([line] for line in lines if line and not line.isspace())
     else:
@@ -146,7 +146,7 @@ def _text(name: str, chunks: Iterable[bytes]) -> Iterator[str]:
             raise UserError(f"{name} is not UTF-8 text (after line {piece.first_line}). {FORMATS}") from error
 
 
-def _of_json(where: str, line: str, field: str) -> list[str]:
+def of_json(where: str, line: str, field: str) -> list[str]:
     """The document in one line of jsonl."""
     try:
         record = json.loads(line.lstrip("\ufeff"))

@@ -22,8 +22,8 @@ from unsee_dist.files.remote import is_remote
 
 CHUNK_BYTES = 256 * 1024
 FORMATS = (
-    "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv or .parquet with --field; "
-    "all but .parquet also as .gz or .zst."
+    "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
+    "all but .parquet and .tar also as .gz or .zst."
 )
 # What says that a remote object changed, where its store tells any of it.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "blob_id")

@@ -3,8 +3,9 @@
     *.txt, or any other text         a sentence a line, UTF-8; each line is a document of one sentence
     *.jsonl                          an object a line; its field holds a sentence, or a document: a list of them
     *.csv, *.tsv, *.parquet          a column
+    *.tar                            a WebDataset shard: its members .txt, .json, .jsonl (tars.py)
     any of them as *.gz, *.zst       but parquet, which packs by itself
-    a folder, or a glob              all such files in it, by name
+    a folder, or a glob              all such files in it, by name; corpus-{000..031}.tar: braces are written out
     s3://..., https://..., hf://...  any of the files, through fsspec
     dataset:OWNER/NAME,CONFIG#SPLIT  a Hugging Face dataset, streamed
     -                                text from standard input
@@ -23,8 +24,9 @@ from typing import IO, Any
 
 import fsspec
 import xxhash
+from braceexpand import UnbalancedBracesError, braceexpand
 
-from unsee_dist.data.prepare import documents, installed_docs, opening
+from unsee_dist.data.prepare import documents, installed_docs, opening, tars
 from unsee_dist.data.prepare.documents import InputSplit
 from unsee_dist.data.prepare.opening import FORMATS, Advance
 from unsee_dist.errors import UserError
@@ -35,13 +37,13 @@ STDIN = "-"
 SPOOLED = "standard-input"
 DATASET = "dataset:"
 PACKED = (".gz", ".zst")
-_KINDS = {".txt", ".jsonl", ".csv", ".tsv", ".parquet"}  # what a folder is searched for
-_STRUCTURED = {".json", ".arrow", ".tar", ".zip", ".bz2", ".xz", ".html", ".xml"}
+_KINDS = {".txt", ".jsonl", ".csv", ".tsv", ".parquet", ".tar"}  # what a folder is searched for
+_STRUCTURED = {".json", ".arrow", ".zip", ".bz2", ".xz", ".html", ".xml"}
 
 
 def resolve(inputs: Sequence[str]) -> list[str]:
     """The inputs with folders and globs replaced by their files, sorted by name."""
-    return [name for given in inputs for name in _resolve(given)]
+    return [name for given in inputs for one in _braces(given) for name in _resolve(one)]
 
 
 def describe(name: str) -> dict[str, Any]:
@@ -85,6 +87,12 @@ def _of_file(name: str, field: str, piece_bytes: int, advance: Advance) -> Itera
         raise UserError(f"{name} cannot be read: {kind} is not a format of `unsee prepare`. {FORMATS}")
     if kind == ".parquet":
         return documents.cut_documents(name, documents.of_parquet(name, field, advance), piece_bytes)
+    if kind == ".tar":
+        if opening.suffixes(name)[-1] != ".tar":
+            raise UserError(
+                f"{name} cannot be read: a packed tar has no index of its members. Unpack it first."
+            )
+        return documents.cut_documents(name, tars.of_tar(name, field, advance), piece_bytes)
     chunks = opening.unpacked(name, advance)
     if kind in (".csv", ".tsv"):
         column = documents.of_csv(name, chunks, "," if kind == ".csv" else "\t", field)
@@ -97,6 +105,16 @@ def _kind(name: str) -> str:
     if endings and endings[-1] in PACKED:
         endings.pop()
     return endings[-1] if endings else ""
+
+
+def _braces(given: str) -> list[str]:
+    """`a-{0..2}` as the names it stands for; a name that is there as it stands, or has braces of another kind, stays."""
+    if "{" not in given or Path(given).exists():
+        return [given]
+    try:
+        return list(braceexpand(given))
+    except UnbalancedBracesError:
+        return [given]
 
 
 def _resolve(given: str) -> list[str]:

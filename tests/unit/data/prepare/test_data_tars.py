@@ -1,0 +1,187 @@
+"""WebDataset tars of other people: every sentence of them, and damage named where stock reading says nothing."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from unsee_dist.data import Shards
+from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.data.prepare.sources import input_splits, resolve
+from unsee_dist.data.prepare.tars import of_tar
+from unsee_dist.errors import UserError
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> Path:
+    with tarfile.open(path, "w", format=form) as tar:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def sentences(name: Path | str, field: str = "text") -> list[str]:
+    return [sentence for document in of_tar(str(name), field, lambda _: None) for sentence in document]
+
+
+def rule(number: int) -> str:
+    return f"This is sentence {number} of a small corpus."
+
+
+def a_tar(path: Path, first: int = 0, count: int = 12) -> Path:
+    """Twelve samples of a text, its class and an image."""
+    members: list[tuple[str, bytes]] = []
+    for number in range(first, first + count):
+        members += [(f"{number:06d}.txt", rule(number).encode()), (f"{number:06d}.cls", b"3")]
+        members += [(f"{number:06d}.jpg", bytes(range(256)) * 3)]
+    return write_tar(path, members)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_text_members_of_every_kind_of_tar(tmp_path: Path, form: int) -> None:
+    long = "a" * 120 + "/" + "b" * 120 + ".txt"  # GNU and PAX: a name in a member of its own
+    members = [
+        ("a.txt", b"One.\nTwo.\n\n"),
+        ("__index__.json", b"{}"),
+        (".hidden.txt", b"no"),
+        ("x.cls", b"1"),
+    ]
+    members += [("b.txt.gz", gzip.compress(b"Three.")), ("UPPER.TXT", "Fünf.".encode())]
+    if form != tarfile.USTAR_FORMAT:
+        members.append((long, b"Long."))
+    expected = ["One.", "Two.", "Three.", "Fünf."] + (["Long."] if form != tarfile.USTAR_FORMAT else [])
+    assert sentences(write_tar(tmp_path / "t.tar", members, form)) == expected
+
+
+def test_json_members_by_field(tmp_path: Path) -> None:
+    members = [
+        ("a.json", json.dumps({"text": "One.", "id": 1}).encode()),
+        ("b.json", json.dumps({"text": ["Two.", "Three."]}).encode()),
+        ("c.jsonl", b'{"text": "Four."}\n{"text": "Five."}\n'),
+        ("d.json.gz", gzip.compress(b'{"text": "Six."}')),
+    ]
+    assert sentences(write_tar(tmp_path / "t.tar", members)) == [
+        "One.",
+        "Two.",
+        "Three.",
+        "Four.",
+        "Five.",
+        "Six.",
+    ]
+    with pytest.raises(UserError, match=r"t.tar member a.json has no field 'body' .* --field"):
+        sentences(tmp_path / "t.tar", "body")
+
+
+def test_what_webdataset_writes_is_read(tmp_path: Path) -> None:
+    import webdataset
+
+    with webdataset.TarWriter(str(tmp_path / "w.tar")) as writer:
+        for number in range(5):
+            writer.write({"__key__": f"{number:06d}", "txt": rule(number), "json": {"text": "x"}})
+    assert [one for one in sentences(tmp_path / "w.tar") if one != "x"] == [rule(n) for n in range(5)]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.35, 0.5, 0.8, 0.99])
+def test_a_cut_tar_is_named_wherever_it_was_cut(tmp_path: Path, share: float) -> None:
+    whole = a_tar(tmp_path / "t.tar")
+    end = whole.read_bytes().rstrip(b"\0")
+    (tmp_path / "cut.tar").write_bytes(end[: int(len(end) * share)])
+    with pytest.raises(UserError, match=r"cut.tar"):
+        sentences(tmp_path / "cut.tar")
+
+
+def test_a_tar_cut_between_two_members_is_named(tmp_path: Path) -> None:
+    with tarfile.open(a_tar(tmp_path / "t.tar")) as tar:
+        at = tar.getmembers()[9].offset
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:at])
+    with pytest.raises(UserError, match=r"cut.tar ends without its end mark .*: it was cut"):
+        sentences(tmp_path / "cut.tar")
+
+
+@pytest.mark.parametrize("damage", ["flipped", "zeroed"])
+def test_a_damaged_header_is_named_where_stock_reading_says_nothing(tmp_path: Path, damage: str) -> None:
+    from webdataset.tariterators import tar_file_iterator
+
+    with tarfile.open(a_tar(tmp_path / "t.tar")) as tar:
+        at = tar.getmembers()[18].offset
+    data = bytearray((tmp_path / "t.tar").read_bytes())
+    data[at : at + 512] = (
+        bytes(512) if damage == "zeroed" else bytes([data[at] ^ 1]) + data[at + 1 : at + 512]
+    )
+    (tmp_path / "t.tar").write_bytes(data)
+    with (tmp_path / "t.tar").open("rb") as file:  # the negative control: half of it, without an error
+        assert sum(1 for _ in tar_file_iterator(file)) == 18
+    with pytest.raises(UserError, match=rf"t.tar is damaged after its member 000005.jpg, at byte {at}"):
+        sentences(tmp_path / "t.tar")
+
+
+def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
+    path = a_tar(tmp_path / "t.tar")
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(UserError, match=r"t.tar is damaged"):
+        sentences(path)
+
+
+@pytest.mark.parametrize(
+    ("members", "said"),
+    [
+        ([("a.txt", b"\xff\xfe")], "member a.txt is not UTF-8"),
+        ([("a.txt.gz", b"no gzip")], "member a.txt.gz cannot be unpacked"),
+        ([("a.json", b"[1")], "member a.json is not JSON"),
+        ([("a.jpg", b"x"), ("b.cls", b"1")], r"has no member .txt, .json, .jsonl \(it has .cls, .jpg\)"),
+    ],
+)
+def test_a_wrong_member_is_named(tmp_path: Path, members: list[tuple[str, bytes]], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        sentences(write_tar(tmp_path / "t.tar", members))
+
+
+def test_no_tar_is_a_sentence(tmp_path: Path) -> None:
+    for name, data in (("empty.tar", b""), ("text.tar", b"no tar at all" * 100)):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=name):
+            sentences(tmp_path / name)
+    (tmp_path / "t.tar.gz").write_bytes(gzip.compress(a_tar(tmp_path / "t.tar").read_bytes()))
+    with pytest.raises(UserError, match=r"t.tar.gz .* unpack"):
+        list(input_splits([str(tmp_path / "t.tar.gz")], "text", 1000))
+
+
+def test_braces_globs_folders_and_urls_name_the_same_tars(tmp_path: Path) -> None:
+    paths = [a_tar(tmp_path / f"corpus-{number:03d}.tar", 12 * number) for number in range(3)]
+    names = [str(path) for path in paths]
+    assert resolve([f"{tmp_path}/corpus-{{000..002}}.tar"]) == names
+    assert resolve([f"{tmp_path}/corpus-00{{0,1,2}}.tar"]) == names
+    assert resolve([f"{tmp_path}/corpus-*.tar"]) == names
+    assert resolve([str(tmp_path)]) == names
+    system = fsspec.filesystem("memory")
+    for path in paths:
+        system.pipe(f"/tars/{path.name}", path.read_bytes())
+    urls = resolve(["memory://tars/corpus-{000..002}.tar"])
+    assert [sentences(url) for url in urls] == [sentences(name) for name in names]
+
+
+def test_a_missing_one_of_the_braces_is_named(tmp_path: Path) -> None:
+    a_tar(tmp_path / "c-0.tar")
+    with pytest.raises(UserError, match=r"c-1.tar does not exist"):
+        prepare([f"{tmp_path}/c-{{0..1}}.tar"], tmp_path / "out", PrepareSettings())
+
+
+def test_a_corpus_of_tars_is_that_of_its_text_on_any_number_of_processes(tmp_path: Path) -> None:
+    for number in range(3):
+        a_tar(tmp_path / f"corpus-{number:03d}.tar", 12 * number)
+    (tmp_path / "text.txt").write_text("\n".join(map(rule, range(36))) + "\n")
+    given = [f"{tmp_path}/corpus-{{000..002}}.tar"]
+    for processes in (1, 2):
+        prepare(given, tmp_path / f"out-{processes}", PrepareSettings(), processes=processes)
+    prepare([str(tmp_path / "text.txt")], tmp_path / "text", PrepareSettings())
+    one, two, text = (tmp_path / name / "shard-000000.tar" for name in ("out-1", "out-2", "text"))
+    assert one.read_bytes() == two.read_bytes() == text.read_bytes()
+    assert Shards(tmp_path / "out-1").sentences == 36
