@@ -10,8 +10,12 @@ Nothing here imports more than the standard library: commands that load no torch
 from __future__ import annotations
 
 import errno
+import os
+import re
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 REPORT_TO = "https://github.com/unsee-dist/unsee_dist/issues"
@@ -50,6 +54,12 @@ PASSING = frozenset(
 )
 
 
+def system_error(error: Exception) -> OSError | None:
+    """What the system refused, out of an error of a library in Rust that has only its words: "... (os error 28)"."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+
+
 def is_transient(error: BaseException) -> bool:
     """Does this fault pass by itself? Decided by the error's number, never by its words."""
     if isinstance(error, TransientError | TimeoutError | ConnectionError):
@@ -63,6 +73,17 @@ def file_error(sentence: str, error: OSError) -> UserError | TransientError:
     The sentence is meant for a user who can mend the cause; a fault that passes keeps it, as a TransientError.
     """
     return TransientError(sentence) if is_transient(error) else UserError(sentence)
+
+
+@contextmanager
+def writing(what: object, remedy: str = "Make room, or choose another place.") -> Iterator[None]:
+    """What the system refuses while `what` is written becomes a sentence: name, why not, remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # a sentence already, or no refusal of the system's
+            raise
+        raise file_error(f"{what} cannot be written ({error.strerror}). {remedy}", error) from error
 
 
 def exit_code_of(error: BaseException) -> ExitCode:

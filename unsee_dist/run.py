@@ -31,17 +31,17 @@ from unsee_dist.distributed.world import (
     print_on_rank_0,
     together,
 )
-from unsee_dist.errors import UserError, file_error
+from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation.development import Development, verdicts
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
-from unsee_dist.files.atomic import write_file
+from unsee_dist.files.atomic import recover_folder, write_file
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
-from unsee_dist.publish.sentence_transformers import settle, write_encoder
+from unsee_dist.publish.sentence_transformers import write_encoder
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.environment import describe
@@ -104,7 +104,8 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
         inputs = open_inputs(config, world)
         plan = plan_of(config, inputs.shards.sentences)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(f"run.dir = {folder}", "Write another one."):
+            folder.mkdir(parents=True, exist_ok=True)
 
     engine = Engine(
         inputs.model,
@@ -129,9 +130,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({place.name})")
         return manifest
 
-    if world.rank == 0:
-        for name in EXPORTS:
-            settle(folder / name)
+    recover_exports(folder, world)
     found, own = resume.find(world, folder, config.resume)
     manifest = rewind(found) if found else None
     with together(world):
@@ -171,6 +170,13 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     )
 
 
+def recover_exports(folder: Path, world: World) -> None:
+    """Finish what a kill cut off of best/ and final/."""
+    if world.rank == 0:
+        for name in EXPORTS:
+            recover_folder(folder / name)
+
+
 class Inputs(NamedTuple):
     """What a rank opens by itself, before it meets the others."""
 
@@ -203,12 +209,8 @@ def open_recorder(
     """The records of a run, cut back to step `first`; `config.yaml` as resolved."""
     folder = Path(config.run.dir)
     if world.rank == 0:
-        try:
+        with writing(f"run.dir = {folder}", "Write another one."):
             write_file(folder / "config.yaml", config.as_yaml())
-        except OSError as error:
-            raise file_error(
-                f"run.dir = {folder} cannot be written ({error.strerror}). Write another one.", error
-            ) from error
     recorder = RunRecorder(
         folder,
         world.rank,
@@ -236,7 +238,7 @@ def identity_of(config: RunConfig, inputs: Inputs) -> Identity:
         objective=config.objective.name,
         corpus=inputs.shards.fingerprint,
         seed=config.seed,
-        batch=config.train.batch,
+        train_batch=config.train.batch,
     )
 
 

@@ -1,5 +1,6 @@
 """The command line: exit codes, one sentence for a mistake, and no torch before it is needed."""
 
+import errno
 import inspect
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from unsee_dist import cli
 from unsee_dist.config import load, presets
+from unsee_dist.errors import REPORT_TO, ExitCode, UserError
 
 HEAVY = ("torch", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow")
 
@@ -74,7 +76,13 @@ def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(ValueError("no."), 2), (PermissionError(13, "no", "x"), 2), (RuntimeError("bug"), None)],
+    [
+        (UserError("no."), ExitCode.MISTAKE),
+        (OSError(errno.ESTALE, "no handle"), ExitCode.TRANSIENT),
+        (ValueError("no."), ExitCode.BUG),
+        (PermissionError(13, "no", "x"), ExitCode.BUG),
+        (RuntimeError("no"), ExitCode.BUG),
+    ],
 )
 def test_mistakes_are_sentences_and_bugs_keep_their_traceback(monkeypatch, capsys, error, code) -> None:
     def train(_: list[str]) -> None:
@@ -83,14 +91,11 @@ def test_mistakes_are_sentences_and_bugs_keep_their_traceback(monkeypatch, capsy
     script = types.ModuleType("unsee_dist.train")
     script.main = train  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "unsee_dist.train", script)
-    if code is None:
-        with pytest.raises(RuntimeError, match="bug"):
-            unsee(monkeypatch, capsys, "train", "base")
-        return
     found, _, err = unsee(monkeypatch, capsys, "train", "base")
     assert found == code
     assert "no" in err
-    assert len(err.splitlines()) == 1
+    assert ("Traceback" in err) == (REPORT_TO in err) == (code is ExitCode.BUG)
+    assert (len(err.splitlines()) == 1) == (code is not ExitCode.BUG)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation import comparison
 from unsee_dist.evaluation.comparison import Row
 from unsee_dist.evaluation.models import Model, open_model
@@ -34,10 +34,11 @@ def compare(given: Sequence[str], out: Path | None, as_json: bool) -> None:
     if out is not None:
         from unsee_dist.evaluation.comparison_plot import plot
 
-        out.parent.mkdir(parents=True, exist_ok=True)
-        Path(f"{out}.md").write_text(comparison.markdown(rows), encoding="utf-8")
-        Path(f"{out}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        plot(rows, Path(f"{out}.png"))
+        with writing(f"--out {out}"):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            Path(f"{out}.md").write_text(comparison.markdown(rows), encoding="utf-8")
+            Path(f"{out}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            plot(rows, Path(f"{out}.png"))
 
 
 def rows_of(given: Sequence[str]) -> list[Row]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
 
 ScoreRecord = dict[str, Any]
@@ -20,9 +20,10 @@ ScoreRecord = dict[str, Any]
 
 def keep(home: Path, record: Mapping[str, Any]) -> None:
     """Write a record into a model's folder; a reader sees the old one or the new one."""
-    home.mkdir(parents=True, exist_ok=True)
     name = f"{record['task']}.json".replace("/", "__")
-    write_file(home / name, json.dumps(record) + "\n")
+    with writing(home / name):
+        home.mkdir(parents=True, exist_ok=True)
+        write_file(home / name, json.dumps(record) + "\n")
 
 
 def kept(home: Path) -> dict[str, ScoreRecord]:

@@ -23,7 +23,7 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class FreshSize:
-    """Word micro_batches, width, layers, heads and the longest input in word pieces. Feed-forward is 4 x width."""
+    """Word pieces, width, layers, heads and the longest input in word pieces. Feed-forward is 4 x width."""
 
     vocabulary: int = 8192
     width: int = 128
@@ -61,17 +61,13 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
 
 
 def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) -> Any:
-    """A lower-casing WordPiece tokenizer of at most `vocabulary` micro_batches, as BERT's: [CLS] sentence [SEP]."""
+    """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, as BERT's: [CLS] sentence [SEP]."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
-    micro_batches = _pieces(
-        [normalizer.normalize_str(sentence) for sentence in sentences], splitter, vocabulary
-    )
-    tokenizer = Tokenizer(
-        models.WordPiece({micro_batch: at for at, micro_batch in enumerate(micro_batches)}, unk_token="[UNK]")
-    )
+    pieces = _pieces([normalizer.normalize_str(sentence) for sentence in sentences], splitter, vocabulary)
+    tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = (
         normalizer,
         splitter,
@@ -80,7 +76,7 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) 
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(name, micro_batches.index(name)) for name in ("[CLS]", "[SEP]")],
+        special_tokens=[(name, pieces.index(name)) for name in ("[CLS]", "[SEP]")],
     )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     return PreTrainedTokenizerFast(
@@ -95,7 +91,7 @@ def _pieces(texts: list[str], splitter: Any, vocabulary: int) -> list[str]:
     """The vocabulary, in the order of its ids.
 
     The trainer numbers the letters inside words in the order of a hash table, and breaks ties of merges by these
-    numbers: named as special tokens beforehand they have fixed ones, so that equal sentences give equal micro_batches.
+    numbers: named as special tokens beforehand they have fixed ones, so that equal sentences give equal pieces.
     """
     from tokenizers import Tokenizer, models, trainers
 

@@ -114,8 +114,8 @@ class Unsee(nn.Module):
 
     @staticmethod
     def _views(embedded: Sequence[Tensor]) -> list[Tensor]:
-        """Pieces of (2 S, D) -> the two views (B, D)."""
-        halves = [micro_batch.chunk(VIEWS) for micro_batch in embedded]
+        """(2 S, D) of each micro-batch -> the two views (B, D)."""
+        halves = [views_SD.chunk(VIEWS) for views_SD in embedded]
         return [torch.cat([half[view] for half in halves]) for view in range(VIEWS)]
 
     def frozen(self) -> dict[str, nn.Parameter]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,10 @@ from typing import Protocol
 import numpy as np
 import yaml
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
+from unsee_dist.files.atomic import atomic_folder
 from unsee_dist.metrics.usable import Unusable, Watch
 from unsee_dist.publish.card import Facts, ScoreRecord, card
-from unsee_dist.publish.sentence_transformers import settle, sync
 from unsee_dist.tracking.metrics_file import evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
@@ -62,32 +61,30 @@ def check(given: str, out: Path) -> None:
 def export(given: str, model: Model, scores: Scores, out: Path, onnx: bool) -> None:
     """Write the model opened from `given` to `out`, replacing an export that is there. UserError: it is unusable."""
     path = Path(given)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as made:
-        new = Path(made) / "encoder"
-        if (path / "manifest.json").is_file():
-            from unsee_dist.publish.from_checkpoint import write_online
+    with writing(f"--out {out}", "Make room, or give another folder."):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_folder(out) as new:
+            _fill(new, path, model, scores, onnx)
 
-            write_online(path, path.resolve().parent.parent, new)
-        else:
-            assert model.folder is not None
-            shutil.copytree(model.folder, new)
-        if not (new / "modules.json").is_file():
-            raise UserError(f"{given} is a plain transformers folder. Give a run, or an export of one.")
-        _refuse_unusable(given, model, new)
-        facts = facts_of(model, scores, new)
-        (new / "README.md").write_text(card(facts), encoding="utf-8")
-        if onnx:
-            from unsee_dist.publish.onnx import write_onnx
 
-            write_onnx(new, facts.pooling)
-        sync(new)
-        settle(out)
-        old = out.with_name(f".{out.name}.old")
-        if out.exists():
-            out.rename(old)
-        new.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
+def _fill(new: Path, path: Path, model: Model, scores: Scores, onnx: bool) -> None:
+    """The encoder of `path`, its card and, where asked for, model.onnx."""
+    if (path / "manifest.json").is_file():
+        from unsee_dist.publish.from_checkpoint import write_online
+
+        write_online(path, path.resolve().parent.parent, new)
+    else:
+        assert model.folder is not None
+        shutil.copytree(model.folder, new, dirs_exist_ok=True)
+    if not (new / "modules.json").is_file():
+        raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
+    _refuse_unusable(str(path), model, new)
+    facts = facts_of(model, scores, new)
+    (new / "README.md").write_text(card(facts), encoding="utf-8")
+    if onnx:
+        from unsee_dist.publish.onnx import write_onnx
+
+        write_onnx(new, facts.pooling)
 
 
 def _refuse_unusable(given: str, model: Model, folder: Path) -> None:

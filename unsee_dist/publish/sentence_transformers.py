@@ -11,18 +11,17 @@ tokenizer saved by transformers 5 names classes that 4.57 does not have.
 import copy
 import inspect
 import json
-import os
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
-from unsee_dist.errors import UserError
-from unsee_dist.files.atomic import sync_folder
+from unsee_dist.errors import UserError, system_error, writing
+from unsee_dist.files.atomic import atomic_folder
 
 POOLINGS = ("mean", "cls")
 
@@ -39,45 +38,26 @@ def write_encoder(
 
     state: the encoder's parameters under its own names (those of AutoModel, no prefix), any device; saved
     as fp32. pooling: "mean" or "cls". max_tokens: word pieces a sentence is cut to, special ones included.
-    A kill at any moment leaves the old folder, the new one, or both halves of the exchange for `settle`.
+    A kill at any moment leaves the old folder, the new one, or both halves of the exchange for `recover_folder`.
     """
     if pooling not in POOLINGS:
         raise UserError(f"model.pooling = {pooling} cannot be exported. Write mean or cls.")
-    settle(folder)
-    new = _beside(folder, "new")
-    shutil.rmtree(new, ignore_errors=True)
-    (new / "1_Pooling").mkdir(parents=True)
-    _write_weights(new, state)
-    _write_config(new, config)
-    _write_tokenizer(new, tokenizer, config, max_tokens)
-    _write_layout(new, config, pooling, max_tokens)
-    sync(new)
-    old = _beside(folder, "old")
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    sync_folder(folder.parent)
-
-
-def settle(folder: Path) -> None:
-    """Finish or undo an exchange that a kill cut off: call before reading `folder` in a resumed run."""
-    old, new = _beside(folder, "old"), _beside(folder, "new")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    for left in (old, new):
-        if left.exists():
-            shutil.rmtree(left)
-
-
-def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f".{folder.name}.{what}")
+    with writing(folder, "Make room; the same command continues."), atomic_folder(folder) as new:
+        (new / "1_Pooling").mkdir()
+        _write_weights(new, state)
+        _write_config(new, config)
+        _write_tokenizer(new, tokenizer, config, max_tokens)
+        _write_layout(new, config, pooling, max_tokens)
 
 
 def _write_weights(new: Path, state: Mapping[str, Tensor]) -> None:
     # Cloned: safetensors refuses tensors that share memory, and tied weights do.
     tensors = {name: value.detach().to("cpu", torch.float32).clone() for name, value in state.items()}
-    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+    path = new / "model.safetensors"
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # its own class for what the system refused: a full disk
+        raise (system_error(error) or error) from error
 
 
 def _model_class(config: PretrainedConfig) -> type[torch.nn.Module] | None:
@@ -159,17 +139,6 @@ def _has_pooler(config: PretrainedConfig) -> bool:
 
 def _json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def sync(folder: Path) -> None:
-    """Bring every file and folder below to the disk."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        else:
-            sync_folder(path)
-    sync_folder(folder)
 
 
 CARD = """---

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
 from unsee_dist.metrics.names import DEV
 
 FLUSH_S = 1.0
+REMEDY = "Make room; the same command continues the run."
 READ_BYTES = 1 << 18  # at once; a line is far shorter
 Line = dict[str, Any]  # at least "step"
 
@@ -25,24 +26,27 @@ class MetricsFile:
     """Appends one line a call to `path`, whose folder is made when missing."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1 << 16)
+        with writing(path, REMEDY):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1 << 16)
         self._flushed_at = time.monotonic()
 
     def write(self, line: Mapping[str, object]) -> None:
         """Append one object; it must have a "step". Steps never decrease down the file."""
         assert "step" in line, f"a line of {self.path.name} has no step: {sorted(line)}"
-        self._file.write(_json(line) + "\n")
-        now = time.monotonic()
-        if now - self._flushed_at > FLUSH_S:
-            self._file.flush()
-            self._flushed_at = now
+        with writing(self.path, REMEDY):
+            self._file.write(_json(line) + "\n")
+            now = time.monotonic()
+            if now - self._flushed_at > FLUSH_S:
+                self._file.flush()
+                self._flushed_at = now
 
     def flush(self) -> None:
         """Bring all lines to the disk: call before a checkpoint is published."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with writing(self.path, REMEDY):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._flushed_at = time.monotonic()
 
     def close(self) -> None:

@@ -52,3 +52,12 @@ def test_together_alone_keeps_the_kinds_apart() -> None:
     ):
         with pytest.raises(kind), together(World.alone()):
             raise raised
+
+
+def test_a_library_in_rust_says_the_number_in_its_words() -> None:
+    found = errors.system_error(
+        RuntimeError("Error while serializing: I/O error: Stale file handle (os error 116)")
+    )
+    assert found is not None
+    assert exit_code_of(found) is ExitCode.TRANSIENT
+    assert errors.system_error(RuntimeError("header too large")) is None

@@ -13,7 +13,9 @@ def run(tmp_path: Path) -> Path:
     """Untrained, then best, then collapsed under a score that looks better, then healthy and worse."""
     scored = ((0, 90.0, 0.0), (3, 70.0, 1.0), (6, 80.0, 0.0), (9, 60.0, 0.0))
     lines = [{"step": step, "dev/sts": sts, "dev/best": best} for step, sts, best in scored]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*lines, {"step": 10, "loss": 1.0}])))
+    (tmp_path / "metrics.jsonl").write_text(
+        "\n".join(map(json.dumps, [*lines, {"step": 10, "loss": 1.0}])) + "\n"
+    )
     return tmp_path
 
 
@@ -23,5 +25,8 @@ def test_best_is_what_the_run_kept_and_final_its_last_step(run: Path) -> None:
 
 def test_records_that_do_not_say_give_no_step(run: Path, tmp_path: Path) -> None:
     with (run / "metrics.jsonl").open("a") as file:
-        file.write('\n{"step": 1')
+        file.write('{"step": 1')  # cut off by a kill: the line is left out
+    assert _step(run, "best") == "step3"
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('\n{"step": 12}\n')  # now it is damage in the middle
     assert _step(run, "best") == _step(tmp_path / "moved", "final") == ""

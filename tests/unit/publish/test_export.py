@@ -19,7 +19,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from unsee_dist.publish.sentence_transformers import settle, write_encoder
+from unsee_dist.files.atomic import recover_folder
+from unsee_dist.publish.sentence_transformers import write_encoder
 
 WORDS = [
     "[PAD]",
@@ -153,7 +154,7 @@ class _Killed(BaseException):
 
 
 @pytest.mark.parametrize("at", range(20))
-def test_killed_at_any_replacement_or_deletion_there_is_a_whole_export_after_settle(
+def test_killed_at_any_replacement_or_deletion_there_is_a_whole_export_after_recovery(
     tmp_path, monkeypatch, at
 ):
     import os
@@ -184,7 +185,7 @@ def test_killed_at_any_replacement_or_deletion_there_is_a_whole_export_after_set
         patched.setattr(os, "fsync", failing(os.fsync))
         with contextlib.suppress(_Killed):
             write(1)
-    settle(tmp_path / "best")
+    recover_folder(tmp_path / "best")
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     found = _load(tmp_path / "best").encode(SENTENCES)
     one_of = [_vectors(_bert(seed), _bert_tokenizer(), "mean") for seed in (0, 1)]

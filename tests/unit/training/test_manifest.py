@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from unsee_dist.errors import UserError
+from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import (
     FORMAT,
     NAME,
     Identity,
     Manifest,
+    OtherFormat,
     StoredFile,
     _digest,
     read_manifest,
@@ -115,7 +117,20 @@ def test_what_is_no_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
 
 def test_what_makes_another_run_is_named() -> None:
     assert IDENTITY.differences(IDENTITY) == []
-    assert IDENTITY.differences(replace(IDENTITY, seed=8, batch=64)) == [
+    assert IDENTITY.differences(replace(IDENTITY, seed=8, train_batch=64)) == [
         "seed = 7, now 8",
-        "batch = 32, now 64",
+        "train.batch = 32, now 64",
     ]
+
+
+def test_a_whole_checkpoint_of_another_version_is_neither_passed_over_nor_removed(tmp_path: Path) -> None:
+    """A downgrade must not continue from an older one and then delete the newer as damaged."""
+    for step, version in ((4, FORMAT), (8, FORMAT + 1)):
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        written(folder, json.loads(MANIFEST.to_json()) | {"format": version})
+    with pytest.raises(OtherFormat, match=f"step-00000008.* has format {FORMAT + 1}"):
+        directory.choose(tmp_path, read_manifest)
+    flipped = json.loads((tmp_path / "step-00000008" / NAME).read_text()) | {"adam_updates": 9}
+    (tmp_path / "step-00000008" / NAME).write_text(json.dumps(flipped))  # damage, whatever the version
+    assert directory.choose(tmp_path, read_manifest)[0] == tmp_path / "step-00000004"

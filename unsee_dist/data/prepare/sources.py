@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import fsspec
 import xxhash
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from unsee_dist.data.prepare import documents, installed_docs, opening, tars
 from unsee_dist.data.prepare.documents import InputSplit
@@ -113,7 +113,7 @@ def _braces(given: str) -> list[str]:
         return [given]
     try:
         return list(braceexpand(given))
-    except UnbalancedBracesError:
+    except ValueError:  # braces that are not closed
         return [given]
 
 

@@ -15,7 +15,7 @@ import xxhash
 
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
-from unsee_dist.training.checkpoint.manifest import Manifest, read_manifest
+from unsee_dist.training.checkpoint.manifest import Manifest, OtherFormat, read_manifest
 
 POINTER = "newest"
 
@@ -35,6 +35,8 @@ def choose(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path |
     for folder in reversed(folders(checkpoints)):
         try:
             check(folder)
+        except OtherFormat:  # whole: an older one in its place would lose steps, and the next save this one
+            raise
         except UserError as error:
             wrong.append(str(error))
         else:
@@ -102,7 +104,8 @@ def retain(newest: Path, keep: int, best_step: int | None) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Take a folder away: under another name first, so that a kill leaves none that looks whole."""
+    """Take a folder away: under another name first, so that a kill leaves none that looks whole. Not under that of
+    `recover_folder`, which would bring half of it back."""
     going = folder.with_name(f".{folder.name}.going")
     shutil.rmtree(going, ignore_errors=True)
     folder.rename(going)

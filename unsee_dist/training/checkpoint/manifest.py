@@ -36,11 +36,14 @@ class Identity:
     objective: str
     corpus: str  # fingerprint of the shards
     seed: int
-    batch: int  # train.batch
+    train_batch: int
 
     def differences(self, other: Identity) -> list[str]:
-        """What differs, as "name = this one's, now the other's"."""
-        pairs = ((each.name, getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        """What differs, as "key = this one's, now the other's"; train_batch is the key train.batch."""
+        pairs = (
+            (each.name.replace("_", "."), getattr(self, each.name), getattr(other, each.name))
+            for each in fields(self)
+        )
         return [f"{name} = {mine}, now {theirs}" for name, mine, theirs in pairs if mine != theirs]
 
 
@@ -87,6 +90,10 @@ class Manifest:
 _MANIFEST = TypeAdapter(Manifest)
 
 
+class OtherFormat(UserError):
+    """A whole checkpoint of another version: no damage, so no older one may take its place."""
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint. UserError: it cannot be read, was changed, or has another version's format."""
     path = folder / NAME
@@ -100,7 +107,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} cannot be read (it is no manifest)")
     version = tree.get("format", 1 if "facts_xxh3" in tree else None)
     if version != FORMAT:
-        raise UserError(
+        whole = version == 1 or tree.pop("digest", None) == _digest(tree)  # else a flipped bit, as any other
+        raise (OtherFormat if whole else UserError)(
             f"{path} has format {version!r}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
             "version that wrote it, or give this run a run.dir of its own"
         )

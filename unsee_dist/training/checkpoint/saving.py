@@ -21,7 +21,7 @@ from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import World, together
-from unsee_dist.errors import UserError, file_error
+from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.files import atomic
 from unsee_dist.model.target import Target
 from unsee_dist.supervision.phases import failpoint
@@ -159,7 +159,10 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> StoredFile:
             os.fsync(file.fileno())
         return StoredFile(path.name, path.stat().st_size, directory.digest(path))
     except SafetensorError as error:  # its own class for what the system refused: a full disk, a lost mount
-        raise UserError(_unwritten(path.parent.parent, error)) from error
+        refused = system_error(error)
+        if refused is None:
+            raise
+        raise file_error(_unwritten(path.parent.parent, refused), refused) from error
     except OSError as error:
         raise file_error(_unwritten(path.parent.parent, error), error) from error
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import together
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.model.target import Target
 from unsee_dist.training.checkpoint.manifest import Manifest
 
@@ -96,7 +96,8 @@ class Stored:
         try:
             opened = safe_open(path, framework="pt")
         except SafetensorError as error:
-            raise UserError(f"{path} cannot be read ({error})") from error
+            refused = system_error(error)
+            raise file_error(f"{path} cannot be read ({error})", refused or OSError(error)) from error
         for key in opened.keys():  # noqa: SIM118 (safe_open is no dict)
             kind, _, rest = key.partition("/")
             name, _, start = rest.rpartition("@")

@@ -16,6 +16,7 @@ from unsee_dist.data.corpus import store
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.processes import side_by_side
+from unsee_dist.errors import TransientError
 
 SETTINGS = StreamSettings(seed=3, batch=40, micro_batch=None, max_tokens=9, pack=True, workers=0)
 
@@ -131,7 +132,7 @@ def test_a_network_that_fails_now_and_then_is_asked_again(corpus, remote, tokeni
     assert shards.read(1) == corpus.read(1)
     stream = Stream(shards, tokenizer, SETTINGS)
     failures[0] = 10**9
-    with pytest.raises(ValueError, match=r"shard-00000\d.tar cannot be reached \(no answer\)"):
+    with pytest.raises(TransientError, match=r"shard-00000\d.tar cannot be reached \(no answer\)"):
         next(stream.batches(1, 1))
 
 

@@ -150,7 +150,7 @@ def test_no_tar_is_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=name):
             sentences(tmp_path / name)
     (tmp_path / "t.tar.gz").write_bytes(gzip.compress(a_tar(tmp_path / "t.tar").read_bytes()))
-    with pytest.raises(UserError, match=r"t.tar.gz .* unpack"):
+    with pytest.raises(UserError, match=r"t.tar.gz .* Unpack it first"):
         list(input_splits([str(tmp_path / "t.tar.gz")], "text", 1000))
 
 
