@@ -24,4 +24,4 @@ if [[ -n "${SLURM_ARRAY_TASK_ID:-}" ]]; then
   shard=(--shard "$SLURM_ARRAY_TASK_ID/$SLURM_ARRAY_TASK_COUNT")
 fi
 srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-  "${UNSEE:-.venv/bin/unsee}" evaluate "$@" ${shard[@]+"${shard[@]}"}
+  "${UNSEE:-$([[ -x .venv/bin/unsee ]] && echo .venv/bin/unsee || echo unsee)}" evaluate "$@" ${shard[@]+"${shard[@]}"}

@@ -13,4 +13,4 @@ if (($# == 0)); then
   exit 2
 fi
 cd "${SLURM_SUBMIT_DIR:-.}"
-srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${UNSEE:-.venv/bin/unsee}" prepare "$@"
+srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${UNSEE:-$([[ -x .venv/bin/unsee ]] && echo .venv/bin/unsee || echo unsee)}" prepare "$@"

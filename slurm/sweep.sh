@@ -23,7 +23,7 @@ read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'):$((20000 + SLURM_JOB_ID % 20000))
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # in the environment, which only you can read
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-PATH="$(realpath "$(dirname "${UNSEE:-.venv/bin/unsee}")"):$PATH"
+PATH="$(realpath "$(dirname "${UNSEE:-$([[ -x .venv/bin/unsee ]] && echo .venv/bin/unsee || command -v unsee)}")"):$PATH"
 export UNSEE_SWEEP_MARK="$PWD/.unsee-sweep-$SLURM_JOB_ID" # made when a signal has stopped the sweep: the ground to requeue
 history="$UNSEE_SWEEP_MARK.history"; rm -f "$UNSEE_SWEEP_MARK"
 

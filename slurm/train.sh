@@ -40,7 +40,7 @@ trap 'scancel --signal=USR1 "$SLURM_JOB_ID"' USR1 # to the ranks, not to this sh
 
 # One rank that fails ends all: without --kill-on-bad-exit the others would wait for it.
 srun --kill-on-bad-exit=1 --wait=60 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-  "${PYTHON:-.venv/bin/python}" unsee_dist/train.py --config "${arguments[@]}" &
+  "${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python)}" -m unsee_dist.train --config "${arguments[@]}" &
 step=$!
 wait "$step"; code=$?
 while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done # the trap ends a wait early

@@ -22,12 +22,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from unsee_dist.config.shipped import shipped
 from unsee_dist.errors import UserError
 from unsee_dist.tracking import metrics_file
 
 HOME = Path("quickstart")
-PRESET = Path(__file__).resolve().parents[1] / "configs" / "quickstart.yaml"
-SCRIPT = Path(__file__).resolve().parent / "train.py"
+PRESET = shipped("configs") / "quickstart.yaml"
 BIN = Path(sys.executable).parent
 RANKS = 2
 HELD_OUT = 1000  # pairs
@@ -108,7 +108,7 @@ def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: i
             "--log_level",
             "error",
         ),
-        *(str(SCRIPT), "--config", str(PRESET)),
+        *("--module", "unsee_dist.train", "--config", str(PRESET)),
         *(f"run.dir={run}", f"model.encoder=./{encoder}", f"data.shards={corpus}"),
         f"evaluate.retrieval={corpus / 'dev.tsv'}",
     ]

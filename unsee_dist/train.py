@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from unsee_dist.supervision.signals import StopSignal
     from unsee_dist.supervision.watchdog import Watchdog
 
-if __name__ == "__main__":  # the script's own folder would shadow top-level packages of the same names
+if (
+    __name__ == "__main__" and not __package__
+):  # by its path: its folder would shadow packages of the same names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from unsee_dist.errors import ExitCode, UserError, exit_code_of, report

@@ -2,9 +2,10 @@
 
 corpus.py     prepare, shards
 training.py   train, config, checkpoint
+evaluation.py evaluate, compare, export
 sweep.py      sweep, report
+project.py    init
 machine.py    quickstart, bench, doctor
-judge         evaluate, compare, export (unsee_dist/cli/evaluation.py)
 
 A mistake of the user is a sentence on stderr and exit code 2; see errors.py for the other kinds and codes.
 """
@@ -12,30 +13,46 @@ A mistake of the user is a sentence on stderr and exit code 2; see errors.py for
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
-from unsee_dist.cli import corpus, machine, sweep, training
-from unsee_dist.cli import evaluation as judge
+from unsee_dist import __version__
+from unsee_dist.cli import corpus, evaluation, machine, project, sweep, training
 from unsee_dist.config import ConfigError
 from unsee_dist.errors import report
 
 app = typer.Typer(
-    help="Train sentence encoders without labels, exactly, on any number of ranks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (corpus.app, training.app, judge.app, sweep.app, machine.app):
+for commands in (corpus.app, training.app, evaluation.app, sweep.app, project.app, machine.app):
     app.add_typer(commands)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"unsee_dist {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[  # noqa: ARG001  (its callback does the work)
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Train sentence encoders without labels, exactly, on any number of ranks."""
 
 
 def main() -> None:
     """The console script: every error ends as its kind says (errors.py)."""
     try:
         app(prog_name="unsee")
-    except ConfigError as error:
+    except ConfigError as error:  # its first line is the file
         sys.exit(report(error))
     except Exception as error:
         sys.exit(report(error, "unsee"))

@@ -5,25 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from unsee_dist.config.mistakes import closest
+from unsee_dist.config.shipped import shipped
 from unsee_dist.errors import UserError
 
-# configs/ of the clone this package was installed from (editable), whatever the working directory is
-CLONE = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = shipped("configs")
 
 
 def presets() -> dict[str, Path]:
-    """Name -> file of every preset: configs/ here, then the clone's; the first of a name wins."""
-    found: dict[str, Path] = {}
-    for folder in (Path("configs"), CLONE):
+    """Name -> file of every preset: configs/ here, then the package's; the first of a name wins."""
+    files: dict[str, Path] = {}
+    for folder in (Path("configs"), CONFIGS):
         for path in sorted(folder.glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return found
+            files.setdefault(path.stem, path)
+    return files
 
 
 def find(name: str, beside: Path) -> Path:
     """The file meant by `name`: a path relative to the folder `beside`, or a preset with or without .yaml.
 
-    Raises ValueError: a sentence with the closest preset, without the name itself.
+    Raises UserError: a sentence with the closest preset, without the name itself.
     """
     for path in (beside / name, beside / f"{name}.yaml"):
         if path.is_file():

@@ -152,9 +152,9 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
 
 def _found(path: str) -> str:
     """`tiny` is configs/sweeps/tiny.yaml."""
-    from unsee_dist.config.presets import CLONE
+    from unsee_dist.config.presets import CONFIGS
 
-    for folder in (Path("configs/sweeps"), CLONE / "sweeps"):
+    for folder in (Path("configs/sweeps"), CONFIGS / "sweeps"):
         if not Path(path).exists() and (folder / f"{path}.yaml").is_file():
             return str(folder / f"{path}.yaml")
     return path

@@ -1,0 +1,86 @@
+"""`unsee init`: the files of a project of your own, copied out of the installed package."""
+
+from __future__ import annotations
+
+import filecmp
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee_dist.config.shipped import FOLDERS, shipped
+from unsee_dist.errors import UserError, file_error
+
+app = typer.Typer()
+
+README = """\
+# A project of unsee_dist
+
+Written by `unsee init`; every file here is yours to change.
+
+| folder | what is in it |
+|---|---|
+| `configs/` | `base.yaml` explains every setting; the other files are presets that extend it |
+| `configs/sweeps/` | searches over settings, for `unsee sweep` |
+| `slurm/` | batch scripts: `train.sh`, `prepare.sh`, `evaluate.sh`, `sweep.sh` |
+| `cluster/` | hosts for ssh, Ray clusters, an MLflow server; its README.md says how to start each |
+
+Run every command in this folder. A preset here has priority over the package's preset of the same name.
+
+```sh
+unsee prepare my-sentences.txt --out data/mine
+unsee config ls
+unsee train unsee-vicreg data.shards=data/mine run.dir=runs/mine                    # one process
+deepspeed --num_gpus 8 --module unsee_dist.train --config unsee-vicreg data.shards=data/mine
+torchrun --nproc-per-node 8 -m unsee_dist.train --config unsee-vicreg data.shards=data/mine
+unsee sweep tiny data.shards=data/mine evaluate.sts=dev.tsv                         # needs unsee_dist[sweep]
+```
+
+On Slurm, submit from this folder; the options of sbatch override those in the script:
+
+```sh
+sbatch --cpus-per-task=16 slurm/prepare.sh my-sentences.txt --out data/mine
+sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 slurm/train.sh unsee-vicreg data.shards=data/mine
+sbatch --array=1-8 slurm/evaluate.sh runs/unsee-vicreg/best --tier v1               # needs unsee_dist[mteb]
+```
+
+The scripts use `.venv/` of this folder when it is there, else `python` and `unsee` of the PATH.
+Another environment: `PYTHON=/path/to/python sbatch slurm/train.sh ...`, `UNSEE=/path/to/unsee sbatch slurm/sweep.sh ...`.
+"""
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without these files.")],
+) -> None:
+    """Copy configurations, Slurm scripts and cluster files into DIR, for a project of your own."""
+    sources = {
+        folder / name / path.relative_to(shipped(name)): path
+        for name in FOLDERS
+        for path in sorted(shipped(name).rglob("*"))
+        if path.is_file()
+    }
+    readme = folder / "README.md"
+    try:
+        changed = [path for path, source in sources.items() if path.exists() and not _same(path, source)]
+        if readme.exists() and readme.read_bytes() != README.encode():
+            changed.append(readme)
+        if changed:
+            names = ", ".join(str(path.relative_to(folder)) for path in changed)
+            raise UserError(
+                f"{folder} has files of these names with other contents: {names}. Nothing was written; "
+                "choose another folder, or move these files away."
+            )
+        for path, source in sources.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, path)
+            path.chmod(0o755 if path.suffix == ".sh" else 0o644)
+        readme.write_text(README, encoding="utf-8")
+    except OSError as error:
+        raise file_error(f"{folder} cannot be written ({error.strerror}).", error) from error
+    typer.echo(f"{len(sources) + 1} files in {folder}; {readme} says what they are.")
+
+
+def _same(path: Path, source: Path) -> bool:
+    return path.is_file() and filecmp.cmp(path, source, shallow=False)
