@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow lint bench torture epoch
+.PHONY: help quickstart test test-slow lint bench torture epoch mutants
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -41,6 +41,10 @@ lint: $(STAMP)  ## format, style, types, and imports that point down
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What survives is listed by `.venv/bin/mutmut results`, one of them shown by `.venv/bin/mutmut show NAME`.
+mutants: $(STAMP)  ## change the code on purpose, a place at a time, and count the changes that no unit test sees (long)
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(ARGS)
 
 # Tests start several ranks on few cores: more threads than cores make them many times slower.
 test test-slow: export OMP_NUM_THREADS ?= 1

@@ -86,15 +86,39 @@ def writing(what: object, remedy: str = "Make room, or choose another place.") -
         raise file_error(f"{what} cannot be written ({error.strerror}). {remedy}", error) from error
 
 
+# Packages that only some commands need, and the extra that brings each.
+EXTRA_OF = {
+    **dict.fromkeys(("ray", "optuna"), "sweep"),
+    "matplotlib": "evaluate",
+    "sentence_transformers": "evaluate",
+    "mlflow": "mlflow",
+    "mteb": "mteb",
+    **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
+    "sentencex": "split",
+    "py3langid": "language",
+    "nltk": "bench",
+}
+
+
+def missing_extra(error: BaseException) -> UserError | None:
+    """The sentence about an optional package that is not installed, or None: a missing module of ours is a bug."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = EXTRA_OF.get(name)
+    if extra is None:
+        return None
+    return UserError(f'{name} is not installed. Write: pip install "unsee_dist[{extra}]"')
+
+
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code of a process that `error` ends."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or missing_extra(error) is not None:
         return ExitCode.MISTAKE
     return ExitCode.TRANSIENT if is_transient(error) else ExitCode.BUG
 
 
 def report(error: BaseException, program: str = "") -> ExitCode:
     """Print an error on stderr, as its kind is printed, and return the exit code."""
+    error = missing_extra(error) or error
     code = exit_code_of(error)
     prefix = f"{program}: " if program else ""
     if code is ExitCode.BUG:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,6 +25,8 @@ if (
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
+
+LAST_WORDS_S = 2.0  # for the rank that failed to print: srun kills the others once one has ended
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -103,6 +106,7 @@ def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str |
         leave_together(world, exit_code_of(error))
     if isinstance(error, PeerFailed):
         print(error, file=sys.stderr, flush=True)
+        time.sleep(LAST_WORDS_S)
         return ExitCode.BUG
     lost = watchdog.explain() if isinstance(error, RuntimeError) and watchdog is not None else None
     if lost is not None:

@@ -18,6 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unsee_dist.distributed.collectives import all_gather
+
 
 class _SumOverRanks(torch.autograd.Function):
     """y = Σ_r x_r on every rank; dx = Σ_r dy_r. Its own backward, so it can be differentiated again."""
@@ -41,7 +43,7 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx: Any, rows_BD: Tensor, rank: int, size: int, group: dist.ProcessGroup | None) -> Tensor:
         ctx.first, ctx.rows, ctx.group = rank * len(rows_BD), len(rows_BD), group
         gathered = rows_BD.new_empty(size * len(rows_BD), *rows_BD.shape[1:])
-        dist.all_gather_single(gathered, rows_BD.contiguous(), group=group)
+        all_gather(gathered, rows_BD.contiguous(), group=group)
         return gathered
 
     @staticmethod

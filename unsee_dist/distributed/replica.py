@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unsee_dist.distributed.collectives import all_gather
 from unsee_dist.distributed.masters import Shard
 
 
@@ -61,7 +62,7 @@ class Replica:
         if filled:
             torch._foreach_copy_(list(self.mine[:filled].split([len(v) for v in values])), list(values))
         if self.size > 1:
-            dist.all_gather_single(self.gathered, self.mine)
+            all_gather(self.gathered, self.mine)
         else:
             self.gathered.copy_(self.mine)
         torch._foreach_copy_(self.into, self.out_of)

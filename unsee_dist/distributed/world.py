@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, TCPStore
 
+from unsee_dist.distributed.collectives import all_gather
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of
 
 TIMEOUT = timedelta(minutes=10)
@@ -252,7 +253,7 @@ def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:
         return rows
     rows = rows.to(world.device)
     out = torch.empty(world.size * len(rows), *rows.shape[1:], dtype=rows.dtype, device=rows.device)
-    dist.all_gather_single(out, rows.contiguous())
+    all_gather(out, rows.contiguous())
     return out
 
 

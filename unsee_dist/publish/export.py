@@ -63,7 +63,7 @@ def export(given: str, model: Model, scores: Scores, out: Path, onnx: bool) -> N
     path = Path(given)
     with writing(f"--out {out}", "Make room, or give another folder."):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(out) as new:
+        with atomic_folder(out.absolute()) as new:  # "." has no name to put another beside
             _fill(new, path, model, scores, onnx)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of,
     ("error", "code"),
     [
         (UserError("write this instead"), ExitCode.MISTAKE),
+        (ModuleNotFoundError("No module named 'ray'", name="ray.tune"), ExitCode.MISTAKE),
+        (ModuleNotFoundError("No module named 'unsee_dist.x'", name="unsee_dist.x"), ExitCode.BUG),
         (ValueError("nobody foresaw this"), ExitCode.BUG),
         (KeyError("key"), ExitCode.BUG),
         (FileNotFoundError(errno.ENOENT, "no such file"), ExitCode.BUG),
@@ -61,3 +65,16 @@ def test_a_library_in_rust_says_the_number_in_its_words() -> None:
     assert found is not None
     assert exit_code_of(found) is ExitCode.TRANSIENT
     assert errors.system_error(RuntimeError("header too large")) is None
+
+
+def test_a_missing_extra_names_what_to_install(capsys: pytest.CaptureFixture[str]) -> None:
+    report(ModuleNotFoundError("No module named 'mteb'", name="mteb"), "unsee")
+    assert capsys.readouterr().err == 'unsee: mteb is not installed. Write: pip install "unsee_dist[mteb]"\n'
+
+
+def test_every_package_of_an_extra_is_in_pyproject() -> None:
+    extras = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for package, extra in errors.EXTRA_OF.items():
+        assert any(line.replace("-", "_").startswith(package) for line in extras[extra]), (package, extra)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step
+from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step, healthy
 
 SETTINGS = GuardSettings(skips=3, spike=8.0, collapse="stop", effective_rank=4.0, std=1e-3, evaluations=2)
 HEALTHY = {"dev/effective_rank": 100.0, "dev/std": 0.5, "dev/collapsed": 0.0}
@@ -78,3 +78,77 @@ def test_collapse_is_told_in_the_nth_evaluation_in_a_row(bad: dict[str, float]) 
     warned = after_evaluation(replace(SETTINGS, collapse="warn"), GuardState(collapsed_in_row=1), collapsed)
     assert warned[0] is Action.GO_ON
     assert warned[1]
+
+
+def test_the_running_mean_and_variance_are_those_of_the_formula() -> None:
+    """Plain averages of the first losses, exponential ones over about 100 afterwards."""
+    state, mean, variance = GuardState(), 0.0, 0.0
+    for seen, loss in enumerate(losses(5, 300)):
+        weight = max(0.01, 1 / (seen + 1))
+        distance = loss - mean
+        mean, variance = mean + weight * distance, (1 - weight) * (variance + weight * distance**2)
+        after_step(SETTINGS, state, seen + 1, loss, True)
+        assert (state.seen, state.mean, state.variance) == (
+            seen + 1,
+            pytest.approx(mean),
+            pytest.approx(variance),
+        )
+    plain = GuardState()
+    for step, loss in enumerate((1.0, 2.0, 6.0)):
+        after_step(SETTINGS, plain, step, loss, True)
+    assert plain.mean == pytest.approx(3.0)
+    assert plain.variance == pytest.approx(14 / 3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "loss", "jumped"), [(49, 1000.0, False), (50, 18.1, True), (50, 17.9, False)]
+)
+def test_a_spike_is_one_above_the_bound_and_not_before_the_mean_is_known(
+    seen: int, loss: float, jumped: bool
+) -> None:
+    """Mean 10, deviation 1: the bound of 8 deviations is 18."""
+    state = GuardState(seen=seen, mean=10.0, variance=1.0)
+    action, sentence = after_step(SETTINGS, state, 51, loss, True)
+    assert action is Action.GO_ON
+    assert bool(sentence) is jumped
+    assert state.spikes == jumped
+    if jumped:
+        assert "step 51: loss 18.1 is 8 deviations above its running mean 10" in sentence
+        assert "guard.spike = 8" in sentence
+
+
+def test_a_low_loss_is_no_spike() -> None:
+    assert after_step(SETTINGS, GuardState(seen=60, mean=10.0, variance=1.0), 61, -100.0, True) == (
+        Action.GO_ON,
+        "",
+    )
+
+
+def test_a_skip_is_said_with_its_step_and_its_loss_and_the_last_one_acts() -> None:
+    state = GuardState()
+    action, sentence = after_step(SETTINGS, state, 7, float("inf"), False)
+    assert (action, state.skips_in_row) == (Action.GO_ON, 1)
+    assert sentence == "step 7 skipped on all ranks: loss or gradient is not finite (loss inf)"
+    state.skips_in_row = 2
+    action, sentence = after_step(SETTINGS, state, 8, float("nan"), False)
+    assert action is Action.ROLL_BACK
+    assert sentence == "3 steps in a row were not finite (guard.skips = 3): back to the last checkpoint, once"
+
+
+@pytest.mark.parametrize(("rank", "std", "collapsed", "sound"), [
+    (4.0, 1e-3, 0.0, True), (3.999, 1e-3, 0.0, False), (4.0, 0.99e-3, 0.0, False), (4.0, 1e-3, 1.0, False),
+])  # fmt: skip
+def test_the_bounds_themselves_are_healthy(rank: float, std: float, collapsed: float, sound: bool) -> None:
+    scores = {"dev/effective_rank": rank, "dev/std": std, "dev/collapsed": collapsed}
+    assert healthy(SETTINGS, scores) is sound
+    assert healthy(SETTINGS, {"dev/effective_rank": rank, "dev/std": std}) is (sound or bool(collapsed))
+
+
+def test_the_sentence_about_a_collapse_has_the_numbers() -> None:
+    state = GuardState(collapsed_in_row=1)
+    _, sentence = after_evaluation(SETTINGS, state, {"dev/effective_rank": 1.25, "dev/std": 0.0005})
+    assert (
+        "effective rank 1.2 (guard.effective_rank = 4), std 0.0005 (guard.std = 0.001) in 2 evaluations"
+        in sentence
+    )
+    assert state.collapsed_in_row == 2
