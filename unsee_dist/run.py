@@ -51,7 +51,6 @@ from unsee_dist.training.checkpoint.manifest import Identity, Manifest
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
-from unsee_dist.training.guard import GuardSettings
 from unsee_dist.training.loop import Plan, Training, of_rank_0
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
@@ -324,7 +323,7 @@ def plan_of(config: RunConfig, sentences: int) -> Plan:
         checkpoint_every=every_steps(config.checkpoint.every, steps),
         keep=config.checkpoint.keep,
         say_every=max(1, steps // SAID_LINES),
-        guard=GuardSettings(**config.guard.model_dump(exclude={"timeout_s"})),
+        guard=config.guard,
     )
 
 

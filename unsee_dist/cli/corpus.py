@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from unsee_dist.config.sections import ModelSettings
+from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.errors import UserError
 
 app = typer.Typer()
@@ -18,7 +20,7 @@ app.add_typer(shards_app, name="shards")
 Corpus = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `unsee prepare`.")]
 
 
-# As many arguments as flags: typer reads the signature. The defaults are PrepareSettings' (a test compares).
+# As many arguments as flags: typer reads the signature. The defaults are PrepareSettings' own.
 @app.command()
 def prepare(
     inputs: Annotated[
@@ -30,25 +32,47 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write the corpus into.")],
-    field: Annotated[str, typer.Option(help="The key or column of the text, where there is one.")] = "text",
-    split: Annotated[str, typer.Option(help="line, or sentence: split each text by rule.")] = "line",
-    language: Annotated[str, typer.Option(help="Of the texts that --split sentence splits.")] = "en",
-    seed: Annotated[int, typer.Option(help="Of the shuffle and of what --dev holds out.")] = 0,
-    dev: Annotated[int, typer.Option(help="Pairs held out of training into DIR/dev.tsv.")] = 0,
-    min_bytes: Annotated[int, typer.Option(help="Shorter sentences are dropped.")] = 1,
-    max_bytes: Annotated[int, typer.Option(help="Longer sentences are dropped.")] = 2000,
-    min_words: Annotated[int, typer.Option(help="Sentences of fewer words are dropped.")] = 3,
-    max_words: Annotated[int, typer.Option(help="Sentences of more words are dropped.")] = 200,
-    min_letters: Annotated[float, typer.Option(help="Least share of letters, spaces apart.")] = 0.0,
+    field: Annotated[
+        str, typer.Option(help="The key or column of the text, where there is one.")
+    ] = PrepareSettings.field,
+    split: Annotated[
+        str, typer.Option(help="line, or sentence: split each text by rule.")
+    ] = PrepareSettings.split,
+    language: Annotated[
+        str, typer.Option(help="Of the texts that --split sentence splits.")
+    ] = PrepareSettings.language,
+    seed: Annotated[
+        int, typer.Option(help="Of the shuffle and of what --dev holds out.")
+    ] = PrepareSettings.seed,
+    dev: Annotated[
+        int, typer.Option(help="Pairs held out of training into DIR/dev.tsv.")
+    ] = PrepareSettings.dev,
+    min_bytes: Annotated[
+        int, typer.Option(help="Shorter sentences are dropped.")
+    ] = PrepareSettings.min_bytes,
+    max_bytes: Annotated[int, typer.Option(help="Longer sentences are dropped.")] = PrepareSettings.max_bytes,
+    min_words: Annotated[
+        int, typer.Option(help="Sentences of fewer words are dropped.")
+    ] = PrepareSettings.min_words,
+    max_words: Annotated[
+        int, typer.Option(help="Sentences of more words are dropped.")
+    ] = PrepareSettings.max_words,
+    min_letters: Annotated[
+        float, typer.Option(help="Least share of letters, spaces apart.")
+    ] = PrepareSettings.min_letters,
     keep_language: Annotated[
         str | None, typer.Option(help="As en: sentences in another language are dropped. Absent: none is.")
     ] = None,
-    shard_sentences: Annotated[int, typer.Option(help="Sentences a shard, a multiple of 1024.")] = 262144,
+    shard_sentences: Annotated[
+        int, typer.Option(help="Sentences a shard, a multiple of 1024.")
+    ] = PrepareSettings.shard_sentences,
     zst: Annotated[bool, typer.Option("--zst", help="Compress the members of the shards.")] = False,
     tokenizer: Annotated[
         str | None, typer.Option(help="An encoder: store its token ids too, which training then reads.")
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="With --tokenizer: the model.max_tokens to come.")] = 64,
+    max_tokens: Annotated[
+        int, typer.Option(help="With --tokenizer: the model.max_tokens to come.")
+    ] = ModelSettings().max_tokens,
     processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
     engine: Annotated[
         str,
@@ -58,7 +82,6 @@ def prepare(
     ] = "local",
 ) -> None:
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
-    from unsee_dist.data.prepare.pipeline import PrepareSettings
     from unsee_dist.data.prepare.pipeline import prepare as run
     from unsee_dist.data.prepare.report import progress
     from unsee_dist.data.processes import side_by_side

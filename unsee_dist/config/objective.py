@@ -1,7 +1,7 @@
 """The objective section: one set of settings per objective, told apart by `objective.name`.
 
-The names and defaults are those of unsee_dist.objectives (a test compares them); this module does not
-import it, so that the command line can check a configuration without loading torch.
+The only place of their bounds and defaults: the objectives take theirs from here. No torch, so that the command line
+checks a configuration without it.
 """
 
 from __future__ import annotations

@@ -19,6 +19,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Cadence = Annotated[float, Field(gt=0)]  # steps, or below 1 a fraction of the run's steps
 Text = Annotated[str, Field(min_length=1)]
 
+# The choices of settings, by the names that components import.
+Pooling = Literal["mean", "cls"]
+ProjectorKind = Literal["blocks", "tanh"]
+DecaySchedule = Literal["constant", "cosine"]
+OnDamage = Literal["stop", "skip"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
 
 class RunSettings(Section):
     name: Text = "run"  # shown by the trackers; absent in a file = the file's name
@@ -35,13 +42,13 @@ class RunSettings(Section):
 
 class ModelSettings(Section):
     encoder: Text = "bert-base-uncased"  # a local folder or a hub name
-    pooling: Literal["mean", "cls"] = "mean"  # how token states become one embedding
+    pooling: Pooling = "mean"  # how token states become one embedding
     max_tokens: Annotated[int, Field(ge=3)] = 64  # word pieces a sentence, [CLS] and [SEP] counted
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # absent = the encoder's own
 
 
 class ProjectorSettings(Section):
-    kind: Literal["blocks", "tanh"] = "blocks"  # tanh = SimCSE's Linear + Tanh; dropped after training too
+    kind: ProjectorKind = "blocks"  # tanh = SimCSE's Linear + Tanh; dropped after training too
     blocks: Annotated[int, Field(ge=0)] = 1  # of kind blocks; 0 = no projector
     width: Count = 10  # hidden width, in multiples of the embedding's
     side: Literal["online", "both"] = "online"  # which encoders have one
@@ -50,7 +57,7 @@ class ProjectorSettings(Section):
 class TargetSettings(Section):
     kind: Literal["ema", "online"] = "ema"  # online = no target network: two masks of one encoder
     decay: Share = 0.999  # share of the target kept at each applied step
-    schedule: Literal["constant", "cosine"] = "constant"  # cosine = from decay to 1 over the run
+    schedule: DecaySchedule = "constant"  # cosine = from decay to 1 over the run
 
 
 class DataSettings(Section):
@@ -61,7 +68,7 @@ class DataSettings(Section):
     tokenise: bool = False  # the corpus once, before the first step, for this run and those to come
     trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
     pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
-    on_damage: Literal["stop", "skip"] = "stop"  # skip = other sentences stand in, counted in metrics.jsonl
+    on_damage: OnDamage = "stop"  # skip = other sentences stand in, counted in metrics.jsonl
 
 
 class TrainSettings(Section):
@@ -77,7 +84,7 @@ class TrainSettings(Section):
 
 class ParallelSettings(Section):
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"  # of parameters and compute; masters stay fp32
+    precision: Precision = "bf16"  # of parameters and compute; masters stay fp32
 
 
 class EvaluateSettings(Section):

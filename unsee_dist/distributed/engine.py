@@ -11,17 +11,17 @@ import logging
 import math
 import sys
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unsee_dist.config.sections import Precision
 from unsee_dist.distributed import masters
 from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.errors import UserError
 
-Precision = Literal["fp32", "bf16", "fp16"]
 BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own, as in the paper's code
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.model import cpu_dropout
-
-Pooling = Literal["mean", "cls"]
 
 
 def load_encoder(name: str, dropout: float | None) -> Any:

@@ -8,13 +8,14 @@ SimCSE (arXiv:2104.08821) trains with Linear + Tanh instead.
 Shapes: B sentences on this rank, D = d features. Call it once per view: BatchNorm's statistics are per view.
 """
 
+from typing import get_args
+
 from torch import Tensor, nn
 
+from unsee_dist.config.sections import ProjectorKind
 from unsee_dist.distributed.batchnorm import SyncBatchNorm
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.errors import UserError
-
-KINDS = ("blocks", "tanh")
 
 
 def _block(width: int, hidden: int, reduction: Reduction) -> nn.Sequential:
@@ -60,4 +61,6 @@ def make_projector(kind: str, width: int, blocks: int, factor: int, reduction: R
         return Projector(width, blocks, factor, reduction)
     if kind == "tanh":
         return TanhHead(width)
-    raise UserError(f"projector.kind = {kind} is not known. Use one of: {', '.join(KINDS)}.")
+    raise UserError(
+        f"projector.kind = {kind} is not known. Use one of: {', '.join(get_args(ProjectorKind))}."
+    )

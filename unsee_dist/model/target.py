@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from unsee_dist.config.sections import DecaySchedule
 from unsee_dist.distributed.masters import Shard
 from unsee_dist.distributed.replica import Replica
-
-DecaySchedule = Literal["constant", "cosine"]
 
 
 class Target:

@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.packing import MicroBatch
-from unsee_dist.model.encoder import Pooling, encode
-from unsee_dist.objectives.outcome import Outcome
+from unsee_dist.model.encoder import encode
+from unsee_dist.objectives.outcome import Objective, Outcome
 
 VIEWS = 2
 
@@ -41,7 +42,7 @@ class Unsee(nn.Module):
         self,
         online: nn.Module,
         projector: nn.Module,
-        objective: nn.Module,
+        objective: Objective,
         *,
         pooling: Pooling,
         ema: bool,

@@ -14,16 +14,14 @@ Each is an `nn.Module` built as `OBJECTIVES[name](width, reduction, **settings)`
 `objective(online_BD, target_BD) -> Outcome`. `symmetric` says whether a step sums both directions.
 """
 
-from torch import nn
-
 from unsee_dist.objectives.barlow_twins import BarlowTwins
 from unsee_dist.objectives.byol import BYOL
 from unsee_dist.objectives.corinfomax import CorInfoMax
-from unsee_dist.objectives.outcome import Outcome, Stateful
+from unsee_dist.objectives.outcome import Objective, Outcome, Stateful
 from unsee_dist.objectives.simcse import SimCSE
 from unsee_dist.objectives.vicreg import VICReg
 
-OBJECTIVES: dict[str, type[nn.Module]] = {
+OBJECTIVES: dict[str, type[Objective]] = {
     "barlow_twins": BarlowTwins,
     "vicreg": VICReg,
     "corinfomax": CorInfoMax,
@@ -31,4 +29,4 @@ OBJECTIVES: dict[str, type[nn.Module]] = {
     "simcse": SimCSE,
 }
 
-__all__ = ["OBJECTIVES", "Outcome", "Stateful"]
+__all__ = ["OBJECTIVES", "Objective", "Outcome", "Stateful"]

@@ -13,10 +13,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unsee_dist.config.objective import BarlowTwinsSettings
 from unsee_dist.distributed.batchnorm import SyncBatchNorm
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import check_views, off_diagonal
 from unsee_dist.objectives.outcome import Outcome, outcome
+
+DEFAULT = BarlowTwinsSettings()
 
 
 class BarlowTwins(nn.Module):
@@ -25,7 +28,12 @@ class BarlowTwins(nn.Module):
     symmetric: ClassVar[bool] = True
 
     def __init__(
-        self, width: int, reduction: Reduction, *, weight: float = 0.0051, affine: bool = False
+        self,
+        width: int,
+        reduction: Reduction,
+        *,
+        weight: float = DEFAULT.weight,
+        affine: bool = DEFAULT.affine,
     ) -> None:
         super().__init__()
         self.reduction, self.weight = reduction, weight

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unsee_dist.config.objective import CorInfoMaxSettings
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, scatter
 from unsee_dist.objectives.outcome import Outcome, outcome
@@ -29,6 +30,9 @@ class _Running(NamedTuple):
 
     mean_D: Tensor
     covariance_DD: Tensor
+
+
+DEFAULT = CorInfoMaxSettings()
 
 
 class CorInfoMax(nn.Module):
@@ -49,11 +53,11 @@ class CorInfoMax(nn.Module):
         width: int,
         reduction: Reduction,
         *,
-        decay: float = 0.01,
-        eps: float = 1e-6,
-        covariance: float = 0.2,
-        invariance: float = 2000.0,
-        normalise: bool = False,
+        decay: float = DEFAULT.decay,
+        eps: float = DEFAULT.eps,
+        covariance: float = DEFAULT.covariance,
+        invariance: float = DEFAULT.invariance,
+        normalise: bool = DEFAULT.normalise,
     ) -> None:
         super().__init__()
         self.width, self.reduction, self.decay, self.eps = width, reduction, decay, eps

@@ -1,8 +1,10 @@
 """What an objective returns, and what one that remembers must offer."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from unsee_dist.distributed.reduce import Reduction
 
 
 class Outcome(NamedTuple):
@@ -19,6 +21,21 @@ def outcome(**terms: Tensor) -> Outcome:
     """The sum of the weighted terms as a loss, and the terms for the log."""
     loss = sum(terms.values(), start=next(iter(terms.values())).new_zeros(()))
     return Outcome(loss, {name: term.detach() for name, term in terms.items()})
+
+
+class Objective(Protocol):
+    """What every objective is: an nn.Module, made as `OBJECTIVES[name](width, reduction, **settings)`.
+
+    symmetric: a step sums both directions. It sees fp32 or better, and this rank's sentences only; whatever spans the
+    batch goes through `reduction`. One that remembers is Stateful, too.
+    """
+
+    symmetric: ClassVar[bool]
+
+    def __init__(self, width: int, reduction: Reduction, **settings: Any) -> None: ...
+
+    def __call__(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
+        """Two views of B sentences, D features each."""
 
 
 @runtime_checkable

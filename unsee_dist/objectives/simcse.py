@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from unsee_dist.config.objective import SimCSESettings
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import check_views
 from unsee_dist.objectives.outcome import Outcome, outcome
+
+DEFAULT = SimCSESettings()
 
 
 class SimCSE(nn.Module):
@@ -23,7 +26,7 @@ class SimCSE(nn.Module):
 
     symmetric: ClassVar[bool] = False
 
-    def __init__(self, width: int, reduction: Reduction, *, temperature: float = 0.05) -> None:  # noqa: ARG002
+    def __init__(self, width: int, reduction: Reduction, *, temperature: float = DEFAULT.temperature) -> None:  # noqa: ARG002
         super().__init__()
         self.reduction, self.temperature = reduction, temperature
 

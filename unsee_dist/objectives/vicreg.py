@@ -13,10 +13,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unsee_dist.config.objective import VICRegSettings
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.errors import UserError
 from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, off_diagonal, scatter
 from unsee_dist.objectives.outcome import Outcome, outcome
+
+DEFAULT = VICRegSettings()
 
 
 class VICReg(nn.Module):
@@ -29,9 +32,9 @@ class VICReg(nn.Module):
         width: int,
         reduction: Reduction,
         *,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
+        invariance: float = DEFAULT.invariance,
+        variance: float = DEFAULT.variance,
+        covariance: float = DEFAULT.covariance,
     ) -> None:
         super().__init__()
         self.width, self.reduction = width, reduction

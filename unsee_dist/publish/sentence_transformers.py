@@ -13,6 +13,7 @@ import inspect
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -20,10 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
+from unsee_dist.config.sections import Pooling
 from unsee_dist.errors import UserError, system_error, writing
 from unsee_dist.files.atomic import atomic_folder
-
-POOLINGS = ("mean", "cls")
 
 
 def write_encoder(
@@ -40,7 +40,7 @@ def write_encoder(
     as fp32. pooling: "mean" or "cls". max_tokens: word pieces a sentence is cut to, special ones included.
     A kill at any moment leaves the old folder, the new one, or both halves of the exchange for `recover_folder`.
     """
-    if pooling not in POOLINGS:
+    if pooling not in get_args(Pooling):
         raise UserError(f"model.pooling = {pooling} cannot be exported. Write mean or cls.")
     with writing(folder, "Make room; the same command continues."), atomic_folder(folder) as new:
         (new / "1_Pooling").mkdir()

@@ -14,22 +14,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+
+from unsee_dist.config.sections import GuardSettings
 
 MEMORY = 0.99  # of the running mean and deviation
 YOUNG = 50  # applied steps before a spike can be told
-
-
-@dataclass(frozen=True)
-class GuardSettings:
-    """As in the configuration's `guard`."""
-
-    skips: int
-    spike: float
-    collapse: Literal["warn", "stop"]
-    effective_rank: float
-    std: float
-    evaluations: int
 
 
 @dataclass

@@ -14,17 +14,18 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from unsee_dist.config.sections import DecaySchedule, GuardSettings
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import SharedUserError, World
 from unsee_dist.metrics.names import best_metric
-from unsee_dist.model.target import DecaySchedule, Target, decay_at
+from unsee_dist.model.target import Target, decay_at
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint.manifest import Facts, Identity
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import Action, GuardSettings, after_evaluation, after_step, healthy
+from unsee_dist.training.guard import Action, after_evaluation, after_step, healthy
 from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import StepResult, seed_step, train_step

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 
-from unsee_dist.training.guard import Action, GuardSettings, GuardState, after_evaluation, after_step, healthy
+from unsee_dist.config.sections import GuardSettings
+from unsee_dist.training.guard import Action, GuardState, after_evaluation, after_step, healthy
 
 SETTINGS = GuardSettings(skips=3, spike=8.0, collapse="stop", effective_rank=4.0, std=1e-3, evaluations=2)
 HEALTHY = {"dev/effective_rank": 100.0, "dev/std": 0.5, "dev/collapsed": 0.0}
@@ -75,7 +76,9 @@ def test_collapse_is_told_in_the_nth_evaluation_in_a_row(bad: dict[str, float]) 
     assert action is Action.STOP
     assert "have collapsed" in sentence
     assert "Lower train.lr" in sentence
-    warned = after_evaluation(replace(SETTINGS, collapse="warn"), GuardState(collapsed_in_row=1), collapsed)
+    warned = after_evaluation(
+        SETTINGS.model_copy(update={"collapse": "warn"}), GuardState(collapsed_in_row=1), collapsed
+    )
     assert warned[0] is Action.GO_ON
     assert warned[1]
 

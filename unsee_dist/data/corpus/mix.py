@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unsee_dist.config.sections import OnDamage
 from unsee_dist.data.corpus.order import key, permute
 from unsee_dist.data.corpus.ragged import Ragged
-from unsee_dist.data.corpus.shards import CACHE_GB, OnDamage, Shards
+from unsee_dist.data.corpus.shards import CACHE_GB, Shards
 from unsee_dist.errors import UserError
 
 CYCLE = 1024  # positions, at least

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xxhash
 import zstandard
 
+from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.index import Blocks, read_index, remedy
 from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
@@ -27,8 +28,7 @@ from unsee_dist.data.corpus.tokens import Tokens
 from unsee_dist.data.corpus.tokens import find as find_tokens
 from unsee_dist.errors import UserError, file_error
 
-OnDamage = Literal["stop", "skip"]
-CACHE_GB = 8.0
+CACHE_GB = DataSettings().cache_gb
 
 
 class Shards:
