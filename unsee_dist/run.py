@@ -67,8 +67,15 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
     report: is told the step and the scores of each evaluation, on every rank (a sweep listens). Raises Stopped after a
     signal (`stop`, where the caller listens already), with a checkpoint of the last step.
     """
-    world = join_world()
-    run = build(config, world, stop)
+    world, own = join_world(), StopSignal() if stop is None else None
+    try:
+        _train(build(config, world, stop or own), config, report)
+    finally:
+        if own is not None:
+            own.close()
+
+
+def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_tell, run, report))
     run.recorder.say(

@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run(chosen, world, stop)
     finally:
         leave_world()
+        stop.close()
 
 
 def run(chosen: argparse.Namespace, world: World, stop: StopSignal) -> int:

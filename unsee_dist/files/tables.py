@@ -15,7 +15,9 @@ def table_rows(name: str, lines: Iterable[str], separator: str) -> Iterator[list
 
     lines: with their ends. Raises ValueError with the line that is none.
     """
-    csv.field_size_limit(CELL)  # of the process; the csv module's own is 128 KiB, less than a long document
+    # Of the process, since csv has no limit of a reader's own; raised and never lowered, so that readers side by side
+    # do not take it from each other. The module's own is 128 KiB, less than a long document.
+    csv.field_size_limit(max(CELL, csv.field_size_limit()))
     mend = "Mend that line, or quote what holds the separator." if separator == "," else "Mend that line."
     if separator == ",":
         rows = csv.reader(lines, strict=True)

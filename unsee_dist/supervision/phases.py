@@ -54,6 +54,30 @@ def observing(observer: Callable[[str, int], None]) -> Iterator[None]:
         _observers.remove(observer)
 
 
+_background: set[str] = set()  # names of threads that do not train
+_awaited: set[str] = set()  # those of them that the main thread waits for
+
+
+def works_in_background(thread: str) -> None:
+    """A thread of this name does not train: that it waits in a collective is no sign that this rank waits for others."""
+    _background.add(thread)
+
+
+@contextmanager
+def waiting_for(thread: str) -> Iterator[None]:
+    """The main thread waits for this thread in the background: where that one stands, this rank stands."""
+    _awaited.add(thread)
+    try:
+        yield
+    finally:
+        _awaited.discard(thread)
+
+
+def trains(thread: str | None) -> bool:
+    """Does it hold up this rank when the thread of this name stands still?"""
+    return thread not in _background or thread in _awaited
+
+
 def current_phase() -> Phase:
     return _phase
 

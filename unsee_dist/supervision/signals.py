@@ -14,7 +14,7 @@ import socket
 import sys
 import threading
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unsee_dist.errors import ExitCode
 
@@ -41,15 +41,24 @@ class StopSignal:
         self.asked = False
         self.name = ""
         self._grace_s: float | None = None
+        self._before: tuple[dict[signal.Signals, Any], int] | None = None
         if threading.current_thread() is not threading.main_thread():
             return
         self._heard, told = socket.socketpair()
         told.setblocking(False)
         self._told = told  # python writes each signal's number into it, whatever the main thread does
-        for each in (*SIGNALS, ORPHANED):
-            signal.signal(each, _leave_to_the_thread)
-        signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        handlers = {each: signal.signal(each, _leave_to_the_thread) for each in (*SIGNALS, ORPHANED)}
+        self._before = handlers, signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
+
+    def close(self) -> None:
+        """Give the signals back to whoever had them: a program that trains in its own process goes on afterwards."""
+        if self._before is not None:
+            handlers, wakeup = self._before
+            signal.set_wakeup_fd(wakeup)
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+            self._before = None
 
     def limit(self, grace_s: float) -> None:
         """From here on a stop that takes longer than `grace_s` seconds is cut off."""
@@ -87,6 +96,8 @@ class StopSignal:
             timer.start()
 
     def _cut_off(self) -> None:
+        if self._before is None:  # closed: the run is over
+            return
         print(
             f"checkpoint.grace_s = {self._grace_s:g}: no checkpoint was complete that long after {self.name}. "
             "The run continues from the one before; allow more time, and ask the scheduler for it.",

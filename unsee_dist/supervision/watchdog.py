@@ -29,7 +29,7 @@ from torch._C._distributed_c10d import PrefixStore
 
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode
-from unsee_dist.supervision.phases import current_phase
+from unsee_dist.supervision.phases import current_phase, trains, works_in_background
 
 PATIENT = ("start", "build")  # an encoder may be downloading: there only silence counts
 BEATS_MISSED = 4  # after an error in a collective, this many missed beats mean that a rank is gone
@@ -59,6 +59,7 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def start(self) -> None:
+        works_in_background(self._thread.name)
         if self.world.size > 1:
             store: Any = dist.distributed_c10d._get_default_store()
             self._store = PrefixStore("watchdog", store.clone())  # a connection of its own
@@ -180,14 +181,15 @@ def _order(word: dict[str, Any]) -> tuple[bool, int, float]:
 
 
 def _in_a_collective() -> bool:
-    """Does a thread that trains stand in torch.distributed? While training waits for the thread that writes a
-    checkpoint, that one counts; else it may wait for ranks that come in time. The watchdog's own never does."""
+    """Does a thread that trains stand in torch.distributed? Others register themselves (phases.py): one in the background
+    may wait for ranks that come in time."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
-    stacks = [(names.get(thread), list(_files(frame))) for thread, frame in sys._current_frames().items()]
-    others = ("watchdog", "checkpoint")
-    saving = any("checkpoint/saving.py" in f for name, files in stacks if name not in others for f in files)
-    left_out = others[:1] if saving else others
-    return any("torch/distributed/" in f for name, files in stacks if name not in left_out for f in files)
+    return any(
+        "torch/distributed/" in file
+        for thread, frame in sys._current_frames().items()
+        if trains(names.get(thread))
+        for file in _files(frame)
+    )
 
 
 def _files(frame: Any) -> Iterator[str]:

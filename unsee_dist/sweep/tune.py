@@ -114,7 +114,7 @@ def search(
     os.environ |= SETTINGS
     trainable = _trainable(group, calls.work, study.folder.resolve() / "train")
     path = str(study.folder.resolve() / NAME)
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    before = signal.signal(signal.SIGTERM, _as_interrupt)
     if tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
     else:
@@ -130,7 +130,10 @@ def search(
                 failure_config=tune.FailureConfig(max_failures=group.retries),
             ),
         )
-    tuner.fit()
+    try:
+        tuner.fit()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _tune_config(study: Study, searcher: Any, end: End) -> Any:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from unsee_dist.supervision.signals import StopSignal
+
 RANK = """
 import sys, time
 from unsee_dist.supervision.signals import StopSignal, stop_with_launcher
@@ -69,3 +71,16 @@ def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
     rank.send_signal(signal.SIGTERM)
     assert rank.wait(60) == 128 + signal.SIGTERM
     assert said.read_text() == "listens\nSIGUSR1\n"
+
+
+def test_close_gives_the_signals_back() -> None:
+    before = {
+        each: signal.getsignal(each)
+        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+    }
+    stop = StopSignal()
+    assert all(signal.getsignal(each) is not handler for each, handler in before.items())
+    stop.close()
+    stop.close()  # the second call does nothing
+    assert {each: signal.getsignal(each) for each in before} == before
+    assert signal.set_wakeup_fd(-1) == -1

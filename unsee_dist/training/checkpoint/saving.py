@@ -24,11 +24,12 @@ from unsee_dist.distributed.world import World, together
 from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.files import atomic
 from unsee_dist.model.target import Target
-from unsee_dist.supervision.phases import failpoint
+from unsee_dist.supervision.phases import failpoint, waiting_for, works_in_background
 from unsee_dist.training.checkpoint import directory, state
 from unsee_dist.training.checkpoint.manifest import NAME, Facts, Manifest, StoredFile
 from unsee_dist.training.progress import Progress
 
+THREAD = "checkpoint"  # its name, for whoever watches
 SPARE = 1.05  # of the bytes to be written: headers, manifest, the trackers' lines
 TensorFiles = dict[str, dict[str, Tensor]]  # file name -> key -> tensor
 
@@ -55,6 +56,7 @@ class Saver:
         self.world, self.background = world, background
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
         self._thread: threading.Thread | None = None
+        works_in_background(THREAD)
         self._fault: BaseException | None = None  # of the thread, raised by the next `wait`
         self.saved: int | None = None  # the step of the newest complete checkpoint of this process
 
@@ -70,15 +72,14 @@ class Saver:
             return
         files = {n: {k: t.to("cpu", copy=True) for k, t in each.items()} for n, each in files.items()}
         job = Job(folder, files, facts, engine.updates(), keep)
-        self._thread = threading.Thread(
-            target=self._run_in_thread, args=(job,), name="checkpoint", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run_in_thread, args=(job,), name=THREAD, daemon=True)
         self._thread.start()
 
     def wait(self) -> None:
         """Until the save in flight is on the disk. Raises what it met."""
         if self._thread is not None:
-            self._thread.join()
+            with waiting_for(THREAD):
+                self._thread.join()
             self._thread = None
         fault, self._fault = self._fault, None
         if fault is not None:
