@@ -105,7 +105,7 @@ class Job:
 
     def _is(self, process: psutil.Process, rank: str) -> bool:
         found = process.info["environ"] or {}
-        python = "train.py" in " ".join(process.info["cmdline"] or []) and process.info["name"] != "srun"
+        python = "unsee_dist.train" in (process.info["cmdline"] or []) and process.info["name"] != "srun"
         return python and (found.get("SLURM_JOB_ID"), found.get("SLURM_PROCID")) == (self.number, rank)
 
     def kill_stepd(self, rank: str) -> None:
