@@ -16,9 +16,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from unsee_dist.data.corpus.store import Store
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 
 INDEX = "index.json"
 FORMAT = 1
@@ -68,18 +69,17 @@ def read_index(store: Store, sizes: bool = True) -> dict[str, Any]:
             f"data.shards = {path} does not exist; write `unsee prepare INPUT --out {path}` first."
         )
     try:
-        index = json.loads(store.read(INDEX))
-        problem = _contradiction(index)
+        raw = store.read(INDEX)
     except FileNotFoundError as error:
         raise UserError(
             f"data.shards = {path} has no {INDEX}, so it is no prepared corpus or was interrupted; "
             f"write `unsee prepare INPUT --out {path}` first."
         ) from error
     except OSError as error:
-        raise UserError(f"data.shards = {path} cannot be read ({error}).") from error
-    except (ValueError, KeyError, TypeError) as error:
-        problem = f"it cannot be read as an index ({type(error).__name__}: {error})"
-    if problem:
+        raise file_error(f"data.shards = {path} cannot be read ({error}).", error) from error
+    problem = _malformed(raw)
+    index: dict[str, Any] = {} if problem else json.loads(raw)
+    if problem := problem or _contradiction(index):
         raise UserError(f"{store.where(INDEX)} is damaged or was edited: {problem}. {remedy(path)}")
     if sizes and (damage := _wrong_size(store, index)):
         raise UserError(f"{damage}. {remedy(path)}")
@@ -94,6 +94,45 @@ def fingerprint(sha256s: Iterable[str]) -> str:
 def remedy(path: str) -> str:
     """What to do about a damaged corpus."""
     return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."
+
+
+class _Columns(BaseModel):
+    """The blocks of a shard, as columns."""
+
+    model_config = ConfigDict(strict=True)
+    offset: list[int]
+    length: list[int]
+    xxh3: list[str]
+    sentences: list[int]
+
+
+class _Shard(BaseModel):
+    model_config = ConfigDict(strict=True)
+    name: str
+    bytes: int
+    sha256: str
+    sentences: int
+    blocks: _Columns
+
+
+class _Index(BaseModel):
+    """The shape of an index; what it says is `_contradiction`'s."""
+
+    model_config = ConfigDict(strict=True)
+    format: int
+    fingerprint: str
+    shards: list[_Shard]
+
+
+def _malformed(raw: bytes) -> str | None:
+    """Why these bytes are no index, or None."""
+    try:
+        _Index.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or INDEX
+        return f"it cannot be read as an index ({place}: {first['msg']})"
+    return None
 
 
 def _contradiction(index: dict[str, Any]) -> str | None:

@@ -16,7 +16,7 @@ from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.processes import side_by_side
 from unsee_dist.distributed.world import World, print_on_rank_0, together
-from unsee_dist.errors import UserError
+from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.supervision.phases import enter_phase
 
 
@@ -50,10 +50,13 @@ def _my_share(part: Shards, tokenizer: Any, max_tokens: int, processes: int, wor
     try:
         with side_by_side(processes) as work:
             tokenise(part.path, tokenizer, max_tokens, work, lambda _: enter_phase("tokenise"), share)
+    except TransientError:  # a sentence already, of a store that does not answer
+        raise
     except OSError as error:
-        raise UserError(
+        raise file_error(
             f"data.tokenise = true, and tokens cannot be written into {part.path} ({error.strerror or error}). "
-            "Use false, or make room; what is done is kept."
+            "Use false, or make room; what is done is kept.",
+            error,
         ) from error
     except UserError as error:
         if part.on_damage == "stop":

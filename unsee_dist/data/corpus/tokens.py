@@ -20,8 +20,8 @@ import xxhash
 
 from unsee_dist.data.corpus.index import INDEX
 from unsee_dist.data.corpus.ragged import Ragged
-from unsee_dist.data.corpus.store import Store, Unreachable
-from unsee_dist.errors import UserError
+from unsee_dist.data.corpus.store import Store
+from unsee_dist.errors import TransientError, UserError, file_error, is_transient
 
 FORMAT = 1
 COLUMNS = ("offset", "length", "xxh3", "sentences")
@@ -45,9 +45,9 @@ class Tokens:
         remedy = f"Delete {self._store.path}: the text is tokenised then."
         try:
             raw = self._store.read(name, offset, length)
-        except Unreachable:
-            raise
         except OSError as error:
+            if is_transient(error):  # the tokens may well be whole: nobody is told to delete them
+                raise TransientError(f"{self._store.where(name)} cannot be read now ({error}).") from error
             raise UserError(f"{where}, found that it cannot be read ({error}). {remedy}") from error
         found = xxhash.xxh3_64_hexdigest(raw)
         if found != checksum:
@@ -113,9 +113,17 @@ def find(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int) -> To
     ours = digest(tokenizer)
     store = Store(corpus.where(folder_of(ours, max_tokens)))
     try:
-        index = json.loads(store.read(INDEX))
+        raw = store.read(INDEX)
     except (FileNotFoundError, PermissionError):  # stores say either of what is not there
         return None
+    except OSError as error:
+        raise file_error(f"{store.where(INDEX)} cannot be read ({error}).", error) from error
+    try:
+        index = json.loads(raw)
+    except ValueError as error:
+        raise UserError(
+            f"{store.where(INDEX)} cannot be read as an index ({error}). Delete {store.path}: the text is tokenised then."
+        ) from error
     wanted = {"format": FORMAT, "fingerprint": fingerprint, "tokenizer": ours, "max_tokens": max_tokens}
     for key, value in wanted.items():
         if index.get(key) != value:

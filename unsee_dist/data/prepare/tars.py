@@ -3,7 +3,7 @@
     NAME.txt      a sentence a line; each line is a document of one sentence
     NAME.json     an object; its field holds a sentence, or a document: a list of them
     NAME.jsonl    such an object a line
-    any as .gz    unpacked first
+    any as .gz    or .zst: unpacked first
 
 Other members (images, classes, `__index__.json`, hidden files) are left out. Stock reading ends without an error where
 a header is damaged or the file is cut, with half of the samples: here the tar is walked first, header by header, and
@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO
+
+import zstandard
 
 from unsee_dist.data.prepare import documents, opening
 from unsee_dist.data.prepare.opening import Advance
@@ -85,15 +87,24 @@ def _kind(path: str) -> str | None:
     name = PurePosixPath(path).name.lower()
     if name.startswith((".", "__")):
         return None
-    ending = PurePosixPath(name.removesuffix(".gz")).suffix
+    ending = PurePosixPath(name.removesuffix(".gz").removesuffix(".zst")).suffix
     return ending if ending in KINDS else None
 
 
+def _unpack_zst(data: bytes) -> bytes:
+    """Frames whose header does not tell their length, too."""
+    unpacker = zstandard.ZstdDecompressor().decompressobj()
+    unpacked = unpacker.decompress(data)
+    if not unpacker.eof:
+        raise EOFError("it ends in the middle")
+    return unpacked
+
+
 def _of_member(where: str, kind: str, path: str, data: bytes, field: str) -> Iterator[list[str]]:
-    if path.lower().endswith(".gz"):
+    if path.lower().endswith((".gz", ".zst")):
         try:
-            data = gzip.decompress(data)
-        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            data = gzip.decompress(data) if path.lower().endswith(".gz") else _unpack_zst(data)
+        except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
             raise UserError(f"{where} cannot be unpacked ({error}). {REMEDY}") from error
     try:
         text = data.decode("utf-8-sig")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+import zstandard
 
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
@@ -54,10 +55,16 @@ def test_text_members_of_every_kind_of_tar(tmp_path: Path, form: int) -> None:
         (".hidden.txt", b"no"),
         ("x.cls", b"1"),
     ]
-    members += [("b.txt.gz", gzip.compress(b"Three.")), ("UPPER.TXT", "Fünf.".encode())]
+    members += [
+        ("b.txt.gz", gzip.compress(b"Three.")),
+        ("c.txt.zst", zstandard.compress(b"Four.")),
+        ("UPPER.TXT", "Fünf.".encode()),
+    ]
     if form != tarfile.USTAR_FORMAT:
         members.append((long, b"Long."))
-    expected = ["One.", "Two.", "Three.", "Fünf."] + (["Long."] if form != tarfile.USTAR_FORMAT else [])
+    expected = ["One.", "Two.", "Three.", "Four.", "Fünf."] + (
+        ["Long."] if form != tarfile.USTAR_FORMAT else []
+    )
     assert sentences(write_tar(tmp_path / "t.tar", members, form)) == expected
 
 
@@ -135,6 +142,7 @@ def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
     [
         ([("a.txt", b"\xff\xfe")], "member a.txt is not UTF-8"),
         ([("a.txt.gz", b"no gzip")], "member a.txt.gz cannot be unpacked"),
+        ([("a.txt.zst", zstandard.compress(b"x" * 99)[:-3])], "member a.txt.zst cannot be unpacked"),
         ([("a.json", b"[1")], "member a.json is not JSON"),
         ([("a.jpg", b"x"), ("b.cls", b"1")], r"has no member .txt, .json, .jsonl \(it has .cls, .jpg\)"),
     ],
