@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator
@@ -54,10 +55,23 @@ PASSING = frozenset(
 )
 
 
+# What the user can mend, whichever path it concerns. Not ENOENT, ENOTDIR, EISDIR, EEXIST, EBADF: where nobody foresaw
+# those, they may well be a bug.
+MENDABLE = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+        *(errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+    }
+)
+ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def system_error(error: Exception) -> OSError | None:
-    """What the system refused, out of an error of a library in Rust that has only its words: "... (os error 28)"."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+    """What the system refused, out of an error that has only its words: "... (os error 28)" of a library in Rust,
+    "... [Errno 28] ..." of shutil."""
+    found = re.search(r"\((?:os error )(\d+)\)|\[Errno (\d+)\]", str(error))
+    number = int(found[1] or found[2]) if found else 0
+    return OSError(number, os.strerror(number)) if found else None
 
 
 def is_transient(error: BaseException) -> bool:
@@ -100,25 +114,37 @@ EXTRA_OF = {
 }
 
 
-def missing_extra(error: BaseException) -> UserError | None:
-    """The sentence about an optional package that is not installed, or None: a missing module of ours is a bug."""
-    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    extra = EXTRA_OF.get(name)
-    if extra is None:
+def foreseen(error: BaseException) -> UserError | None:
+    """The sentence about an error whose kind says that the user can mend it, wherever it was raised; or None.
+
+    An optional package that is not installed (a missing module of ours is a bug), and what the system refuses for want of
+    room or of a right, or for the name of a path.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        name = (error.name or "").partition(".")[0]
+        if name not in EXTRA_OF:
+            return None
+        return UserError(f'{name} is not installed. Write: pip install "unsee_dist[{EXTRA_OF[name]}]"')
+    refused = (system_error(error) or error) if isinstance(error, shutil.Error) else error
+    if not isinstance(refused, OSError) or refused.errno not in MENDABLE:
         return None
-    return UserError(f'{name} is not installed. Write: pip install "unsee_dist[{extra}]"')
+    path = refused.filename or "A file"
+    remedy = "Make room" if refused.errno in ROOM else "Give another path, or the right to use this one"
+    return UserError(
+        f"{path} cannot be used ({refused.strerror}). {remedy}, and write the same command again."
+    )
 
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code of a process that `error` ends."""
-    if isinstance(error, UserError) or missing_extra(error) is not None:
+    if isinstance(error, UserError) or foreseen(error) is not None:
         return ExitCode.MISTAKE
     return ExitCode.TRANSIENT if is_transient(error) else ExitCode.BUG
 
 
 def report(error: BaseException, program: str = "") -> ExitCode:
     """Print an error on stderr, as its kind is printed, and return the exit code."""
-    error = missing_extra(error) or error
+    error = foreseen(error) or error
     code = exit_code_of(error)
     prefix = f"{program}: " if program else ""
     if code is ExitCode.BUG:

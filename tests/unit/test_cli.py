@@ -80,7 +80,8 @@ def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None
         (UserError("no."), ExitCode.MISTAKE),
         (OSError(errno.ESTALE, "no handle"), ExitCode.TRANSIENT),
         (ValueError("no."), ExitCode.BUG),
-        (PermissionError(13, "no", "x"), ExitCode.BUG),
+        (PermissionError(13, "no", "x"), ExitCode.MISTAKE),
+        (FileNotFoundError(2, "no", "x"), ExitCode.BUG),
         (RuntimeError("no"), ExitCode.BUG),
     ],
 )

@@ -24,7 +24,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, TCPStore
 
 from unsee_dist.distributed.collectives import all_gather
-from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of
+from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 
 TIMEOUT = timedelta(minutes=10)
 ANSWER_S = 30  # a store of ours that listens answers at once
@@ -211,7 +211,9 @@ def together(world: World, group: dist.ProcessGroup | None = None) -> Iterator[N
         yield
     except Exception as error:
         own = error
-    found: list[Failure | None] = [None if own is None else Failure(world.rank, exit_code_of(own), str(own))]
+    found: list[Failure | None] = [None]
+    if own is not None:
+        found = [Failure(world.rank, exit_code_of(own), str(foreseen(own) or own))]
     if world.size > 1:
         gathered: list[Failure | None] = [None] * world.size
         dist.all_gather_object(gathered, found[0], group=group)

@@ -61,10 +61,10 @@ def check(given: str, out: Path) -> None:
 def export(given: str, model: Model, scores: Scores, out: Path, onnx: bool) -> None:
     """Write the model opened from `given` to `out`, replacing an export that is there. UserError: it is unusable."""
     path = Path(given)
-    with writing(f"--out {out}", "Make room, or give another folder."):
+    with writing(f"--out {out}", "Give another folder."):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_folder(out.absolute()) as new:  # "." has no name to put another beside
-            _fill(new, path, model, scores, onnx)
+    with atomic_folder(out.absolute()) as new:  # "." has no name to put another beside
+        _fill(new, path, model, scores, onnx)
 
 
 def _fill(new: Path, path: Path, model: Model, scores: Scores, onnx: bool) -> None:

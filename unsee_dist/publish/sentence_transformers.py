@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from unsee_dist.config.sections import Pooling
-from unsee_dist.errors import UserError, system_error, writing
+from unsee_dist.errors import UserError, system_error
 from unsee_dist.files.atomic import atomic_folder
 
 
@@ -42,7 +42,7 @@ def write_encoder(
     """
     if pooling not in get_args(Pooling):
         raise UserError(f"model.pooling = {pooling} cannot be exported. Write mean or cls.")
-    with writing(folder, "Make room; the same command continues."), atomic_folder(folder) as new:
+    with atomic_folder(folder) as new:
         (new / "1_Pooling").mkdir()
         _write_weights(new, state)
         _write_config(new, config)

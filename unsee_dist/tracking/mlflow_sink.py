@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsee_dist.errors import missing_extra
+from unsee_dist.errors import foreseen
 from unsee_dist.tracking import mlflow_run
 from unsee_dist.tracking.metrics_file import added
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -180,5 +180,5 @@ LATER = "Training goes on; metrics.jsonl keeps everything and is sent when it an
 
 
 def _first_line(error: Exception) -> str:
-    error = missing_extra(error) or error
+    error = foreseen(error) or error
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -22,7 +23,12 @@ from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of,
         (ValueError("nobody foresaw this"), ExitCode.BUG),
         (KeyError("key"), ExitCode.BUG),
         (FileNotFoundError(errno.ENOENT, "no such file"), ExitCode.BUG),
-        (OSError(errno.ENOSPC, "full"), ExitCode.BUG),
+        (OSError(errno.ENOSPC, "full"), ExitCode.MISTAKE),
+        (PermissionError(errno.EACCES, "denied", "x"), ExitCode.MISTAKE),
+        (OSError(errno.ENAMETOOLONG, "too long", "x"), ExitCode.MISTAKE),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), ExitCode.MISTAKE),
+        (shutil.Error([("a", "b", "[Errno 2] No such file or directory: 'b'")]), ExitCode.BUG),
+        (NotADirectoryError(errno.ENOTDIR, "no folder"), ExitCode.BUG),
         (OSError(errno.EIO, "input/output"), ExitCode.TRANSIENT),
         (OSError(errno.ESTALE, "stale handle"), ExitCode.TRANSIENT),
         (TimeoutError("slow"), ExitCode.TRANSIENT),
@@ -78,3 +84,13 @@ def test_every_package_of_an_extra_is_in_pyproject() -> None:
     ]
     for package, extra in errors.EXTRA_OF.items():
         assert any(line.replace("-", "_").startswith(package) for line in extras[extra]), (package, extra)
+
+
+def test_together_shows_the_sentence_that_alone_would_be_shown() -> None:
+    with pytest.raises(SharedUserError, match=r'pip install "unsee_dist\[mteb\]"'), together(World.alone()):
+        raise ModuleNotFoundError("No module named 'mteb'", name="mteb")
+    with (
+        pytest.raises(SharedUserError, match=r"x cannot be used \(No space left on device\). Make room"),
+        together(World.alone()),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device", "x")

@@ -46,6 +46,8 @@ def plan_of(names: list[str], out: Path, settings: PrepareSettings) -> dict[str,
 
 def check_ours(out: Path) -> None:
     """ValueError when the folder holds what no preparation wrote."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file. Give a folder.")
     ours = (out / INDEX).exists() or (out / PREPARING).is_dir()
     if out.exists() and not ours and any(out.iterdir()):
         raise UserError(f"{out} is not empty and no corpus of `unsee prepare`. Choose another --out.")
