@@ -135,6 +135,15 @@ def foreseen(error: BaseException) -> UserError | None:
     )
 
 
+def is_our_bug(error: BaseException) -> bool:
+    """A bug whose last line is one of this package's: for code that must go on whatever a library raises."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    ours = place is not None and str(place.tb_frame.f_globals.get("__name__", "")).startswith("unsee_dist")
+    return ours and exit_code_of(error) is ExitCode.BUG
+
+
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code of a process that `error` ends."""
     if isinstance(error, UserError) or foreseen(error) is not None:

@@ -1,4 +1,4 @@
-"""Squares on the Ray cluster of RAY_ADDRESS, by parallel.ray_pool: `python squares.py FOLDER`.
+"""Squares on the Ray cluster of RAY_ADDRESS, by ray_pool: `python squares.py FOLDER`.
 
 The worker that takes number 5 kills itself once. When a third is done, it prints "some" and waits for FOLDER/go: the
 test takes a machine away meanwhile. At the end, one line of JSON about what was seen.
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -33,9 +34,12 @@ def square(work: Work) -> Done:
     import ray
 
     import unsee_dist
+    from unsee_dist.errors import UserError
 
+    if work.number == -9:
+        raise KeyError("planted")
     if work.number < 0:
-        raise ValueError(f"number = {work.number} is negative. Use 0 or more.")
+        raise UserError(f"number = {work.number} is negative. Use 0 or more.")
     if work.number == 5 and not work.killed.exists():
         work.killed.touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -62,6 +66,10 @@ def main() -> None:
                 list(map_unordered(square, items_of, cpus=cpus))
             except ValueError as error:
                 told["said"].append(str(error))
+        try:
+            list(map_unordered(square, [Work(-9, killed)]))
+        except KeyError:
+            told["bug"] = traceback.format_exc()
         for index, done in map_unordered(square, items(), at_most=AT_MOST):
             assert index not in found
             found[index] = done

@@ -33,6 +33,8 @@ def test_every_item_is_done_once_though_a_worker_and_then_a_machine_dies(tmp_pat
     assert told["nodes"] == told["slots"] == told["nodes that worked"] == 2
     assert told["packages"] == [str(tiny.REPOSITORY / "unsee_dist" / "__init__.py")]
     assert told["most waiting"] <= squares.AT_MOST  # items are taken as they are needed
+    assert "in square" in told["bug"]  # the worker's own lines
+    assert "KeyError: 'planted'" in told["bug"]
     assert told["said"][0] == "number = -3 is negative. Use 0 or more."
     assert told["said"][1].startswith("a task needs 2 CPUs on one node, and the largest has 1.")
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -265,6 +266,24 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
 
 def test_a_fault_of_the_writing_thread_is_raised_where_training_waits_for_it(tmp_path: Path) -> None:
     assert "not callable" in run(a_fault_in_the_thread, 1, tmp_path)[0]
+
+
+def trained_on_meanwhile(rank: int, size: int, folder: Path) -> int:
+    """The thread is held up before its first line; training has gone a step further when it may write."""
+    from unsee_dist.training.checkpoint import saving
+
+    ours, gate = running(Case("vicreg"), rank, size, 0), threading.Event()
+    saving.failpoint = lambda phase, _: phase != "save.begin" or gate.wait(60)
+    saver, told = Saver(ours.engine.world, True), facts(1)
+    saver.save(folder / "step-00000001", ours.engine, ours.target, told)
+    told.progress.step = 2
+    gate.set()
+    saver.wait()
+    return read_manifest(folder / "step-00000001").step
+
+
+def test_a_save_in_the_background_is_of_its_own_step(tmp_path: Path) -> None:
+    assert run(trained_on_meanwhile, 1, tmp_path) == [1]
 
 
 def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:

@@ -15,7 +15,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ExitCode, UserError, exit_code_of
 from unsee_dist.ray_pool.cluster import missing, nodes, slots
 
 Item = TypeVar("Item")
@@ -61,7 +61,9 @@ def _next(waiting: dict[Any, int]) -> tuple[int, Any]:
         return index, ray.get(task)
     except RayTaskError as error:
         if isinstance(error.cause, Exception):
-            raise error.cause from None  # as raised: ray's own is a traceback of the worker
+            if exit_code_of(error.cause) is ExitCode.BUG:
+                raise error.cause from error  # ray's own error has the worker's traceback
+            raise error.cause from None
         raise
     except (
         WorkerCrashedError,

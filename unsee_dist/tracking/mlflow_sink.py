@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsee_dist.errors import foreseen
+from unsee_dist.errors import foreseen, is_our_bug, report
 from unsee_dist.tracking import mlflow_run
 from unsee_dist.tracking.metrics_file import added
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -111,7 +111,11 @@ class MlflowSink:
                 down, wait_s, self._why = False, EVERY_S, ""
             except Exception as error:  # whatever a tracker does, training goes on: say it once, try again
                 self._why = f" ({_first_line(error)})"
-                if not down and not stopping:
+                if is_our_bug(error):
+                    if not down:
+                        report(error, "sending to MLflow")
+                        self._warn(LATER)
+                elif not down and not stopping:
                     self._warn(f"MLflow at {self.uri} does not answer ({_first_line(error)}). {LATER}")
                 down, wait_s = True, min(60.0, max(EVERY_S, 2 * wait_s))
                 self._client = None  # ask the server again what it has

@@ -147,6 +147,18 @@ def test_a_server_that_refuses_or_never_answers_costs_nothing_and_is_said_once(f
     assert _client(uri).get_run(later.run_id).data.tags["model.best"] == "here"
 
 
+def test_a_bug_of_ours_is_no_server_that_does_not_answer(folder, uri, capsys):
+    _write(folder, range(1, 5))
+    said = []
+    broken = RunDescription("laws", "a run", None)  # what no configuration can make
+    assert not MlflowSink(folder, broken, uri, warn=said.append).close(60)
+    printed = capsys.readouterr().err
+    assert "AttributeError" in printed
+    assert "in _connect" in printed
+    assert "sending to MLflow: this is a bug of unsee_dist" in printed
+    assert not any("does not answer" in sentence for sentence in said)
+
+
 def test_close_returns_in_time_from_a_server_that_hangs(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     with socket.socket() as silent:
