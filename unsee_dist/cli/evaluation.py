@@ -35,9 +35,9 @@ def evaluate(
     prefetch: Annotated[bool, typer.Option("--prefetch", help="Only load data, where a network is.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Judge MODEL on MTEB tasks, or on files of your own. Exit code 4 when its embeddings are unusable.
+    """Evaluate MODEL on MTEB tasks, or on files of your own. Exit code 4 when its embeddings are unusable.
 
-    What was judged before is not judged again, so the same command without --shard prints all shards together.
+    What was evaluated before is not evaluated again, so the same command without --shard prints all shards together.
     """
     from unsee_dist.evaluation import evaluate as run
     from unsee_dist.evaluation.tasks import EvaluationRequest

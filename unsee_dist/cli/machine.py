@@ -19,7 +19,7 @@ app = typer.Typer()
 
 @app.command()
 def quickstart() -> None:
-    """Train a small encoder on the docstrings of the installed packages, and judge it."""
+    """Train a small encoder on the docstrings of the installed packages, and evaluate it."""
     from unsee_dist.quickstart import main as run
 
     run()
