@@ -78,8 +78,9 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
 def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_tell, run, report))
-    run.recorder.say(
-        f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}"
+    print_on_rank_0(
+        run.engine.world,
+        f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}",
     )
     try:
         final = train_loop(run)
@@ -223,7 +224,7 @@ def open_recorder(
         steps=plan.steps,
         first=first,
         every=config.track.every,
-        say_every=plan.say_every,
+        console_every=plan.say_every,
     )
     if config.data.trace:
         recorder.keep_trace(world.size)
@@ -353,7 +354,7 @@ def _close(run: Training, final: dict[str, float]) -> None:
     if baseline:
         columns["TF-IDF"] = baseline
     paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
-    run.recorder.closing(
+    run.recorder.summary(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
     for said in verdicts(final or progress.before, baseline):

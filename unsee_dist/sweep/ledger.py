@@ -1,30 +1,31 @@
-"""The ledger of a sweep: trials.json, a row a trial, rewritten as Ray Tune tells it. What people and reports read.
+"""The ledger of a sweep: trials.json, a row a trial, rewritten after each change. What people and reports read.
 
-It is derived: Tune says which trials there are and how each stands, a trial's own folder says what it has reached.
+It is derived: Tune has the trials and the state of each, a trial's own folder has what it has reached.
 So a trial is one row, however often it, its workers or the sweep were killed.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unsee_dist.files.atomic import write_file
+from unsee_dist.errors import ExitCode
+from unsee_dist.files.records import RecordFile
+from unsee_dist.log import LOG
+from unsee_dist.sweep.failures import describe_failures, read_failures
 from unsee_dist.sweep.space import overrides
-from unsee_dist.sweep.trial import OUTCOME, evaluations, trial_folder, worth
+from unsee_dist.sweep.trial import OUTCOME, Outcome, comparable_score, evaluations, trial_folder
 from unsee_dist.tracking.metrics_file import MetricsFile
 from unsee_dist.tracking.metrics_file import read as read_metrics
 
 if TYPE_CHECKING:
     from unsee_dist.sweep.tune import TrialState
 
-LEDGER, STOP = "trials.json", "stop"
+STOP = "stop"
 Status = Literal["waiting", "running", "complete", "stopped", "broken", "failed"]
 ENDED: tuple[Status, ...] = ("complete", "stopped", "broken", "failed")
 BAD: tuple[Status, ...] = ("broken", "failed")
@@ -34,8 +35,9 @@ BAD: tuple[Status, ...] = ("broken", "failed")
 class Row:
     """A trial. number: from 1, in the order of their making. step, score: of its best evaluation; None before one.
 
-    complete: all steps taken; stopped: given up by the scheduler; broken: its run said why not (collapse, not finite), failed:
-    it died more often than `sweep.retries`. Those two count as worse than any score.
+    complete: all steps taken; stopped: given up by the scheduler; broken: its run said why not (collapse, not finite);
+    failed: by an error that would come again, or more often than `sweep.retries`; exit_code says which. The last two
+    count as worse than any score.
     """
 
     number: int
@@ -47,6 +49,7 @@ class Row:
     score: float | None = None
     why: str = ""
     scores: Mapping[str, float | None] = field(default_factory=dict)  # of its best evaluation
+    exit_code: int = ExitCode.COMPLETE  # of what failed
 
     @property
     def ended(self) -> bool:
@@ -55,6 +58,19 @@ class Row:
     @property
     def settings(self) -> str:
         return " ".join(overrides(_short(self.point)))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """trials.json. time: of its writing, in seconds since 1970."""
+
+    time: float
+    trials: list[Row]
+
+
+LEDGER = RecordFile(
+    "trials.json", Ledger, version=1, remedy="Delete it; --resume writes it again from the trials' folders."
+)
 
 
 @dataclass(frozen=True)
@@ -68,30 +84,29 @@ class Goal:
 
 
 def watch(folder: Path, goal: Goal, states: Sequence[TrialState]) -> bool:
-    """Bring the ledger up to date and say what is new. True when somebody asked the sweep to stop."""
+    """Bring the ledger up to date and log what is new. True when somebody asked the sweep to stop."""
     before = {row.trial: row for row in read(folder)}
     rows = [_row(folder, goal, number, state, before) for number, state in enumerate(states, start=1)]
     if rows != list(before.values()):
         write(folder, rows)
-        _chart(folder, goal, rows)
+        _append_progress(folder, goal, rows)
         for row in rows:
             old = before.get(row.trial)
             if old is None or old.status != row.status:
-                print(said(row, rows, goal), file=sys.stderr, flush=True)
+                LOG.info(status_line(row, rows, goal))
+                if row.status == "failed" and (failures := read_failures(trial_folder(folder, row.trial))):
+                    LOG.error(describe_failures(f"{row.number}", trial_folder(folder, row.trial), failures))
     return (folder / STOP).exists()
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows in the order of their making; [] before the first."""
-    path = folder / LEDGER
-    if not path.exists():
-        return []
-    return [Row(**row) for row in json.loads(path.read_bytes())["trials"]]
+    """The rows in the order of their making; [] before the first. UserError: the file is damaged."""
+    ledger = LEDGER.read(folder)
+    return ledger.trials if ledger else []
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:
-    told = {"time": time.time(), "trials": [asdict(row) for row in rows]}
-    write_file(folder / LEDGER, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    LEDGER.write(folder, Ledger(time.time(), list(rows)))
 
 
 def best(rows: Sequence[Row], mode: str) -> Row | None:
@@ -109,7 +124,7 @@ def ranked(rows: Sequence[Row], mode: str) -> list[Row]:
     )
 
 
-def said(row: Row, rows: Sequence[Row], goal: Goal) -> str:
+def status_line(row: Row, rows: Sequence[Row], goal: Goal) -> str:
     """One line about a trial whose status is new."""
     parts = [f"trial {row.number}/{goal.trials} {row.status}"]
     if row.score is not None:
@@ -124,15 +139,14 @@ def said(row: Row, rows: Sequence[Row], goal: Goal) -> str:
     return " | ".join(parts)
 
 
-def _chart(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
+def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
     """A line of the sweep's own metrics.jsonl for each trial that has ended: how many, and the best so far."""
     path, ended, leader = folder / "metrics.jsonl", sum(row.ended for row in rows), best(rows, goal.mode)
     lines = read_metrics(path)
     if leader is not None and ended > (int(lines[-1]["step"]) if lines else 0):
-        told = {"step": ended, f"best/{goal.metric}": leader.score, "time": time.time()}
-        chart = MetricsFile(path)
-        chart.write(told)
-        chart.close()
+        file = MetricsFile(path)
+        file.write({"step": ended, f"best/{goal.metric}": leader.score, "time": time.time()})
+        file.close()
 
 
 def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, Row]) -> Row:
@@ -143,9 +157,9 @@ def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mappi
     run = trial_folder(folder, state.id)
     lines = evaluations(run)
     top = _best_line(lines, goal)
-    outcome = _outcome(run)
-    status = _status(state, outcome.get("outcome", ""))
-    why = state.error or (outcome.get("why", "") if status == "broken" else "")
+    outcome = OUTCOME.read(run)
+    status = _status(state, outcome.outcome if outcome else "")
+    why, code = _failure(run, state, status, outcome)
     return Row(
         number,
         state.id,
@@ -156,7 +170,20 @@ def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mappi
         score=top[goal.metric] if top else None,
         why=why,
         scores={key: value for key, value in (top or {}).items() if key.startswith("dev/")},
+        exit_code=code,
     )
+
+
+def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | None) -> tuple[str, int]:
+    """Why a broken or a failed trial is one, and the exit code of it."""
+    if status == "broken":
+        return (outcome.why if outcome else ""), ExitCode.COMPLETE
+    if status != "failed":
+        return "", ExitCode.COMPLETE
+    failures = read_failures(run)
+    if failures:
+        return failures[0].line, failures[0].code
+    return state.error or "unknown", ExitCode.RANK_LOST
 
 
 def _status(state: TrialState, outcome: str) -> Status:
@@ -171,12 +198,7 @@ def _best_line(lines: Sequence[dict[str, Any]], goal: Goal) -> dict[str, Any] | 
     sign = 1 if goal.mode == "max" else -1
     sound = [line for line in lines if math.isfinite(line.get(goal.metric) or math.nan)]
     sound = [line for line in sound if not line.get("dev/collapsed")]
-    return max(sound, key=lambda line: sign * worth(line, goal.metric, goal.mode), default=None)
-
-
-def _outcome(run: Path) -> dict[str, Any]:
-    path = run / OUTCOME
-    return json.loads(path.read_bytes()) if path.exists() else {}
+    return max(sound, key=lambda line: sign * comparable_score(line, goal.metric, goal.mode), default=None)
 
 
 def _short(point: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""What a run leaves behind while it goes: metrics.jsonl, the trace, the console's lines, MLflow.
+"""The records of a run while it trains: metrics.jsonl, the trace, lines on the console, MLflow.
 
-Rank 0 speaks and writes; the trace alone is each rank's own. Nothing here waits for a network.
+Rank 0 prints and writes; only the trace is each rank's own. Nothing here waits for a network.
 """
 
 from __future__ import annotations
@@ -19,13 +19,19 @@ from unsee_dist.tracking.mlflow_sink import MlflowSink
 class RunRecorder:
     """The records of one rank. `first` is the step the run continues from: files are cut back to it.
 
-    every: steps between lines of metrics.jsonl. say_every: steps between lines on the console.
+    every: steps between lines of metrics.jsonl. console_every: steps between lines on the console.
     """
 
     def __init__(
-        self, folder: Path, rank: int, *, steps: int, first: int, every: int, say_every: int
+        self, folder: Path, rank: int, *, steps: int, first: int, every: int, console_every: int
     ) -> None:
-        self.folder, self.rank, self.steps, self.every, self.say_every = folder, rank, steps, every, say_every
+        self.folder, self.rank, self.steps, self.every, self.console_every = (
+            folder,
+            rank,
+            steps,
+            every,
+            console_every,
+        )
         self._trace: MetricsFile | None = None
         self._metrics: MetricsFile | None = None
         self._console: ConsoleReporter | None = None
@@ -40,8 +46,8 @@ class RunRecorder:
         """Write trace/rank-R.jsonl from here on (data.trace). A run that had more ranks before keeps their lines."""
         folder = self.folder / "trace"
         path = folder / f"rank-{self.rank}.jsonl"
-        gone = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
-        for old in [path, *(gone if self.rank == 0 else [])]:
+        surplus = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
+        for old in [path, *(surplus if self.rank == 0 else [])]:
             cut_back(old, self._first)
         self._trace = MetricsFile(path)
 
@@ -64,7 +70,7 @@ class RunRecorder:
         last = line["step"] == self.steps
         if line["step"] % self.every == 0 or last:
             self._metrics.write({**line, "time": time.time()})
-        if line["step"] % self.say_every == 0 or last:
+        if line["step"] % self.console_every == 0 or last:
             self._console.training(line)
         self._console.advance(line["step"])
 
@@ -73,16 +79,12 @@ class RunRecorder:
             self._metrics.write({**line, "time": time.time()})
             self._console.evaluation(line, best)
 
-    def say(self, sentence: str) -> None:
-        if self._console is not None:
-            self._console.say(sentence)
-
-    def closing(
+    def summary(
         self, columns: Mapping[str, Mapping[str, object]], paths: Mapping[str, object], then: list[str]
     ) -> None:
         """The closing table, and the exported model's path as a tag in MLflow."""
         if self._console is not None:
-            self._console.closing(columns, paths, then)
+            self._console.summary(columns, paths, then)
         if self._mlflow is not None:
             for name, path in paths.items():
                 self._mlflow.tag(f"unsee.{name}", str(path))

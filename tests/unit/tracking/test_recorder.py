@@ -12,7 +12,7 @@ def _steps(path):
 
 
 def _run(folder, rank, first, last, every=1):
-    recorder = RunRecorder(folder, rank, steps=20, first=first, every=every, say_every=10)
+    recorder = RunRecorder(folder, rank, steps=20, first=first, every=every, console_every=10)
     recorder.keep_trace(1)
     if first == 0:
         recorder.evaluation({"step": 0, "dev/sts": 50.0}, True)
@@ -41,7 +41,7 @@ def test_lines_are_written_every_so_often_and_at_the_end(tmp_path):
     assert _steps(tmp_path / "metrics.jsonl") == [0, 7, 14, 20]
 
 
-def test_other_ranks_write_nothing_but_their_trace_and_say_nothing(tmp_path, capsys):
+def test_other_ranks_write_nothing_but_their_trace_and_print_nothing(tmp_path, capsys):
     _run(tmp_path, 3, 0, 20)
     assert sorted(path.name for path in tmp_path.rglob("*.jsonl")) == ["rank-3.jsonl"]
     assert capsys.readouterr().err == ""
