@@ -40,8 +40,15 @@ def test_a_program_can_take_the_lines(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_the_levels_of_libraries_are_as_before_also_after_an_error() -> None:
     logging.getLogger("some.library").setLevel(logging.DEBUG)
-    with pytest.raises(KeyError), quiet("some.library", "another"):
-        assert logging.getLogger("some.library").level == logging.ERROR
-        raise KeyError
+    inside: list[int] = []
+
+    def fail() -> None:
+        with quiet("some.library", "another"):
+            inside.append(logging.getLogger("some.library").level)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert inside == [logging.ERROR]
     assert logging.getLogger("some.library").level == logging.DEBUG
     assert logging.getLogger("another").level == logging.NOTSET
