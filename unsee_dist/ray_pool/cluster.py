@@ -43,7 +43,7 @@ class Node(NamedTuple):
 def connected(address: str | None = None, worker_output: bool = False) -> Iterator[None]:
     """A connection to the cluster at address (host:port), else at RAY_ADDRESS, else to one started for this block.
 
-    "local" starts one whatever RAY_ADDRESS says. Inside a connection that is open already, that one serves.
+    "local" starts one whatever RAY_ADDRESS says. Inside a connection that is open already, that one is used.
     worker_output: show here what the workers print. Raises UserError when no cluster answers.
     """
     if ray.is_initialized():

@@ -1,6 +1,6 @@
 """Files of one JSON object a line, each with its step: metrics.jsonl and trace/rank-R.jsonl. The only writer and reader.
 
-Lines are valid JSON: NaN and infinities, which JSON has no words for, are written as null. Lines are held
+Lines are valid JSON: NaN and infinities, which JSON does not have, are written as null. Lines are held
 in memory for up to a second, so a kill loses at most the last moment; `flush` before a checkpoint is
 published, and `cut_back` to the checkpoint's step on resume, make the file the history of one run.
 """
@@ -96,7 +96,7 @@ def cut_back(path: Path, step: int) -> int:
     """Keep the lines of `path` with a step of at most `step`; returns how many lines were cut.
 
     Called on resume, before the file is opened again. It is one truncation, so a kill leaves the old file
-    or the new one. A line cut short by a kill ends the file; ValueError when a damaged line stands
+    or the new one. A line cut short by a kill ends the file; UserError when a damaged line comes
     before one that belongs to the history. A missing file has no lines.
     """
     if not path.exists():
@@ -115,7 +115,7 @@ def cut_back(path: Path, step: int) -> int:
                     f"{path}, line {damaged} is damaged, and later lines belong to step {step} or before. "
                     "Delete that line, or move the file away to start a new one."
                 )
-            assert cut == 0, f"{path}, line {number}: step {at} stands after a later step"
+            assert cut == 0, f"{path}, line {number}: step {at} comes after a later step"
             kept += len(line)
     if cut:
         with path.open("rb+") as file:
