@@ -49,24 +49,25 @@ def of_tar(name: str, field: str, advance: Advance) -> Iterator[list[str]]:
             read += 1
             yield from _of_member(f"{name} member {path}", kind, path, data, field)
         if not read:
-            there = ", ".join(sorted(left_out)) or "nothing"
-            raise UserError(f"{name} has no member {', '.join(KINDS)} (it has {there}). Give other tars.")
+            others = ", ".join(sorted(left_out)) or "nothing"
+            raise UserError(f"{name} has no member {', '.join(KINDS)} (it has {others}). Give other tars.")
 
 
 def check_whole(name: str, file: IO[bytes]) -> None:
     """UserError when the headers of a tar do not lead to its end, or when it ends in the middle."""
     size = file.seek(0, 2)
     file.seek(0)
+    end, last = 0, ""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            end, last = 0, ""
             for member in tar:
                 last = member.name
-                # the payload in whole blocks; links and folders have none
-                blocks = -(-member.size // tarfile.BLOCKSIZE) if member.isreg() else 0
-                end = member.offset_data + blocks * tarfile.BLOCKSIZE
+                end = (
+                    tar.offset
+                )  # of the next header: past the payload's blocks, and what GNU adds for sparse files
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{name} is no tar, or is damaged at its start ({error}). {REMEDY}") from error
+        place = f"after its member {last}, at byte {end}" if last else "at its start, or is no tar"
+        raise UserError(f"{name} is damaged {place} ({error}). {REMEDY}") from error
     if end > size:
         raise UserError(
             f"{name} ends in the middle of its member {last}: it was cut at byte {size}. {REMEDY}"
