@@ -250,7 +250,7 @@ def test_a_bug_in_a_trial_is_shown_whole_and_is_not_tried_again(two_nodes: Rayle
     assert rows[0]["why"] == "rank 1: KeyError: 'planted'"
     assert "in plant\n" in done.stderr  # the traceback of the rank itself
     assert "trial 1, rank 1: this is a bug of unsee_dist" in done.stderr
-    assert done.stderr.count("KeyError: 'planted'\n") == 1
+    assert done.stderr.count("Traceback") == 1, done.stderr  # once, and not what Ray adds
     report = json.loads((folder / "report" / "report.json").read_bytes())
     assert report["best"]["number"] == 2
     again = tiny.run([UNSEE, "sweep", "--resume", str(folder)], 2 * PATIENCE_S, env=env)

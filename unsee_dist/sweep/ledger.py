@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,9 +93,9 @@ def watch(folder: Path, goal: Goal, states: Sequence[TrialState]) -> bool:
         for row in rows:
             old = before.get(row.trial)
             if old is None or old.status != row.status:
+                if row.status == "failed":
+                    LOG.error(_description(folder, row, states[row.number - 1]))
                 LOG.info(status_line(row, rows, goal))
-                if row.status == "failed" and (failures := read_failures(trial_folder(folder, row.trial))):
-                    LOG.error(describe_failures(f"{row.number}", trial_folder(folder, row.trial), failures))
     return (folder / STOP).exists()
 
 
@@ -152,9 +152,11 @@ def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
 def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, Row]) -> Row:
     old = before.get(state.id)
     reached = int(state.last.get("step", 0))
+    run = trial_folder(folder, state.id)
+    if state.status != "TERMINATED" and any(failure.recurs for failure in read_failures(run)):
+        state = replace(state, status="ERROR")  # Tune only counts down the attempts that are refused
     if old is not None and old.reached >= reached and old.status == _status(state, old.status):
         return old
-    run = trial_folder(folder, state.id)
     lines = evaluations(run)
     top = _best_line(lines, goal)
     outcome = OUTCOME.read(run)
@@ -174,6 +176,15 @@ def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mappi
     )
 
 
+def _description(folder: Path, row: Row, state: TrialState) -> str:
+    """What a person needs of a failed trial. Without a record of ours, Ray's whole text: a worker or a node that died."""
+    run = trial_folder(folder, row.trial)
+    failures = read_failures(run)
+    if failures:
+        return describe_failures(str(row.number), run, failures)
+    return f"{state.error}\ntrial {row.number} failed, see above"
+
+
 def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | None) -> tuple[str, int]:
     """Why a broken or a failed trial is one, and the exit code of it."""
     if status == "broken":
@@ -183,7 +194,7 @@ def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | No
     failures = read_failures(run)
     if failures:
         return failures[0].line, failures[0].code
-    return state.error or "unknown", ExitCode.RANK_LOST
+    return (state.error or "unknown").splitlines()[-1], ExitCode.RANK_LOST
 
 
 def _status(state: TrialState, outcome: str) -> Status:

@@ -13,6 +13,7 @@ in `folder`/tune.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from unsee_dist.log import quiet
 
 Numbers = Mapping[str, float]
 Report = Callable[[Numbers], None]  # collective over the ranks of a trial
@@ -78,7 +81,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TrialState:
-    """A trial as Tune sees it."""
+    """A trial of Tune. error: the text of the exception that ended it, traceback included."""
 
     id: str
     status: Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
@@ -117,7 +120,8 @@ def search(
     `calls` must be picklable. `watch` is called with all trials after each turn. SIGTERM, SIGINT, SIGUSR1 or a True of
     `watch` end the search with every unfinished trial ready to be continued. The cluster must be connected.
     """
-    with _environment(SETTINGS):
+    # Tune prints the traceback of each attempt: `watch` has the error of what failed in the end.
+    with _environment(SETTINGS), quiet("ray.tune", level=logging.CRITICAL):
         _search(study, group, suggest, points, calls)
 
 
@@ -296,8 +300,7 @@ def _state(trial: Any) -> TrialState:
     }
     error = None
     if trial.status == "ERROR":
-        text = str(trial.get_pickled_error() or trial.get_error())
-        error = (text.strip().splitlines() or ["unknown"])[-1]
+        error = str(trial.get_pickled_error() or trial.get_error()).strip()
     return TrialState(trial.trial_id, trial.status, _point(trial.config), last, error)
 
 

@@ -79,16 +79,25 @@ def test_the_ledger_says_the_rank_and_the_exit_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_failure(trial_folder(tmp_path, "a"), 1, raised(KeyError("planted")))
-    states = [TrialState("a", "ERROR", {}, {}, "TrialRefused: x"), TrialState("b", "ERROR", {}, {}, "boom")]
+    states = [
+        TrialState("a", "PENDING", {}, {}, None),  # Tune would try it again
+        TrialState("b", "ERROR", {}, {}, "Ray's own\nText: boom"),
+    ]
     ledger.watch(tmp_path, GOAL, states)
     rows = ledger.read(tmp_path)
     assert [(row.why, row.exit_code) for row in rows] == [
         ("rank 1: KeyError: 'planted'", ExitCode.BUG),
-        ("boom", ExitCode.RANK_LOST),
+        ("Text: boom", ExitCode.RANK_LOST),
     ]
     shown = capsys.readouterr().err
     assert shown.count("Traceback") == 1
     assert "trial 1, rank 1: this is a bug of unsee_dist" in shown
+    assert "Ray's own\nText: boom\ntrial 2 failed, see above" in shown
+    ledger.watch(tmp_path, GOAL, states)
+    assert capsys.readouterr().err == ""
+    forget_failures(trial_folder(tmp_path, "a"))
+    ledger.watch(tmp_path, GOAL, states)
+    assert ledger.read(tmp_path)[0].status == "waiting"
 
 
 @pytest.mark.parametrize(

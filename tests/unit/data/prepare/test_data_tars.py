@@ -120,7 +120,7 @@ def test_a_tar_cut_inside_a_header_or_a_payload_names_the_member_before(tmp_path
         ninth, tenth = tar.getmembers()[8:10]
     for at, sentence in (
         (tenth.offset + 100, f"ends without its end mark after {ninth.name}: it was cut"),
-        (ninth.offset_data + 100, f"ends in the middle of its member {ninth.name}"),
+        (ninth.offset_data + 100, f"is damaged after its member {ninth.name}, at byte {tenth.offset}"),
     ):
         (tmp_path / "cut.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:at])
         with pytest.raises(UserError, match=sentence):
