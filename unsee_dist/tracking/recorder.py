@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from unsee_dist.errors import EXTRA_OF
 from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -52,8 +54,16 @@ class RunRecorder:
         self._trace = MetricsFile(path)
 
     def send_to_mlflow(self, description: RunDescription, run_id: str | None) -> None:
-        """Follow metrics.jsonl to MLflow from a thread of rank 0 (track.mlflow)."""
-        if self.rank == 0 and self._console is not None:
+        """Follow metrics.jsonl to MLflow from a thread of rank 0 (track.mlflow). Without the package: a warning."""
+        if self.rank != 0 or self._console is None:
+            return
+        if find_spec("mlflow") is None:
+            self._console.warn(
+                "track.mlflow = true, but mlflow is not installed: metrics.jsonl is this run's only record. Write: "
+                f'pip install "unsee_dist[{EXTRA_OF["mlflow"]}]" (the same command then sends all of it), or '
+                "track.mlflow=false"
+            )
+        else:
             self._mlflow = MlflowSink(self.folder, description, run_id=run_id, warn=self._console.warn)
 
     @property
