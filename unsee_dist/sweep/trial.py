@@ -95,7 +95,7 @@ def train_trial(
         _keep(world, folder, "broken", str(mistake), spent_s)
         report({"step": sweep.steps, metric: worth({}, metric, mode)})
     finally:
-        watchdog.leave("its trial has ended")
+        watchdog.announce_exit("its trial has ended")
 
 
 def ask_to_end(sweep: Path, trial: str) -> None:
@@ -104,8 +104,8 @@ def ask_to_end(sweep: Path, trial: str) -> None:
 
 
 def _listen(end: Path, stop: StopSignal) -> None:
-    while not stop.asked:
-        stop.asked = end.exists()
+    while not stop.requested:
+        stop.requested = end.exists()
         time.sleep(LOOK_S)
 
 
