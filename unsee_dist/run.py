@@ -1,4 +1,4 @@
-"""From a configuration to a trained encoder: every object and every wire of a run, on one page.
+"""From a configuration to a trained encoder: all objects of a run and how they are connected, on one page.
 
 shards -> stream -> engine(online, projector, target, objective) -> loop -> best/, final/
 """
@@ -29,7 +29,7 @@ from unsee_dist.distributed.world import (
     gather_rows,
     join_world,
     print_on_rank_0,
-    together,
+    share_errors,
 )
 from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation.development import Development, verdicts
@@ -51,33 +51,33 @@ from unsee_dist.training.checkpoint.manifest import Identity, Manifest
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
-from unsee_dist.training.loop import Plan, Training, of_rank_0
+from unsee_dist.training.loop import Plan, Training, broadcast_scores
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import total_steps
 
 Report = Callable[[int, dict[str, float]], None]
 EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
-SAID_LINES = 100  # log lines of a run on the console
+CONSOLE_LINES = 100  # log lines of a run on the console
 
 
 def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
-    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a sentence for the user.
+    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a mistake of the user.
 
-    report: is told the step and the scores of each evaluation, on every rank (a sweep listens). Raises Stopped after a
-    signal (`stop`, where the caller listens already), with a checkpoint of the last step.
+    report: called with the step and the scores of each evaluation, on every rank (a sweep uses it). stop: signals, where
+    the caller handles them already. Raises Stopped after a signal, with a checkpoint of the last step.
     """
-    world, own = join_world(), StopSignal() if stop is None else None
+    world, own_signal = join_world(), StopSignal() if stop is None else None
     try:
-        _train(build(config, world, stop or own), config, report)
+        _train(build(config, world, stop or own_signal), config, report)
     finally:
-        if own is not None:
-            own.close()
+        if own_signal is not None:
+            own_signal.close()
 
 
 def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     if report is not None:
-        run = replace(run, evaluate=partial(_tell, run, report))
+        run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
     print_on_rank_0(
         run.engine.world,
         f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}",
@@ -87,11 +87,11 @@ def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     except BaseException as error:
         run.recorder.close("KILLED" if isinstance(error, Stopped) else "FAILED")
         raise
-    _close(run, final)
+    _print_summary(run, final)
 
 
-def _tell(run: Training, report: Report) -> dict[str, float]:
-    scores = of_rank_0(run.engine.world, run.evaluate())
+def _evaluate_and_report(run: Training, report: Report) -> dict[str, float]:
+    scores = broadcast_scores(run.engine.world, run.evaluate())
     report(run.progress.step, scores)
     return scores
 
@@ -101,14 +101,14 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     enter_phase("build")
     folder = Path(config.run.dir)
     stop = stop or StopSignal()
-    stop.limit(config.checkpoint.grace_s)
+    stop.set_grace(config.checkpoint.grace_s)
     seed_everything(config.seed)
     if config.data.tokenise:
-        with together(world):
+        with share_errors(world):
             corpus = open_corpus(config.data.shards, config.data.mix, config.data.on_damage)
             tokenizer = load_tokenizer(config.model.encoder)
         tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
-    with together(world):  # each rank by itself: a file that one host lacks must not leave the others waiting
+    with share_errors(world):  # a file that is missing on one host must not leave the others waiting
         inputs = open_inputs(config, world)
         plan = plan_of(config, inputs.shards.sentences)
         with writing(f"run.dir = {folder}", "Write another one."):
@@ -126,27 +126,27 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     identity = identity_of(config, inputs)
     progress = Progress()
 
-    def rewind(place: Path | None) -> Manifest:
-        """Everything but the records back to a checkpoint. Returns its manifest."""
-        if place is None:
+    def restore(checkpoint: Path | None) -> Manifest:
+        """Restore everything but the metrics from a checkpoint. Returns its manifest."""
+        if checkpoint is None:
             raise SharedUserError(
-                "There is no checkpoint to go back to yet. Lower train.lr or checkpoint.every."
+                "There is no checkpoint to return to yet. Lower train.lr or checkpoint.every."
             )
-        manifest = resume.restore(place, engine, target, identity)
+        manifest = resume.restore(checkpoint, engine, target, identity)
         progress.restore(manifest.progress)
-        print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({place.name})")
+        print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
         return manifest
 
     recover_exports(folder, world)
-    found, own = resume.find(world, folder, config.resume)
-    manifest = rewind(found) if found else None
-    with together(world):
+    checkpoint, own = resume.find_checkpoint(world, folder, config.resume)
+    manifest = restore(checkpoint) if checkpoint else None
+    with share_errors(world):
         recorder = open_recorder(
             config, world, plan, progress.step, manifest.mlflow_run if manifest and own else None
         )
 
-    def rewind_all() -> None:
-        rewind(resume.find(world, folder, "auto")[0])
+    def rewind() -> None:
+        restore(resume.find_checkpoint(world, folder, "auto")[0])
         recorder.rewind(progress.step)
 
     embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
@@ -173,19 +173,19 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         evaluate=lambda: inputs.development(embed),
         baseline=inputs.development.baseline,
         export=export,
-        rewind=rewind_all,
+        rewind=rewind,
     )
 
 
 def recover_exports(folder: Path, world: World) -> None:
-    """Finish what a kill cut off of best/ and final/."""
+    """Finish the replacement of best/ and final/ where a kill interrupted it."""
     if world.rank == 0:
         for name in EXPORTS:
             recover_folder(folder / name)
 
 
 class Inputs(NamedTuple):
-    """What a rank opens by itself, before it meets the others."""
+    """What a rank opens without a collective."""
 
     shards: Shards | Mix
     tokenizer: Any
@@ -196,7 +196,7 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(config: RunConfig, world: World) -> Inputs:
-    """Corpus, encoder and evaluation of a run. ValueError: a sentence for the user, on this rank alone."""
+    """Corpus, encoder and evaluation of a run. Raises ValueError, a mistake of the user, on this rank alone."""
     data = config.data
     shards = open_corpus(data.shards, data.mix, data.on_damage, data.cache_gb)
     tokenizer = load_tokenizer(config.model.encoder)
@@ -204,7 +204,8 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     share_rows = shares_rows(config, model)
     if data.pack == "auto" and not share_rows:
         print_on_rank_0(
-            world, f"{config.model.encoder} cannot keep packed sentences apart: one sentence a row"
+            world,
+            f"{config.model.encoder} cannot separate sentences that share a row: each gets a row of its own",
         )
     stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
     return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
@@ -213,7 +214,7 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
 def open_recorder(
     config: RunConfig, world: World, plan: Plan, first: int, mlflow_run: str | None
 ) -> RunRecorder:
-    """The records of a run, cut back to step `first`; `config.yaml` as resolved."""
+    """The recorder of a run, its files truncated to step `first`; writes the resolved `config.yaml`."""
     folder = Path(config.run.dir)
     if world.rank == 0:
         with writing(f"run.dir = {folder}", "Write another one."):
@@ -234,7 +235,7 @@ def open_recorder(
 
 
 def identity_of(config: RunConfig, inputs: Inputs) -> Identity:
-    """What must be the same for a checkpoint to be this run's. Ranks, stage, precision and cuts may change."""
+    """What must not change between the starts of a run. Ranks, stage, precision and micro-batches may."""
     shape = inputs.model.online.config
     layers = getattr(shape, "num_hidden_layers", getattr(shape, "n_layers", None))
     projector = config.projector
@@ -270,7 +271,7 @@ def build_model(config: RunConfig, world: World) -> Unsee:
 
 
 def build_target(engine: Engine) -> Target | None:
-    """The EMA of what the frozen part of the module copies; None without a target network."""
+    """The EMA of the weights that the frozen target network copies; None without a target network."""
     frozen = engine.module.frozen()
     if not frozen:
         return None
@@ -294,14 +295,14 @@ def build_development(config: RunConfig, stream: Stream, world: World) -> Develo
 
 
 def shares_rows(config: RunConfig, model: Unsee) -> bool:
-    """Whether sentences share rows: as `data.pack` says, after trying the encoder. ValueError if it must and cannot."""
+    """Whether several sentences share a row: `data.pack`, and what the encoder can do. ValueError where they conflict."""
     if config.data.pack is False:
         return False
     exact = packs_exactly(model.online, config.model.pooling)
     if config.data.pack is True and not exact:
         raise UserError(
-            f"data.pack = true, but {config.model.encoder} ignores the mask or the positions of packed rows: "
-            "sentences would see each other. Write data.pack: auto or false."
+            f"data.pack = true, but {config.model.encoder} ignores the mask or the positions of packed rows, so "
+            "sentences of one row would influence each other. Write data.pack: auto or false."
         )
     return exact
 
@@ -330,20 +331,20 @@ def plan_of(config: RunConfig, sentences: int) -> Plan:
         evaluate_every=every_steps(config.evaluate.every, steps),
         checkpoint_every=every_steps(config.checkpoint.every, steps),
         keep=config.checkpoint.keep,
-        say_every=max(1, steps // SAID_LINES),
+        say_every=max(1, steps // CONSOLE_LINES),
         guard=config.guard,
     )
 
 
 def seed_everything(seed: int) -> None:
-    """Fresh weights are the same on every rank; each step then derives its own generator."""
+    """Seed the generators, so that new weights are equal on every rank; each step then derives its own generator."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _close(run: Training, final: dict[str, float]) -> None:
+def _print_summary(run: Training, final: dict[str, float]) -> None:
     progress = run.progress
     columns = {"before": progress.before}
     if progress.best:
@@ -357,6 +358,6 @@ def _close(run: Training, final: dict[str, float]) -> None:
     run.recorder.summary(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
-    for said in verdicts(final or progress.before, baseline):
-        run.recorder.warn(said)
+    for warning in verdicts(final or progress.before, baseline):
+        run.recorder.warn(warning)
     run.recorder.close()

@@ -26,7 +26,7 @@ if (
 
 from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
 
-LAST_WORDS_S = 2.0  # for the rank that failed to print: srun kills the others once one has ended
+PRINT_WAIT_S = 2.0  # lets the rank that failed print: srun kills the others as soon as one has ended
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -42,52 +42,52 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     from unsee_dist.supervision.signals import StopSignal, stop_with_launcher
 
-    chosen = parse(sys.argv[1:] if arguments is None else arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
     stop_with_launcher()
-    stop = StopSignal()  # before torch is imported: a signal in those seconds would end this rank unheard
+    stop = StopSignal()  # before torch is imported: in those seconds a signal would end this rank at once
     from unsee_dist.distributed.world import join_world, leave_world
 
     try:
         world = join_world()
-    except Exception as error:  # no rank can speak for the others yet
+    except Exception as error:  # the ranks are not connected yet: each reports for itself
         return report(error)
     try:
-        return run(chosen, world, stop)
+        return run(options, world, stop)
     finally:
         leave_world()
         stop.close()
 
 
-def run(chosen: argparse.Namespace, world: World, stop: StopSignal) -> int:
+def run(options: argparse.Namespace, world: World, stop: StopSignal) -> int:
     """Train on a rank that has joined the others; returns its exit code."""
     from unsee_dist.config import load
-    from unsee_dist.distributed.world import together, wait_for_all
+    from unsee_dist.distributed.world import share_errors, wait_for_all
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped
     from unsee_dist.supervision.watchdog import Watchdog
 
     watchdog, folder = None, None
     try:
-        with together(world):  # a file that one host does not see must not leave the others waiting
-            config = load(chosen.config, chosen.overrides)
+        with share_errors(world):  # a file that is missing on one host must not leave the others waiting
+            config = load(options.config, options.overrides)
         folder = config.run.dir
         watchdog = Watchdog(world, config.guard.timeout_s)
         watchdog.start()
         train(config, stop)
-        wait_for_all(world)  # rank 0 may keep the store that the others' watchdogs read
+        wait_for_all(world)  # rank 0 may serve the store that the others' watchdogs read
     except Stopped:
-        watchdog_leaves(watchdog)
+        announce_exit(watchdog)
         assert folder is not None
-        leave_stopped(world, folder, stop.name)
+        exit_stopped(world, folder, stop.name)
     except Exception as error:
         return end(error, world, watchdog, folder)
     finally:
-        watchdog_leaves(watchdog)
+        announce_exit(watchdog)
     return ExitCode.COMPLETE
 
 
 def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str | None) -> int:
-    """Say why this rank ends, and end it together with the others where they end for the same reason.
+    """Print why this rank ends; where all ranks end for the same reason, end them at the same moment.
 
     folder: of the run, when its configuration could be read.
     """
@@ -95,55 +95,61 @@ def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str |
         PeerFailed,
         SharedTransientError,
         SharedUserError,
-        leave_together,
+        exit_together,
     )
 
     if exit_code_of(error) is ExitCode.TRANSIENT and folder is not None:
-        mark(folder)
+        write_stop_mark(folder)
     if isinstance(error, SharedUserError | SharedTransientError):
-        watchdog_leaves(watchdog)
+        announce_exit(watchdog)
         if world.rank == 0:
             report(error)
-        leave_together(world, exit_code_of(error))
+        exit_together(world, exit_code_of(error))
     if isinstance(error, PeerFailed):
         print(error, file=sys.stderr, flush=True)
-        time.sleep(LAST_WORDS_S)
+        time.sleep(PRINT_WAIT_S)
         return ExitCode.BUG
     lost = watchdog.explain() if isinstance(error, RuntimeError) and watchdog is not None else None
     if lost is not None:
         print(lost, file=sys.stderr, flush=True)  # a collective failed because a rank is gone
         os._exit(ExitCode.RANK_LOST)
-    watchdog_leaves(watchdog)  # a block damaged on one host, or a bug: no other rank knows
+    announce_exit(watchdog)  # a bug, or a fault of one host: the other ranks have not raised it
     return report(error, f"rank {world.rank}" if world.size > 1 else "")
 
 
-def leave_stopped(world: World, folder: str, signal_name: str) -> NoReturn:
-    """All ranks have agreed to stop, and a checkpoint is on the disk."""
-    from unsee_dist.distributed.world import leave_together
+def exit_stopped(world: World, folder: str, signal_name: str) -> NoReturn:
+    """Exit with code 75, after all ranks have agreed to stop and what they trained is in a checkpoint."""
+    from unsee_dist.distributed.world import exit_together
 
     if world.rank == 0:
-        mark(folder)
+        write_stop_mark(folder)
         print(
             f"stopped after {signal_name or 'a signal to another rank'}; the same command continues",
             file=sys.stderr,
         )
-    leave_together(world, ExitCode.STOPPED)
+    exit_together(world, ExitCode.STOPPED)
 
 
-def watchdog_leaves(watchdog: Watchdog | None) -> None:
+def announce_exit(watchdog: Watchdog | None) -> None:
     if watchdog is not None:
-        watchdog.leave("it has left, its own lines say why")
+        watchdog.announce_exit("it has exited, its own output says why")
 
 
-def mark(run: str) -> None:
-    """For the batch script, which requeues a job that leaves it: the step of a verified checkpoint, in $UNSEE_STOP_MARK."""
-    from unsee_dist.training.checkpoint.directory import choose, verify
+def write_stop_mark(run: str) -> None:
+    """Write the name of the newest verified checkpoint into the file $UNSEE_STOP_MARK, where the variable is set.
+
+    The batch script requeues a job that has written it.
+    """
+    from unsee_dist.training.checkpoint.directory import newest_valid, verify
 
     path = os.environ.get("UNSEE_STOP_MARK")
     if path:
         try:
-            newest, _ = choose(Path(run) / "checkpoints", verify)
-        except (OSError, UserError):  # the file system that failed may fail here, too: then no step is known
+            newest, _ = newest_valid(Path(run) / "checkpoints", verify)
+        except (
+            OSError,
+            UserError,
+        ):  # the file system that failed may fail here too: then the step is unknown
             newest = None
         Path(path).write_text(f"{newest.name if newest else 'step-00000000'}\n", encoding="utf-8")
 

@@ -16,7 +16,7 @@ from integration import tiny
 SCRIPT = """
 import sys
 from unsee_dist.data.prepare import merge, opening, pipeline
-pipeline.PIECE_BYTES, opening.CHUNK_BYTES, merge.RANGE = (40_000, 40_000), 10_000, 3000
+pipeline.SPLIT_BYTES, opening.CHUNK_BYTES, merge.RANGE = (40_000, 40_000), 10_000, 3000
 if __name__ == "__main__":
     settings = pipeline.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
     how = {"engine": "ray"} if sys.argv[3] == "ray" else {"processes": int(sys.argv[3])}

@@ -13,15 +13,15 @@ POISON = """
 import os
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.supervision.phases import current_phase
-finish, poisoned = Engine.finish, set()
+reduce, poisoned = Engine.reduce, set()
 def finishing(self, values):
-    means, norm = finish(self, values)
+    means, norm = reduce(self, values)
     step = current_phase().step
     if step in {STEPS} and ({ALWAYS} or step not in poisoned):
         poisoned.add(step)
         return [float("nan"), *means[1:]], norm
     return means, norm
-Engine.finish = finishing
+Engine.reduce = finishing
 """
 
 
@@ -43,7 +43,7 @@ def test_after_too_many_skips_the_run_goes_back_once_and_is_then_the_run_without
     poisoned = ranks.start(1, tiny.config, f"run.dir={back}", "data.workers=1", *told, PYTHONPATH=path)
     poisoned.succeed()
     assert "step 5 skipped on all ranks" in poisoned.text()
-    assert "back to the last checkpoint, once" in poisoned.text()
+    assert "returning to the last checkpoint, once" in poisoned.text()
     assert launch.history(back) == launch.history(through)
     assert launch.traced(back) == launch.traced(through)
     weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (back, through)]
@@ -59,7 +59,7 @@ def test_skips_that_come_back_stop_the_run_on_all_ranks(tiny: Tiny) -> None:
     )
     stopped = ranks.start(2, tiny.config, *told, PYTHONPATH=poison(tiny.folder, "{5, 6}", True))
     assert stopped.wait() == [2, 2], stopped.text()
-    assert "again after going back to a checkpoint. Lower train.lr" in stopped.text()
+    assert "again after returning to a checkpoint. Lower train.lr" in stopped.text()
     assert stopped.text().count("Lower train.lr") == 1
     assert "Traceback" not in stopped.text()
 

@@ -76,7 +76,7 @@ def test_in_the_thread_that_saves(tiny: Tiny) -> None:
     assert codes == [ExitCode.BUG, ExitCode.BUG], text
     assert "KeyError: 'planted'" in text
     assert "rank 1: this is a bug of unsee_dist" in text
-    assert "rank 1 has failed; its own lines say why" in text
+    assert "rank 1 has failed; its traceback is above or in its own log" in text
 
 
 @pytest.mark.slow

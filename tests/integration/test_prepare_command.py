@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from unsee_dist import cli
 from unsee_dist.data import Shards, Stream, StreamSettings
-from unsee_dist.data.stream.stream import _StepParts
+from unsee_dist.data.stream.stream import _StepDataset
 
 UNSEE = str(making.BIN / "unsee")
 
@@ -24,14 +24,14 @@ def test_standard_input_is_a_file_that_was_piped(tmp_path: Path) -> None:
     text = ("\n".join(making.corpus(1500)) + "\n").encode()
     (tmp_path / "t.txt").write_bytes(text)
     assert prepare(tmp_path / "t.txt", "--out", tmp_path / "file").returncode == 0
-    for _ in range(2):  # the second time it is already there
+    for _ in range(2):  # the second time it is already complete
         done = prepare("-", "--out", tmp_path / "piped", told=text)
         assert done.returncode == 0, done.stderr
-    assert b"already there" in b" ".join(done.stdout.split())  # the title is as long as the path
+    assert b"already complete" in b" ".join(done.stdout.split())  # the title is as long as the path
     assert Shards(tmp_path / "piped").fingerprint == Shards(tmp_path / "file").fingerprint
     refused = prepare("-", "--out", tmp_path / "piped", told=text + b"one more sentence here\n")
     assert (refused.returncode, refused.stderr.count(b"\n")) == (2, 1)
-    assert b"already holds another corpus" in refused.stderr
+    assert b"already has another corpus" in refused.stderr
     assert not (tmp_path / "piped" / "preparing").exists()
 
 
@@ -45,8 +45,8 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
     assert "cut at 12 tokens" in told
     tokenizer = AutoTokenizer.from_pretrained(tiny.encoder)
     settings = StreamSettings(seed=1, batch=32, micro_batch=8, max_tokens=12, pack=True, workers=0)
-    assert _StepParts(Shards(out), tokenizer, settings, 0, 1).tokens is not None
-    assert _StepParts(Shards(tiny.shards), tokenizer, settings, 0, 1).tokens is None
+    assert _StepDataset(Shards(out), tokenizer, settings, 0, 1).tokens is not None
+    assert _StepDataset(Shards(tiny.shards), tokenizer, settings, 0, 1).tokens is None
     pairs = zip(
         Stream(Shards(out), tokenizer, settings).batches(1, 70),
         Stream(Shards(tiny.shards), tokenizer, settings).batches(1, 70),
@@ -61,6 +61,6 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
 
 
 def test_a_wrong_encoder_is_said_before_the_work(tmp_path: Path, tiny: making.Tiny) -> None:
-    with pytest.raises(ValueError, match=r"\./nowhere is no folder"):
+    with pytest.raises(ValueError, match=r"\./nowhere is not a folder"):
         cli.corpus.prepare([str(tiny.folder / "sentences.txt")], tmp_path / "out", tokenizer="./nowhere")
     assert not (tmp_path / "out").exists()

@@ -138,7 +138,7 @@ def test_a_rank_that_hangs_or_dies_is_named(zero: int, how: str, tiny: Tiny) -> 
         assert started.processes[0].wait(300) == ExitCode.RANK_LOST, started.text()
         said = started.text()
         assert f"rank 1 on {os.uname().nodename} (step " in said  # its last word: up to a second old
-        assert "was last heard of" in said
+        assert "has sent no status for" in said
         assert "It has died, is stopped, or its network is down." in said
     finally:
         started.kill()
@@ -155,10 +155,10 @@ def test_a_rank_whose_python_stands_still_is_named_and_every_rank_shows_its_stac
     )
     assert started.wait(300) == [ExitCode.RANK_LOST, ExitCode.RANK_LOST], started.text()
     said = started.text()
-    assert f"rank 1 on {os.uname().nodename} (step 3, forward) has not moved for" in said
+    assert f"rank 1 on {os.uname().nodename} (step 3, forward) has made no progress for" in said
     assert "guard.timeout_s = 12" in said
     assert "sleep_for_ever" in said  # the line it hangs in, from its own stack
-    assert "rank 0 stood at step 3" in said
+    assert "rank 0 was in step 3" in said
 
 
 def _sleeper(folder: Path) -> str:

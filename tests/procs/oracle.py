@@ -19,7 +19,7 @@ from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
-from unsee_dist.training.checkpoint.manifest import Facts, Identity
+from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.step import StepResult, seed_step, train_step
 
@@ -158,10 +158,10 @@ def assemble(mine: list[tuple[str, int, Tensor]], size: int) -> dict[str, Tensor
     return {name: torch.cat([by[start] for start in sorted(by)]) for name, by in seen.items()}
 
 
-def facts(step: int) -> Facts:
+def facts(step: int) -> CheckpointInfo:
     """What a save of that step says beside its tensors."""
     identity = Identity("encoder", "projector", "ema", "vicreg", "corpus", 0, 8)
-    return Facts(identity, Progress(step=step, updates=step))
+    return CheckpointInfo(identity, Progress(step=step, updates=step))
 
 
 def running(  # noqa: PLR0913  (every choice of a run, by keyword)

@@ -19,7 +19,7 @@ from unsee_dist.distributed.world import World
 from unsee_dist.files import atomic
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
-from unsee_dist.training.checkpoint.resume import find
+from unsee_dist.training.checkpoint.resume import find_checkpoint
 from unsee_dist.training.checkpoint.saving import Saver
 
 FILES = ("rank-00000.safetensors", "rank-00001.safetensors", "buffers.safetensors", "manifest.json")
@@ -69,11 +69,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
 ) -> None:
     first, second = directory.folders(a_run / "checkpoints")
     damage(second / file)
-    assert find(World.alone(), a_run, "auto") == (first, True)
+    assert find_checkpoint(World.alone(), a_run, "auto") == (first, True)
     assert str(second / file) in capsys.readouterr().err
     damage(first / file)
     with pytest.raises(ValueError, match=r"No valid checkpoint") as failure:
-        find(World.alone(), a_run, "auto")
+        find_checkpoint(World.alone(), a_run, "auto")
     assert str(first / file) in str(failure.value)
     assert str(second / file) in str(failure.value)
 
@@ -101,34 +101,34 @@ def test_a_pointer_is_not_trusted_and_one_to_nowhere_is_no_fresh_start(a_run: Pa
     assert (checkpoints / "newest").read_text() == "step-00000002\n"
     for pointer in ("step-00000009\n", "\x00\xff", "../../elsewhere\n"):
         (checkpoints / "newest").write_text(pointer)
-        assert find(World.alone(), a_run, "auto") == (second, True)
+        assert find_checkpoint(World.alone(), a_run, "auto") == (second, True)
     (checkpoints / "newest").unlink()
-    assert find(World.alone(), a_run, "auto") == (second, True)
+    assert find_checkpoint(World.alone(), a_run, "auto") == (second, True)
     (checkpoints / "newest").write_text("step-00000002\n")
     directory.remove(first)
     directory.remove(second)
-    with pytest.raises(ValueError, match="step-00000002, which is not there"):
-        find(World.alone(), a_run, "auto")
+    with pytest.raises(ValueError, match="step-00000002, which does not exist"):
+        find_checkpoint(World.alone(), a_run, "auto")
 
 
 def test_resume_never_and_from_another_run(a_run: Path, tmp_path: Path) -> None:
     newest = directory.folders(a_run / "checkpoints")[-1]
     fresh = tmp_path / "fresh"
-    assert find(World.alone(), fresh, "auto") == (None, True)
-    assert find(World.alone(), fresh, "never") == (None, True)
-    assert find(World.alone(), fresh, str(a_run)) == (newest, False)
-    assert find(World.alone(), fresh, str(newest)) == (newest, False)
+    assert find_checkpoint(World.alone(), fresh, "auto") == (None, True)
+    assert find_checkpoint(World.alone(), fresh, "never") == (None, True)
+    assert find_checkpoint(World.alone(), fresh, str(a_run)) == (newest, False)
+    assert find_checkpoint(World.alone(), fresh, str(newest)) == (newest, False)
     with pytest.raises(ValueError, match=r"resume = never, but .* holds step-00000002"):
-        find(World.alone(), a_run, "never")
+        find_checkpoint(World.alone(), a_run, "never")
     with pytest.raises(ValueError, match="neither a checkpoint nor a run"):
-        find(World.alone(), fresh, str(tmp_path))
+        find_checkpoint(World.alone(), fresh, str(tmp_path))
 
 
 def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         (tmp_path / f"step-{step:08d}").mkdir()
     (tmp_path / ".step-00000006.growing").mkdir()
-    directory.retain(tmp_path / "step-00000005", 2, best_step=2)
+    directory.remove_old(tmp_path / "step-00000005", 2, best_step=2)
     assert sorted(os.listdir(tmp_path)) == ["step-00000002", "step-00000004", "step-00000005"]
 
 
@@ -136,7 +136,7 @@ def test_damaged_later_ones_do_not_count_among_those_that_are_kept(tmp_path: Pat
     """The run went back to step 3 because 6 and 9 were damaged, and has saved step 4."""
     for step in (2, 3, 4, 6, 9):
         (tmp_path / f"step-{step:08d}").mkdir()
-    directory.retain(tmp_path / "step-00000004", 2, best_step=None)
+    directory.remove_old(tmp_path / "step-00000004", 2, best_step=None)
     assert sorted(os.listdir(tmp_path)) == ["step-00000003", "step-00000004"]
 
 
@@ -160,11 +160,11 @@ def test_a_checkpoint_that_is_written_again_is_there_at_every_moment(
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             atomic.finish_folder(second)
-    assert find(World.alone(), a_run, "auto") == (second, True)
+    assert find_checkpoint(World.alone(), a_run, "auto") == (second, True)
     shutil.copytree(second, new)
     atomic.finish_folder(second)
-    assert find(World.alone(), a_run, "auto") == (second, True)
-    directory.retain(second, 2, None)
+    assert find_checkpoint(World.alone(), a_run, "auto") == (second, True)
+    directory.remove_old(second, 2, None)
     assert sorted(os.listdir(a_run / "checkpoints")) == ["newest", second.name]
 
 
@@ -248,7 +248,7 @@ def test_a_folder_that_can_only_be_read_is_a_sentence_on_every_rank_and_can_be_r
         first, second = run(write_protected, 2, folder)
         assert first == second
         assert all("Read-only file system" in said for said in first)
-        assert find(World.alone(), folder, "auto")[0] == folder / "checkpoints" / "step-00000001"
+        assert find_checkpoint(World.alone(), folder, "auto")[0] == folder / "checkpoints" / "step-00000001"
 
 
 def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
@@ -257,7 +257,7 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
 
     ours = running(Case("vicreg"), rank, size, 0)
     saver = Saver(ours.engine.world, True)
-    saving.directory.point = None
+    saving.directory.write_pointer = None
     saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1))
     with pytest.raises(TypeError) as failure:
         saver.wait()
@@ -313,4 +313,4 @@ def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], mo
     assert [folder.name for folder in directory.folders(a_run / "checkpoints")] == ["step-00000001"]
     assert (a_run / "checkpoints" / "newest").read_text() == "step-00000001\n"
     assert unsee("rm", str(a_run), "step-00000001")[0] == 0
-    assert find(World.alone(), a_run, "auto") == (None, True)  # asked for, so no silent restart
+    assert find_checkpoint(World.alone(), a_run, "auto") == (None, True)  # asked for, so no silent restart

@@ -36,12 +36,12 @@ def compare(
     ours = running(case, rank, size, stage)
     value_error, moment_error = 0.0, 0.0
     for step in range(1, len(truth.losses) + 1):
-        taken = ours.train_step(step, **how)  # type: ignore[arg-type]
-        assert taken.applied
+        result = ours.train_step(step, **how)  # type: ignore[arg-type]
+        assert result.applied
         value_error = max(
             value_error,
-            abs(taken.loss / truth.losses[step - 1] - 1),
-            abs(taken.grad_norm / truth.norms[step - 1] - 1),
+            abs(result.loss / truth.losses[step - 1] - 1),
+            abs(result.grad_norm / truth.norms[step - 1] - 1),
         )
         if step <= 3:
             moment_error = max(moment_error, gradient_error(ours.whole("exp_avg"), truth.moments[step - 1]))
@@ -135,8 +135,8 @@ def wrong_ways(rank: int, size: int) -> dict[str, float]:
             ours = running(case, rank, size, 2, **how)  # type: ignore[arg-type]
             gap = 0.0
             for step in range(1, 4):
-                taken = ours.train_step(step)
-                gap = max(gap, abs(taken.grad_norm / truth.norms[step - 1] - 1))
+                result = ours.train_step(step)
+                gap = max(gap, abs(result.grad_norm / truth.norms[step - 1] - 1))
             errors[f"{name}: {label}"] = max(gap, gradient_error(ours.whole("exp_avg"), truth.moments[2]))
     return errors
 

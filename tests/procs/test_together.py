@@ -16,7 +16,7 @@ KINDS = {
 
 
 def _raised(rank: int, size: int, kind: str) -> str:
-    from unsee_dist.distributed.world import World, together
+    from unsee_dist.distributed.world import World, share_errors
     from unsee_dist.errors import UserError
 
     errors = {
@@ -30,7 +30,7 @@ def _raised(rank: int, size: int, kind: str) -> str:
     }
     mine = errors[kind][rank]
     try:
-        with together(World(rank, size, rank, torch.device("cpu"))):
+        with share_errors(World(rank, size, rank, torch.device("cpu"))):
             if mine is not None:
                 raise mine
     except Exception as error:
@@ -52,7 +52,10 @@ def test_a_mistake_or_a_passing_fault_of_one_rank_is_every_ranks(kind: str) -> N
     ],
 )
 def test_a_bug_of_one_rank_stays_its_own_and_ends_the_others(kind: str, own: str) -> None:
-    assert run(_raised, 2, kind) == ["PeerFailed: rank 1 has failed; its own lines say why", own]
+    assert run(_raised, 2, kind) == [
+        "PeerFailed: rank 1 has failed; its traceback is above or in its own log",
+        own,
+    ]
 
 
 def test_without_an_error_nothing_is_raised() -> None:

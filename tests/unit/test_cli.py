@@ -124,7 +124,7 @@ def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys) -> Non
     from unsee_dist.distributed import engine
 
     for can, said in ((True, False), (False, True)):
-        monkeypatch.setattr(engine, "multiplies_bf16", lambda can=can: can)
+        monkeypatch.setattr(engine, "cpu_computes_bf16", lambda can=can: can)
         _, out, _ = unsee(monkeypatch, capsys, "doctor")
         assert ("write parallel.precision=fp32" in out) == (said and "no GPU" in out)
 

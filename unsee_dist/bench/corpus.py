@@ -27,7 +27,7 @@ from unsee_dist.config import RunConfig
 from unsee_dist.data import Shards, Stream, StreamSettings, open_corpus
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
-from unsee_dist.data.processes import side_by_side
+from unsee_dist.data.processes import worker_pool
 from unsee_dist.model.encoder import load_tokenizer
 
 BATCH, MAX_TOKENS = 1024, 64
@@ -71,7 +71,7 @@ def _preparations(folder: Path) -> Iterator[tuple[str, float]]:
 
 def _tokenised(corpus: Path, tokenizer: Any) -> list[bytes]:
     """Make the tokens of a corpus; the ids of its sentences as bytes."""
-    with side_by_side(1) as work:
+    with worker_pool(1) as work:
         tokenise(corpus, tokenizer, MAX_TOKENS, work)
     publish(corpus, tokenizer, MAX_TOKENS)
     shards = Shards(corpus)

@@ -29,7 +29,7 @@ from unsee_dist.distributed.world import (
 )
 from unsee_dist.run import build
 from unsee_dist.supervision.phases import observing
-from unsee_dist.training.loop import Training, line, step_once
+from unsee_dist.training.loop import Training, metrics_line, run_step
 
 NETWORKS = ("online", "target", "projector", "objective")
 STAGE_OF = {"backward": "backward", "finish": "finish", "update": "optimizer", "ema": "ema", "log": "logging"}
@@ -78,7 +78,7 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _alone(run: Training, steps: int, spent: dict[str, list[float]]) -> Iterator[Batch]:
-    """The steps of a run, taken by the loop's own `step_once` and timed from outside: the phases it enters, and hooks
+    """The steps of a run, trained by the loop's own `run_step` and timed from outside: the phases it enters, and hooks
     around the networks inside the engine's forward."""
     device, clock = run.engine.world.device, Clock(run.engine.world.device)
     clock.watch({name: getattr(run.engine.module, name) for name in NETWORKS})
@@ -88,8 +88,8 @@ def _alone(run: Training, steps: int, spent: dict[str, list[float]]) -> Iterator
         batch = next(batches).to(device)
         clock.begin(begun)
         with observing(clock.enter):
-            taken, rates = step_once(run, batch)
-            run.recorder.step(line(run, taken, *rates))
+            result, rates = run_step(run, batch)
+            run.recorder.step(metrics_line(run, result, *rates))
             clock.enter("end", step)
         for stage, seconds in clock.spent.items():
             spent[stage].append(seconds)

@@ -84,7 +84,7 @@ def prepare(
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
     from unsee_dist.data.prepare.pipeline import prepare as run
     from unsee_dist.data.prepare.report import progress
-    from unsee_dist.data.processes import side_by_side
+    from unsee_dist.data.processes import worker_pool
 
     bounds = {"min_bytes": min_bytes, "max_bytes": max_bytes, "min_words": min_words, "max_words": max_words}
     settings = PrepareSettings(
@@ -104,7 +104,7 @@ def prepare(
         from unsee_dist.model.encoder import load_tokenizer
 
         pieces = load_tokenizer(tokenizer)  # before the work: a wrong name is said at once
-    with side_by_side(processes, engine) as work:  # a Ray cluster is connected to once for both
+    with worker_pool(processes, engine) as work:  # a Ray cluster is connected to once for both
         report = run(inputs, out, settings, Console(stderr=True), processes, engine)
         if pieces is not None:
             from unsee_dist.data.corpus.tokenise import publish, tokenise

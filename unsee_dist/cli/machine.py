@@ -67,7 +67,7 @@ def doctor() -> None:
     """Print versions, devices, threads and the launcher's environment, and what a run would use."""
     import torch
 
-    from unsee_dist.distributed.engine import multiplies_bf16
+    from unsee_dist.distributed.engine import cpu_computes_bf16
 
     names = ("unsee_dist", "torch", "deepspeed", "transformers", "mlflow", "sentence-transformers")
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -79,7 +79,7 @@ def doctor() -> None:
         "tracking": os.environ.get(
             "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI is not set: sqlite:///mlflow.db"
         ),
-        "a run": _would_use(len(gpus), torch.cuda.is_bf16_supported() if gpus else multiplies_bf16()),
+        "a run": _would_use(len(gpus), torch.cuda.is_bf16_supported() if gpus else cpu_computes_bf16()),
     }
     for name, line in lines.items():
         typer.echo(f"{name:<10} {line}")

@@ -97,7 +97,7 @@ def checkpoint_rm(
     run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
 ) -> None:
     """Remove checkpoints by name. When none is left, the next start is a fresh one."""
-    from unsee_dist.training.checkpoint.directory import POINTER, folders, point, remove
+    from unsee_dist.training.checkpoint.directory import POINTER, folders, remove, write_pointer
 
     known = {folder.name: folder for folder in folders(run / "checkpoints")}
     unknown = [name for name in names if name not in known]
@@ -109,4 +109,4 @@ def checkpoint_rm(
         remove(known[name])
     checkpoints = run / "checkpoints"
     left = folders(checkpoints)
-    point(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)
+    write_pointer(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)

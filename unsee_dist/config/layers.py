@@ -1,7 +1,7 @@
-"""Files and overrides as layers: flat `section.key` -> what was typed, and where.
+"""Files and overrides as layers: flat `section.key` -> the value as typed, and its place.
 
-YAML is read from its node tree, not its values: nodes know their line, keep `1e-4` as typed (PyYAML makes
-it a string and 010 an 8) and show a key that is written twice. pydantic turns text into numbers later.
+The YAML is read as a tree of nodes: a node has its line and the text as typed (PyYAML would make `1e-4` a string and
+010 an 8), and keys that are written twice are visible. pydantic converts text to numbers later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NULL = "tag:yaml.org,2002:null"
 
 
 class Typed(NamedTuple):
-    """A value as typed (text, None for null, a list, a mapping where a section is not expected), and its place."""
+    """A value as typed (text, None for null, a list, or a mapping at a key that is no section), and its place."""
 
     value: object
     where: str
@@ -32,7 +32,7 @@ Layer = dict[str, Typed]
 
 
 def file_layers(name: str, sections: frozenset[str], mistakes: list[Mistake]) -> tuple[Path, list[Layer]]:
-    """The file and the layers it consists of, the deepest `extends` first; mistakes are appended."""
+    """The path of the file and its layers, the deepest `extends` first; mistakes are appended."""
     try:
         path = find(name, Path())
     except UserError as error:
@@ -56,7 +56,7 @@ def file_layers(name: str, sections: frozenset[str], mistakes: list[Mistake]) ->
 
 
 def read(path: Path, sections: frozenset[str], mistakes: list[Mistake]) -> Layer:
-    """One file as a layer, `extends` included as a key; what cannot be read is appended to mistakes."""
+    """One file as a layer, with `extends` as a key; an unreadable file is appended to mistakes."""
     shown = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -75,7 +75,7 @@ def read(path: Path, sections: frozenset[str], mistakes: list[Mistake]) -> Layer
     if root is None or root.tag == NULL:
         return {}
     if not isinstance(root, yaml.MappingNode):
-        mistakes.append(Mistake(shown, None, f"{shown}:1", "holds no keys", "write `section:` and its keys"))
+        mistakes.append(Mistake(shown, None, f"{shown}:1", "has no keys", "write `section:` and its keys"))
         return {}
     return _flat(root, shown, sections, mistakes)
 
@@ -94,7 +94,7 @@ def override_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Layer:
 
 
 def parse_value(text: str) -> object:
-    """A value of the command line as a file would give it: {choice: [16, 32]} is a mapping. Text when it is no YAML."""
+    """A value of the command line, read as in a file: {choice: [16, 32]} is a mapping. Text when it is not YAML."""
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError:
@@ -103,7 +103,7 @@ def parse_value(text: str) -> object:
 
 
 def _flat(root: yaml.MappingNode, shown: str, sections: frozenset[str], mistakes: list[Mistake]) -> Layer:
-    """The leaves of a file. Only sections are entered: the tree is two deep, so no alias can loop."""
+    """The leaves of a file. Only sections are entered: two levels, so an alias cannot loop."""
     layer: Layer = {}
     lines: dict[str, int] = {}
     for key, node, line in _items("", root, sections):
@@ -123,12 +123,12 @@ def _items(
         key, line = prefix + str(_value(key_node)), key_node.start_mark.line + 1
         if key in sections and isinstance(node, yaml.MappingNode):
             yield from _items(key + ".", node, sections)
-        elif not (key in sections and node.tag == NULL):  # an empty section says nothing
+        elif not (key in sections and node.tag == NULL):  # an empty section has no keys
             yield key, node, line
 
 
 def _value(node: yaml.Node, depth: int = 2) -> object:
-    """What a node holds. A mapping is entered twice at most, which `when` conditions of a sweep need: no alias loops."""
+    """The value of a node. Mappings are entered two levels deep, for the `when` of a sweep; aliases cannot loop."""
     if isinstance(node, yaml.ScalarNode):
         return None if node.tag == NULL else node.value
     if isinstance(node, yaml.SequenceNode):

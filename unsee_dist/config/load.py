@@ -1,4 +1,4 @@
-"""From a file and overrides to a RunConfig, or to the list of everything that is wrong."""
+"""From a file and overrides to a RunConfig, or to a list of all mistakes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
 from unsee_dist.config.objective import OBJECTIVE_SETTINGS
-from unsee_dist.config.sections import Clashes, RunConfig
+from unsee_dist.config.sections import Conflicts, RunConfig
 
 
 def legal_keys() -> tuple[str, ...]:
@@ -47,18 +47,18 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> RunConfig | None:
-    """The configuration of the layers of file `first`, the last one winning; what is wrong is appended to mistakes."""
+    """The configuration of the layers of file `first`, later layers override earlier ones; mistakes are appended."""
     tree = merge([_known(layer, mistakes) for layer in layers])
     if tree.get("run.name", Typed(None, "")).value is None:
         tree["run.name"] = Typed(first.stem, str(first))
-    config, wrong = _validate(tree)
-    mistakes += wrong
+    config, found = _validate(tree)
+    mistakes += found
     return config
 
 
 def merge(layers: Sequence[Layer]) -> Layer:
-    """Later layers win. One that changes objective.name drops the settings of the objective before it:
-    they are another objective's, even where the word is the same (both have a `covariance`)."""
+    """Later layers override earlier ones. A layer that changes objective.name drops the settings of the previous objective:
+    they have another meaning even under the same name (two objectives have a `covariance`)."""
     tree: Layer = {}
     for layer in layers:
         name, before = layer.get("objective.name"), tree.get("objective.name")
@@ -69,7 +69,7 @@ def merge(layers: Sequence[Layer]) -> Layer:
 
 
 def _known(layer: Layer, mistakes: list[Mistake]) -> Layer:
-    """The layer without keys that do not exist; those become mistakes."""
+    """The layer without unknown keys, which become mistakes."""
     for key, (value, where) in layer.items():
         if key in SECTIONS:
             has = ", ".join(other for other in LEGAL if other.startswith(key + "."))
@@ -80,21 +80,21 @@ def _known(layer: Layer, mistakes: list[Mistake]) -> Layer:
 
 
 def _validate(tree: Layer) -> tuple[RunConfig | None, list[Mistake]]:
-    """The configuration, or all that is wrong with the values and between them."""
+    """The configuration, or all mistakes in values and conflicts between values."""
     try:
         return RunConfig.model_validate(_nest(tree)), []
     except ValidationError as error:
-        wrong = _mistakes(error, tree)
-    # Checks between settings run only when each is legal: look again with the illegal ones at their defaults.
-    bad = {mistake.key for mistake in wrong}
+        mistakes = _mistakes(error, tree)
+    # Conflicts are found only when every value is legal: validate again with the illegal ones at their defaults.
+    bad = {mistake.key for mistake in mistakes}
     rest = {key: typed for key, typed in tree.items() if key not in bad}
     if bad & {"objective.name"}:
         rest = {key: typed for key, typed in rest.items() if not key.startswith("objective.")}
     try:
         RunConfig.model_validate(_nest(rest))
     except ValidationError as error:
-        wrong += [mistake for mistake in _mistakes(error, rest, bad) if mistake not in wrong]
-    return None, wrong
+        mistakes += [mistake for mistake in _mistakes(error, rest, bad) if mistake not in mistakes]
+    return None, mistakes
 
 
 def _nest(tree: Layer) -> dict[str, Any]:
@@ -108,22 +108,22 @@ def _nest(tree: Layer) -> dict[str, Any]:
 def _mistakes(
     error: ValidationError, tree: Layer, bad: frozenset[str] | set[str] = frozenset()
 ) -> list[Mistake]:
-    """pydantic's errors in our words; clashes that involve a key of `bad` are left out: it has its own line."""
-    found: dict[str, Mistake] = {}
+    """pydantic's errors as mistakes, without conflicts that involve a key of `bad`: it has its own line."""
+    by_key: dict[str, Mistake] = {}
     for detail in error.errors():
         cause = detail.get("ctx", {}).get("error")
-        if isinstance(cause, Clashes):
-            for clash in cause.found:
-                if not bad & {clash.key, *clash.others}:
-                    found[clash.key] = _mistake(clash.key, tree, clash.why, clash.instead)
+        if isinstance(cause, Conflicts):
+            for conflict in cause.conflicts:
+                if not bad & {conflict.key, *conflict.others}:
+                    by_key[conflict.key] = _mistake(conflict.key, tree, conflict.why, conflict.instead)
             continue
         key = _key(detail["loc"])
         why, instead = _reason(key, detail, tree)
-        before = found.get(key)
-        if before is not None:  # each member of a union complains
+        before = by_key.get(key)
+        if before is not None:  # each member of a union has its own error
             why, instead = f"{before.why}, or {why.removeprefix('must be ')}", before.instead or instead
-        found[key] = _mistake(key, tree, why, instead)
-    return list(found.values())
+        by_key[key] = _mistake(key, tree, why, instead)
+    return list(by_key.values())
 
 
 def _mistake(key: str, tree: Layer, why: str, instead: str) -> Mistake:
@@ -132,14 +132,14 @@ def _mistake(key: str, tree: Layer, why: str, instead: str) -> Mistake:
 
 
 def _key(loc: tuple[int | str, ...]) -> str:
-    """pydantic's location as a key: the objective's tag and a union's member names are not part of it."""
+    """pydantic's location as a key, without the tag of the objective and the member names of a union."""
     if loc[0] == "objective":
         return f"objective.{loc[2]}" if len(loc) > 2 else "objective.name"
     return ".".join(str(part) for part in loc[:2])
 
 
 def _reason(key: str, detail: Any, tree: Layer) -> tuple[str, str]:
-    """Why a value cannot be, and what to write instead."""
+    """Why a value is not allowed, and what to write instead."""
     value, context = detail["input"], detail.get("ctx", {})
     if key == "objective.name":
         typed = tree.get(key, Typed(None, "")).value
@@ -157,7 +157,7 @@ def _reason(key: str, detail: Any, tree: Layer) -> tuple[str, str]:
 
 
 def _foreign_setting(key: str, tree: Layer) -> tuple[str, str]:
-    """A setting of another objective, typed where the chosen one does not have it."""
+    """The mistake of a setting that belongs to another objective than the chosen one."""
     name, setting = str(tree["objective.name"].value), key.removeprefix("objective.")
     owners = [other for other, settings in OBJECTIVE_SETTINGS.items() if setting in settings.model_fields]
     own = [f"objective.{other}" for other in OBJECTIVE_SETTINGS[name].model_fields if other != "name"]

@@ -24,7 +24,7 @@ class Mistake(NamedTuple):
 
 
 class ConfigError(UserError):
-    """A configuration that cannot be. `mistakes` holds all of them."""
+    """An invalid configuration. `mistakes` has all of its mistakes."""
 
     def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
         self.mistakes = tuple(mistakes)
@@ -33,13 +33,13 @@ class ConfigError(UserError):
 
 
 def closest(word: str, legal: Iterable[str]) -> str | None:
-    """The legal word someone may have meant, or None."""
-    found = get_close_matches(word, list(legal), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The legal word that was probably meant, or None."""
+    matches = get_close_matches(word, list(legal), n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def closest_key(key: str, legal: Sequence[str]) -> str:
-    """What to write instead of an unknown key: the key someone may have meant, or what there is."""
+    """What to write instead of an unknown key: the key that was probably meant, or the existing ones."""
     section, _, last = key.rpartition(".")
     siblings = {_last(other): other for other in legal if section and other.startswith(section + ".")}
     words = {_last(other): other for other in reversed(legal)}  # the first section that has the word

@@ -1,7 +1,7 @@
-"""The objective section: one set of settings per objective, told apart by `objective.name`.
+"""The objective section: one set of settings per objective, chosen by `objective.name`.
 
-The only place of their bounds and defaults: the objectives take theirs from here. No torch, so that the command line
-checks a configuration without it.
+Their bounds and defaults are defined only here: the objectives import them. No torch, so that the command line can
+check a configuration without it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Weight = Annotated[float, Field(ge=0)]  # the factor of one loss term
 
 
 class Section(BaseModel):
-    """What all sections share: frozen, nothing unknown, no NaN or infinity."""
+    """Base of all sections: frozen, no unknown keys, no NaN or infinity."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True

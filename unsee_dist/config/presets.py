@@ -1,4 +1,4 @@
-"""Where configuration files are: a path as given, or the name of a preset."""
+"""Finds configuration files: a path, or the name of a preset."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONFIGS = shipped("configs")
 
 
 def presets() -> dict[str, Path]:
-    """Name -> file of every preset: configs/ here, then the package's; the first of a name wins."""
+    """Name -> file of every preset: configs/ here, then the package's; the first file of a name is used."""
     files: dict[str, Path] = {}
     for folder in (Path("configs"), CONFIGS):
         for path in sorted(folder.glob("*.yaml")):
@@ -21,9 +21,9 @@ def presets() -> dict[str, Path]:
 
 
 def find(name: str, beside: Path) -> Path:
-    """The file meant by `name`: a path relative to the folder `beside`, or a preset with or without .yaml.
+    """The file of `name`: a path relative to the folder `beside`, or a preset with or without .yaml.
 
-    Raises UserError: a sentence with the closest preset, without the name itself.
+    Raises UserError with the closest preset; the message does not contain `name`.
     """
     for path in (beside / name, beside / f"{name}.yaml"):
         if path.is_file():

@@ -1,7 +1,7 @@
 """The RunConfig tree: every setting of a run, its type, its bounds and its default.
 
-The defaults are configs/base.yaml's (a test compares them), so a file that extends nothing still means
-the same run. Bounds that need two settings are in `clashes`. None always means absent.
+The defaults are configs/base.yaml's (a test compares them), so a file that extends nothing means the
+same run. Conditions on two settings are in `conflicts`. None always means absent.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ModelSettings(Section):
 
 
 class ProjectorSettings(Section):
-    kind: ProjectorKind = "blocks"  # tanh = SimCSE's Linear + Tanh; dropped after training too
+    kind: ProjectorKind = "blocks"  # tanh = SimCSE's Linear + Tanh; also dropped after training
     blocks: Annotated[int, Field(ge=0)] = 1  # of kind blocks; 0 = no projector
     width: Count = 10  # hidden width, in multiples of the embedding's
     side: Literal["online", "both"] = "online"  # which encoders have one
@@ -68,7 +68,7 @@ class DataSettings(Section):
     tokenise: bool = False  # the corpus once, before the first step, for this run and those to come
     trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
     pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
-    on_damage: OnDamage = "stop"  # skip = other sentences stand in, counted in metrics.jsonl
+    on_damage: OnDamage = "stop"  # skip = other sentences are read instead, counted in metrics.jsonl
 
 
 class TrainSettings(Section):
@@ -97,7 +97,9 @@ class EvaluateSettings(Section):
 
 class CheckpointSettings(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
-    keep: Annotated[int, Field(ge=2)] = 2  # newest checkpoints kept: one alone is lost while it is replaced
+    keep: Annotated[int, Field(ge=2)] = (
+        2  # newest checkpoints kept; one alone would be lost while it is replaced
+    )
     background: bool = True  # written by a thread while training goes on
     grace_s: Annotated[float, Field(gt=0)] = 90.0  # after a signal, seconds until the process must be gone
 
@@ -105,9 +107,11 @@ class CheckpointSettings(Section):
 
 
 class GuardSettings(Section):
-    timeout_s: Annotated[float, Field(ge=1)] = 300.0  # a rank that stands still longer ends the job
+    timeout_s: Annotated[float, Field(ge=1)] = 300.0  # a rank without progress for longer ends the job
     skips: Count = 10  # steps in a row with a loss or gradient that is not finite: roll back once, then stop
-    spike: Annotated[float, Field(gt=1)] = 8.0  # deviations above the running mean loss that are said
+    spike: Annotated[float, Field(gt=1)] = (
+        8.0  # a loss this many deviations above its running mean is reported
+    )
     collapse: Literal["warn", "stop"] = "warn"  # what a collapse does
     effective_rank: Annotated[float, Field(ge=1)] = 4.0  # of the embeddings; below it they have collapsed
     std: Annotated[float, Field(ge=0)] = 1e-2  # per dimension; below it they have collapsed
@@ -120,7 +124,7 @@ class TrackSettings(Section):
 
 
 class RunConfig(Section):
-    """Everything a run depends on but the corpus. Frozen; right, or it does not exist."""
+    """Everything a run depends on but the corpus. Frozen; an instance is always valid."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of order, dropout and fresh weights
     resume: Text = "auto"  # auto | never | a checkpoint or run to start from
@@ -139,9 +143,9 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
-        found = clashes(self)
+        found = conflicts(self)
         if found:
-            raise Clashes(found)
+            raise Conflicts(found)
         return self
 
     def as_yaml(self) -> str:
@@ -149,8 +153,8 @@ class RunConfig(Section):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-class Clash(NamedTuple):
-    """Settings that are legal alone and not together: the one to blame, the others, and the remedy."""
+class Conflict(NamedTuple):
+    """Settings that are legal alone but not together: the one to change, the others, and what to write instead."""
 
     key: str
     others: tuple[str, ...]
@@ -158,25 +162,25 @@ class Clash(NamedTuple):
     instead: str
 
 
-class Clashes(UserError):
-    """Carries all clashes of a configuration through pydantic."""
+class Conflicts(UserError):
+    """Carries all conflicts of a configuration through pydantic."""
 
-    def __init__(self, found: list[Clash]) -> None:
-        super().__init__("; ".join(f"{clash.key} {clash.why}: {clash.instead}" for clash in found))
-        self.found = found
+    def __init__(self, conflicts: list[Conflict]) -> None:
+        super().__init__("; ".join(f"{each.key} {each.why}: {each.instead}" for each in conflicts))
+        self.conflicts = conflicts
 
 
-def clashes(config: RunConfig) -> list[Clash]:
-    """What is wrong between settings. What depends on the machine (ranks, GPU) is checked by the run."""
+def conflicts(config: RunConfig) -> list[Conflict]:
+    """The conflicts between settings. The run itself checks what depends on the machine (ranks, GPU)."""
     found = []
     train = config.train
     if train.micro_batch is not None and train.micro_batch > train.batch:
         why = f"is larger than train.batch = {train.batch}"
         instead = f"write at most {train.batch}, or leave it out to encode a rank's part at once"
-        found.append(Clash("train.micro_batch", ("train.batch",), why, instead))
+        found.append(Conflict("train.micro_batch", ("train.batch",), why, instead))
     if train.steps is None and train.epochs is None:
         why = "and train.epochs are both absent, so the run has no end"
-        found.append(Clash("train.steps", ("train.epochs",), why, "write one of them"))
+        found.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))
     return found
 
 

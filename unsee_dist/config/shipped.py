@@ -1,4 +1,4 @@
-"""The folders that travel with the package: configs/, slurm/ and cluster/.
+"""The folders that are installed with the package: configs/, slurm/ and cluster/.
 
 In a clone (an editable installation, too) they are the clone's top-level folders; a wheel has them inside the
 package (setup.py puts them there).

@@ -1,4 +1,4 @@
-"""Processes: a function over tasks, side by side on this machine or on a Ray cluster, results in the order of the tasks."""
+"""Processes: a function applied to tasks in parallel, on this machine or on a Ray cluster; results in task order."""
 
 from __future__ import annotations
 
@@ -17,49 +17,49 @@ from unsee_dist.errors import UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
-AHEAD = 2  # tasks a process may have waiting: what bounds the memory of tasks and results
+TASKS_PER_PROCESS = 2  # tasks queued for a process: bounds the memory of tasks and results
 ENGINES = ("local", "ray")
 
 
-class Work(Protocol):
+class TaskRunner(Protocol):
     """Runs a function over tasks."""
 
     def __call__(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        """function of each task, in order. function and tasks cross to clean processes: no closures.
+        """The results of function(task), in order. Both are pickled for the processes: no closures.
 
-        Raises what function raises; ChildProcessError, a sentence, when a process was killed.
+        Raises what function raises; ChildProcessError when a process was killed.
         """
         ...
 
 
 @contextmanager
-def side_by_side(processes: int | None = None, engine: str = "local") -> Iterator[Work]:
-    """What runs tasks. engine: "local", on so many processes, None = all usable cores; "ray", on the cluster at
-    RAY_ADDRESS, or without that on one started here. Raises ValueError, one sentence, when it cannot be had."""
+def worker_pool(processes: int | None = None, engine: str = "local") -> Iterator[TaskRunner]:
+    """A pool that runs tasks. engine: "local" (`processes` of them, None = all usable cores), or "ray" (the cluster at
+    RAY_ADDRESS, or one started here where it is not set). Raises ValueError when it cannot be started."""
     if engine not in ENGINES:
         raise UserError(f"engine = {engine} is unknown. Use {' or '.join(ENGINES)}.")
     if processes is not None and processes < 1:
-        raise UserError(f"processes = {processes} cannot work. Use 1 or more.")
+        raise UserError(f"processes = {processes} is less than one. Use 1 or more.")
     if engine == "local":
-        with _pool(processes or len(os.sched_getaffinity(0))) as work:
-            yield work
+        with _pool(processes or len(os.sched_getaffinity(0))) as run_tasks:
+            yield run_tasks
         return
     if processes is not None:
         raise UserError(
             f"processes = {processes} is for the engine local: Ray runs a task on each CPU of its cluster. Leave it out."
         )
-    from unsee_dist.ray_pool.cluster import connected  # 3 s, for those who asked for it
+    from unsee_dist.ray_pool.cluster import connected  # imports ray: 3 s
 
     with connected():
-        yield _on_cluster
+        yield _run_on_ray
 
 
 @contextmanager
-def _pool(processes: int) -> Iterator[Work]:
-    """Processes of this machine. They start with the first tasks that are several, and stay for those to come."""
+def _pool(processes: int) -> Iterator[TaskRunner]:
+    """Processes of this machine. They start with the first call that has several tasks, and serve later calls."""
     pool: ProcessPoolExecutor | None = None
 
-    def work(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
         nonlocal pool
         remaining = iter(tasks)
         first = list(islice(remaining, 2))
@@ -70,50 +70,50 @@ def _pool(processes: int) -> Iterator[Work]:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__, function.__module__])
             pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
-        waiting: deque[Future[Result]] = deque()
+        pending: deque[Future[Result]] = deque()
         try:
             for task in chain(first, remaining):
-                waiting.append(pool.submit(function, task))
-                if len(waiting) >= AHEAD * processes:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                pending.append(pool.submit(function, task))
+                if len(pending) >= TASKS_PER_PROCESS * processes:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
                 "a process of the preparation was killed, perhaps for its memory. "
                 "Run it again with fewer --processes: it continues."
             ) from error
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
     try:
-        yield work
+        yield run_tasks
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
 
 
-def here(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-    """In this process."""
+def run_serially(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """Run the tasks one after the other in this process."""
     yield from map(function, tasks)
 
 
-def _on_cluster(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-    """On the machines of the connected Ray cluster."""
+def _run_on_ray(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+    """Run the tasks on the connected Ray cluster."""
     from unsee_dist.ray_pool.tasks import map_unordered
 
     done: dict[int, Result] = {}
-    wanted = 0
+    next_index = 0
     for index, result in map_unordered(function, tasks):
         done[index] = result
-        while wanted in done:
-            yield done.pop(wanted)
-            wanted += 1
+        while next_index in done:
+            yield done.pop(next_index)
+            next_index += 1
 
 
 def end_with_parent() -> None:
-    """A killed parent leaves no worker waiting for ever for its next task."""
+    """End this process when its parent ends: a worker of a killed parent would wait for its next task for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

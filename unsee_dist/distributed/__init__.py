@@ -1,7 +1,7 @@
-"""Processes that train together: who they are, what they share, and how they sum.
+"""Processes that train together: their ranks, their shared state and their sums.
 
-world.py       ranks from any launcher; a failure of one rank is known to all
-engine.py      DeepSpeed behind a small door
-masters.py     where the fp32 masters lie under each ZeRO stage; replica.py: the EMA on every rank
+world.py       ranks from any launcher; an error of one rank is raised on all
+engine.py      the only importer of DeepSpeed
+masters.py     where each ZeRO stage keeps the fp32 master weights; replica.py: the EMA on every rank
 reduce.py      sums over the global batch with their exact gradient; batchnorm.py
 """

@@ -27,7 +27,7 @@ class SyncBatchNorm(nn.Module):
 
     def forward(self, z_BD: Tensor) -> Tensor:
         wide_BD = z_BD.to(torch.promote_types(z_BD.dtype, torch.float32))
-        # The count travels with the sums (one collective less) and stays on the device (no host waits for it).
+        # The count travels with the sums (one collective fewer) and stays on the device (no host waits for it).
         sums = self.reduction.sum(torch.cat([wide_BD.sum(0), wide_BD.new_full((1,), len(wide_BD))]))
         mean_D, count = sums[:-1] / sums[-1], sums[-1]
         centred_BD = wide_BD - mean_D

@@ -1,7 +1,7 @@
-"""DeepSpeed behind one small door: forward, backward, decide, step. The only importer of deepspeed.
+"""The only importer of deepspeed: forward, backward, one all-reduce, step.
 
-A step is: `engine(...)`, `backward(loss)`, `finish(values)` (one all-reduce and the step's one host
-synchronisation: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
+A step is: `engine(...)`, `backward(loss)`, `reduce(values)` (one all-reduce, and the only host synchronisation of a
+step: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
 Gradients are the mean over ranks. Precision bf16/fp16: low-precision parameters, fp32 masters.
 """
 
@@ -41,11 +41,11 @@ class Engine:
         deepspeed = import_deepspeed()
         if precision == "fp16" and world.device.type != "cuda":
             raise UserError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
-        if precision == "bf16" and world.device.type == "cpu" and not multiplies_bf16():
+        if precision == "bf16" and world.device.type == "cpu" and not cpu_computes_bf16():
             print_on_rank_0(
                 world,
-                "parallel.precision = bf16: this CPU has no units for it and multiplies tens of times slower than in "
-                "fp32. Write parallel.precision=fp32.",
+                "parallel.precision = bf16: this CPU has no bf16 instructions and multiplies tens of times slower than "
+                "in fp32. Write parallel.precision=fp32.",
             )
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         warnings.filterwarnings(
@@ -68,14 +68,14 @@ class Engine:
         )
         if world.size == 1 and stage == 0:
             self.engine.enable_backward_allreduce = (
-                False  # it would flatten and copy all gradients for nobody
+                False  # it would flatten and copy all gradients for no other rank
             )
         if precision == "bf16" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
             self.optimizer.overflow_checker.check = lambda: False
         self.parameters = list(names)
         self.shards = masters.shards(self.optimizer, stage, names, world.rank)
         self._create_moments()
-        # deepspeed makes masters from the rounded low-precision weights; start from the true ones
+        # deepspeed copies its masters from the rounded low-precision weights; start from the fp32 ones
         for shard in self.shards:
             shard.master.copy_(initial[shard.name].view(-1)[shard.start : shard.start + shard.length])
         self.refresh()
@@ -94,7 +94,7 @@ class Engine:
     def backward(self, loss: Tensor) -> None:
         self.engine.backward(loss)
 
-    def finish(self, values: Tensor) -> tuple[list[float], float]:
+    def reduce(self, values: Tensor) -> tuple[list[float], float]:
         """Mean over ranks of `values` (n,) and the gradient norm before clipping, both non-finite if any rank's is."""
         square = masters.gradient_square(self.optimizer, self.stage, self.parameters, self.world.rank)
         if self.stage == 0:
@@ -117,7 +117,7 @@ class Engine:
         return bool(self.engine.was_step_applied())
 
     def discard(self) -> None:
-        """Drop the gradients of this step; nothing moves."""
+        """Drop the gradients of this step; no weight changes."""
         masters.discard_gradients(self.engine, self.optimizer, self.stage)
 
     def refresh(self) -> None:
@@ -170,8 +170,8 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
-def multiplies_bf16() -> bool:
-    """Does this CPU multiply bf16 matrices in a kernel of oneDNN's? On AVX2 alone a (512, 256) by (256, 1024) product
+def cpu_computes_bf16() -> bool:
+    """Whether oneDNN has a kernel for bf16 matrices on this CPU. On AVX2 alone a (512, 256) by (256, 1024) product
     took 640 ms, in fp32 11 ms."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -185,17 +185,17 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
 
 
 def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -> dict[str, Any]:
-    """The whole of what deepspeed is told; everything else of a run is ours.
+    """The whole configuration of deepspeed.
 
-    Written out where a default is a trap: clipping (1.0 since 0.19.3) and the dtype gradients are averaged in.
+    Defaults that would change a result are written out: clipping (1.0 since 0.19.3) and the dtype gradients are averaged in.
     """
     return {
-        "train_micro_batch_size_per_gpu": 1,  # only its own counters read this
+        "train_micro_batch_size_per_gpu": 1,  # only deepspeed's own counters read this
         "gradient_accumulation_steps": 1,
         "gradient_clipping": clip,
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
-        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `finish` has checked
+        "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `reduce` has checked
         "fp16": {"enabled": precision == "fp16"},
         "communication_data_type": "fp32",
         "steps_per_print": 10**12,

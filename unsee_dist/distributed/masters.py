@@ -1,4 +1,4 @@
-"""Where the fp32 master weights of a ZeRO engine lie, as views that can be read and written in place.
+"""The fp32 master weights of a ZeRO engine, as views that can be read and written in place.
 
 The optimizer of stage 0 holds one tensor a parameter; stages 1-3 hold flat tensors of which each rank has a
 part. Everything that must follow the weights exactly (EMA target, checkpoints, initial values) works on these
@@ -83,7 +83,7 @@ def _flat_by_parameter(optimizer: Any, names: Mapping[nn.Parameter, str], rank: 
 
 
 def gradient_square(optimizer: Any, stage: int, parameters: list[nn.Parameter], rank: int) -> Tensor:
-    """Sum of squares of the gradients this rank answers for, 0-d float64. Call between backward and step.
+    """Sum of squares of the gradients this rank holds, 0-d float64. Call between backward and step.
 
     Stage 0: the whole gradient, the same on every rank. Stages 1-3: this rank's part, to be summed.
     """
@@ -108,7 +108,7 @@ def _square(gradients: list[Tensor]) -> Tensor:
 
 
 def discard_gradients(engine: Any, optimizer: Any, stage: int) -> None:
-    """Forget the gradients of a backward, so that the step is as if it had never been."""
+    """Drop the gradients of a backward, as if it had not run."""
     if stage == 0:
         engine.zero_grad()
         return
@@ -122,7 +122,7 @@ def discard_gradients(engine: Any, optimizer: Any, stage: int) -> None:
 
 
 def refresh(optimizer: Any, stage: int, all_shards: tuple[Shard, ...]) -> None:
-    """Make the model's own weights follow masters that were written from outside."""
+    """Copy master weights that were written from outside into the model's own weights."""
     if stage == 0:
         with torch.no_grad():
             for shard in all_shards:

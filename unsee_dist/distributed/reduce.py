@@ -54,9 +54,9 @@ class _GatherRows(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Reduction:
-    """Where this rank stands among those that share a global batch, and the three ways to look beyond it.
+    """This rank's place among those that share a global batch, and the sums, means and rows over all of them.
 
-    `Reduction()` is a process alone: every method is then the identity. `group` None is torch's default
+    `Reduction()` is a single process: every method is then the identity. `group` None is torch's default
     process group. All methods are collective: every rank calls them, in the same order.
 
         >>> Reduction().sum(torch.ones(3))
@@ -80,5 +80,5 @@ class Reduction:
         return rows_BD if self.size == 1 else _GatherRows.apply(rows_BD, self.rank, self.size, self.group)
 
     def __deepcopy__(self, _memo: dict[int, Any]) -> Reduction:
-        """A copied module (the target's projector) talks over the same process group, which cannot be copied."""
+        """A copied module (the target's projector) uses the same process group, which cannot be copied."""
         return self

@@ -1,7 +1,7 @@
 """Write sharded fp32 values into frozen parameters of the module: how the EMA reaches every rank's target.
 
-Stage 0: every rank holds all values, nothing travels. Stages 1-2: the parts are all-gathered in the target's
-own dtype. Stage 3: each rank writes its part of the partitioned parameter, nothing travels.
+Stage 0: every rank holds all values, nothing is sent. Stages 1-2: the parts are all-gathered in the target's
+own dtype. Stage 3: each rank writes its part of the partitioned parameter, nothing is sent.
 (deepspeed's `GatheredParameters` without `modifier_rank`, as in DeepSpeed-Chat's moving average, discards the write.)
 """
 
@@ -19,7 +19,7 @@ from unsee_dist.distributed.masters import Shard
 
 
 class Replica:
-    """Frozen parameters that shall equal values held in parts like `shards`.
+    """Frozen parameters that must equal values held in parts like `shards`.
 
     frozen: the trainable parameter's name -> the frozen parameter of the same shape (at stage 3 deepspeed's own).
     """

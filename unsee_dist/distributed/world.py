@@ -1,4 +1,4 @@
-"""Who am I among the processes: ranks from any launcher, the device, and one voice for all of them.
+"""The processes of a run: ranks from any launcher, the device, and errors that all ranks share.
 
 `deepspeed` and `torchrun` set RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT; a bare `srun`
 sets SLURM_* only; plain `python` sets nothing and is a world of one.
@@ -28,7 +28,7 @@ from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of,
 from unsee_dist.log import LOG
 
 TIMEOUT = timedelta(minutes=10)
-ANSWER_S = 30  # a store of ours that listens answers at once
+CONNECT_S = 30  # our own store answers at once where it listens
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class World:
 
 
 def adopt_slurm(environment: MutableMapping[str, str]) -> None:
-    """Translate a bare `srun` (one task a rank) into the variables of torchrun; others are left alone.
+    """Translate a bare `srun` (one task a rank) into the variables of torchrun; other environments stay as they are.
 
     SLURM_STEP_NUM_TASKS exists only inside a step: a batch script that calls python directly stays one process.
     """
@@ -115,7 +115,7 @@ def _join(backend: str, rank: int, size: int) -> None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
         dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
         return
-    store = _host_store(address, int(port), size) if rank == 0 else _reach_store(address, int(port), size)
+    store = _host_store(address, int(port), size) if rank == 0 else _connect_store(address, int(port), size)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
 
 
@@ -129,8 +129,8 @@ def _host_store(address: str, port: int, size: int) -> TCPStore:
         raise UserError(_unreachable(address, port)) from error
 
 
-def _reach_store(address: str, port: int, size: int) -> TCPStore:
-    """Rank 0's store, once it listens. torch alone waits for ever when another program answers at that port."""
+def _connect_store(address: str, port: int, size: int) -> TCPStore:
+    """Rank 0's store, once it accepts connections. torch alone waits for ever when another program owns that port."""
     until = time.monotonic() + TIMEOUT.total_seconds()
     while not _listens(address, port):
         if time.monotonic() > until:
@@ -143,9 +143,9 @@ def _reach_store(address: str, port: int, size: int) -> TCPStore:
             store = TCPStore(address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
             opened.append(store)
 
-    knock = threading.Thread(target=connect, daemon=True)
-    knock.start()
-    knock.join(ANSWER_S)
+    connecting = threading.Thread(target=connect, daemon=True)
+    connecting.start()
+    connecting.join(CONNECT_S)
     if not opened:
         raise UserError(_in_use(address, port))
     return opened[0]
@@ -181,11 +181,11 @@ def leave_world() -> None:
 
 
 class SharedUserError(UserError):
-    """A mistake of the user that every rank knows of; rank 0 prints it."""
+    """A mistake of the user, raised on every rank; rank 0 prints it."""
 
 
 class SharedTransientError(TransientError):
-    """A passing fault that every rank knows of; rank 0 prints it."""
+    """A passing fault, raised on every rank; rank 0 prints it."""
 
 
 class PeerFailed(RuntimeError):
@@ -193,7 +193,7 @@ class PeerFailed(RuntimeError):
 
 
 class Failure(NamedTuple):
-    """What one rank met inside `together`."""
+    """The error of one rank inside `share_errors`."""
 
     rank: int
     code: ExitCode
@@ -201,8 +201,8 @@ class Failure(NamedTuple):
 
 
 @contextmanager
-def together(world: World, group: dist.ProcessGroup | None = None) -> Iterator[None]:
-    """What one rank meets ends every rank, and none waits for one that has left. Every rank must enter and leave.
+def share_errors(world: World, group: dist.ProcessGroup | None = None) -> Iterator[None]:
+    """An error of one rank inside the block is raised on every rank, so no rank waits for one that is gone. Collective.
 
     A mistake of the user becomes SharedUserError on all ranks and a passing fault SharedTransientError. A bug keeps its
     type and traceback on the rank that has it; the others raise PeerFailed. group: of all ranks, None = torch's default.
@@ -212,14 +212,14 @@ def together(world: World, group: dist.ProcessGroup | None = None) -> Iterator[N
         yield
     except Exception as error:
         own = error
-    found: list[Failure | None] = [None]
+    everyone: list[Failure | None] = [None]
     if own is not None:
-        found = [Failure(world.rank, exit_code_of(own), str(foreseen(own) or own))]
+        everyone = [Failure(world.rank, exit_code_of(own), str(foreseen(own) or own))]
     if world.size > 1:
         gathered: list[Failure | None] = [None] * world.size
-        dist.all_gather_object(gathered, found[0], group=group)
-        found = gathered
-    failures = [failure for failure in found if failure is not None]
+        dist.all_gather_object(gathered, everyone[0], group=group)
+        everyone = gathered
+    failures = [failure for failure in everyone if failure is not None]
     if not failures:
         return
     if own is not None and exit_code_of(own) is ExitCode.BUG:
@@ -228,16 +228,16 @@ def together(world: World, group: dist.ProcessGroup | None = None) -> Iterator[N
         failures, key=lambda failure: (failure.code, failure.rank)
     )  # a bug before a mistake before a fault
     if worst.code is ExitCode.BUG:
-        raise PeerFailed(f"rank {worst.rank} has failed; its own lines say why")
+        raise PeerFailed(f"rank {worst.rank} has failed; its traceback is above or in its own log")
     kind = SharedUserError if worst.code is ExitCode.MISTAKE else SharedTransientError
     raise kind(worst.sentence) from own
 
 
-def leave_together(world: World, code: int) -> NoReturn:
+def exit_together(world: World, code: int) -> NoReturn:
     """End this process with `code`, at the same moment as all others. Collective.
 
-    A launcher that sees one rank fail kills the rest (srun within milliseconds), and the job's code is then that of
-    a killed process: tearing down python takes longer than that.
+    A launcher that sees one rank fail kills the others (srun within milliseconds), and the job then has the exit code
+    of a killed process. Shutting down python takes longer than that.
     """
     wait_for_all(world)
     sys.stdout.flush()

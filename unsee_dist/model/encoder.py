@@ -28,20 +28,20 @@ def load_encoder(name: str, dropout: float | None) -> Any:
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # "unexpected keys: cls.predictions" is what dropping the head means
+    logging.set_verbosity_error()  # no "unexpected keys: cls.predictions": the head is dropped on purpose
     logging.disable_progress_bar()
     overrides = {} if dropout is None else dict.fromkeys(_dropouts(_load(AutoConfig, name)), dropout)
     on_cpu = not torch.cuda.is_available()
     attention = cpu_dropout.register() if on_cpu else "sdpa"
     encoder = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
-    broken = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
-    if broken:
+    not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
+    if not_finite:
         raise UserError(
-            f"model.encoder = {name} has weights that are not finite (NaN or infinite): {broken[0]}. No training mends "
-            "that: give another encoder."
+            f"model.encoder = {name} has weights that are not finite (NaN or infinite): {not_finite[0]}. Training cannot "
+            "repair them: write another encoder."
         )
     if on_cpu:
-        cpu_dropout.use(encoder)
+        cpu_dropout.replace_dropout(encoder)
     if getattr(encoder, "pooler", None) is not None:
         encoder.pooler = None
     return encoder.train()
@@ -68,14 +68,16 @@ def _load(kind: Any, name: str, **arguments: Any) -> Any:
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not path.is_dir():
-        raise UserError(f"model.encoder = {name} is no folder. Write an encoder's folder or a hub name.")
+        raise UserError(
+            f"model.encoder = {name} is not a folder. Write the folder of an encoder or a hub name."
+        )
     if kind.__name__ == "AutoTokenizer" and path.is_dir() and not _has_tokenizer(path):
         raise UserError(
             f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
         )
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(
-            f"model.encoder = {name} has no config.json: it is no Hugging Face encoder. Write its folder."
+            f"model.encoder = {name} has no config.json, so it is not a Hugging Face encoder. Write the folder of one."
         )
     source = str(path) if path.is_dir() else name
     if kind.__name__ == "AutoModel":
@@ -91,7 +93,7 @@ def _load(kind: Any, name: str, **arguments: Any) -> Any:
 def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
     try:
         return kind.from_pretrained(source, add_pooling_layer=False, **arguments)
-    except TypeError:  # DistilBERT, ELECTRA and others have no such switch, and no pooler
+    except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
         return kind.from_pretrained(source, **arguments)
     except (OSError, ValueError) as error:
         if is_transient(error):
@@ -109,14 +111,14 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
     if path.is_dir():
         return f"model.encoder = {name} could not be loaded: {str(error).splitlines()[0]}"
     return (
-        f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub was not reached. "
+        f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub cannot be reached. "
         "Write a folder, check the spelling, or download it first where there is a network: "
         f"`hf download {name}`."
     )
 
 
 def _dropouts(config: Any) -> list[str]:
-    """The names under which BERT-like configurations keep hidden and attention dropout."""
+    """The names of hidden and attention dropout in this configuration."""
     known = (
         "hidden_dropout_prob",
         "attention_probs_dropout_prob",
@@ -148,7 +150,7 @@ def encode(encoder: Any, micro_batch: MicroBatch, pooling: Pooling, views: int) 
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 where attention is allowed, the dtype's lowest number elsewhere: sdpa and eager attention both take it."""
+    """0 where attention is allowed, the dtype's lowest number elsewhere: for sdpa and for eager attention."""
     return torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(
         ~allowed, torch.finfo(dtype).min
     )
@@ -157,7 +159,9 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooling) -> Tensor:
     """(R, T, D) hidden states and the sentence of every token (-1 = padding) -> (S, D) fp32."""
     hidden_ND, sentence_N = hidden_RTD.flatten(0, 1), sentence_RT.flatten()
-    slot_N = torch.where(sentence_N >= 0, sentence_N, sentences)  # padding goes to a slot that is dropped
+    slot_N = torch.where(
+        sentence_N >= 0, sentence_N, sentences
+    )  # padding goes into an extra slot that is cut off
     if pooling == "cls":
         places_N = torch.arange(len(slot_N), device=slot_N.device)
         first_S = places_N.new_full((sentences + 1,), len(slot_N)).scatter_reduce(0, slot_N, places_N, "amin")
@@ -179,10 +183,10 @@ def _first_position(encoder: Any) -> int:
 
 @torch.no_grad()
 def packs_exactly(encoder: Any, pooling: Pooling) -> bool:
-    """Does this encoder keep sentences that share a row apart? Tried on it, not guessed from its name.
+    """Whether this encoder separates sentences that share a row. It is tried, not derived from its name.
 
     Compares packed with padded embeddings of three sentences of random tokens; an encoder that ignores the
-    4-D mask or the positions is off by orders of magnitude more than the bound.
+    4-D mask or the positions differs by orders of magnitude more than the bound.
     """
     if "position_ids" not in inspect.signature(encoder.forward).parameters:
         return False
@@ -196,7 +200,7 @@ def packs_exactly(encoder: Any, pooling: Pooling) -> bool:
             encode(encoder, pack(tokens, 24, encoder.config.pad_token_id or 0, shared).to(device), pooling, 1)
             for shared in (True, False)
         )
-    except (TypeError, ValueError, RuntimeError):  # a 4-D mask this encoder cannot take
+    except (TypeError, ValueError, RuntimeError):  # this encoder accepts no 4-D mask
         return False
     finally:
         encoder.train(training)

@@ -1,4 +1,4 @@
-"""A small BERT with random weights and a WordPiece tokenizer of its own: an encoder out of nothing but sentences.
+"""A small BERT with random weights and a WordPiece tokenizer of its own, made from sentences alone.
 
 For domains without a pretrained encoder, and for machines without a network. The same sentences, size and seed
 give the same folder, byte for byte.
@@ -67,7 +67,9 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) 
 
     normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
     pieces = _pieces([normalizer.normalize_str(sentence) for sentence in sentences], splitter, vocabulary)
-    tokenizer = Tokenizer(models.WordPiece({piece: at for at, piece in enumerate(pieces)}, unk_token="[UNK]"))
+    tokenizer = Tokenizer(
+        models.WordPiece({piece: number for number, piece in enumerate(pieces)}, unk_token="[UNK]")
+    )
     tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder = (
         normalizer,
         splitter,
@@ -91,7 +93,7 @@ def _pieces(texts: list[str], splitter: Any, vocabulary: int) -> list[str]:
     """The vocabulary, in the order of its ids.
 
     The trainer numbers the letters inside words in the order of a hash table, and breaks ties of merges by these
-    numbers: named as special tokens beforehand they have fixed ones, so that equal sentences give equal pieces.
+    numbers: given as special tokens they have fixed numbers, so that equal sentences give equal pieces.
     """
     from tokenizers import Tokenizer, models, trainers
 
@@ -99,7 +101,7 @@ def _pieces(texts: list[str], splitter: Any, vocabulary: int) -> list[str]:
     letters = sorted(counts, key=lambda letter: (-counts[letter], letter))
     letters = [letter for letter in letters if not letter.isspace()][:ALPHABET]
     if not letters:
-        raise UserError("a tokenizer cannot be trained on no sentence. Give text with at least one.")
+        raise UserError("a tokenizer cannot be trained without a sentence. Give text with at least one.")
     learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     learner.pre_tokenizer = splitter
     trainer = trainers.WordPieceTrainer(

@@ -61,6 +61,4 @@ def make_projector(kind: str, width: int, blocks: int, factor: int, reduction: R
         return Projector(width, blocks, factor, reduction)
     if kind == "tanh":
         return TanhHead(width)
-    raise UserError(
-        f"projector.kind = {kind} is not known. Use one of: {', '.join(get_args(ProjectorKind))}."
-    )
+    raise UserError(f"projector.kind = {kind} is unknown. Use one of: {', '.join(get_args(ProjectorKind))}.")

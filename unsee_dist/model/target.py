@@ -2,9 +2,9 @@
 
     ξ ← decay ξ + (1 - decay) θ          θ: the fp32 master weights, after each applied step
 
-Held in the parts in which the optimizer holds θ, so it is sharded as the optimizer is, and published to the
-(low-precision) target network after each update. In bf16 about 95% of the movement at decay 0.999 would be
-rounded away. UNSEE, arXiv 2401.15316; the schedule from BYOL, arXiv 2006.07733.
+Stored in the same parts as θ in the optimizer, so it is sharded like the optimizer, and copied to the
+(low-precision) target network after each update. In bf16 about 95% of each change at decay 0.999 would be
+lost by rounding. UNSEE, arXiv 2401.15316; the schedule from BYOL, arXiv 2006.07733.
 """
 
 from __future__ import annotations

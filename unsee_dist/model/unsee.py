@@ -1,4 +1,4 @@
-"""The module that trains: online encoder and projector, frozen target, objective, in one forward.
+"""The module that is trained: online encoder and projector, frozen target, objective, in one forward.
 
     ema:     L = l(q(o1), t2) + l(q(o2), t1)     o1, o2: the online embeddings of a sentence under two dropout masks
                                                  t1, t2: the target's, under two more; q the projector
@@ -6,7 +6,7 @@
                                                  p = q (projector.side: both) or the identity (online)
 
 SimCSE is one-directional in either case. With `projector.side: both` the target has an EMA copy of the projector.
-One forward because ZeRO wants one `engine(...)` and one backward a step.
+One forward because ZeRO needs one `engine(...)` and one backward a step.
 
 Shapes: B sentences on this rank, D width. Embeddings reach projector and objective in fp32.
 """
@@ -62,8 +62,8 @@ class Unsee(nn.Module):
             return torch.cat(
                 [encode(self.online, micro_batch, self.pooling, views=1) for micro_batch in micro_batches]
             )
-        target_1, target_2 = self._read_target(micro_batches)
-        online_1, online_2 = self._read_online(micro_batches)
+        target_1, target_2 = self._encode_target(micro_batches)
+        online_1, online_2 = self._encode_online(micro_batches)
         projected_1 = self.projector(online_1).float()
         outcomes = []
         if self.target is not None:
@@ -83,8 +83,8 @@ class Unsee(nn.Module):
         loss = torch.stack([outcome.loss for outcome in outcomes]).sum()
         return loss, terms.sum(0)
 
-    def _read_online(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
-        """Both views in one pass a micro_batch. Several micro_batches: each is encoded again in backward, under the same masks."""
+    def _encode_online(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
+        """Both views in one pass. With several micro_batches each is encoded again in backward, under the same masks."""
         if len(micro_batches) == 1:
             return self._views([encode(self.online, micro_batches[0], self.pooling, VIEWS)])
         return self._views(
@@ -103,7 +103,9 @@ class Unsee(nn.Module):
         )
 
     @torch.no_grad()
-    def _read_target(self, micro_batches: Sequence[MicroBatch]) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    def _encode_target(
+        self, micro_batches: Sequence[MicroBatch]
+    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
         if self.target is None:
             return None, None
         first, second = self._views(

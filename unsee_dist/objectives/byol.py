@@ -2,7 +2,7 @@
 
     L = mean_b (2 − 2 cos(x_b, y_b))
 
-Grill et al. 2020, arXiv:2006.07733, eq. 2. Nothing couples the sentences of a batch but the projector's BatchNorm.
+Grill et al. 2020, arXiv:2006.07733, eq. 2. The sentences of a batch depend on each other only through the projector's BatchNorm.
 Shapes: B sentences on this rank, D features.
 """
 

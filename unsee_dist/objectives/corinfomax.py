@@ -7,7 +7,7 @@ Ozsoy et al. 2022, arXiv:2209.07999, eq. 8-11, the two-matrix form; μ starts at
 through this call's share of μ and R, not into earlier calls. Defaults are those of the code released with UNSEE:
 λ = 0.01 means that 99% of R is the current batch. At N = 32 sentences and D = 768 features R has some 94
 eigenvalues above 1e-5, at N = 1024 all of them: the objective changes with the global batch, so the weights have
-to be tuned again with it. A step calls this twice (both directions) and the state moves twice, as published.
+to be tuned again with it. A step calls this twice (both directions) and the state changes twice, as published.
 
 The log determinant needs float64: ε = 1e-6 is below fp32's resolution of the large eigenvalues.
 Shapes: B sentences on this rank, D features.
@@ -38,8 +38,8 @@ DEFAULT = CorInfoMaxSettings()
 class CorInfoMax(nn.Module):
     """`decay` is λ, `eps` ε, `covariance` w_cov, `invariance` w_inv; `normalise` L2-normalises the rows first.
 
-    Forward proposes the next state and builds on what earlier calls of the same step proposed; the float64
-    buffers, identical on all ranks, move in `commit()` only. `discard()` forgets the proposal (a skipped step).
+    Forward proposes the next state, starting from the proposal of earlier calls of the same step; the float64
+    buffers, identical on all ranks, change only in `commit()`. `discard()` drops the proposal (a skipped step).
     """
 
     symmetric: ClassVar[bool] = True
@@ -82,7 +82,7 @@ class CorInfoMax(nn.Module):
         )
 
     def commit(self) -> None:
-        """Write the proposed state into the buffers, in place. Nothing proposed: nothing moves."""
+        """Write the proposed state into the buffers, in place. Without a proposal nothing changes."""
         if self._pending is not None:
             for buffer, proposed in zip(
                 self._flat(self._committed()), self._flat(self._pending), strict=True
@@ -91,7 +91,7 @@ class CorInfoMax(nn.Module):
         self._pending = None
 
     def discard(self) -> None:
-        """Forget the proposed state: the next call starts from the buffers again."""
+        """Drop the proposed state: the next call starts from the buffers again."""
         self._pending = None
 
     def _committed(self) -> tuple[_Running, _Running]:

@@ -1,4 +1,4 @@
-"""What an objective returns, and what one that remembers must offer."""
+"""The result of an objective, and the interfaces of objectives without and with state."""
 
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
@@ -24,10 +24,10 @@ def outcome(**terms: Tensor) -> Outcome:
 
 
 class Objective(Protocol):
-    """What every objective is: an nn.Module, made as `OBJECTIVES[name](width, reduction, **settings)`.
+    """An objective: an nn.Module, constructed as `OBJECTIVES[name](width, reduction, **settings)`.
 
-    symmetric: a step sums both directions. It sees fp32 or better, and this rank's sentences only; whatever spans the
-    batch goes through `reduction`. One that remembers is Stateful, too.
+    symmetric: a step sums both directions. Its input is fp32 or better and has this rank's sentences only; sums
+    over the batch go through `reduction`. An objective with state is also Stateful.
     """
 
     symmetric: ClassVar[bool]
@@ -40,10 +40,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """An objective whose forward only proposes new state, since a skipped step must move nothing."""
+    """An objective whose forward only proposes new state, since a skipped step must change nothing."""
 
     def commit(self) -> None:
         """The step was applied: the proposed state becomes the state."""
 
     def discard(self) -> None:
-        """The step was skipped: the proposed state is forgotten."""
+        """The step was skipped: the proposed state is dropped."""

@@ -1,4 +1,4 @@
-"""SimCSE: find a sentence's other view among those of the global batch.
+"""SimCSE: find the other view of a sentence among those of the global batch.
 
     L = −mean_b log( e^{cos(x_b, y_b)/τ} / Σ_n e^{cos(x_b, y_n)/τ} )
 

@@ -11,7 +11,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.publish.sentence_transformers import write_encoder
 from unsee_dist.training.checkpoint import directory
-from unsee_dist.training.checkpoint.state import StateSlice, Stored
+from unsee_dist.training.checkpoint.state import CheckpointReader, StateSlice
 
 
 def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
@@ -23,7 +23,7 @@ def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
         manifest = directory.verify(checkpoint)
     except UserError as error:
         raise UserError(f"{error}: this checkpoint is damaged. Give another one.") from error
-    stored, encoder = Stored(checkpoint, manifest), load_encoder(model.encoder, None)
+    stored, encoder = CheckpointReader(checkpoint, manifest), load_encoder(model.encoder, None)
     state = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
     trained = dict(encoder.named_parameters())
     for name, parameter in trained.items():

@@ -1,6 +1,6 @@
-"""What watches a run: signals that ask it to stop, ranks that hang or die, and where each of them stands.
+"""Supervision of a run: signals that stop it, ranks that hang or die, and the phase each rank is in.
 
 signals.py    stop at the next step, on all ranks
-watchdog.py   a rank that hangs or dies ends the job, with its name
+watchdog.py   a rank that hangs or dies ends the job; the message names the rank
 phases.py     the step and phase of the main thread, for the watchdog, the bench and the kill tests
 """

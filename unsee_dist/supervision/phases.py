@@ -1,7 +1,7 @@
-"""Where this process stands: the step and phase its main thread is in.
+"""The step and phase that the main thread of this process is in.
 
-The watchdog names it when a rank hangs, and the kill tests aim at it:
-UNSEE_KILL_AT="PHASE STEP RANK [SIGNAL]" ends the process there (SIGKILL), as a power cut would.
+The watchdog prints it when a rank hangs. The kill tests end the process at a phase:
+UNSEE_KILL_AT="PHASE STEP RANK [SIGNAL]" sends the signal (SIGKILL) there, like a power cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KILL_AT = "UNSEE_KILL_AT"
 
 @dataclass
 class Phase:
-    """`since`: time.monotonic() of the last move; `at`: time.time() of it, comparable between hosts."""
+    """`since`: time.monotonic() when the phase was entered; `at`: time.time() then, comparable between hosts."""
 
     step: int = 0
     phase: str = "start"
@@ -29,7 +29,7 @@ class Phase:
         return f"step {self.step}, {self.phase}"
 
 
-# Of the process: it has one main thread, and whoever looks (watchdog, bench, kill tests) looks at that one.
+# One for the process: the watchdog, the bench and the kill tests all ask about the main thread.
 _phase = Phase(since=time.monotonic(), at=time.time())
 _observers: list[Callable[[str, int], None]] = []
 
@@ -55,17 +55,17 @@ def observing(observer: Callable[[str, int], None]) -> Iterator[None]:
 
 
 _background: set[str] = set()  # names of threads that do not train
-_awaited: set[str] = set()  # those of them that the main thread waits for
+_awaited: set[str] = set()  # the background threads that the main thread waits for
 
 
-def works_in_background(thread: str) -> None:
-    """A thread of this name does not train: that it waits in a collective is no sign that this rank waits for others."""
+def register_background_thread(thread: str) -> None:
+    """A thread of this name does not train. If it waits in a collective, this rank does not wait for other ranks."""
     _background.add(thread)
 
 
 @contextmanager
 def waiting_for(thread: str) -> Iterator[None]:
-    """The main thread waits for this thread in the background: where that one stands, this rank stands."""
+    """The main thread waits for this background thread: if that thread hangs, this rank hangs."""
     _awaited.add(thread)
     try:
         yield
@@ -73,8 +73,8 @@ def waiting_for(thread: str) -> Iterator[None]:
         _awaited.discard(thread)
 
 
-def trains(thread: str | None) -> bool:
-    """Does it hold up this rank when the thread of this name stands still?"""
+def blocks_training(thread: str | None) -> bool:
+    """Whether this rank makes no progress while the thread of this name makes none."""
     return thread not in _background or thread in _awaited
 
 
@@ -87,7 +87,7 @@ def failpoint(phase: str, step: int) -> None:
     wanted = os.environ.get(KILL_AT)
     if wanted is None:
         return
-    at, when, rank, *name = wanted.split()
-    if (at, int(when), rank) == (phase, step, os.environ.get("RANK", "0")):
+    wanted_phase, wanted_step, rank, *name = wanted.split()
+    if (wanted_phase, int(wanted_step), rank) == (phase, step, os.environ.get("RANK", "0")):
         del os.environ[KILL_AT]  # once
         os.kill(os.getpid(), getattr(signal, name[0] if name else "SIGKILL"))

@@ -128,7 +128,7 @@ def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
             raise RankLost(sentence) from error
         raise
     finally:
-        watchdog.leave("its trial has ended")
+        watchdog.announce_exit("its trial has ended")
 
 
 def request_end(sweep: Path, trial: str) -> None:
@@ -137,8 +137,8 @@ def request_end(sweep: Path, trial: str) -> None:
 
 
 def _wait_for_end(end: Path, stop: StopSignal) -> None:
-    while not stop.asked:
-        stop.asked = end.exists()
+    while not stop.requested:
+        stop.requested = end.exists()
         time.sleep(CHECK_EVERY_S)
 
 

@@ -1,10 +1,10 @@
-"""What may go wrong while nothing crashes: steps that are not finite, losses that jump, embeddings that collapse.
+"""Failures that do not crash: steps that are not finite, losses that jump, embeddings that collapse.
 
-Decided from numbers that are equal on every rank, so all ranks decide the same; the counts are part of a checkpoint,
-so a resumed run decides as the uninterrupted one.
+The numbers are equal on every rank, so all ranks decide the same; the counts are part of a checkpoint, so a resumed
+run decides as the uninterrupted one.
 
     spike       loss > mean + spike · deviation, both exponential averages over about 100 applied steps
-    skips       k steps in a row that were not applied: back to the last checkpoint, once; the next time: stop
+    skips       k steps in a row that were not applied: return to the last checkpoint, once; the next time: stop
     collapse    effective rank or std below its bound in n evaluations in a row
 """
 
@@ -18,12 +18,12 @@ from enum import Enum
 from unsee_dist.config.sections import GuardSettings
 
 MEMORY = 0.99  # of the running mean and deviation
-YOUNG = 50  # applied steps before a spike can be told
+SPIKE_FROM_STEP = 50  # applied steps before a loss can be a spike: the running mean needs some
 
 
 @dataclass
 class GuardState:
-    """Travels in checkpoints. `rollbacks` alone survives a roll back."""
+    """Saved in checkpoints. A roll back keeps `rollbacks` and restores the rest."""
 
     skips_in_row: int = 0
     rollbacks: int = 0
@@ -35,7 +35,7 @@ class GuardState:
 
 
 class Action(Enum):
-    GO_ON = "go on"
+    CONTINUE = "continue"
     ROLL_BACK = "roll back"
     STOP = "stop"
 
@@ -43,33 +43,33 @@ class Action(Enum):
 def after_step(
     settings: GuardSettings, state: GuardState, step: int, loss: float, applied: bool
 ) -> tuple[Action, str]:
-    """What to do after a step, and the sentence to say ("" for none). Moves `state`."""
+    """What to do after a step, and the message to print ("" for none). Updates `state`."""
     if applied:
         state.skips_in_row = 0
-        return Action.GO_ON, _spike(settings, state, step, loss)
+        return Action.CONTINUE, _spike(settings, state, step, loss)
     state.skips_in_row += 1
     if state.skips_in_row < settings.skips:
         return (
-            Action.GO_ON,
+            Action.CONTINUE,
             f"step {step} skipped on all ranks: loss or gradient is not finite (loss {loss:g})",
         )
     why = f"{state.skips_in_row} steps in a row were not finite (guard.skips = {settings.skips})"
     if state.rollbacks == 0:
-        return Action.ROLL_BACK, f"{why}: back to the last checkpoint, once"
+        return Action.ROLL_BACK, f"{why}: returning to the last checkpoint, once"
     return Action.STOP, (
-        f"{why}, again after going back to a checkpoint. Lower train.lr, set train.clip, or write "
-        "parallel.precision=fp32; the checkpoints before are untouched."
+        f"{why}, again after returning to a checkpoint. Lower train.lr, set train.clip, or write "
+        "parallel.precision=fp32. The earlier checkpoints are unchanged."
     )
 
 
 def _spike(settings: GuardSettings, state: GuardState, step: int, loss: float) -> str:
     distance = loss - state.mean
     deviation = math.sqrt(state.variance)
-    jumped = state.seen >= YOUNG and distance > settings.spike * deviation
-    said = ""
+    jumped = state.seen >= SPIKE_FROM_STEP and distance > settings.spike * deviation
+    message = ""
     if jumped:
         state.spikes += 1
-        said = (
+        message = (
             f"step {step}: loss {loss:.4g} is {distance / max(deviation, 1e-12):.0f} deviations above its running mean "
             f"{state.mean:.4g} (guard.spike = {settings.spike:g})"
         )
@@ -77,7 +77,7 @@ def _spike(settings: GuardSettings, state: GuardState, step: int, loss: float) -
     state.mean += weight * distance
     state.variance = (1 - weight) * (state.variance + weight * distance**2)
     state.seen += 1
-    return said
+    return message
 
 
 def healthy(settings: GuardSettings, scores: Mapping[str, float]) -> bool:
@@ -89,15 +89,15 @@ def healthy(settings: GuardSettings, scores: Mapping[str, float]) -> bool:
 def after_evaluation(
     settings: GuardSettings, state: GuardState, scores: Mapping[str, float]
 ) -> tuple[Action, str]:
-    """The same after an evaluation."""
+    """What to do after an evaluation, and the message to print ("" for none). Updates `state`."""
     rank, std = scores["dev/effective_rank"], scores["dev/std"]
     state.collapsed_in_row = 0 if healthy(settings, scores) else state.collapsed_in_row + 1
     if state.collapsed_in_row < settings.evaluations:
-        return Action.GO_ON, ""
+        return Action.CONTINUE, ""
     why = (
         f"The embeddings have collapsed: effective rank {rank:.1f} (guard.effective_rank = "
         f"{settings.effective_rank:g}), std {std:.2g} (guard.std = {settings.std:g}) in "
         f"{state.collapsed_in_row} evaluations in a row. Lower train.lr, raise the objective's variance or covariance "
-        "weight, or use target.kind=ema; `best/` is from before."
+        "weight, or use target.kind=ema; `best/` was written before the collapse."
     )
-    return (Action.STOP if settings.collapse == "stop" else Action.GO_ON), why
+    return (Action.STOP if settings.collapse == "stop" else Action.CONTINUE), why

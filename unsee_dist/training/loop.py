@@ -1,6 +1,6 @@
-"""The loop: every step in order, and what happens every so many of them.
+"""The loop: every step in order, with evaluations and checkpoints at their intervals.
 
-A run is a function of (config, seed, corpus): the loop takes its place from `Progress` and nothing else.
+A run is a function of (config, seed, corpus): `Progress` alone says which step is next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from unsee_dist.model.target import Target, decay_at
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
-from unsee_dist.training.checkpoint.manifest import Facts, Identity
+from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.guard import Action, after_evaluation, after_step, healthy
 from unsee_dist.training.progress import Best, Progress
@@ -51,8 +51,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Training:
-    """The built run. evaluate() -> scores, baseline() those of TF-IDF; export(name) writes the encoder to <folder>/<name>;
-    rewind() brings everything back to the newest checkpoint, or raises ValueError. All collective."""
+    """The objects of a run. evaluate() -> scores, baseline() -> those of TF-IDF; export(name) writes the encoder to
+    <folder>/<name>; rewind() restores the newest checkpoint, or raises ValueError. All collective."""
 
     plan: Plan
     progress: Progress
@@ -71,16 +71,16 @@ class Training:
 
 
 class RollBack(Exception):
-    """The guard wants the last checkpoint."""
+    """The guard has decided to return to the last checkpoint."""
 
 
 def train(run: Training) -> dict[str, float]:
-    """Take every step that is left, then export `final/`. Returns the last scores ({} when no step was left).
+    """Train all remaining steps, then export `final/`. Returns the last scores ({} when no step remained).
 
-    Raises Stopped once a checkpoint of the last step is on the disk, when any rank was asked to stop.
+    Raises Stopped when any rank received a signal, after a checkpoint of the last step is on the disk.
     """
     try:
-        scores = _to_the_end(run)
+        scores = _train_to_the_end(run)
     except Stopped:
         run.saver.wait()
         if run.progress.step > 0:
@@ -93,14 +93,14 @@ def train(run: Training) -> dict[str, float]:
     return scores
 
 
-def _to_the_end(run: Training) -> dict[str, float]:
+def _train_to_the_end(run: Training) -> dict[str, float]:
     scores: dict[str, float] = {}
     while True:
-        pause(run)
+        raise_if_stopped(run)
         if run.progress.evaluated < run.progress.step and _is_evaluated(run.plan, run.progress.step):
             scores = evaluate(run)  # before the first step, or where a stop cut an evaluation short
         try:
-            return _steps(run) or scores
+            return _train_steps(run) or scores
         except RollBack:
             run.saver.wait()
             run.rewind()
@@ -108,57 +108,60 @@ def _to_the_end(run: Training) -> dict[str, float]:
             run.progress.guard.rollbacks += 1
 
 
-def _steps(run: Training) -> dict[str, float]:
+def _train_steps(run: Training) -> dict[str, float]:
     plan, progress, world = run.plan, run.progress, run.engine.world
     scores: dict[str, float] = {}
     enter_phase("wait", progress.step + 1)
-    ready = time.perf_counter()
+    started = time.perf_counter()
     for batch in run.stream.batches(progress.step + 1, plan.steps):
-        arrived = time.perf_counter()
-        taken, rates = step_once(run, batch)
+        received = time.perf_counter()
+        result, rates = run_step(run, batch)
         done = time.perf_counter()
-        speed = {"sentences_per_s": plan.batch / (done - ready), "wait": (arrived - ready) / (done - ready)}
-        speed["tokens_per_s"] = batch.tokens * world.size / (done - ready)
-        damaged = {"damaged": batch.damaged} if batch.damaged else {}  # sentences that others stand in for
-        run.recorder.step(line(run, taken, *rates) | damaged | speed)
-        _act_on(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
-        if taken.asked:
+        duration = done - started
+        speed = {"sentences_per_s": plan.batch / duration, "wait": (received - started) / duration}
+        speed["tokens_per_s"] = batch.tokens * world.size / duration
+        damaged = (
+            {"damaged": batch.damaged} if batch.damaged else {}
+        )  # sentences read in place of damaged ones
+        run.recorder.step(metrics_line(run, result, *rates) | damaged | speed)
+        _apply_guard(run, *after_step(plan.guard, progress.guard, batch.step, result.loss, result.applied))
+        if result.stop_requested:
             raise Stopped
-        at_end = batch.step == plan.steps
-        evaluated, saved = _is_evaluated(plan, batch.step), at_end or batch.step % plan.checkpoint_every == 0
+        is_last = batch.step == plan.steps
+        evaluated, saved = _is_evaluated(plan, batch.step), is_last or batch.step % plan.checkpoint_every == 0
         if evaluated:
             scores = evaluate(run)
         if saved:
             save(run)
-        if (evaluated or saved) and not at_end:
-            pause(run)
-        ready = time.perf_counter() if evaluated or saved else done
+        if (evaluated or saved) and not is_last:
+            raise_if_stopped(run)
+        started = time.perf_counter() if evaluated or saved else done
         enter_phase("wait", batch.step + 1)
     return scores
 
 
-def step_once(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
-    """One step under its learning rate and decay."""
+def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
+    """Train one step; returns its result, and its learning rate and decay."""
     plan, progress, world = run.plan, run.progress, run.engine.world
     seed_step(plan.seed, batch.step, world.rank)
     update = progress.updates + 1
     lr = learning_rate(update, plan.steps, plan.lr, plan.warmup)
     decay = decay_at(update, plan.steps, plan.decay, plan.decay_schedule)
-    taken = train_step(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
-    progress.step, progress.updates = batch.step, progress.updates + taken.applied
+    result = train_step(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
+    progress.step, progress.updates = batch.step, progress.updates + result.applied
     run.recorder.trace(batch.step, batch.ids)
-    return taken, (lr, decay)
+    return result, (lr, decay)
 
 
-def line(run: Training, taken: StepResult, lr: float, decay: float) -> dict[str, Any]:
-    """A training line of metrics.jsonl; `distance` (‖θ-ξ‖/‖θ‖) on the lines that are said."""
+def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> dict[str, Any]:
+    """A training line of metrics.jsonl; `distance` (‖θ-ξ‖/‖θ‖) on the lines that the console prints."""
     step = run.progress.step
-    found = {"step": step, "loss": taken.loss, **taken.terms, "lr": lr, "grad_norm": taken.grad_norm}
+    line = {"step": step, "loss": result.loss, **result.terms, "lr": lr, "grad_norm": result.grad_norm}
     if run.target is not None:
-        found["decay"] = decay
+        line["decay"] = decay
         if step % run.plan.say_every == 0 or step == run.plan.steps:
-            found["distance"] = distance(run.engine, run.target)
-    return found | {"sentences": step * run.plan.batch, "skipped": run.progress.skipped}
+            line["distance"] = distance(run.engine, run.target)
+    return line | {"sentences": step * run.plan.batch, "skipped": run.progress.skipped}
 
 
 def distance(engine: Engine, target: Target) -> float:
@@ -171,66 +174,66 @@ def distance(engine: Engine, target: Target) -> float:
 
 
 def evaluate(run: Training) -> dict[str, float]:
-    """Evaluate, record, and keep the encoder as `best/` (dev/best = 1) when none before was better."""
+    """Evaluate, record, and export the encoder as `best/` (dev/best = 1) when no earlier one was as good."""
     enter_phase("evaluation")
-    scores = of_rank_0(run.engine.world, run.evaluate())
+    scores = broadcast_scores(run.engine.world, run.evaluate())
     progress = run.progress
     if run.target is not None:
         scores["dev/distance"] = distance(run.engine, run.target)
-    decided = best_metric(scores)
-    # `best/` is the best of what training made, the untrained encoder is beside it in the table; and an order of
-    # cosines that differ by 1e-6 can score well: what has collapsed is not best
+    deciding = best_metric(scores)
+    # Not step 0: `best/` is the best encoder that training made. Not a collapsed one: cosines that differ by 1e-6 can
+    # be in an order that scores well.
     better = (
         progress.step > 0
-        and decided is not None
+        and deciding is not None
         and healthy(run.plan.guard, scores)
-        and (progress.best is None or decided[1] > progress.best.value)
+        and (progress.best is None or deciding[1] > progress.best.value)
     )
     run.recorder.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
     if progress.step == 0:
         progress.before = scores
-    if better and decided is not None:
-        metric, value = decided
+    if better and deciding is not None:
+        metric, value = deciding
         progress.best = Best(metric, value, progress.step, scores)
         enter_phase("export")
         run.export("best")
     progress.evaluated = progress.step
-    _act_on(run, *after_evaluation(run.plan.guard, progress.guard, scores))
+    _apply_guard(run, *after_evaluation(run.plan.guard, progress.guard, scores))
     return scores
 
 
-def of_rank_0(world: World, scores: dict[str, float]) -> dict[str, float]:
-    """What hangs on a score is decided once: hosts of different make differ in the last digit. Collective."""
-    said = [scores]
+def broadcast_scores(world: World, scores: dict[str, float]) -> dict[str, float]:
+    """The scores of rank 0 on every rank: hosts with different CPUs differ in the last digit. Collective."""
+    shared = [scores]
     if world.size > 1:
-        dist.broadcast_object_list(said, src=0)
-    return said[0]
+        dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def save(run: Training) -> None:
-    """Write a checkpoint of this step; the records reach the disk before it counts."""
+    """Write a checkpoint of this step. Metrics are flushed first: a checkpoint must not be ahead of them."""
     progress = run.progress
     if run.saver.saved == progress.step:
         return
     enter_phase("save")
     run.recorder.flush()
     folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
-    facts = Facts(run.identity, progress, run.recorder.mlflow_run)
-    run.saver.save(folder, run.engine, run.target, facts, keep=run.plan.keep)
+    info = CheckpointInfo(run.identity, progress, run.recorder.mlflow_run)
+    run.saver.save(folder, run.engine, run.target, info, keep=run.plan.keep)
 
 
-def pause(run: Training) -> None:
-    """Raises Stopped when any rank was asked to stop. Collective."""
-    if run.stop.agreed(run.engine.world):
+def raise_if_stopped(run: Training) -> None:
+    """Raise Stopped when any rank received a signal. Collective."""
+    if run.stop.requested_anywhere(run.engine.world):
         raise Stopped
 
 
-def _act_on(run: Training, action: Action, sentence: str) -> None:
-    """Do what the guard says; equal on every rank."""
+def _apply_guard(run: Training, action: Action, message: str) -> None:
+    """Carry out the guard's decision, which is equal on every rank."""
     if action is Action.STOP:
-        raise SharedUserError(sentence)
-    if sentence:
-        run.recorder.warn(sentence)
+        raise SharedUserError(message)
+    if message:
+        run.recorder.warn(message)
     if action is Action.ROLL_BACK:
         raise RollBack
 

@@ -1,6 +1,6 @@
-"""Where a run is: what the loop counts, and what a checkpoint brings back.
+"""How far a run is: the counts of the loop, saved in and restored from checkpoints.
 
-Saved and restored by their fields, all of them: a new field cannot be saved and forgotten.
+All fields are saved and restored, so a new field cannot be forgotten.
 """
 
 from __future__ import annotations
@@ -37,6 +37,6 @@ class Progress:
         return self.step - self.updates
 
     def restore(self, stored: Progress) -> None:
-        """Take every field of `stored`."""
-        for each in fields(self):
-            setattr(self, each.name, deepcopy(getattr(stored, each.name)))
+        """Copy every field of `stored`."""
+        for field_ in fields(self):
+            setattr(self, field_.name, deepcopy(getattr(stored, field_.name)))

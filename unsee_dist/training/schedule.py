@@ -1,4 +1,4 @@
-"""What changes with the updates: the learning rate. Counted in applied updates, so a skipped step moves nothing.
+"""The learning rate by update. Counted in applied updates, so a skipped step does not change it.
 
 lr_u = peak · u / W                     for u ≤ W        W = warmup · U
 lr_u = peak · (U − u + 1) / (U − W)     afterwards       U updates in all, u = 1..U
@@ -18,7 +18,7 @@ def learning_rate(update: int, updates: int, peak: float, warmup: float) -> floa
 
 
 def total_steps(steps: int | None, epochs: float | None, sentences: int, batch: int) -> int:
-    """A number of steps wins; else as many whole batches as `epochs` passes over the corpus hold, at least 1."""
+    """`steps` when it is a number; else as many whole batches as `epochs` passes over the corpus hold, at least 1."""
     if steps is not None:
         return steps
     assert epochs is not None

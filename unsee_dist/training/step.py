@@ -1,7 +1,7 @@
-"""One step: read each sentence under fresh dropout, compare across encoders, descend, let the target follow.
+"""One step: encode each sentence under fresh dropout, compute the loss, update the weights, then the target.
 
-The order is the law: nothing moves before all ranks know that loss and gradient are finite; then weights,
-objective state and target move together, or none of them does.
+The order matters: nothing is updated before every rank knows that loss and gradient are finite; then weights,
+objective state and target are all updated, or none of them.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from unsee_dist.supervision.signals import StopSignal
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step did. loss and terms: of the global batch, both directions summed. grad_norm: before clipping.
+    """The result of a step. loss and terms: of the global batch, both directions summed. grad_norm: before clipping.
 
-    asked: some rank was asked to stop; all ranks learn it at the same step.
+    applied: the weights were updated. stop_requested: some rank received a signal; equal on all ranks.
     """
 
     loss: float
     terms: dict[str, float]
     grad_norm: float
     applied: bool
-    asked: bool
+    stop_requested: bool
 
 
 def train_step(
@@ -46,17 +46,17 @@ def train_step(
     decay: float,
     stop: StopSignal | None = None,
 ) -> StepResult:
-    """Train on this rank's part of a step. Collective: the answer is the same on every rank."""
+    """Train on this rank's part of a step. Collective: the result is the same on every rank."""
     model = engine.module
-    with says_what_fits(batch):
+    with explain_out_of_memory(batch):
         enter_phase("forward", batch.step)
         loss, terms = engine(batch.micro_batches)
         enter_phase("backward")
         engine.backward(loss)
     enter_phase("finish")
-    asked = loss.new_full((1,), float(stop is not None and stop.asked))
-    local = torch.cat([loss.detach().view(1), terms, asked])
-    (mean_loss, *mean_terms, some_asked), grad_norm = engine.finish(local)
+    requested = loss.new_full((1,), float(stop is not None and stop.requested))
+    local = torch.cat([loss.detach().view(1), terms, requested])
+    (mean_loss, *mean_terms, requests), grad_norm = engine.reduce(local)
     finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
     enter_phase("update")
     if finite or engine.precision == "fp16":  # fp16: the engine must see the overflow to lower its loss scale
@@ -72,25 +72,25 @@ def train_step(
         target.follow(decay)
     enter_phase("log")
     means = dict(zip(model.terms, mean_terms, strict=True))
-    return StepResult(mean_loss, means, grad_norm, applied, some_asked > 0)
+    return StepResult(mean_loss, means, grad_norm, applied, requests > 0)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
-    """The dropout masks of a step depend on (seed, step, rank) alone: nothing is stored, a restart changes nothing."""
+    """Seed the dropout masks of a step from (seed, step, rank) alone, so that a restart changes nothing."""
     state = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
     torch.manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 @contextmanager
-def says_what_fits(batch: Batch) -> Iterator[None]:
-    """Memory that runs out, on a GPU or a CPU, becomes a ValueError with the micro-batch to try next."""
+def explain_out_of_memory(batch: Batch) -> Iterator[None]:
+    """Turn an out-of-memory error of a GPU or a CPU into a ValueError that names the micro-batch to try next."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        out = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(
-            error
-        )
-        if not out:
+        out_of_memory = isinstance(
+            error, (MemoryError, torch.OutOfMemoryError)
+        ) or "can't allocate memory" in str(error)
+        if not out_of_memory:
             raise
         largest = max(micro_batch.sentences for micro_batch in batch.micro_batches)
         remedy = (

@@ -101,7 +101,7 @@ def test_one_mistake_one_sentence(override: str, words: str) -> None:
     ("text", "words"),
     [
         (b"train: [1, 2\n", "is not YAML"),
-        (b"- 1\n- 2\n", "holds no keys"),
+        (b"- 1\n- 2\n", "has no keys"),
         (b"\xff\xfe\x00", "cannot be read as text"),
         (b"a: \x01\n", "is not YAML"),
         (b"extends: nowhere.yaml\n", "no such file or preset"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from unsee_dist import errors
-from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, together
+from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, share_errors
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, report
 
 
@@ -60,7 +60,7 @@ def test_together_alone_keeps_the_kinds_apart() -> None:
         (OSError(errno.EIO, "b"), SharedTransientError),
         (KeyError("c"), KeyError),
     ):
-        with pytest.raises(kind), together(World.alone()):
+        with pytest.raises(kind), share_errors(World.alone()):
             raise raised
 
 
@@ -87,10 +87,13 @@ def test_every_package_of_an_extra_is_in_pyproject() -> None:
 
 
 def test_together_shows_the_sentence_that_alone_would_be_shown() -> None:
-    with pytest.raises(SharedUserError, match=r'pip install "unsee_dist\[mteb\]"'), together(World.alone()):
+    with (
+        pytest.raises(SharedUserError, match=r'pip install "unsee_dist\[mteb\]"'),
+        share_errors(World.alone()),
+    ):
         raise ModuleNotFoundError("No module named 'mteb'", name="mteb")
     with (
         pytest.raises(SharedUserError, match=r"x cannot be used \(No space left on device\). Make room"),
-        together(World.alone()),
+        share_errors(World.alone()),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", "x")

@@ -69,7 +69,7 @@ def test_an_encoder_without_dropout_computes_what_eager_attention_computes() -> 
 
 def test_every_dropout_of_an_encoder_is_replaced() -> None:
     encoder = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Dropout(0.2)), nn.Dropout(0.3))
-    cpu_dropout.use(encoder)
+    cpu_dropout.replace_dropout(encoder)
     kinds = [type(module) for module in encoder.modules()]
     assert kinds.count(Dropout) == 2
     assert nn.Dropout not in kinds

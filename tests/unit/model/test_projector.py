@@ -62,5 +62,5 @@ def test_bf16_parameters_take_fp32_embeddings(kind: str) -> None:
 
 
 def test_unknown_kind_says_what_to_write() -> None:
-    with pytest.raises(ValueError, match=r"projector.kind = mlp is not known. Use one of: blocks, tanh\."):
+    with pytest.raises(ValueError, match=r"projector.kind = mlp is unknown. Use one of: blocks, tanh\."):
         make_projector("mlp", 6, 1, 10, Reduction())

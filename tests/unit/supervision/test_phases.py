@@ -6,13 +6,13 @@ from unsee_dist.supervision import phases
 
 
 def test_a_thread_in_the_background_counts_only_while_it_is_waited_for() -> None:
-    assert phases.trains("MainThread")
-    assert phases.trains("some thread")
-    phases.works_in_background("some thread")
+    assert phases.blocks_training("MainThread")
+    assert phases.blocks_training("some thread")
+    phases.register_background_thread("some thread")
     try:
-        assert not phases.trains("some thread")
+        assert not phases.blocks_training("some thread")
         with phases.waiting_for("some thread"):
-            assert phases.trains("some thread")
-        assert not phases.trains("some thread")
+            assert phases.blocks_training("some thread")
+        assert not phases.blocks_training("some thread")
     finally:
         phases._background.discard("some thread")

@@ -21,7 +21,7 @@ stop_with_launcher()
 stop = StopSignal()
 said = open(sys.argv[1], "w", buffering=1)
 said.write("listens\\n")
-while not stop.asked:
+while not stop.requested:
     time.sleep(0.01)
 said.write(f"{stop.name}\\n")
 time.sleep(2)  # a second signal ends it here

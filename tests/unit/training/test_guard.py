@@ -18,10 +18,10 @@ HEALTHY = {"dev/effective_rank": 100.0, "dev/std": 0.5, "dev/collapsed": 0.0}
 def test_skips_roll_back_once_and_then_stop() -> None:
     state = GuardState()
     nan = float("nan")
-    assert after_step(SETTINGS, state, 1, nan, False)[0] is Action.GO_ON
-    assert after_step(SETTINGS, state, 2, 3.0, True)[0] is Action.GO_ON  # an applied step ends the row
+    assert after_step(SETTINGS, state, 1, nan, False)[0] is Action.CONTINUE
+    assert after_step(SETTINGS, state, 2, 3.0, True)[0] is Action.CONTINUE  # an applied step ends the row
     actions = [after_step(SETTINGS, state, step, nan, False)[0] for step in (3, 4, 5)]
-    assert actions == [Action.GO_ON, Action.GO_ON, Action.ROLL_BACK]
+    assert actions == [Action.CONTINUE, Action.CONTINUE, Action.ROLL_BACK]
     state = GuardState(rollbacks=1)
     answers = [after_step(SETTINGS, state, step, nan, False) for step in (3, 4, 5)]
     assert answers[-1][0] is Action.STOP
@@ -42,7 +42,7 @@ def test_a_jump_is_said_and_a_falling_noisy_loss_is_not() -> None:
         assert not any(said)
         jumped = after_step(SETTINGS, state, 600, 60.0, True)
         assert "loss 60" in jumped[1]
-        assert jumped[0] is Action.GO_ON
+        assert jumped[0] is Action.CONTINUE
         assert state.spikes == 1
 
 
@@ -69,9 +69,9 @@ def test_a_state_from_a_checkpoint_goes_on_as_the_one_that_went_through() -> Non
 def test_collapse_is_told_in_the_nth_evaluation_in_a_row(bad: dict[str, float]) -> None:
     state = GuardState()
     collapsed = HEALTHY | bad
-    assert after_evaluation(SETTINGS, state, collapsed) == (Action.GO_ON, "")
-    assert after_evaluation(SETTINGS, state, HEALTHY) == (Action.GO_ON, "")
-    assert after_evaluation(SETTINGS, state, collapsed) == (Action.GO_ON, "")
+    assert after_evaluation(SETTINGS, state, collapsed) == (Action.CONTINUE, "")
+    assert after_evaluation(SETTINGS, state, HEALTHY) == (Action.CONTINUE, "")
+    assert after_evaluation(SETTINGS, state, collapsed) == (Action.CONTINUE, "")
     action, sentence = after_evaluation(SETTINGS, state, collapsed)
     assert action is Action.STOP
     assert "have collapsed" in sentence
@@ -79,7 +79,7 @@ def test_collapse_is_told_in_the_nth_evaluation_in_a_row(bad: dict[str, float]) 
     warned = after_evaluation(
         SETTINGS.model_copy(update={"collapse": "warn"}), GuardState(collapsed_in_row=1), collapsed
     )
-    assert warned[0] is Action.GO_ON
+    assert warned[0] is Action.CONTINUE
     assert warned[1]
 
 
@@ -112,7 +112,7 @@ def test_a_spike_is_one_above_the_bound_and_not_before_the_mean_is_known(
     """Mean 10, deviation 1: the bound of 8 deviations is 18."""
     state = GuardState(seen=seen, mean=10.0, variance=1.0)
     action, sentence = after_step(SETTINGS, state, 51, loss, True)
-    assert action is Action.GO_ON
+    assert action is Action.CONTINUE
     assert bool(sentence) is jumped
     assert state.spikes == jumped
     if jumped:
@@ -122,7 +122,7 @@ def test_a_spike_is_one_above_the_bound_and_not_before_the_mean_is_known(
 
 def test_a_low_loss_is_no_spike() -> None:
     assert after_step(SETTINGS, GuardState(seen=60, mean=10.0, variance=1.0), 61, -100.0, True) == (
-        Action.GO_ON,
+        Action.CONTINUE,
         "",
     )
 
@@ -130,12 +130,15 @@ def test_a_low_loss_is_no_spike() -> None:
 def test_a_skip_is_said_with_its_step_and_its_loss_and_the_last_one_acts() -> None:
     state = GuardState()
     action, sentence = after_step(SETTINGS, state, 7, float("inf"), False)
-    assert (action, state.skips_in_row) == (Action.GO_ON, 1)
+    assert (action, state.skips_in_row) == (Action.CONTINUE, 1)
     assert sentence == "step 7 skipped on all ranks: loss or gradient is not finite (loss inf)"
     state.skips_in_row = 2
     action, sentence = after_step(SETTINGS, state, 8, float("nan"), False)
     assert action is Action.ROLL_BACK
-    assert sentence == "3 steps in a row were not finite (guard.skips = 3): back to the last checkpoint, once"
+    assert (
+        sentence
+        == "3 steps in a row were not finite (guard.skips = 3): returning to the last checkpoint, once"
+    )
 
 
 @pytest.mark.parametrize(("rank", "std", "collapsed", "sound"), [

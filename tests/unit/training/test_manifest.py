@@ -130,7 +130,7 @@ def test_a_whole_checkpoint_of_another_version_is_neither_passed_over_nor_remove
         folder.mkdir()
         written(folder, json.loads(MANIFEST.to_json()) | {"format": version})
     with pytest.raises(OtherFormat, match=f"step-00000008.* has format {FORMAT + 1}"):
-        directory.choose(tmp_path, read_manifest)
+        directory.newest_valid(tmp_path, read_manifest)
     flipped = json.loads((tmp_path / "step-00000008" / NAME).read_text()) | {"adam_updates": 9}
     (tmp_path / "step-00000008" / NAME).write_text(json.dumps(flipped))  # damage, whatever the version
-    assert directory.choose(tmp_path, read_manifest)[0] == tmp_path / "step-00000004"
+    assert directory.newest_valid(tmp_path, read_manifest)[0] == tmp_path / "step-00000004"

@@ -1,6 +1,6 @@
-"""Index: what the shards of a corpus must be, and whether the index itself can be believed.
+"""Index: the shards of a corpus with their sizes and checksums, and the checks of the index itself.
 
-    fingerprint             digest over the shards' digests: the corpus's name
+    fingerprint             digest over the shards' digests: identifies the corpus
     shards[i]               name, bytes, sha256, sentences, and its blocks as columns
     shards[i].blocks        offset, length, xxh3, sentences
 
@@ -26,7 +26,7 @@ FORMAT = 1
 
 
 class Block(NamedTuple):
-    """Where a block lies and what it must be."""
+    """Position, size and checksum of a block."""
 
     shard: str
     offset: int  # bytes from the start of the shard
@@ -72,7 +72,7 @@ def read_index(store: Store, sizes: bool = True) -> dict[str, Any]:
         raw = store.read(INDEX)
     except FileNotFoundError as error:
         raise UserError(
-            f"data.shards = {path} has no {INDEX}, so it is no prepared corpus or was interrupted; "
+            f"data.shards = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; "
             f"write `unsee prepare INPUT --out {path}` first."
         ) from error
     except OSError as error:
@@ -80,19 +80,19 @@ def read_index(store: Store, sizes: bool = True) -> dict[str, Any]:
     problem = _malformed(raw)
     index: dict[str, Any] = {} if problem else json.loads(raw)
     if problem := problem or _contradiction(index):
-        raise UserError(f"{store.where(INDEX)} is damaged or was edited: {problem}. {remedy(path)}")
+        raise UserError(f"{store.path_of(INDEX)} is damaged or was edited: {problem}. {remedy(path)}")
     if sizes and (damage := _wrong_size(store, index)):
         raise UserError(f"{damage}. {remedy(path)}")
     return index
 
 
 def fingerprint(sha256s: Iterable[str]) -> str:
-    """The corpus's name: a digest over its shards' digests, in order."""
+    """A digest over the shards' digests, in order: identifies the corpus."""
     return hashlib.sha256("\n".join(sha256s).encode()).hexdigest()[:32]
 
 
 def remedy(path: str) -> str:
-    """What to do about a damaged corpus."""
+    """The advice for a damaged corpus, which ends an error message."""
     return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."
 
 
@@ -136,12 +136,12 @@ def _malformed(raw: bytes) -> str | None:
 
 
 def _contradiction(index: dict[str, Any]) -> str | None:
-    """What an index says against itself, or None."""
+    """How the index contradicts itself, or None."""
     if index["format"] != FORMAT:
         return f"it has format {index['format']!r} and this version reads {FORMAT}"
     shards = index["shards"]
     if not sum(shard["sentences"] for shard in shards):
-        return "it holds no sentence"
+        return "it has no sentence"
     if index["fingerprint"] != fingerprint(shard["sha256"] for shard in shards):
         return "its fingerprint is not that of its shards' digests"
     for shard in shards:
@@ -158,19 +158,21 @@ def _contradiction(index: dict[str, Any]) -> str | None:
 
 
 def _wrong_size(store: Store, index: dict[str, Any]) -> str | None:
-    """The first shard that is missing or has another size, and its first block that suffers. Reads no shard."""
+    """The first shard that is missing or has another size, and its first damaged block. Reads no shard."""
     sizes = store.sizes([shard["name"] for shard in index["shards"]])
     first_block = 0
     for shard in index["shards"]:
         size, offsets = sizes[shard["name"]], shard["blocks"]["offset"]
         if size != shard["bytes"]:
-            found = "no such file" if size is None else f"{size} bytes"
+            actual = "no such file" if size is None else f"{size} bytes"
             ends = [*offsets[1:], shard["bytes"]]
-            whole = sum(end <= (size or 0) for end in ends)
-            hit = min(whole, len(ends) - 1)  # a file that grew: its last block no longer ends the archive
+            complete = sum(end <= (size or 0) for end in ends)
+            damaged = min(
+                complete, len(ends) - 1
+            )  # of a longer file the last block: it no longer ends the archive
             return (
-                f"{store.where(shard['name'])} is damaged in block {first_block + hit} at offset {offsets[hit]}: "
-                f"the shard should have {shard['bytes']} bytes, found {found}"
+                f"{store.path_of(shard['name'])} is damaged in block {first_block + damaged} at offset {offsets[damaged]}: "
+                f"the shard should have {shard['bytes']} bytes, found {actual}"
             )
         first_block += len(offsets)
     return None

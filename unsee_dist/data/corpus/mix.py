@@ -1,9 +1,9 @@
-"""Corpus: what a stream reads, one prepared folder or several in fixed shares.
+"""Corpus: the source of a stream, one prepared folder or several mixed in fixed shares.
 
-    Mix: of every W positions, W = Σ w_c (times a factor, so that W >= 1024), corpus c has w_c, at places permuted
-    anew each time. Inside a corpus its own order runs on: each of its sentences once before any of them again.
+    Mix: of every W positions, W = Σ w_c (times a factor, so that W >= 1024), corpus c has w_c, at places that
+    are permuted for every cycle. Each corpus keeps its own order: all its sentences once before any of them again.
 
-The place of a position is arithmetic, like that of one corpus (order.py): nothing is drawn, nothing is stored.
+The corpus of a position is computed, like the order of one corpus (order.py): nothing is drawn or stored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Positions(Protocol):
         ...
 
 
-class Ready(Protocol):
+class TokenReader(Protocol):
     """Token ids by block."""
 
     def read(self, block: int) -> Ragged:
@@ -41,7 +41,7 @@ class Ready(Protocol):
 
 
 class Corpus(Protocol):
-    """What a stream needs: `Shards`, or a `Mix` of them."""
+    """The source of a stream: `Shards`, or a `Mix` of them."""
 
     path: Any
     fingerprint: str
@@ -52,7 +52,7 @@ class Corpus(Protocol):
 
     def order(self, seed: int) -> Positions: ...
 
-    def tokens(self, tokenizer: Any, max_tokens: int) -> Ready | None: ...
+    def tokens(self, tokenizer: Any, max_tokens: int) -> TokenReader | None: ...
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -60,40 +60,42 @@ class Corpus(Protocol):
 
     def read(self, block: int) -> list[str]: ...
 
-    def standin(self, block: int) -> int: ...
+    def replacement_block(self, block: int) -> int: ...
 
     def head(self, n: int) -> list[str]: ...
 
 
 class Mix:
-    """Several corpora as one: ids and blocks count through them in the order given.
+    """Several corpora as one: ids and blocks are numbered through all of them in the order given.
 
-    An epoch is as many sentences as all hold together; each corpus meets its own ends when its share brings them.
+    An epoch is as many sentences as all corpora have; each corpus starts again whenever its own sentences are used up.
     """
 
-    def __init__(self, parts: Sequence[Shards], shares: Sequence[int]) -> None:
-        self.parts, self.shares = list(parts), list(shares)
-        self.path = ", ".join(f"{share} {part.path}" for part, share in zip(parts, shares, strict=True))
-        told = "\n".join(f"{share} {part.fingerprint}" for part, share in zip(parts, shares, strict=True))
-        self.fingerprint = hashlib.sha256(told.encode()).hexdigest()[:32]
-        self.sizes = np.concatenate([part.sizes for part in parts])
+    def __init__(self, corpora: Sequence[Shards], shares: Sequence[int]) -> None:
+        self.corpora, self.shares = list(corpora), list(shares)
+        self.path = ", ".join(f"{share} {corpus.path}" for corpus, share in zip(corpora, shares, strict=True))
+        description = "\n".join(
+            f"{share} {corpus.fingerprint}" for corpus, share in zip(corpora, shares, strict=True)
+        )
+        self.fingerprint = hashlib.sha256(description.encode()).hexdigest()[:32]
+        self.sizes = np.concatenate([corpus.sizes for corpus in corpora])
         self._ends = np.cumsum(self.sizes)
-        self._first_blocks = np.cumsum([0, *(len(part.blocks) for part in parts)]).tolist()
-        self._first_ids = np.cumsum([0, *(part.sentences for part in parts)]).tolist()
+        self._first_blocks = np.cumsum([0, *(len(corpus.blocks) for corpus in corpora)]).tolist()
+        self._first_ids = np.cumsum([0, *(corpus.sentences for corpus in corpora)]).tolist()
         self.sentences: int = self._first_ids[-1]
-        self.window_blocks = sum(part.window_blocks for part in parts)
-        self.on_damage = self.parts[0].on_damage
+        self.window_blocks = sum(corpus.window_blocks for corpus in corpora)
+        self.on_damage = self.corpora[0].on_damage
 
     def order(self, seed: int) -> MixOrder:
-        """Which sentence stands at which position of training."""
-        orders = [part.order(key(seed, number)) for number, part in enumerate(self.parts)]
+        """The order of the sentences in training."""
+        orders = [corpus.order(key(seed, number)) for number, corpus in enumerate(self.corpora)]
         return MixOrder(orders, self._first_ids, self.shares, seed)
 
     def tokens(self, tokenizer: Any, max_tokens: int) -> MixTokens | None:
         """The blocks' token ids, when all corpora have them."""
-        found = [part.tokens(tokenizer, max_tokens) for part in self.parts]
-        ready = [tokens for tokens in found if tokens is not None]
-        return MixTokens(self, ready) if len(ready) == len(found) else None
+        readers = [corpus.tokens(tokenizer, max_tokens) for corpus in self.corpora]
+        present = [reader for reader in readers if reader is not None]
+        return MixTokens(self, present) if len(present) == len(readers) else None
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Blocks of sentences, and their lines there."""
@@ -104,28 +106,29 @@ class Mix:
         """Id of the first sentence of a block."""
         return int(self._ends[block] - self.sizes[block])
 
-    def part_of(self, block: int) -> tuple[int, int]:
-        """The corpus of a block, and its number there."""
-        part = int(np.searchsorted(self._first_blocks, block, side="right")) - 1
-        return part, block - self._first_blocks[part]
+    def corpus_of(self, block: int) -> tuple[int, int]:
+        """The number of the corpus of a block, and the block's number inside it."""
+        number = int(np.searchsorted(self._first_blocks, block, side="right")) - 1
+        return number, block - self._first_blocks[number]
 
     def read(self, block: int) -> list[str]:
         """The sentences of a block, verified."""
-        part, inside = self.part_of(block)
-        return self.parts[part].read(inside)
+        number, inside = self.corpus_of(block)
+        return self.corpora[number].read(inside)
 
-    def standin(self, block: int) -> int:
-        """The block to read for this one, of the same corpus."""
-        part, inside = self.part_of(block)
-        return self._first_blocks[part] + self.parts[part].standin(inside)
+    def replacement_block(self, block: int) -> int:
+        """The block to read for this one: see `Shards.replacement_block`; always of the same corpus."""
+        number, inside = self.corpus_of(block)
+        return self._first_blocks[number] + self.corpora[number].replacement_block(inside)
 
     def head(self, n: int) -> list[str]:
         """The first n sentences, of each corpus its share."""
         total = sum(self.shares)
-        shared = [
-            part.head(-(-n * share // total)) for part, share in zip(self.parts, self.shares, strict=True)
+        heads = [
+            corpus.head(-(-n * share // total))
+            for corpus, share in zip(self.corpora, self.shares, strict=True)
         ]
-        return [sentence for part in shared for sentence in part][:n]
+        return [sentence for sentences in heads for sentence in sentences][:n]
 
 
 class MixOrder:
@@ -143,37 +146,37 @@ class MixOrder:
         """Global sentence ids (int64) at these positions (>= 0, any order)."""
         cycles, places = np.divmod(np.asarray(positions, dtype=np.int64), int(self.starts[-1]))
         ids = np.empty_like(places)
-        for number in np.unique(cycles).tolist():
-            corpora, turns = self._lay_out(number)
-            for corpus in np.unique(corpora[places[cycles == number]]).tolist():
-                here = np.flatnonzero((cycles == number) & (corpora[places] == corpus))
+        for cycle in np.unique(cycles).tolist():
+            corpora, turns = self._lay_out(cycle)
+            for corpus in np.unique(corpora[places[cycles == cycle]]).tolist():
+                chosen = np.flatnonzero((cycles == cycle) & (corpora[places] == corpus))
                 size = int(self.starts[corpus + 1] - self.starts[corpus])
-                inside = number * size + turns[places[here]]
-                ids[here] = self.orders[corpus].ids(inside) + self.first_ids[corpus]
+                inside = cycle * size + turns[places[chosen]]
+                ids[chosen] = self.orders[corpus].ids(inside) + self.first_ids[corpus]
         return ids
 
-    def _lay_out(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+    def _lay_out(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
         """Of each place of a cycle: its corpus, and how many of that corpus come before it in the cycle."""
-        if self._last is None or self._last[0] != number:
-            cycle = int(self.starts[-1])
-            slots = permute(np.arange(cycle), cycle, key(self.seed, 2, number)).astype(np.int64)
+        if self._last is None or self._last[0] != cycle:
+            size = int(self.starts[-1])
+            slots = permute(np.arange(size), size, key(self.seed, 2, cycle)).astype(np.int64)
             corpora = np.searchsorted(self.starts, slots, side="right") - 1
             turns = np.empty_like(corpora)
-            turns[np.argsort(corpora, kind="stable")] = np.arange(cycle)
-            self._last = number, corpora, turns - self.starts[corpora]
+            turns[np.argsort(corpora, kind="stable")] = np.arange(size)
+            self._last = cycle, corpora, turns - self.starts[corpora]
         return self._last[1], self._last[2]
 
 
 class MixTokens:
     """Token ids by block over several corpora."""
 
-    def __init__(self, mix: Mix, parts: Sequence[Ready]) -> None:
-        self.mix, self.parts = mix, parts
+    def __init__(self, mix: Mix, readers: Sequence[TokenReader]) -> None:
+        self.mix, self.readers = mix, readers
 
     def read(self, block: int) -> Ragged:
         """The token ids of a block's sentences."""
-        part, inside = self.mix.part_of(block)
-        return self.parts[part].read(inside)
+        number, inside = self.mix.corpus_of(block)
+        return self.readers[number].read(inside)
 
 
 def open_corpus(
@@ -181,20 +184,20 @@ def open_corpus(
 ) -> Shards | Mix:
     """The corpus of a run: the folder `shards`, or instead `mix`: "3 data/wiki, 1 data/mine", shares and folders.
 
-    Raises ValueError, one sentence, for a mix that is none, and what `Shards` raises.
+    Raises ValueError for a mix that cannot be read as one, and what `Shards` raises.
     """
     if mix is None:
         return Shards(shards, on_damage, cache_gb)
-    found: dict[str, int] = {}
+    share_of: dict[str, int] = {}
     for item in mix.split(","):
         share, _, path = item.strip().partition(" ")
         path = path.strip()
-        if not path or not share.isdecimal() or int(share) < 1 or path in found:
+        if not path or not share.isdecimal() or int(share) < 1 or path in share_of:
             raise UserError(
-                f"data.mix = {mix} is no mix ({item.strip()!r}). "
+                f"data.mix = {mix} cannot be read as a mix ({item.strip()!r}). "
                 "Write whole shares and different folders: 3 data/wiki, 1 data/mine."
             )
-        found[path] = int(share)
-    if sum(found.values()) > SHARES:
+        share_of[path] = int(share)
+    if sum(share_of.values()) > SHARES:
         raise UserError(f"data.mix = {mix} has shares that sum to more than {SHARES:,}. Write smaller ones.")
-    return Mix([Shards(path, on_damage, cache_gb) for path in found], list(found.values()))
+    return Mix([Shards(path, on_damage, cache_gb) for path in share_of], list(share_of.values()))

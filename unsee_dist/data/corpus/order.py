@@ -1,10 +1,10 @@
-"""Order: which sentence stands at which position of training, in pure integer arithmetic.
+"""Order: the sentence at each position of training, in pure integer arithmetic.
 
-    position p = epoch·N + i                 positions run on over epochs: no batch is short, padded or repeated
+    position p = epoch·N + i                 positions continue over epochs: no batch is short, padded or repeated
     an epoch:  blocks in the order π_epoch, cut into windows of W blocks, sentences permuted inside a window
 
-Nothing is stored but the blocks' sizes: memory is O(blocks), a seek computes a window, and a reader of a window
-needs W blocks. A larger W mixes more and reads more; blocks were already shuffled when they were written.
+Only the sizes of the blocks are stored: memory is O(blocks), a seek computes a window, and reading a window
+needs W blocks. A larger W mixes more and reads more; preparation has already shuffled the sentences.
 
 π is a Feistel network over 2^(2h) >= n with cycle walking (Black and Rogaway 2002), its round function
 splitmix64's finaliser (Steele et al. 2014). Only uint64 wrap-around arithmetic: the order is the same on every
@@ -16,7 +16,9 @@ from __future__ import annotations
 import numpy as np
 
 WINDOW_BLOCKS = 64
-AT_ONCE = 1 << 15  # positions that stay in the cache: 4M of them take 0.2 s, all at once 1.3 s
+CHUNK = (
+    1 << 15
+)  # positions that fit into the CPU's cache: 4M of them take 0.2 s in chunks, 1.3 s in one piece
 ROUNDS = 8  # with 6, chi-square over 8,000 keys sees a bias at n <= 5; with 8 it does not
 _MASK = (1 << 64) - 1
 _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -39,15 +41,15 @@ def permute(positions: np.ndarray, n: int, key: int, inverse: bool = False) -> n
         round_keys.reverse()
         network = _feistel_swapped
     images = positions.astype(np.uint64)
-    for start in range(0, len(images), AT_ONCE):
-        part = images[start : start + AT_ONCE]
-        part[:] = network(part, half, round_keys)
-        outside = np.flatnonzero(part >= n)
+    for start in range(0, len(images), CHUNK):
+        chunk = images[start : start + CHUNK]
+        chunk[:] = network(chunk, half, round_keys)
+        outside = np.flatnonzero(chunk >= n)
         while (
             outside.size
-        ):  # walk the cycle until it is back inside; the domain is at most 4n (or 64), so soon
-            part[outside] = network(part[outside], half, round_keys)
-            outside = outside[part[outside] >= n]
+        ):  # walk the cycle until it is back inside: a few steps, since the domain is at most 4n (or 64)
+            chunk[outside] = network(chunk[outside], half, round_keys)
+            outside = outside[chunk[outside] >= n]
     return images
 
 
@@ -61,7 +63,7 @@ def _feistel(x: np.ndarray, half: int, round_keys: list[int]) -> np.ndarray:
 
 
 def _feistel_swapped(x: np.ndarray, half: int, round_keys: list[int]) -> np.ndarray:
-    """With its keys in reverse, _feistel's inverse: each half goes in, and comes out, where the other would."""
+    """The inverse of _feistel when the keys are reversed: its halves are swapped at the input and at the output."""
     return _swap(_feistel(_swap(x, half), half, round_keys), half)
 
 
@@ -91,8 +93,8 @@ class Order:
     """Sentence ids by position, for a corpus of blocks with the given sizes.
 
     sizes: (blocks,) sentences in each block, in the corpus's order. Nearly all are full, as `unsee prepare` writes
-    them; of an epoch only the places of the others and the windows' starts are laid out, and a window's blocks when
-    a position in it is asked for: at 4 billion sentences a seek takes milliseconds, across the end of an epoch, too.
+    them; for an epoch only the places of the short blocks and the starts of the windows are computed, and the blocks of
+    a window on first use: at 4 billion sentences a seek takes milliseconds, also across the end of an epoch.
     """
 
     def __init__(self, sizes: np.ndarray, seed: int, window_blocks: int = WINDOW_BLOCKS) -> None:
@@ -132,7 +134,7 @@ class Order:
         return self.first_ids[self._blocks[places]] + mixed - self._starts[places]
 
     def _lay_out(self, epoch: int) -> None:
-        """Where the epoch's blocks that are not full stand, and where each of its windows starts (with the end)."""
+        """The places of the epoch's short blocks, and the start of each of its windows (and the end of the last)."""
         if epoch == self._epoch:
             return
         slots = permute(self._short, len(self.sizes), key(self.seed, epoch, 0), inverse=True)
@@ -146,7 +148,7 @@ class Order:
         self._epoch = epoch
 
     def _lay_out_windows(self, epoch: int, windows: np.ndarray) -> None:
-        """The blocks of these windows (ascending) in the epoch's order, and where each starts."""
+        """The blocks of these windows (ascending) in the epoch's order, and the start of each."""
         slots = (windows[:, None] * self.window_blocks + np.arange(self.window_blocks)).ravel()
         slots = slots[slots < len(self.sizes)]
         self._blocks = permute(slots, len(self.sizes), key(self.seed, epoch, 0)).astype(np.int64)
@@ -154,5 +156,5 @@ class Order:
         self._windows = windows
 
     def _starts_of(self, slots: np.ndarray) -> np.ndarray:
-        """Where in the epoch the blocks in these slots start."""
+        """The position in the epoch at which the block in each slot starts."""
         return slots * self._full - self._missing_before[np.searchsorted(self._short_slots, slots)]

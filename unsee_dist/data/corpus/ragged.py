@@ -1,4 +1,4 @@
-"""Ragged: sentences of different lengths in one array. Without torch, which preparation and `unsee shards` never load."""
+"""Ragged: sentences of different lengths in one array. Without torch: preparation and `unsee shards` do not import it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Ragged(NamedTuple):
     lengths: np.ndarray
 
     def cut(self, size: int) -> list[Ragged]:
-        """In parts of `size` sentences; the last is what is left."""
+        """Parts of `size` sentences; the last one has the rest."""
         if size >= len(self.lengths):
             return [self]
         ends = np.cumsum(self.lengths)
-        at = range(size, len(self.lengths), size)
-        ids = np.split(self.ids, [int(ends[i - 1]) for i in at])
-        return [Ragged(*part) for part in zip(ids, np.split(self.lengths, list(at)), strict=True)]
+        cuts = range(size, len(self.lengths), size)
+        ids = np.split(self.ids, [int(ends[i - 1]) for i in cuts])
+        return [Ragged(*part) for part in zip(ids, np.split(self.lengths, list(cuts)), strict=True)]
 
 
 def ragged(token_ids: Sequence[Sequence[int]]) -> Ragged:

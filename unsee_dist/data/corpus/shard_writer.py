@@ -18,10 +18,10 @@ ZST_LEVEL = 3
 def shard(
     name: str, sentences: Sequence[bytes], first_block: int, kind: str = "txt"
 ) -> tuple[bytes, dict[str, Any]]:
-    """A shard's bytes and its entry in the index, both a function of the arguments alone.
+    """A shard's bytes and its entry in the index, both determined by the arguments alone.
 
-    first_block: number of its first block in the corpus; a member is called after its block, so that keys are
-    unique over the corpus for every reader. The last block's span takes in the end of the archive. kind: of the
+    first_block: number of its first block in the corpus; a member is named after its block, so that its key is
+    unique in the corpus for every reader. The last block includes the end of the archive. kind: of the
     members, txt or txt.zst.
 
     The bytes are those of `webdataset.TarWriter(file, encoder=False, mtime=0)`, whose import takes 1.4 s and torch.

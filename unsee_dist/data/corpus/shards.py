@@ -1,13 +1,13 @@
 """Shards: a prepared corpus, read by block, every byte verified.
 
-    DIR/index.json          what the shards must be: written last, so a folder without it is no corpus
+    DIR/index.json          sizes and checksums of the shards: written last, so a folder without it is no corpus
     DIR/sizes.json          samples (blocks) of each shard, as other tools expect it
     DIR/shard-000000.tar    plain webdataset tar; a member is a block: 1,024 newline-joined sentences, `.txt`
     DIR/dev.tsv             held-out (query, answer) pairs, when asked for
-    DIR/tokens-...          the same sentences tokenised, when asked for (tokens.py)
+    DIR/tokens-...          the same sentences as token ids, when asked for (tokens.py)
 
-DIR is a folder or a URL. Stock readers pass over damage without a word; this one stops, or is told to skip and
-counts. A sentence's id is its place in shard order (shard by shard, block by block, line by line), from 0.
+DIR is a folder or a URL. Stock readers skip damage silently; this one stops, or with `on_damage: skip` reads
+and counts replacements. A sentence's id is its position in shard order (shard by shard, block by block, line by line), from 0.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.index import Blocks, read_index, remedy
 from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
-from unsee_dist.data.corpus.tokens import Tokens
-from unsee_dist.data.corpus.tokens import find as find_tokens
+from unsee_dist.data.corpus.tokens import Tokens, find_tokens
 from unsee_dist.errors import UserError, file_error
 
 CACHE_GB = DataSettings().cache_gb
@@ -39,10 +38,10 @@ class Shards:
         shards.read(0)          # the sentences of the first block, verified
         shards.sentence(70_000) # one sentence by its id
 
-    path: a folder or a URL. on_damage: "stop", or "skip": `standin` then names the block to read for a damaged one.
-    cache_gb: most that is kept on this machine of a remote corpus.
-    Raises ValueError, one sentence, when the folder is no corpus, is empty, incomplete or damaged; with "skip"
-    only for what the index itself says.
+    path: a folder or a URL. on_damage: "stop", or "skip": `replacement_block` then gives the block to read for a damaged
+    one. cache_gb: most that is kept on this machine of a remote corpus.
+    Raises ValueError when the folder is not a corpus, or is empty, incomplete or damaged; with "skip" only for what the
+    index shows.
     """
 
     def __init__(self, path: str | Path, on_damage: OnDamage = "stop", cache_gb: float = CACHE_GB) -> None:
@@ -53,7 +52,7 @@ class Shards:
         self.blocks = Blocks(self.index["shards"])
         self.sizes = self.blocks.sentences
         self._ends = np.cumsum(self.sizes)
-        self._sound: dict[int, bool] = {}
+        self._readable: dict[int, bool] = {}
         self._cache = (
             BlockCache(default_cache_folder(), int(cache_gb * 1e9))
             if self.store.remote and cache_gb
@@ -63,7 +62,7 @@ class Shards:
         self.window_blocks = WINDOW_BLOCKS
 
     def order(self, seed: int) -> Order:
-        """Which sentence stands at which position of training."""
+        """The order of the sentences in training."""
         return Order(self.sizes, seed)
 
     def tokens(self, tokenizer: Any, max_tokens: int) -> Tokens | None:
@@ -82,24 +81,24 @@ class Shards:
             raise UserError(self._damage(block, f"{len(sentences)} sentences"))
         return sentences
 
-    def sound(self, block: int) -> bool:
-        """Whether a block can be read; looked up once."""
-        if block not in self._sound:
+    def is_readable(self, block: int) -> bool:
+        """Whether a block can be read; tried once."""
+        if block not in self._readable:
             try:
                 self.read(block)
-                self._sound[block] = True
+                self._readable[block] = True
             except UserError:
-                self._sound[block] = False
-        return self._sound[block]
+                self._readable[block] = False
+        return self._readable[block]
 
-    def standin(self, block: int) -> int:
-        """The block to read for this one: itself, or for a damaged one the next sound one, around the end.
+    def replacement_block(self, block: int) -> int:
+        """The block to read for this one: itself, or for a damaged one the next that can be read, wrapping at the end.
 
-        A function of the files alone, so every rank and worker chooses the same. ValueError when none is sound.
+        It depends on the files alone, so every rank and worker chooses the same. ValueError when none can be read.
         """
         for step in range(len(self.blocks)):
             candidate = (block + step) % len(self.blocks)
-            if self.sound(candidate):
+            if self.is_readable(candidate):
                 return candidate
         raise UserError(f"no block of {self.path} can be read. {remedy(self.store.path)}")
 
@@ -121,38 +120,39 @@ class Shards:
 
     def head(self, n: int) -> list[str]:
         """The first n sentences by id (fewer when the corpus is smaller); without damaged blocks under "skip"."""
-        found: list[str] = []
+        sentences: list[str] = []
         for block in range(len(self.blocks)):
-            if len(found) >= n:
+            if len(sentences) >= n:
                 break
-            if self.on_damage == "stop" or self.sound(block):
-                found.extend(self.read(block))
-        return found[:n]
+            if self.on_damage == "stop" or self.is_readable(block):
+                sentences.extend(self.read(block))
+        return sentences[:n]
 
     def _verified(self, block: int) -> bytes:
-        """The bytes of a block: those kept on this machine, or the store's."""
-        want, key = self.blocks[block], f"{self.fingerprint}-{block}"
-        kept = self._cache.get(key) if self._cache else None
-        if kept is not None and xxhash.xxh3_64_hexdigest(kept) == want.xxh3:
-            return kept
+        """The bytes of a block, from the cache of this machine or from the store."""
+        expected, key = self.blocks[block], f"{self.fingerprint}-{block}"
+        cached = self._cache.get(key) if self._cache else None
+        if cached is not None and xxhash.xxh3_64_hexdigest(cached) == expected.xxh3:
+            return cached
         try:
-            raw = self.store.read(want.shard, want.offset, want.length)
-        except Unreachable as error:  # never skipped: the other ranks may well read it
-            raise Unreachable(f"{self.store.where(want.shard)} cannot be reached ({error}).") from error
+            raw = self.store.read(expected.shard, expected.offset, expected.length)
+        except Unreachable as error:  # never skipped: the other ranks may be able to read it
+            raise Unreachable(f"{self.store.path_of(expected.shard)} cannot be reached ({error}).") from error
         except OSError as error:
             why = error.strerror or str(error) or type(error).__name__
             raise file_error(self._damage(block, f"that it cannot be read ({why})"), error) from error
-        found = xxhash.xxh3_64_hexdigest(raw)
-        if len(raw) != want.length or found != want.xxh3:
-            raise UserError(self._damage(block, f"{len(raw)} bytes with xxh3 {found}"))
+        checksum = xxhash.xxh3_64_hexdigest(raw)
+        if len(raw) != expected.length or checksum != expected.xxh3:
+            raise UserError(self._damage(block, f"{len(raw)} bytes with xxh3 {checksum}"))
         if self._cache:
             self._cache.put(key, raw)
         return raw
 
-    def _damage(self, block: int, found: str) -> str:
-        want = self.blocks[block]
+    def _damage(self, block: int, actual: str) -> str:
+        expected = self.blocks[block]
         return (
-            f"{self.store.where(want.shard)} is damaged in block {block} at offset {want.offset}: "
-            f"expected {want.length} bytes with xxh3 {want.xxh3} and {want.sentences} sentences, found {found}. "
+            f"{self.store.path_of(expected.shard)} is damaged in block {block} at offset {expected.offset}: "
+            f"expected {expected.length} bytes with xxh3 {expected.xxh3} and {expected.sentences} sentences, "
+            f"found {actual}. "
             f"{remedy(self.store.path)}"
         )

@@ -1,6 +1,6 @@
-"""Store: the files of a prepared corpus, in a folder or behind a URL; and blocks of a remote one kept on disk.
+"""Store: the files of a prepared corpus, in a folder or behind a URL; and a cache of remote blocks on disk.
 
-Bytes come as asked for and unverified: `Shards` knows what they must be.
+Bytes are not verified here: `Shards` has the checksums.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from unsee_dist.files.remote import is_remote
 
 ATTEMPTS = 5  # to read a remote range
 FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
-SCAN_EVERY = 64  # blocks between two looks at how full the cache is
+SCAN_EVERY = 64  # blocks written between two checks of the size of the cache
 
 
 class Unreachable(TransientError):
-    """A store that does not answer: no damage, and perhaps true of this machine alone."""
+    """A store that does not answer. The data is not damaged, and other machines may reach it."""
 
 
 class Store:
-    """A folder of files, local or remote. OSError is what it raises."""
+    """A folder of files, local or remote. Raises OSError."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
@@ -35,20 +35,20 @@ class Store:
         if self.remote:
             self._system, self._root = fsspec.core.url_to_fs(self.path)
 
-    def where(self, name: str) -> str:
-        """A file's name for people."""
+    def path_of(self, name: str) -> str:
+        """The path or URL of a file."""
         return f"{self.path.rstrip('/')}/{name}"
 
     def read(self, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file; fewer at its end."""
         if self.remote:
-            return self._far(name, offset, None if length is None else offset + length)
+            return self._read_remote(name, offset, None if length is None else offset + length)
         with (Path(self.path) / name).open("rb") as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 
-    def _far(self, name: str, start: int, end: int | None) -> bytes:
-        """A range of a remote file. What a network does now and then is tried again."""
+    def _read_remote(self, name: str, start: int, end: int | None) -> bytes:
+        """A range of a remote file. Passing network errors are retried."""
         for attempt in range(ATTEMPTS):
             try:
                 return self._system.cat_file(f"{self._root}/{name}", start=start or None, end=end)
@@ -63,20 +63,20 @@ class Store:
         raise AssertionError
 
     def sizes(self, names: list[str]) -> dict[str, int | None]:
-        """Bytes of each file; None for one that is not there."""
+        """Bytes of each file; None for one that does not exist."""
         if not self.remote:
             with os.scandir(self.path) as entries:
-                found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-            return {name: found.get(name) for name in names}
+                local = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            return {name: local.get(name) for name in names}
         listed = {}
-        if not self.path.startswith("http"):  # which has no folders to list
+        if not self.path.startswith("http"):  # a web server lists no folders
             for entry in self._system.ls(self._root, detail=True):
                 listed[entry["name"].rpartition("/")[2]] = entry["size"]
             return {name: listed.get(name) for name in names}
         return {name: self._size(name) for name in names}
 
     def exists(self) -> bool:
-        """Whether the folder is there, as far as the store can tell without a file's name."""
+        """Whether the folder exists. True for web servers, which can only be asked for a file."""
         return self.path.startswith("http") or bool(
             self._system.isdir(self._root) if self.remote else Path(self.path).is_dir()
         )
@@ -91,7 +91,7 @@ class Store:
 class BlockCache:
     """Blocks by key on disk, shared by all processes of this machine, the least recently read ones dropped.
 
-    limit_bytes: exceeded by what the processes write between two looks, SCAN_EVERY blocks each.
+    limit_bytes: exceeded by what the processes write between two checks, SCAN_EVERY blocks each.
     """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
@@ -104,12 +104,12 @@ class BlockCache:
         try:
             data = path.read_bytes()
             os.utime(path)
-        except OSError:  # not kept, or dropped by another process just now
+        except OSError:  # never kept, or just dropped by another process
             return None
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep bytes; a disk without room keeps none, which costs speed alone."""
+        """Keep bytes. On a full disk nothing is kept, which costs only speed."""
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"{key}.{os.getpid()}.partial"
         try:

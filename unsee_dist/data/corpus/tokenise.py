@@ -1,4 +1,4 @@
-"""Tokenising: a corpus's text to token ids, a shard a task. What is written is described in tokens.py."""
+"""Tokenise a corpus, one shard a task. The files are described in tokens.py."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import xxhash
 from unsee_dist.data.corpus.index import INDEX
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.corpus.tokens import COLUMNS, FORMAT, digest, folder_of
-from unsee_dist.data.processes import Work
+from unsee_dist.data.processes import TaskRunner
 from unsee_dist.files import atomic
 
 
 class Summary(NamedTuple):
-    """Of a tokenised corpus: tokens of all sentences after the cut, and how many sentences were cut."""
+    """Counts of a tokenised corpus. tokens: of all sentences, after the cut; cut: sentences that were cut."""
 
     sentences: int
     tokens: int
     cut: int
 
     def rows(self, max_tokens: int) -> dict[str, str]:
-        """For the table of a preparation."""
+        """Rows for the report of a preparation."""
         share = self.cut / self.sentences
         return {
             "tokens a sentence": f"{self.tokens / self.sentences:.1f}",
@@ -33,7 +33,7 @@ class Summary(NamedTuple):
         }
 
 
-class Tokenising(NamedTuple):
+class TokeniseTask(NamedTuple):
     """One task: a shard of a corpus into a file of tokens."""
 
     corpus: Path
@@ -47,34 +47,36 @@ def tokenise(
     corpus: Path,
     tokenizer: Any,
     max_tokens: int,
-    work: Work,
+    run_tasks: TaskRunner,
     advance: Callable[[int], None] = lambda _: None,
     share: tuple[int, int] = (0, 1),
 ) -> None:
-    """Tokenise the shards of a corpus in a folder, or of r of R that do it together (share = (r, R)) every R-th.
+    """Tokenise the shards of a corpus in a folder; process r of R (share = (r, R)) tokenises every R-th shard.
 
-    What is there already is kept, so a killed one goes on; `publish` makes all of them tokens that `Stream` reads.
-    advance is told of each shard. Raises what reading a damaged shard raises, and OSError where nothing can be written.
+    Finished shards are kept, so a killed run continues; `publish` makes them readable for `Stream`.
+    advance(1) is called for each shard. Raises what reading a damaged shard raises, and OSError when writing fails.
     """
     out = _folder(corpus, tokenizer, max_tokens)
     if (out / INDEX).exists():
         return
     out.mkdir(exist_ok=True)
-    mine = range(share[0], len(Shards(corpus).index["shards"]), share[1])
-    tasks = (Tokenising(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in mine)
-    for _ in work(_tokenise_shard, (task for task in tasks if not _entry(out, task.shard).exists())):
+    own_shards = range(share[0], len(Shards(corpus).index["shards"]), share[1])
+    tasks = (
+        TokeniseTask(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in own_shards
+    )
+    for _ in run_tasks(_tokenise_shard, (task for task in tasks if not _entry(out, task.shard).exists())):
         advance(1)
 
 
 def publish(corpus: Path, tokenizer: Any, max_tokens: int) -> Summary | None:
-    """Make tokens of all shards readable; None while shards are missing. Any number of processes may, at once."""
+    """Write the index of the tokens; None while shards are missing. Several processes may call it at the same time."""
     shards, out = Shards(corpus), _folder(corpus, tokenizer, max_tokens)
     entries = [_entry(out, shard) for shard in range(len(shards.index["shards"]))]
     if not (out / INDEX).exists():
         try:
-            told = [json.loads(entry.read_bytes()) for entry in entries]
+            done = [json.loads(entry.read_bytes()) for entry in entries]
         except FileNotFoundError:
-            if not (out / INDEX).exists():  # else another process was faster
+            if not (out / INDEX).exists():  # otherwise another process has published it
                 return None
         else:
             index = {
@@ -83,21 +85,21 @@ def publish(corpus: Path, tokenizer: Any, max_tokens: int) -> Summary | None:
                 "tokenizer": digest(tokenizer),
                 "max_tokens": max_tokens,
                 "dtype": _dtype(tokenizer),
-                "shards": told,
+                "shards": done,
             }
             atomic.write_file(out / INDEX, json.dumps(index, indent=1).encode())
     for entry in entries:
         entry.unlink(missing_ok=True)
-    told = json.loads((out / INDEX).read_bytes())["shards"]
-    return Summary(shards.sentences, sum(s["tokens"] for s in told), sum(s["cut"] for s in told))
+    done = json.loads((out / INDEX).read_bytes())["shards"]
+    return Summary(shards.sentences, sum(s["tokens"] for s in done), sum(s["cut"] for s in done))
 
 
 def _folder(corpus: Path, tokenizer: Any, max_tokens: int) -> Path:
     return corpus / folder_of(digest(tokenizer), max_tokens)
 
 
-def _tokenise_shard(task: Tokenising) -> None:
-    """Write a shard's tokens, then its entry, which says that they are whole."""
+def _tokenise_shard(task: TokeniseTask) -> None:
+    """Write a shard's tokens, then its entry, which marks them as complete."""
     shards = Shards(task.corpus)
     numbers = np.flatnonzero(shards.blocks.shard == task.shard).tolist()
     backend = task.tokenizer.backend_tokenizer
@@ -105,7 +107,7 @@ def _tokenise_shard(task: Tokenising) -> None:
     backend.enable_truncation(task.max_tokens, direction=task.tokenizer.truncation_side)
     parts: list[bytes] = []
     rows: list[tuple[int, int, str, int]] = []  # of COLUMNS
-    at, tokens, cut = 0, 0, 0
+    offset, tokens, cut = 0, 0, 0
     for block in numbers:
         encoded = backend.encode_batch(shards.read(block))
         ids = [encoding.ids for encoding in encoded]
@@ -113,9 +115,9 @@ def _tokenise_shard(task: Tokenising) -> None:
         lengths = np.array([len(sentence) for sentence in ids], dtype="<u2")
         flat = np.concatenate([np.array(sentence, dtype=_dtype(task.tokenizer)) for sentence in ids])
         data = lengths.tobytes() + flat.tobytes()
-        rows.append((at, len(data), xxhash.xxh3_64_hexdigest(data), len(ids)))
+        rows.append((offset, len(data), xxhash.xxh3_64_hexdigest(data), len(ids)))
         parts.append(data)
-        at += len(data)
+        offset += len(data)
         tokens += int(lengths.sum())
     name = f"{Path(shards.blocks.names[task.shard]).stem}.tokens"
     atomic.write_file(task.out / name, b"".join(parts))
@@ -125,7 +127,7 @@ def _tokenise_shard(task: Tokenising) -> None:
 
 
 def _entry(out: Path, shard: int) -> Path:
-    """A file that says that a shard's tokens are whole."""
+    """The file that marks a shard's tokens as complete, and holds its entry of the index."""
     return out / f"done-{shard:06d}.json"
 
 

@@ -1,10 +1,10 @@
-"""Tokens: the blocks of a corpus tokenised once, for one tokenizer and one length, and for no other.
+"""Tokens: the blocks of a corpus tokenised once, for one tokenizer and one length.
 
     DIR/tokens-<digest>-<length>/index.json           digest, length, the corpus's fingerprint, blocks by shard
     DIR/tokens-<digest>-<length>/shard-000000.tokens  a block: n lengths (uint16), then the ids of all n sentences
 
-The digest is of everything that decides what a sentence's ids are. A corpus may have tokens for several tokenizers;
-`Stream` takes those that fit and tokenises text when there are none, so no run has to ask for them.
+The digest covers everything that decides the ids of a sentence. A corpus may have tokens for several tokenizers;
+`Stream` uses those that match and tokenises text when there are none, so a run needs no setting for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = ("offset", "length", "xxh3", "sentences")
 
 
 class Tokens:
-    """Token ids by block, verified. Use `find`."""
+    """Token ids by block, verified. Use `find_tokens`."""
 
     def __init__(self, store: Store, index: dict[str, Any]) -> None:
         self._store, self._dtype = store, np.dtype(index["dtype"])
@@ -41,47 +41,47 @@ class Tokens:
     def read(self, block: int) -> Ragged:
         """The token ids of a block's sentences."""
         name, offset, length, checksum, n = self._blocks[block]
-        where = f"{self._store.where(name)} is damaged in block {block} at offset {offset}: expected {length} bytes"
-        remedy = f"Delete {self._store.path}: the text is tokenised then."
+        where = f"{self._store.path_of(name)} is damaged in block {block} at offset {offset}: expected {length} bytes"
+        remedy = _remedy(self._store)
         try:
             raw = self._store.read(name, offset, length)
         except OSError as error:
-            if is_transient(error):  # the tokens may well be whole: nobody is told to delete them
-                raise TransientError(f"{self._store.where(name)} cannot be read now ({error}).") from error
-            raise UserError(f"{where}, found that it cannot be read ({error}). {remedy}") from error
-        found = xxhash.xxh3_64_hexdigest(raw)
-        if found != checksum:
-            raise UserError(f"{where} with xxh3 {checksum}, found {len(raw)} with xxh3 {found}. {remedy}")
+            if is_transient(error):  # the tokens may be undamaged: no advice to delete them
+                raise TransientError(f"{self._store.path_of(name)} cannot be read now ({error}).") from error
+            raise UserError(f"{where}, but it cannot be read ({error}). {remedy}") from error
+        actual = xxhash.xxh3_64_hexdigest(raw)
+        if actual != checksum:
+            raise UserError(f"{where} with xxh3 {checksum}, found {len(raw)} with xxh3 {actual}. {remedy}")
         lengths = np.frombuffer(raw, dtype="<u2", count=n).astype(np.int64)
         return Ragged(np.frombuffer(raw, dtype=self._dtype, offset=2 * n), lengths)
 
 
 class Window:
-    """The blocks read last, end to end in one array, out of which the sentences of a step are taken at once.
+    """The last blocks that were read, end to end in one array, so that a step indexes all its sentences at once.
 
-    Sentence by sentence would cost more than all the rest of a step.
+    Sentence by sentence would cost more than the rest of the step.
     """
 
     def __init__(self, read: Callable[[int], Ragged], blocks: int) -> None:
-        self._read, self._most = read, blocks
+        self._read, self._limit = read, blocks
         self._blocks: OrderedDict[int, Ragged] = OrderedDict()
         self._first: dict[int, int] = {}  # number of a block's first sentence in the arrays
         self._ids, self._lengths, self._starts = np.empty(0), np.empty(0), np.empty(0)
 
     def take(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
         """The token ids of these sentences, in this order."""
-        wanted, which = np.unique(blocks, return_inverse=True)
-        missing = [block for block in wanted.tolist() if block not in self._blocks]
-        for block in wanted.tolist():
+        needed, which = np.unique(blocks, return_inverse=True)
+        missing = [block for block in needed.tolist() if block not in self._blocks]
+        for block in needed.tolist():
             if block in self._blocks:
                 self._blocks.move_to_end(block)
             else:
                 self._blocks[block] = self._read(block)
         if missing:
-            while len(self._blocks) > max(self._most, len(wanted)):
+            while len(self._blocks) > max(self._limit, len(needed)):
                 self._blocks.popitem(last=False)
             self._join()
-        sentences = np.array([self._first[block] for block in wanted.tolist()])[which] + lines
+        sentences = np.array([self._first[block] for block in needed.tolist()])[which] + lines
         lengths = self._lengths[sentences]
         total = int(lengths.sum())
         inside = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
@@ -97,10 +97,14 @@ class Window:
 
 
 def digest(tokenizer: Any) -> str:
-    """What decides a sentence's ids: the fast tokenizer's whole description, less how long it may be."""
+    """A digest of what decides the ids of a sentence: the whole fast tokenizer but its length limit."""
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description |= {"truncation": None, "padding": None, "side": tokenizer.truncation_side}
     return xxhash.xxh3_128_hexdigest(json.dumps(description, sort_keys=True).encode())
+
+
+def _remedy(store: Store) -> str:
+    return f"Delete {store.path}: the text is then tokenised while it is read."
 
 
 def folder_of(tokenizer_digest: str, max_tokens: int) -> str:
@@ -108,27 +112,32 @@ def folder_of(tokenizer_digest: str, max_tokens: int) -> str:
     return f"tokens-{tokenizer_digest[:16]}-{max_tokens}"
 
 
-def find(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int) -> Tokens | None:
-    """The tokens of a corpus for this tokenizer and length, or None. ValueError when they are another corpus's."""
-    ours = digest(tokenizer)
-    store = Store(corpus.where(folder_of(ours, max_tokens)))
+def find_tokens(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int) -> Tokens | None:
+    """The tokens of a corpus for this tokenizer and length, or None. ValueError when they belong to another corpus."""
+    tokenizer_digest = digest(tokenizer)
+    store = Store(corpus.path_of(folder_of(tokenizer_digest, max_tokens)))
     try:
         raw = store.read(INDEX)
-    except (FileNotFoundError, PermissionError):  # stores say either of what is not there
+    except (FileNotFoundError, PermissionError):  # stores raise either for a missing file
         return None
     except OSError as error:
-        raise file_error(f"{store.where(INDEX)} cannot be read ({error}).", error) from error
+        raise file_error(f"{store.path_of(INDEX)} cannot be read ({error}).", error) from error
     try:
         index = json.loads(raw)
     except ValueError as error:
         raise UserError(
-            f"{store.where(INDEX)} cannot be read as an index ({error}). Delete {store.path}: the text is tokenised then."
+            f"{store.path_of(INDEX)} cannot be read as an index ({error}). {_remedy(store)}"
         ) from error
-    wanted = {"format": FORMAT, "fingerprint": fingerprint, "tokenizer": ours, "max_tokens": max_tokens}
-    for key, value in wanted.items():
+    expected = {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "tokenizer": tokenizer_digest,
+        "max_tokens": max_tokens,
+    }
+    for key, value in expected.items():
         if index.get(key) != value:
             raise UserError(
-                f"{store.where(INDEX)} has {key} = {index.get(key)}, and {value} is needed. "
-                f"Delete {store.path}: the text is tokenised then."
+                f"{store.path_of(INDEX)} has {key} = {index.get(key)}, and this run needs {value}. "
+                f"{_remedy(store)}"
             )
     return Tokens(store, index)

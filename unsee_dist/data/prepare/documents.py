@@ -1,4 +1,4 @@
-"""Documents: lists of raw sentences, out of lines of text, lines of JSON, tables and datasets."""
+"""Documents: lists of raw sentences, read from lines of text, lines of JSON, tables and datasets."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from unsee_dist.data.prepare.opening import FORMATS, Advance
 from unsee_dist.errors import UserError
 from unsee_dist.files.tables import table_rows
 
-LINE_BYTES = 16 * 1024 * 1024  # a longer line is no sentence and no document, and would fill the memory
+LINE_BYTES = 16 * 1024 * 1024  # a longer line is neither a sentence nor a document, and would fill the memory
 TABLE_ROWS = 4096  # rows of a parquet file read at once
 
 
 class InputSplit(NamedTuple):
-    """What one process cleans at once: whole lines as they lie in a file, or documents that had to be parsed."""
+    """The input of one task: whole lines of a file, or documents that were parsed already."""
 
     name: str
     documents: list[list[str]]
@@ -27,37 +27,37 @@ class InputSplit(NamedTuple):
     json: bool = False
 
 
-def documents_of(piece: InputSplit, field: str, apart: bool = True) -> Iterator[list[str]]:
-    """The piece's documents; without blank lines. ValueError names the file and the line.
+def documents_of(split: InputSplit, field: str, line_is_document: bool = True) -> Iterator[list[str]]:
+    """The documents of a split, without blank lines. ValueError names the file and the line.
 
-    apart: a line of text is a document. False: all lines are one, which is faster where nobody asks.
+    line_is_document: a line of text is a document. False: all lines are one, which is faster.
     """
-    yield from piece.documents
+    yield from split.documents
     try:
-        lines = piece.lines.decode("utf-8").split("\n")
+        lines = split.lines.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
-        number = piece.first_line + piece.lines.count(b"\n", 0, error.start)
+        number = split.first_line + split.lines.count(b"\n", 0, error.start)
         raise UserError(
-            f"{piece.name} is not UTF-8 text (byte 0x{piece.lines[error.start]:02x} in line {number}). "
+            f"{split.name} is not UTF-8 text (byte 0x{split.lines[error.start]:02x} in line {number}). "
             f"Convert it with `iconv -f LATIN1 -t UTF-8`, or give another file. {FORMATS}"
         ) from error
-    if piece.json:
-        for number, line in enumerate(lines, start=piece.first_line):
+    if split.json:
+        for number, line in enumerate(lines, start=split.first_line):
             if line and not line.isspace():
-                yield of_json(f"{piece.name} line {number}", line, field)
-    elif apart:
+                yield document_from_json(f"{split.name} line {number}", line, field)
+    elif line_is_document:
         yield from ([line] for line in lines if line and not line.isspace())
     else:
         yield [line for line in lines if line and not line.isspace()]
 
 
-def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, piece_bytes: int) -> Iterator[InputSplit]:
-    """Text in pieces of whole lines, at least piece_bytes each but the last. ValueError for what is no text."""
+def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, split_bytes: int) -> Iterator[InputSplit]:
+    """Text in splits of whole lines, each but the last of at least split_bytes. ValueError when it is not text."""
     parts: list[bytes] = []
-    size, open_line, number, found = 0, 0, 1, False
+    size, open_line, number, has_text = 0, 0, 1, False
     for chunk in chunks:
         if b"\0" in chunk:
-            raise UserError(f"{name} is not text (it holds a NUL byte near line {number}). {FORMATS}")
+            raise UserError(f"{name} is not text (it has a NUL byte near line {number}). {FORMATS}")
         parts.append(chunk)
         size += len(chunk)
         end = chunk.rfind(b"\n")
@@ -65,35 +65,35 @@ def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, piece_bytes: in
         if open_line > LINE_BYTES:
             line = number + sum(part.count(b"\n") for part in parts)
             raise UserError(f"{name} line {line} is longer than {LINE_BYTES >> 20} MiB. {FORMATS}")
-        if size - open_line >= piece_bytes:
+        if size - open_line >= split_bytes:
             data = b"".join(parts)
             lines, rest = data[: size - open_line], data[size - open_line :]
-            found = found or not lines.isspace()
+            has_text = has_text or not lines.isspace()
             yield InputSplit(name, [], lines, number, is_json)
             number += lines.count(b"\n")
             parts, size = [rest], len(rest)
     last = b"".join(parts)
-    if not found and (not last or last.isspace()):
+    if not has_text and (not last or last.isspace()):
         raise UserError(f"{name} is empty. {FORMATS}")
     yield InputSplit(name, [], last, number, is_json)
 
 
-def cut_documents(name: str, documents: Iterable[list[str]], piece_bytes: int) -> Iterator[InputSplit]:
-    """Documents in pieces of about piece_bytes characters. ValueError when there is none."""
-    held: list[list[str]] = []
-    size, found = 0, False
+def cut_documents(name: str, documents: Iterable[list[str]], split_bytes: int) -> Iterator[InputSplit]:
+    """Documents in splits of about split_bytes characters. ValueError when there is none."""
+    collected: list[list[str]] = []
+    size, has_split = 0, False
     for document in documents:
-        held.append(document)
+        collected.append(document)
         size += sum(map(len, document))
-        if size >= piece_bytes:
-            yield InputSplit(name, held)
-            held, size, found = [], 0, True
-    if not held and not found:
+        if size >= split_bytes:
+            yield InputSplit(name, collected)
+            collected, size, has_split = [], 0, True
+    if not collected and not has_split:
         raise UserError(f"{name} is empty. {FORMATS}")
-    yield InputSplit(name, held)
+    yield InputSplit(name, collected)
 
 
-def of_csv(name: str, chunks: Iterable[bytes], separator: str, field: str) -> Iterator[list[str]]:
+def read_csv(name: str, chunks: Iterable[bytes], separator: str, field: str) -> Iterator[list[str]]:
     """A column of a table with a header."""
     rows = table_rows(name, _text(name, chunks), separator)
     header = next(rows)
@@ -103,7 +103,7 @@ def of_csv(name: str, chunks: Iterable[bytes], separator: str, field: str) -> It
         yield [row[column]]
 
 
-def of_parquet(name: str, field: str, advance: Advance) -> Iterator[list[str]]:
+def read_parquet(name: str, field: str, advance: Advance) -> Iterator[list[str]]:
     """A column of a parquet file; null is an empty sentence."""
     import pyarrow
     import pyarrow.parquet
@@ -118,10 +118,10 @@ def of_parquet(name: str, field: str, advance: Advance) -> Iterator[list[str]]:
                 for value in batch.column(0).to_pylist():
                     yield _document(name, field, value)
         except pyarrow.ArrowException as error:
-            raise UserError(f"{name} is no parquet file ({error}). Copy it again.") from error
+            raise UserError(f"{name} is not a parquet file ({error}). Copy it again.") from error
 
 
-def of_dataset(name: str, field: str) -> Iterator[list[str]]:
+def read_dataset(name: str, field: str) -> Iterator[list[str]]:
     """A column of a Hugging Face dataset, streamed. name: dataset:OWNER/NAME[,CONFIG][#SPLIT]; SPLIT is train."""
     from datasets import load_dataset
 
@@ -138,26 +138,26 @@ def of_dataset(name: str, field: str) -> Iterator[list[str]]:
 
 
 def _text(name: str, chunks: Iterable[bytes]) -> Iterator[str]:
-    """Lines with their ends, as the csv module wants them."""
-    for piece in cut_lines(name, chunks, False, 1):
-        try:  # not splitlines: it also cuts at separators that are no line ends
-            yield from re.findall("[^\n]*\n|[^\n]+", piece.lines.decode("utf-8-sig"))
+    """Lines with their line ends, for the csv module."""
+    for split in cut_lines(name, chunks, False, 1):
+        try:  # not splitlines, which also cuts at other separators
+            yield from re.findall("[^\n]*\n|[^\n]+", split.lines.decode("utf-8-sig"))
         except UnicodeDecodeError as error:
-            raise UserError(f"{name} is not UTF-8 text (after line {piece.first_line}). {FORMATS}") from error
+            raise UserError(f"{name} is not UTF-8 text (after line {split.first_line}). {FORMATS}") from error
 
 
-def of_json(where: str, line: str, field: str) -> list[str]:
+def document_from_json(where: str, line: str, field: str) -> list[str]:
     """The document in one line of jsonl."""
     try:
-        record = json.loads(line.lstrip("\ufeff"))
+        value = json.loads(line.lstrip("\ufeff"))
     except ValueError as error:
         raise UserError(f"{where} is not JSON ({error}). Give one JSON object a line.") from error
-    if not isinstance(record, dict):
+    if not isinstance(value, dict):
         raise UserError(
-            f"{where} is a JSON {type(record).__name__}, not an object. Give one JSON object a line."
+            f"{where} is a JSON {type(value).__name__}, not an object. Give one JSON object a line."
         )
-    _check_field(where, field, list(record))
-    return _document(where, field, record[field], null=False)
+    _check_field(where, field, list(value))
+    return _document(where, field, value[field], null=False)
 
 
 def _check_field(where: str, field: str, fields: list[str]) -> None:
@@ -179,7 +179,7 @@ def _document(where: str, field: str, value: Any, null: bool = True) -> list[str
     return document
 
 
-def splitter(language: str) -> Callable[[list[str]], list[str]]:
+def sentence_splitter(language: str) -> Callable[[list[str]], list[str]]:
     """A function from a document to its sentences, by sentencex (Wikimedia; extra `split`)."""
     try:
         import sentencex

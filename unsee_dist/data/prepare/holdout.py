@@ -1,8 +1,8 @@
-"""Held-out pairs: a retrieval question the corpus asks about itself, kept out of training.
+"""Held-out pairs: questions and answers for retrieval, made from the corpus and kept out of training.
 
-A document of several sentences: its first sentence asks for the rest. Where there are too few of those, a lone
-sentence: its first half asks for its second half. Which ones: those whose question has the smallest keyed hash, so
-the choice does not depend on the order or the number of the inputs' files.
+Of a document of several sentences the first is the question, the others are the answer. Where there are too few of
+those, the first half of a single sentence is the question and the second half the answer. Chosen are the pairs whose
+question has the smallest keyed hash, so the choice does not depend on the order or the number of the input files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADER = "query\tanswer"
 
 
 class Pair(NamedTuple):
-    """A question, its answer, and the sentences that training must not see."""
+    """A question, its answer, and the sentences that are removed from training."""
 
     query: str
     answer: str
@@ -29,7 +29,7 @@ class Pair(NamedTuple):
 
 Candidate = tuple[
     bool, int, Pair
-]  # is a lone sentence, keyed hash of the question, pair: in order of preference
+]  # is a single sentence, keyed hash of the question, pair: the smallest are preferred
 
 
 class Candidates:
@@ -37,10 +37,10 @@ class Candidates:
 
     def __init__(self, n: int, seed: int) -> None:
         self.n, self.seed = n, seed
-        self._best: dict[int, Candidate] = {}  # by the question's hash: the smallest that asks it
+        self._best: dict[int, Candidate] = {}  # by the hash of the question: the smallest candidate with it
 
-    def offer(self, sentences: list[str]) -> None:
-        """Consider a document of normalised sentences."""
+    def add(self, sentences: list[str]) -> None:
+        """Add the pair of a document of normalised sentences, if it gives one."""
         pair = _pair(sentences)
         if pair is None:
             return
@@ -48,8 +48,8 @@ class Candidates:
         candidate = (len(sentences) == 1, rank, pair)
         self._best[rank] = min(candidate, self._best.get(rank, candidate))
 
-    def chosen(self) -> list[Candidate]:
-        """The 2n smallest: twice, since answers repeat, too."""
+    def best(self) -> list[Candidate]:
+        """The 2n smallest: twice as many as needed, since answers may repeat."""
         return heapq.nsmallest(2 * self.n, self._best.values())
 
 
@@ -59,8 +59,8 @@ def hold_out(parts: Iterable[list[Candidate]], n: int) -> list[Pair]:
     Raises ValueError when there are fewer.
     """
     best: dict[int, Candidate] = {}
-    for lone, rank, pair in (candidate for part in parts for candidate in part):
-        best[rank] = min((lone, rank, pair), best.get(rank, (lone, rank, pair)))
+    for single, rank, pair in (candidate for part in parts for candidate in part):
+        best[rank] = min((single, rank, pair), best.get(rank, (single, rank, pair)))
     smallest = heapq.nsmallest(2 * n, best.values())
     by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
     pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][:n]
@@ -73,7 +73,10 @@ def hold_out(parts: Iterable[list[Candidate]], n: int) -> list[Pair]:
 
 def from_json(part: list[list[Any]]) -> list[Candidate]:
     """Candidates that have been through JSON."""
-    return [(lone, rank, Pair(query, answer, tuple(told))) for lone, rank, (query, answer, told) in part]
+    return [
+        (single, rank, Pair(query, answer, tuple(sentences)))
+        for single, rank, (query, answer, sentences) in part
+    ]
 
 
 def table(pairs: Iterable[Pair]) -> bytes:
@@ -83,15 +86,15 @@ def table(pairs: Iterable[Pair]) -> bytes:
 
 
 def neighbours(pairs: Iterable[Pair], seed: int) -> list[Pair]:
-    """One more question of every held-out document: a sentence asks for the next one. None of a lone sentence."""
-    found: dict[str, Pair] = {}
+    """Another question of every held-out document: one sentence, whose answer is the next. None of a single sentence."""
+    by_query: dict[str, Pair] = {}
     for pair in pairs:
         if len(pair.sentences) > 1:
             key = xxhash.xxh3_64_intdigest(pair.query.encode(), seed=seed)
-            at = key % (len(pair.sentences) - 1)
-            query, answer = pair.sentences[at : at + 2]
-            found.setdefault(query, Pair(query, answer, pair.sentences))
-    return list(found.values())
+            first = key % (len(pair.sentences) - 1)
+            query, answer = pair.sentences[first : first + 2]
+            by_query.setdefault(query, Pair(query, answer, pair.sentences))
+    return list(by_query.values())
 
 
 def _pair(sentences: list[str]) -> Pair | None:

@@ -1,7 +1,7 @@
 """The source `installed-docs`: English sentences from the docstrings of the Python packages installed here.
 
-A real domain corpus on any machine, with nothing shipped and nothing downloaded. Modules are parsed (`ast`), never
-imported. Of a docstring the prose stays: paragraphs that are not indented, not a list, table, directive, doctest,
+A real domain corpus on any machine, without a download. Modules are parsed (`ast`), never imported. Of a docstring
+the prose is kept: paragraphs that are not indented, not a list, table, directive, doctest,
 or part of a section such as Parameters; of a paragraph the sentences of 5 to 60 words that read as English.
 """
 
@@ -109,16 +109,16 @@ _FUNCTION_WORDS = frozenset(
 def objects(advance: Callable[[int], None] = lambda _: None) -> Iterator[tuple[str, list[str]]]:
     """(qualified name, sentences of its docstring) of every documented object, sorted by module, in source order.
 
-    advance is told the bytes read. A module that does not parse as this Python is passed over: there are some
-    in every installation (templates, syntax of other versions).
+    advance is called with the bytes read. A module that this Python cannot parse is skipped: every installation has
+    some (templates, syntax of other versions).
     """
     # Parsing is the cost: 270 MB of source in a common environment, half a minute on one core. Without the
     # collector, which finds no cycles in a syntax tree, it takes two thirds of the time.
     pool = ProcessPoolExecutor(mp_context=get_context("forkserver"), initializer=_start_worker)
     try:
         modules = [(name, path) for name, path, _ in _modules()]
-        found = pool.map(_harvest, modules, chunksize=32)
-        for (*_, size), documents in zip(_modules(), found, strict=True):
+        per_module = pool.map(_documents_of_module, modules, chunksize=32)
+        for (*_, size), documents in zip(_modules(), per_module, strict=True):
             yield from documents
             advance(size)
     finally:
@@ -131,7 +131,7 @@ def _start_worker() -> None:
 
 
 def describe() -> dict[str, Any]:
-    """What is installed: bytes of source, and a digest over the modules' names and sizes."""
+    """The installed modules as an input: bytes of source, and a digest over their names and sizes."""
     digest = xxhash.xxh3_128(f"{sys.version_info[:3]}".encode())
     for name, _, size in _modules():
         digest.update(f"{name}\t{size}\n".encode())
@@ -146,7 +146,7 @@ def describe() -> dict[str, Any]:
 def _modules() -> list[tuple[str, Path, int]]:
     """(dotted name, file, bytes), sorted: the standard library first, then the installed packages."""
     paths = sysconfig.get_paths()
-    found = []
+    modules = []
     for root in dict.fromkeys(Path(paths[kind]) for kind in ("stdlib", "purelib", "platlib")):
         files = []
         for file in root.rglob("*.py"):
@@ -154,11 +154,11 @@ def _modules() -> list[tuple[str, Path, int]]:
             size = file.stat().st_size
             if size and size <= MODULE_BYTES and not _SKIPPED.intersection(parts):
                 files.append((".".join(part for part in parts if part != "__init__"), file, size))
-        found += sorted(files)
-    return found
+        modules += sorted(files)
+    return modules
 
 
-def _harvest(module: tuple[str, Path]) -> list[tuple[str, list[str]]]:
+def _documents_of_module(module: tuple[str, Path]) -> list[tuple[str, list[str]]]:
     """Documented objects of a module (dotted name, file)."""
     name, path = module
     source = path.read_bytes()
@@ -170,8 +170,8 @@ def _harvest(module: tuple[str, Path]) -> list[tuple[str, list[str]]]:
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
         return []
-    found = ((qualified, prose(doc)) for qualified, doc in _docstrings(tree, name))
-    return [(qualified, sentences) for qualified, sentences in found if sentences]
+    documents = ((qualified, prose(doc)) for qualified, doc in _docstrings(tree, name))
+    return [(qualified, sentences) for qualified, sentences in documents if sentences]
 
 
 def _docstrings(node: Documented, name: str) -> Iterator[tuple[str, str]]:
@@ -185,8 +185,10 @@ def _docstrings(node: Documented, name: str) -> Iterator[tuple[str, str]]:
 
 def prose(docstring: str) -> list[str]:
     """The English sentences of a docstring, in order, each once."""
-    found = (sentence for paragraph in _paragraphs(docstring) for sentence in _END.split(_plain(paragraph)))
-    return list(dict.fromkeys(sentence for sentence in found if _reads_as_english(sentence)))
+    sentences = (
+        sentence for paragraph in _paragraphs(docstring) for sentence in _END.split(_plain(paragraph))
+    )
+    return list(dict.fromkeys(sentence for sentence in sentences if _reads_as_english(sentence)))
 
 
 def _paragraphs(docstring: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Languages: which one a sentence is in, by py3langid (extra `language`): a naive Bayes model it brings, no network.
+"""The language of a sentence, by py3langid (extra `language`): a naive Bayes model inside the package, no network.
 
-A guess from the letters alone, good for text and poor for a few words: some right sentences are dropped as well.
+It guesses from the letters alone, well for long text and badly for a few words: it also drops some right sentences.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from unsee_dist.errors import UserError
 
 
 @lru_cache(maxsize=1)
-def written_in(language: str) -> Callable[[str], bool]:
-    """Whether a sentence is in a language (ISO 639-1, as "en"). ValueError for one that nobody can tell."""
+def is_written_in(language: str) -> Callable[[str], bool]:
+    """A test whether a sentence is in a language (ISO 639-1, as "en"). ValueError for an unknown language."""
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
     except ImportError as error:
@@ -23,7 +23,7 @@ def written_in(language: str) -> Callable[[str], bool]:
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     if language not in identifier.labels:
         raise UserError(
-            f"keep_language = {language} is none that can be told apart. "
+            f"keep_language = {language} is not a language that py3langid knows. "
             f"Use one of {', '.join(sorted(identifier.labels))}."
         )
     return lambda sentence: identifier.classify(sentence)[0] == language

@@ -1,4 +1,4 @@
-"""Opening: the bytes of an input, local or behind a URL, unpacked; every failure a sentence.
+"""Opening: the bytes of an input, local or behind a URL, decompressed; a failure is a UserError.
 
 A name with `://` goes to fsspec (s3, gs, http, hf, memory, ...), any other is a path.
 """
@@ -25,10 +25,10 @@ FORMATS = (
     "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
     "all but .parquet and .tar also as .gz or .zst."
 )
-# What says that a remote object changed, where its store tells any of it.
+# Properties of a remote object that change with its content, where its store has them.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "blob_id")
 
-Advance = Callable[[int], None]  # told how many bytes of input were read, for a progress bar
+Advance = Callable[[int], None]  # called with the number of bytes read, for a progress bar
 
 
 def suffixes(name: str) -> list[str]:
@@ -38,30 +38,30 @@ def suffixes(name: str) -> list[str]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What an input is: its name, its bytes, and a digest: of the bytes, or of what a store says of a remote one."""
+    """The name, size and digest of an input. The digest of a remote one is that of its store's properties."""
     if is_remote(name):
-        with _spoken(name):
+        with _errors_as_sentences(name):
             system, path = fsspec.core.url_to_fs(name)
             info = system.info(path)
-        seen = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
-        digest = xxhash.xxh3_128_hexdigest(json.dumps(seen, sort_keys=True).encode())
+        properties = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
+        digest = xxhash.xxh3_128_hexdigest(json.dumps(properties, sort_keys=True).encode())
         return {"name": name, "bytes": info.get("size") or 0, "xxh3": digest}
-    whole, size = xxhash.xxh3_128(), 0
+    state, size = xxhash.xxh3_128(), 0
     for chunk in raw(name, lambda _: None):
-        whole.update(chunk)
+        state.update(chunk)
         size += len(chunk)
-    return {"name": Path(name).name, "bytes": size, "xxh3": whole.hexdigest()}
+    return {"name": Path(name).name, "bytes": size, "xxh3": state.hexdigest()}
 
 
 @contextmanager
 def opened(name: str) -> Iterator[IO[bytes]]:
-    """A binary file that can seek. ValueError, a sentence, when it cannot be opened or read."""
+    """A binary file that can seek. UserError when it cannot be opened or read."""
     path = Path(name)
     if not is_remote(name) and path.is_dir():
         raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
     if not is_remote(name) and not path.exists():
         raise UserError(f"{name} does not exist. {FORMATS} Or write installed-docs.")
-    with _spoken(name):
+    with _errors_as_sentences(name):
         if is_remote(name):
             with fsspec.open(name, "rb") as file:
                 yield file
@@ -71,7 +71,7 @@ def opened(name: str) -> Iterator[IO[bytes]]:
 
 
 def raw(name: str, advance: Advance) -> Iterator[bytes]:
-    """The file as it lies there."""
+    """The bytes of the file, unchanged."""
     with opened(name) as file:
         while chunk := file.read(CHUNK_BYTES):
             advance(len(chunk))
@@ -79,7 +79,7 @@ def raw(name: str, advance: Advance) -> Iterator[bytes]:
 
 
 def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
-    """The file's bytes, unpacked as its last suffix says."""
+    """The bytes of the file, decompressed according to its last suffix."""
     chunks, ending = raw(name, advance), suffixes(name)[-1:]
     if ending == [".gz"]:
         return _unpacked(name, chunks, lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16))
@@ -89,15 +89,15 @@ def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
 
 
 @contextmanager
-def _spoken(name: str) -> Iterator[None]:
-    """Turn what systems and stores raise into a sentence."""
+def _errors_as_sentences(name: str) -> Iterator[None]:
+    """Turn the errors of file systems and stores into a UserError or a TransientError."""
     try:
         yield
     except ImportError as error:
         raise UserError(f"{name} cannot be read ({error}). Install what it names.") from error
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
-        raise file_error(f"{name} cannot be read ({why}). Give a file you may read.", error) from error
+        raise file_error(f"{name} cannot be read ({why}). Give a file that you may read.", error) from error
     except ValueError as error:
         if "Protocol not known" not in str(error):
             raise
@@ -109,7 +109,7 @@ def _spoken(name: str) -> Iterator[None]:
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
-    """Members or frames one after the other. By hand, since zstandard's own reader is silent about a cut file."""
+    """Decompress members or frames one after the other. zstandard's own reader does not report a cut file."""
     unpacker, open_frame = start(), False
     for chunk in chunks:
         rest = chunk
@@ -118,10 +118,10 @@ def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Any]) -> I
                 yield unpacker.decompress(rest)
             except (zlib.error, zstandard.ZstdError) as error:
                 raise UserError(
-                    f"{name} cannot be unpacked ({error}). Copy it again, or rename it."
+                    f"{name} cannot be decompressed ({error}). Copy it again, or rename it."
                 ) from error
             open_frame = not unpacker.eof
             rest = b"" if open_frame else unpacker.unused_data
             unpacker = unpacker if open_frame else start()
     if open_frame:
-        raise UserError(f"{name} ends in the middle: it was cut. Copy it again.")
+        raise UserError(f"{name} ends in the middle: the file is cut off. Copy it again.")

@@ -1,12 +1,12 @@
 """Prepare: text to shards, once. The same inputs and settings give the same bytes, on any number of processes.
 
-    pieces of the inputs ─► scatter: clean, hash ─► runs, sorted by hash ─► gather: count, place, fetch ─► shards, index
+    splits of the inputs ─► sort: clean, hash ─► runs, sorted by hash ─► merge: count, plan, write ─► shards, index
 
-Sorting by a keyed 128-bit hash is dedup and shuffle at once, needs no random generator, and does not depend on the
-order of the inputs. Memory is that of a piece and a shard a process; the disk needs the text twice while it works.
+Sorting by a keyed 128-bit hash removes duplicates and shuffles at once, needs no random generator, and does not depend
+on the order of the inputs. Memory is that of a split and a shard a process; the disk needs space for the text twice.
 
-`index.json` is written last: a folder with it is complete. Until then `preparing/` marks the folder as ours, and
-holds what is done: a run or a shard has its name when it is whole, so a killed preparation goes on where it was.
+`index.json` is written last: a folder with it is complete. Until then `preparing/` has the unfinished work: a run or a
+shard gets its name when it is complete, so a killed preparation continues.
 """
 
 from __future__ import annotations
@@ -24,11 +24,18 @@ from rich.console import Console
 from unsee_dist.data.corpus import shard_writer
 from unsee_dist.data.corpus.index import FORMAT, INDEX, fingerprint
 from unsee_dist.data.prepare import holdout, merge, sources
-from unsee_dist.data.prepare.plan import abandon, as_json, check_ours, claim, finished, plan_of
+from unsee_dist.data.prepare.plan import (
+    as_json,
+    check_output,
+    make_plan,
+    open_work_folder,
+    read_finished,
+    remove_output,
+)
 from unsee_dist.data.prepare.report import Bar, Report, progress, report_of
 from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.data.prepare.sort import SortTask, facts_of, sort_split
-from unsee_dist.data.processes import Work, here, side_by_side
+from unsee_dist.data.processes import TaskRunner, run_serially, worker_pool
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
 
@@ -37,8 +44,11 @@ __all__ = ["PrepareSettings", "prepare"]
 DEV = "dev.tsv"
 NEIGHBOURS = "dev-neighbours.tsv"
 SIZES = "sizes.json"
-PIECES = 512  # of a large corpus: every run is opened for every shard
-PIECE_BYTES = 16 * 2**20, 64 * 2**20  # a process needs some six times as much
+MAX_SPLITS = 512  # of a large corpus, about: every run is opened for every shard
+SPLIT_BYTES = (
+    16 * 2**20,
+    64 * 2**20,
+)  # smallest and largest split; a process needs some six times as much memory
 
 
 def prepare(
@@ -51,28 +61,28 @@ def prepare(
 ) -> Report:
     """Write the corpus of these inputs (see sources.py) into the folder out.
 
-    A folder that already holds it is left as it is, and reported; one that an interrupted preparation of the same
-    inputs left is completed. console: shows progress when it is a terminal. processes, engine: of the work
-    (processes.py); no byte depends on them. Only the folder must be seen by the machines of a Ray cluster.
-    Raises ValueError, one sentence, for inputs that cannot be read, for a folder that holds something else, when
-    nothing is left to train on, and when the disk is full.
+    A folder that already has this corpus is not changed, and reported; an interrupted preparation of the same inputs is
+    continued. console: shows progress when it is a terminal. processes, engine: where the tasks run (processes.py); no
+    byte depends on them. Of a Ray cluster, every machine must see the folder. Raises ValueError for inputs that cannot
+    be read, for a folder with other files, when no sentence is left, and when the disk is full.
     """
     out, started = Path(out), time.monotonic()
     if not inputs:
-        raise UserError(f"no input was given. Name text files, or write {sources.INSTALLED_DOCS}.")
+        raise UserError(f"no input was given. Give text files, or write {sources.INSTALLED_DOCS}.")
     names = sources.resolve(inputs)
-    check_ours(out)
+    check_output(out)
     try:
-        plan = plan_of(names, out, settings)
+        plan = make_plan(names, out, settings)
         if (out / INDEX).exists():
-            return report_of(out, finished(out, plan), None)
-        work = claim(out, plan)
+            return report_of(out, read_finished(out, plan), None)
+        work = open_work_folder(out, plan)
         try:
-            with side_by_side(processes, engine) as run, progress(console) as bar:
-                index = _Preparation(names, out.absolute(), work.absolute(), plan, settings, run).write(bar)
+            with worker_pool(processes, engine) as run_tasks, progress(console) as bar:
+                preparation = _Preparation(names, out.absolute(), work.absolute(), plan, settings, run_tasks)
+                index = preparation.write(bar)
         except UserError:
-            if not any(work.glob("run-*")):  # a wrong input from the start leaves nothing behind
-                abandon(out)
+            if not any(work.glob("run-*")):  # the first input was wrong: remove the empty work folder
+                remove_output(out)
             raise
     except ChildProcessError as error:
         raise UserError(str(error)) from error
@@ -80,15 +90,15 @@ def prepare(
         if error.strerror is None:
             raise
         raise file_error(
-            f"{out} cannot be written ({error.strerror}). Make room and run it again: it continues; "
-            "or choose another --out.",
+            f"{out} cannot be written ({error.strerror}). Make room and write the same command again: it continues. "
+            "Or choose another --out.",
             error,
         ) from error
     return report_of(out, index, time.monotonic() - started)
 
 
 class _Preparation:
-    """A preparation under way in its folder."""
+    """A running preparation."""
 
     def __init__(
         self,
@@ -97,48 +107,50 @@ class _Preparation:
         work: Path,
         plan: dict[str, Any],
         settings: PrepareSettings,
-        run: Work,
+        run_tasks: TaskRunner,
     ) -> None:
         self.names, self.out, self.work, self.plan = names, out, work, plan
-        self.settings, self.run = settings, run
+        self.settings, self.run_tasks = settings, run_tasks
 
     def write(self, bar: Bar) -> dict[str, Any]:
-        """All stages; each finds what is done. Returns the index."""
+        """Run all stages; each skips what is already done. Returns the index."""
         runs = self.sort(bar)
         if len(runs) == 1:
-            self.run = here  # the rest is done before a process has started
+            self.run_tasks = run_serially  # it is faster than starting a process
         facts = [facts_of(run) for run in runs]
         counts = sum((Counter(fact["counts"]) for fact in facts), Counter[str]())
         pairs = self.held_out(facts)
-        told = (sentence for pair in pairs for sentence in pair.sentences)
-        held = frozenset(merge.hashed(sentence, self.settings.seed) for sentence in told)
-        counted = self.count(runs, sum(fact["sentences"] for fact in facts), held, bar)
-        for part in counted:
-            counts.update(part.dropped)
-        if not sum(part.kept for part in counted):
-            abandon(self.out)
-            raise UserError(f"no sentence is left of {counts['read']} read: {_reasons(counts)}.")
-        shards = self.fetch(runs, counted, held, bar)
+        held_out = (sentence for pair in pairs for sentence in pair.sentences)
+        held = frozenset(merge.hash_of(sentence, self.settings.seed) for sentence in held_out)
+        counted = self.count_ranges(runs, sum(fact["sentences"] for fact in facts), held, bar)
+        for each in counted:
+            counts.update(each.dropped)
+        if not sum(each.kept for each in counted):
+            remove_output(self.out)
+            raise UserError(
+                f"no sentence is left of {counts['read']} read: {_reasons(counts)}. Give other inputs, or change the bounds."
+            )
+        shards = self.write_shards(runs, counted, held, bar)
         return self.finish(shards, pairs, counts)
 
     def sort(self, bar: Bar) -> list[Path]:
-        """A run of every piece of the inputs."""
-        given = sum(source["bytes"] for source in self.plan["inputs"])
-        advance = bar.stage("reading", given, "bytes")
+        """Write a run of every split of the inputs."""
+        total = sum(source["bytes"] for source in self.plan["inputs"])
+        advance = bar.stage("reading", total, "bytes")
         runs: list[Path] = []
 
         def tasks() -> Iterator[SortTask]:
-            size = min(max(PIECE_BYTES[0], given // PIECES), PIECE_BYTES[1])
-            for piece in sources.input_splits(self.names, self.settings.field, size, advance):
+            size = min(max(SPLIT_BYTES[0], total // MAX_SPLITS), SPLIT_BYTES[1])
+            for split in sources.input_splits(self.names, self.settings.field, size, advance):
                 runs.append(self.work / f"run-{len(runs):06d}")
                 if not runs[-1].exists():
-                    yield SortTask(piece, runs[-1], self.settings)
+                    yield SortTask(split, runs[-1], self.settings)
 
-        for _ in self.run(sort_split, tasks()):
+        for _ in self.run_tasks(sort_split, tasks()):
             pass
-        if lost := next((run for run in runs if not run.exists()), None):
+        if missing := next((run for run in runs if not run.exists()), None):
             raise UserError(
-                f"{lost} was written on another machine and is not seen here. "
+                f"{missing} was written on another machine and does not exist here. "
                 "Choose an --out on a file system that all machines of the Ray cluster share."
             )
         return runs
@@ -149,26 +161,26 @@ class _Preparation:
         try:
             return holdout.hold_out((holdout.from_json(fact["pairs"]) for fact in facts), self.settings.dev)
         except UserError:
-            abandon(self.out)
+            remove_output(self.out)
             raise
 
-    def count(
+    def count_ranges(
         self, runs: list[Path], records: int, held: frozenset[merge.Hash], bar: Bar
-    ) -> list[merge.Counted]:
-        tasks = [merge.Counting(runs, first, last, held) for first, last in merge.ranges(records)]
+    ) -> list[merge.RangeCount]:
+        tasks = [merge.CountTask(runs, first, last, held) for first, last in merge.ranges(records)]
         advance = bar.stage("counting", len(tasks), "ranges")
-        return _told(self.run(merge.count, tasks), advance)
+        return _collect(self.run_tasks(merge.count_range, tasks), advance)
 
-    def fetch(
+    def write_shards(
         self,
         runs: list[Path],
-        counted: list[merge.Counted],
+        counted: list[merge.RangeCount],
         held: frozenset[merge.Hash],
         bar: Bar,
     ) -> list[dict[str, Any]]:
-        """All shards; their entries of the index, in order."""
+        """Write all shards; returns their entries of the index, in order."""
         size, tasks, entries = self.settings.shard_sentences, [], []
-        for number, (first, last, skip, take) in enumerate(merge.place(counted, size)):
+        for number, (first, last, skip, count) in enumerate(merge.plan_shards(counted, size)):
             name = f"shard-{number:06d}.tar"
             entry = self.work / f"{name}.json"
             block = number * size // shard_writer.BLOCK_SENTENCES
@@ -176,9 +188,9 @@ class _Preparation:
             if not entry.exists():
                 shard = self.out / name
                 kind = "txt.zst" if self.settings.zst else "txt"
-                tasks.append(merge.Fetching(runs, first, last, skip, take, held, shard, entry, block, kind))
+                tasks.append(merge.ShardTask(runs, first, last, skip, count, held, shard, entry, block, kind))
         advance = bar.stage("writing", len(tasks), "shards")
-        _told(self.run(merge.fetch, tasks), advance)
+        _collect(self.run_tasks(merge.write_shard, tasks), advance)
         return [json.loads(entry.read_bytes()) for entry in entries]
 
     def finish(
@@ -203,14 +215,17 @@ class _Preparation:
         return index
 
 
-def _told(results: Iterator[Any], advance: Callable[[int], None]) -> list[Any]:
-    """All results; advance is told of each."""
-    found = []
+def _collect(results: Iterator[Any], advance: Callable[[int], None]) -> list[Any]:
+    """All results; advance(1) is called for each."""
+    collected = []
     for result in results:
-        found.append(result)
+        collected.append(result)
         advance(1)
-    return found
+    return collected
 
 
 def _reasons(counts: Counter[str]) -> str:
-    return ", ".join(f"{n} {why}" for why, n in sorted(counts.items()) if why != "read") or "nothing was read"
+    return (
+        ", ".join(f"{n} {why}" for why, n in sorted(counts.items()) if why != "read")
+        or "the inputs have none"
+    )

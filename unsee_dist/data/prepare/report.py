@@ -1,4 +1,4 @@
-"""Report: what a preparation is doing, and what it read, dropped and kept, for people."""
+"""The progress bar of a preparation, and the report of what it read, dropped and kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rich.text import Text
 
 @dataclass(frozen=True)
 class Report:
-    """What a preparation did; of a corpus that was already there, what it did then."""
+    """The counts of a preparation, read from the index when the corpus already existed."""
 
     out: Path
     read: int
@@ -34,20 +34,20 @@ class Report:
     shards: int
     dev: int
     fingerprint: str
-    seconds: float | None  # None: it was already there
+    seconds: float | None  # None: the corpus already existed
     tokens: dict[str, str] = field(default_factory=dict)  # rows about tokens, when there is a tokenizer
 
     def table(self) -> Table:
         """The report for people."""
-        done = "already there" if self.seconds is None else f"{self.seconds:.1f} s"
+        done = "already complete" if self.seconds is None else f"{self.seconds:.1f} s"
         table = Table("", "", title=f"{self.out} ({done})", show_header=False)
         rows = {"sentences read": self.read} | {f"dropped: {why}": n for why, n in self.dropped.items()}
         rows |= {"kept": self.kept, "bytes": self.bytes, "shards": self.shards, "held-out pairs": self.dev}
         for name, number in rows.items():
             table.add_row(name, f"{number:,}")
         unknown = dict.fromkeys(("tokens a sentence", "over the limit"), "counted with --tokenizer")
-        for name, told in (self.tokens or unknown).items():
-            table.add_row(name, told)
+        for name, text in (self.tokens or unknown).items():
+            table.add_row(name, text)
         table.add_row("fingerprint", self.fingerprint)
         return table
 
@@ -59,7 +59,7 @@ class Bar:
         self._shown = shown
 
     def stage(self, name: str, total: int, unit: str) -> Callable[[int], None]:
-        """Start a stage; what it returns is told how much more is done. total: 0 = unknown."""
+        """Start a stage; returns a function that adds to what is done. total: 0 = unknown."""
         task = self._shown.add_task(name, total=total or None, unit=unit)
         return lambda n: self._shown.advance(task, n)
 
@@ -74,7 +74,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(console: Console | None) -> Iterator[Bar]:
-    """A bar on a terminal; elsewhere one that says nothing."""
+    """A progress bar on a terminal; elsewhere one that prints nothing."""
     shown = console is not None and console.is_terminal
     columns = (
         TextColumn("{task.description}"),
@@ -88,7 +88,7 @@ def progress(console: Console | None) -> Iterator[Bar]:
 
 
 def report_of(out: Path, index: dict[str, Any], seconds: float | None) -> Report:
-    """The report of a corpus by its index; seconds: None when it was already there."""
+    """The report of a corpus by its index; seconds: None when it already existed."""
     dropped = dict(index["preparation"]["counters"])
     return Report(
         out=out,

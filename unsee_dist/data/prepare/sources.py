@@ -1,17 +1,17 @@
-"""Sources: what `unsee prepare` reads, and how it is cut into pieces that processes clean side by side.
+"""Sources: the inputs of `unsee prepare`, cut into splits that processes clean in parallel.
 
     *.txt, or any other text         a sentence a line, UTF-8; each line is a document of one sentence
     *.jsonl                          an object a line; its field holds a sentence, or a document: a list of them
     *.csv, *.tsv, *.parquet          a column
     *.tar                            a WebDataset shard: its members .txt, .json, .jsonl (tars.py)
-    any of them as *.gz, *.zst       but parquet, which packs by itself
-    a folder, or a glob              all such files in it, by name; corpus-{000..031}.tar: braces are written out
+    any of them as *.gz, *.zst       except parquet, which compresses by itself
+    a folder, or a glob              all such files in it, by name; corpus-{000..031}.tar: braces are expanded
     s3://..., https://..., hf://...  any of the files, through fsspec
     dataset:OWNER/NAME,CONFIG#SPLIT  a Hugging Face dataset, streamed
     -                                text from standard input
     installed-docs                   the docstrings of the installed Python packages (installed_docs.py)
 
-Every way an input can be wrong is a ValueError that names the file and says what to write instead.
+Every mistake in an input is a ValueError that names the file and what to write instead.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def resolve(inputs: Sequence[str]) -> list[str]:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What an input is: its name without the folder, its bytes, and a digest."""
+    """The name (without the folder), size and digest of an input."""
     if name == INSTALLED_DOCS:
         return installed_docs.describe()
     if name.startswith(DATASET):
@@ -56,7 +56,7 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def spool(text: IO[bytes], folder: Path | None) -> dict[str, Any]:
-    """Describe what standard input holds, and keep it in the folder as SPOOLED."""
+    """Describe the content of standard input, and keep it in the folder as SPOOLED."""
     digest, size = xxhash.xxh3_128(), 0
     with (folder / f"{SPOOLED}.partial" if folder else Path(os.devnull)).open("wb") as file:
         while chunk := text.read(opening.CHUNK_BYTES):
@@ -68,36 +68,36 @@ def spool(text: IO[bytes], folder: Path | None) -> dict[str, Any]:
 
 
 def input_splits(
-    names: Sequence[str], field: str, piece_bytes: int, advance: Advance = lambda _: None
+    names: Sequence[str], field: str, split_bytes: int, advance: Advance = lambda _: None
 ) -> Iterator[InputSplit]:
-    """All inputs in order, in pieces that depend on the inputs and piece_bytes alone."""
+    """All inputs in order, in splits that depend on the inputs and split_bytes alone."""
     for name in names:
         if name == INSTALLED_DOCS:
-            found = (sentences for _, sentences in installed_docs.objects(advance))
-            yield from documents.cut_documents(name, found, piece_bytes)
+            docstrings = (sentences for _, sentences in installed_docs.objects(advance))
+            yield from documents.cut_documents(name, docstrings, split_bytes)
         elif name.startswith(DATASET):
-            yield from documents.cut_documents(name, documents.of_dataset(name, field), piece_bytes)
+            yield from documents.cut_documents(name, documents.read_dataset(name, field), split_bytes)
         else:
-            yield from _of_file(name, field, piece_bytes, advance)
+            yield from _of_file(name, field, split_bytes, advance)
 
 
-def _of_file(name: str, field: str, piece_bytes: int, advance: Advance) -> Iterator[InputSplit]:
+def _of_file(name: str, field: str, split_bytes: int, advance: Advance) -> Iterator[InputSplit]:
     kind = _kind(name)
     if kind in _STRUCTURED:
         raise UserError(f"{name} cannot be read: {kind} is not a format of `unsee prepare`. {FORMATS}")
     if kind == ".parquet":
-        return documents.cut_documents(name, documents.of_parquet(name, field, advance), piece_bytes)
+        return documents.cut_documents(name, documents.read_parquet(name, field, advance), split_bytes)
     if kind == ".tar":
         if opening.suffixes(name)[-1] != ".tar":
             raise UserError(
-                f"{name} cannot be read: a packed tar has no index of its members. Unpack it first."
+                f"{name} cannot be read: the members of a compressed tar cannot be listed. Unpack it first."
             )
-        return documents.cut_documents(name, tars.of_tar(name, field, advance), piece_bytes)
+        return documents.cut_documents(name, tars.read_tar(name, field, advance), split_bytes)
     chunks = opening.unpacked(name, advance)
     if kind in (".csv", ".tsv"):
-        column = documents.of_csv(name, chunks, "," if kind == ".csv" else "\t", field)
-        return documents.cut_documents(name, column, piece_bytes)
-    return documents.cut_lines(name, chunks, kind == ".jsonl", piece_bytes)
+        column = documents.read_csv(name, chunks, "," if kind == ".csv" else "\t", field)
+        return documents.cut_documents(name, column, split_bytes)
+    return documents.cut_lines(name, chunks, kind == ".jsonl", split_bytes)
 
 
 def _kind(name: str) -> str:
@@ -108,7 +108,7 @@ def _kind(name: str) -> str:
 
 
 def _braces(given: str) -> list[str]:
-    """`a-{0..2}` as the names it stands for; a name that is there as it stands, or has braces of another kind, stays."""
+    """`a-{0..2}` as a-0, a-1, a-2; a name that exists, or that has braces of another kind, stays as it is."""
     if "{" not in given or Path(given).exists():
         return [given]
     try:
@@ -123,8 +123,8 @@ def _resolve(given: str) -> list[str]:
     if is_remote(given):
         return _resolve_remote(given) if glob.has_magic(given.partition("?")[0]) else [given]
     if Path(given).is_dir():
-        found = (str(path) for path in Path(given).rglob("*") if path.is_file())
-        files = sorted(name for name in found if _kind(name) in _KINDS)
+        paths = (str(path) for path in Path(given).rglob("*") if path.is_file())
+        files = sorted(name for name in paths if _kind(name) in _KINDS)
         if not files:
             raise UserError(f"{given} is a folder without a file to read. {FORMATS}")
         return files

@@ -1,10 +1,10 @@
 """Stream: the batch of step t, for any rank and any number of workers.
 
     step t, of G sentences:   positions (t-1)·G .. t·G-1  →  sentence ids (order.py)  →  rank r takes its slice of G/R
-                              →  text  →  tokens (or the tokens as prepared)  →  micro_batches
+                              →  text  →  tokens (or the prepared tokens)  →  micro_batches
 
-A batch is a pure function of (seed, corpus, G, t, r, R): workers only compute ahead, nothing is remembered, and
-resuming at step t is asking for step t.
+A batch is a pure function of (seed, corpus, G, t, r, R): workers only prefetch, no state is kept, and a run resumes
+at step t by requesting step t.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from unsee_dist.data.processes import end_with_parent
 from unsee_dist.data.stream.packing import MicroBatch, pack
 from unsee_dist.errors import TransientError, UserError, is_transient
 
-PREFETCH_STEPS = 4  # steps each worker computes ahead
-POSITIONS = 1 << 14  # whose ids are looked up at once: 32 of them alone take 0.3 ms, all of them 2
+PREFETCH_STEPS = 4  # steps that each worker prefetches
+POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.3 ms, all of them 2 ms
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class StreamSettings:
 class Batch:
     """This rank's part of one step. ids: global sentence ids, in the order of the micro_batches' sentences.
 
-    damaged: sentences of the step, over all ranks, that others stand in for (`data.on_damage: skip`); their ids
-    are those of the sentences read.
+    damaged: sentences of the step, over all ranks, that were replaced (`data.on_damage: skip`); `ids` has the ids of
+    the replacements.
     """
 
     step: int
@@ -83,8 +83,8 @@ class Stream:
         for batch in stream.batches(1, 1000):       # steps 1 to 1000, in order
             batch.micro_batches[0].input_ids               # (rows, T)
 
-    Workers live as long as the stream and serve one `batches` at a time. Raises ValueError (a sentence) for a
-    batch that cannot be split, and while iterating for a damaged block, or a store that does not answer.
+    Workers live as long as the stream and serve one `batches` at a time. Raises UserError for a batch that cannot be
+    split and, while iterating, for a damaged block; TransientError for a store that does not answer.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Stream:
         self.corpus = corpus
         self._steps = _Steps()
         self._loader = DataLoader(
-            _StepParts(corpus, tokenizer, settings, rank, ranks),
+            _StepDataset(corpus, tokenizer, settings, rank, ranks),
             batch_size=None,
             sampler=self._steps,
             num_workers=settings.workers,
@@ -113,8 +113,8 @@ class Stream:
         assert first_step >= 1
         self._steps.steps = range(first_step, last_step + 1)
         for part in self._loader:
-            if isinstance(part, Failed):
-                raise TransientError(part.sentence) if part.transient else UserError(part.sentence)
+            if isinstance(part, WorkerError):
+                raise TransientError(part.message) if part.transient else UserError(part.message)
             yield part
 
     def sample(self, n: int) -> list[str]:
@@ -123,7 +123,7 @@ class Stream:
 
 
 class _Steps(Sampler[int]):
-    """The steps asked for; they change between calls while the workers stay."""
+    """The requested steps; they change between calls of `batches` while the workers stay."""
 
     steps = range(0)
 
@@ -134,15 +134,15 @@ class _Steps(Sampler[int]):
         return len(self.steps)
 
 
-class Failed(NamedTuple):
-    """Why a worker has no batch: a sentence for the user, or a passing fault."""
+class WorkerError(NamedTuple):
+    """An error of a worker that is not a bug: a mistake of the user, or a passing fault."""
 
-    sentence: str
+    message: str
     transient: bool
 
 
-class _StepParts(Dataset[Batch | Failed]):
-    """Map from step to this rank's Batch. Lives in the workers, with the blocks of a window at hand."""
+class _StepDataset(Dataset[Batch | WorkerError]):
+    """Map from step to this rank's Batch. Lives in the workers and keeps the blocks of a window."""
 
     def __init__(
         self,
@@ -156,67 +156,68 @@ class _StepParts(Dataset[Batch | Failed]):
         self.part = settings.batch // ranks
         self.start = rank * self.part
         self.order = corpus.order(settings.seed)
-        ready = corpus.tokens(tokenizer, settings.max_tokens)
-        self.tokens = Window(ready.read, corpus.window_blocks) if ready else None
+        reader = corpus.tokens(tokenizer, settings.max_tokens)
+        self.tokens = Window(reader.read, corpus.window_blocks) if reader else None
         self.recent: OrderedDict[int, list[str]] = OrderedDict()
         self._pad = tokenizer.pad_token_id
         self._first, self._ids = 0, np.empty(0, dtype=np.int64)  # of the positions looked up last
 
-    def __getitem__(self, step: int) -> Batch | Failed:
-        # What people can mend is returned, not raised; a bug is raised, and DataLoader shows the traceback of the worker: DataLoader would wrap a worker's traceback into the message. As a
-        # sentence: an exception raised again ties the workers into a cycle, and ending them takes 5 s each.
+    def __getitem__(self, step: int) -> Batch | WorkerError:
+        # A bug is raised: DataLoader adds the traceback of the worker to its message. Mistakes of the user and passing
+        # faults are returned, without a traceback; as text, since an exception that is raised again in the main process
+        # refers to the workers in a cycle, and ending them then takes 5 s each.
         try:
             return self._batch(step)
         except UserError as error:
-            return Failed(str(error), False)
+            return WorkerError(str(error), False)
         except OSError as error:
             if not is_transient(error):
                 raise
-            return Failed(str(error), True)
+            return WorkerError(str(error), True)
 
     def _batch(self, step: int) -> Batch:
         ids, damaged = self.ids(step)
         blocks, lines = self.corpus.find(ids)
-        told = self.tokens.take(blocks, lines) if self.tokens else self._tokenised(blocks, lines)
+        sentences = self.tokens.take(blocks, lines) if self.tokens else self._tokenise(blocks, lines)
         micro_batches = tuple(
             pack(part, self.settings.max_tokens, self._pad, self.settings.pack)
-            for part in told.cut(self.settings.micro_batch or self.part)
+            for part in sentences.cut(self.settings.micro_batch or self.part)
         )
-        return Batch(step, tuple(ids.tolist()), micro_batches, len(told.ids), damaged)
+        return Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), damaged)
 
     def ids(self, step: int) -> tuple[np.ndarray, int]:
-        """The ids of this rank's sentences, and how many of the whole step are not those of the order."""
+        """The ids of this rank's sentences, and how many sentences of the whole step are replaced."""
         first = (step - 1) * self.settings.batch
-        mine = slice(self.start, self.start + self.part)
-        wanted = self._wanted(first, first + self.settings.batch)
+        own = slice(self.start, self.start + self.part)
+        ids = self._ordered_ids(first, first + self.settings.batch)
         if self.corpus.on_damage == "stop":
-            return wanted[mine], 0
-        # Every rank looks at the blocks of all ranks, once each: then all count the same without a message.
-        ids = self._standins(wanted)
-        return ids[mine], int((ids != wanted).sum())
+            return ids[own], 0
+        # Every rank checks the blocks of all ranks, once each: then all have the same count without communication.
+        replaced = self._replace_damaged(ids)
+        return replaced[own], int((replaced != ids).sum())
 
-    def _wanted(self, first: int, last: int) -> np.ndarray:
-        """The ids of positions first..last-1 by the order."""
+    def _ordered_ids(self, first: int, last: int) -> np.ndarray:
+        """The ids at positions first..last-1 of the order."""
         if not self._first <= first <= last <= self._first + len(self._ids):
             ahead = min(
                 POSITIONS, self.corpus.sentences
-            )  # each epoch is an order of its own: a small corpus has many
+            )  # not more than an epoch: each epoch has an order of its own
             self._first = first
             self._ids = self.order.ids(np.arange(first, max(last, first + ahead)))
         return self._ids[first - self._first : last - self._first]
 
-    def _standins(self, ids: np.ndarray) -> np.ndarray:
-        """The ids to read for these: of damaged blocks, those of the sound ones that stand in."""
+    def _replace_damaged(self, ids: np.ndarray) -> np.ndarray:
+        """The ids to read for these: those in damaged blocks become ids of their replacement blocks."""
         blocks, lines = self.corpus.find(ids)
-        found = ids.copy()
+        replaced = ids.copy()
         for block in np.unique(blocks).tolist():
-            other = self.corpus.standin(block)
+            other = self.corpus.replacement_block(block)
             if other != block:
-                here = blocks == block
-                found[here] = self.corpus.first_id(other) + lines[here] % int(self.corpus.sizes[other])
-        return found
+                chosen = blocks == block
+                replaced[chosen] = self.corpus.first_id(other) + lines[chosen] % int(self.corpus.sizes[other])
+        return replaced
 
-    def _tokenised(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
+    def _tokenise(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
         """Token ids of these sentences, from their text."""
         return ragged(
             self.tokenizer(
@@ -232,7 +233,7 @@ class _StepParts(Dataset[Batch | Failed]):
         )
 
     def _block(self, block: int) -> list[str]:
-        """A block's sentences. A window's blocks are read once each, while it lasts."""
+        """The sentences of a block. Each block of a window is read once."""
         if block not in self.recent:
             self.recent[block] = self.corpus.read(block)
             if len(self.recent) > self.corpus.window_blocks:
@@ -242,8 +243,8 @@ class _StepParts(Dataset[Batch | Failed]):
 
 
 def _worker_settings(workers: int) -> dict[str, Any]:
-    """How workers start. A plain fork is unsafe under gloo's threads; the fork server is a clean process, which
-    imports this module once for all workers (3 s each otherwise)."""
+    """How workers start. A fork is unsafe while gloo's threads run. The fork server is a clean process, which imports
+    this module once for all workers (3 s each otherwise)."""
     if not workers:
         return {}
     context = get_context("forkserver")
@@ -252,7 +253,7 @@ def _worker_settings(workers: int) -> dict[str, Any]:
 
 
 def _start_worker(_: int) -> None:
-    """One thread a worker: the cores belong to the ranks. It ends with its rank, also when that is killed."""
+    """One thread a worker: the ranks need the cores. A worker ends with its rank, also when the rank is killed."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.set_num_threads(1)
     end_with_parent()
@@ -261,8 +262,8 @@ def _start_worker(_: int) -> None:
 def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:
     if settings.batch % ranks:
         below = settings.batch // ranks * ranks
-        fits = f"{below} or {below + ranks}" if below else f"{ranks}"
-        raise UserError(f"train.batch = {settings.batch} cannot be split over {ranks} ranks. Use {fits}.")
+        possible = f"{below} or {below + ranks}" if below else f"{ranks}"
+        raise UserError(f"train.batch = {settings.batch} cannot be split over {ranks} ranks. Use {possible}.")
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."

@@ -1,7 +1,7 @@
-"""The folders of checkpoints: which are whole, which is the one to continue from, which may go.
+"""The folders of checkpoints: which are complete, which one a run continues from, which are removed.
 
 A folder is valid when its manifest can be read and every file in it has the bytes that were written. Nothing
-here trusts the pointer `newest`: it is for people and scripts.
+here reads the pointer `newest` to decide: it is for people and scripts.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ def folders(checkpoints: Path) -> list[Path]:
     return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
 
 
-def choose(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
-    """The newest valid folder, and what was wrong with newer ones. `check` raises ValueError for a damaged one.
+def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
+    """The newest valid folder, and what is wrong with newer ones. `check` raises ValueError for a damaged one.
 
     (None, []) when there never was a checkpoint. Raises ValueError when there are some, or a pointer to one, and
-    none is valid: starting from scratch would be silent.
+    none is valid: a run must not start from scratch without a word.
     """
-    wrong: list[str] = []
+    problems: list[str] = []
     for folder in reversed(folders(checkpoints)):
         try:
             check(folder)
-        except OtherFormat:  # whole: an older one in its place would lose steps, and the next save this one
+        except (
+            OtherFormat
+        ):  # it is complete: an older one in its place would lose steps, and the next save would remove it
             raise
         except UserError as error:
-            wrong.append(str(error))
+            problems.append(str(error))
         else:
-            return folder, wrong
+            return folder, problems
     pointer = checkpoints / POINTER
     if pointer.exists():
-        wrong.append(f"{pointer} names {_pointed(pointer)}, which is not there")
-    if wrong:
+        problems.append(f"{pointer} names {_pointed(pointer)}, which does not exist")
+    if problems:
         raise UserError(
-            f"No valid checkpoint in {checkpoints}: {'; '.join(wrong)}. Restore one, or give the run a new run.dir."
+            f"No valid checkpoint in {checkpoints}: {'; '.join(problems)}. Restore one, or give the run a new run.dir."
         )
     return None, []
 
@@ -68,48 +70,48 @@ def verify(folder: Path, turn: int = 0, turns: int = 1) -> Manifest:
 
 
 def digest(path: Path) -> str:
-    found = xxhash.xxh3_128()
+    state = xxhash.xxh3_128()
     with path.open("rb") as file:
         while chunk := file.read(1 << 22):
-            found.update(chunk)
-    return found.hexdigest()
+            state.update(chunk)
+    return state.hexdigest()
 
 
-def point(checkpoints: Path, folder: Path) -> None:
-    """Make `newest` name a folder, in one replacement."""
+def write_pointer(checkpoints: Path, folder: Path) -> None:
+    """Make `newest` name a folder, by one atomic replacement."""
     atomic.write_file(checkpoints / POINTER, f"{folder.name}\n".encode())
 
 
 def recover(checkpoints: Path) -> None:
-    """Finish or undo the replacements that a kill cut off: call before a run continues."""
-    for left in [*checkpoints.glob(".step-*.old"), *checkpoints.glob(".step-*.new")]:
-        atomic.recover_folder(left.with_name(left.stem[1:]))
+    """Finish or undo the replacements that a kill interrupted. Call it before a run continues."""
+    for leftover in [*checkpoints.glob(".step-*.old"), *checkpoints.glob(".step-*.new")]:
+        atomic.recover_folder(leftover.with_name(leftover.stem[1:]))
 
 
-def retain(newest: Path, keep: int, best_step: int | None) -> None:
-    """Remove all but `newest`, the `keep` - 1 before it and the one of the best score, and what interrupted saves left.
+def remove_old(newest: Path, keep: int, best_step: int | None) -> None:
+    """Keep `newest`, the `keep` - 1 before it and the one of the best score; remove the others and interrupted saves.
 
-    Those of later steps go, too: they are damaged, or the run would have continued from them.
+    Checkpoints of later steps are removed too: they are damaged, or the run would have continued from them.
     """
     checkpoints = newest.parent
     best = None if best_step is None else checkpoints / f"step-{best_step:08d}"
-    until = [folder for folder in folders(checkpoints) if folder.name <= newest.name]
+    valid = [folder for folder in folders(checkpoints) if folder.name <= newest.name]
     for folder in folders(checkpoints):
-        if folder not in until[-keep:] and folder != best:
+        if folder not in valid[-keep:] and folder != best:
             remove(folder)
-    for left in checkpoints.glob(".step-*"):
-        shutil.rmtree(left)
-    for left in checkpoints.glob(f"{POINTER}.*"):
-        left.unlink()
+    for leftover in checkpoints.glob(".step-*"):
+        shutil.rmtree(leftover)
+    for leftover in checkpoints.glob(f"{POINTER}.*"):
+        leftover.unlink()
 
 
 def remove(folder: Path) -> None:
-    """Take a folder away: under another name first, so that a kill leaves none that looks whole. Not under that of
-    `recover_folder`, which would bring half of it back."""
-    going = folder.with_name(f".{folder.name}.going")
-    shutil.rmtree(going, ignore_errors=True)
-    folder.rename(going)
-    shutil.rmtree(going)
+    """Remove a folder: rename it first, so that a kill leaves none that looks complete. Not to the name that
+    `recover_folder` uses, which would bring half of it back."""
+    condemned = folder.with_name(f".{folder.name}.going")
+    shutil.rmtree(condemned, ignore_errors=True)
+    folder.rename(condemned)
+    shutil.rmtree(condemned)
 
 
 def summaries(run: Path) -> Iterable[dict[str, Any]]:

@@ -1,10 +1,10 @@
-"""manifest.json of a checkpoint: what it is, typed, with the version of its format.
+"""manifest.json of a checkpoint: its content, typed, with the version of its format.
 
     format      of this file and of the tensors beside it
-    identity    what makes a checkpoint this run's: all of it must be the same for the run to continue
-    progress    where the run was
+    identity    settings that must be the same for a run to continue from this checkpoint
+    progress    how far the run was
     files       name, bytes and digest of every file beside it
-    digest      of all of the above: a flipped bit in a number must not pass
+    digest      of all of the above, so that a flipped bit in a number is found
 
 No torch at import: the command line reads manifests.
 """
@@ -28,7 +28,7 @@ FORMAT = 2  # 1, without a number of its own, kept identity and progress in one 
 
 @dataclass(frozen=True)
 class Identity:
-    """Ranks, stage, precision and micro-batches may change between two starts of a run; these may not."""
+    """Settings that may not change between two starts of a run. Ranks, stage, precision and micro-batches may."""
 
     encoder: str
     projector: str
@@ -39,12 +39,12 @@ class Identity:
     train_batch: int
 
     def differences(self, other: Identity) -> list[str]:
-        """What differs, as "key = this one's, now the other's"; train_batch is the key train.batch."""
+        """What differs, as "key = own value, now the other value"; train_batch is the key train.batch."""
         pairs = (
             (each.name.replace("_", "."), getattr(self, each.name), getattr(other, each.name))
             for each in fields(self)
         )
-        return [f"{name} = {mine}, now {theirs}" for name, mine, theirs in pairs if mine != theirs]
+        return [f"{name} = {own}, now {others}" for name, own, others in pairs if own != others]
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a run hands to a save, beside its tensors."""
+class CheckpointInfo:
+    """What a checkpoint holds beside its tensors."""
 
     identity: Identity
     progress: Progress
@@ -91,7 +91,7 @@ _MANIFEST = TypeAdapter(Manifest)
 
 
 class OtherFormat(UserError):
-    """A whole checkpoint of another version: no damage, so no older one may take its place."""
+    """An undamaged checkpoint of another version: no older one may be used in its place."""
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -107,8 +107,8 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} cannot be read (it is no manifest)")
     version = tree.get("format", 1 if "facts_xxh3" in tree else None)
     if version != FORMAT:
-        whole = version == 1 or tree.pop("digest", None) == _digest(tree)  # else a flipped bit, as any other
-        raise (OtherFormat if whole else UserError)(
+        undamaged = version == 1 or tree.pop("digest", None) == _digest(tree)  # else a flipped bit
+        raise (OtherFormat if undamaged else UserError)(
             f"{path} has format {version!r}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
             "version that wrote it, or give this run a run.dir of its own"
         )

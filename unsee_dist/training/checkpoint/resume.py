@@ -1,7 +1,7 @@
-"""Where a run continues: the newest valid checkpoint of its folder, chosen by rank 0 for all.
+"""The checkpoint a run continues from: the newest valid one of its folder, chosen by rank 0 for all ranks.
 
 resume: auto     continue run.dir; start when it never had a checkpoint
-resume: never    start; refused when run.dir has checkpoints
+resume: never    start; an error when run.dir has checkpoints
 resume: PATH     a checkpoint, or a run's folder: start from it while run.dir has no checkpoint of its own
 """
 
@@ -13,47 +13,47 @@ from typing import Any
 import torch.distributed as dist
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, print_on_rank_0, together
+from unsee_dist.distributed.world import World, print_on_rank_0, share_errors
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.training.checkpoint import directory, state
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, read_manifest
 
 
-def find(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
-    """The folder to continue from, and whether it is this run's own. Collective; ValueError with what to change.
+def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
+    """The folder to continue from, and whether it belongs to this run. Collective; ValueError with what to change.
 
-    Damaged checkpoints are named on stderr when an older one serves.
+    Damaged checkpoints are named on stderr when an older one is used.
     """
-    found: list[Any] = [None, True]
-    with together(world):
+    chosen: list[Any] = [None, True]
+    with share_errors(world):
         if world.rank == 0:
-            found = list(_find(run, resume))
+            chosen = list(_find_on_rank_0(run, resume))
     if world.size > 1:
-        dist.broadcast_object_list(found, src=0)
-    return found[0], found[1]
+        dist.broadcast_object_list(chosen, src=0)
+    return chosen[0], chosen[1]
 
 
-def _find(run: Path, resume: str) -> tuple[Path | None, bool]:
+def _find_on_rank_0(run: Path, resume: str) -> tuple[Path | None, bool]:
     checkpoints = run / "checkpoints"
     directory.recover(checkpoints)
     if resume == "never":
-        have = directory.folders(checkpoints)
-        if have:
+        existing = directory.folders(checkpoints)
+        if existing:
             raise UserError(
-                f"resume = never, but {checkpoints} holds {have[-1].name}. Write resume: auto to continue it, or give "
+                f"resume = never, but {checkpoints} holds {existing[-1].name}. Write resume: auto to continue it, or give "
                 "this run a run.dir of its own."
             )
         return None, True
-    own, wrong = directory.choose(checkpoints, directory.verify)
-    for each in wrong:
-        print_on_rank_0(World.alone(), f"warning: {each}; using {own} instead")
+    own, problems = directory.newest_valid(checkpoints, directory.verify)
+    for problem in problems:
+        print_on_rank_0(World.alone(), f"warning: {problem}; using {own} instead")
     if own is not None or resume == "auto":
         return own, True
-    return _other(Path(resume)), False
+    return _of_other_run(Path(resume)), False
 
 
-def _other(path: Path) -> Path:
+def _of_other_run(path: Path) -> Path:
     if (path / NAME).exists():
         directory.verify(path)
         return path
@@ -61,7 +61,7 @@ def _other(path: Path) -> Path:
         raise UserError(
             f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
         )
-    chosen, _ = directory.choose(path / "checkpoints", directory.verify)
+    chosen, _ = directory.newest_valid(path / "checkpoints", directory.verify)
     if chosen is None:
         raise UserError(f"resume = {path} has no checkpoint yet. Write resume: auto to start without one.")
     return chosen
@@ -69,13 +69,13 @@ def _other(path: Path) -> Path:
 
 def restore(folder: Path, engine: Engine, target: Target | None, identity: Identity) -> Manifest:
     """Fill engine and target from a folder; returns its manifest. Collective; ValueError names what differs."""
-    with together(engine.world):
+    with share_errors(engine.world):
         manifest = read_manifest(folder)
         different = manifest.identity.differences(identity)
         if different:
             raise UserError(
-                f"{folder} was trained with {'; '.join(different)}. It would be another run: give this one a run.dir of "
-                "its own, or the settings back."
+                f"{folder} was trained with {'; '.join(different)}. This would be another run: give it a run.dir of its "
+                "own, or write the settings of the checkpoint."
             )
     state.load(folder, manifest, engine, target)
     return manifest

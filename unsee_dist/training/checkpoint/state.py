@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import together
+from unsee_dist.distributed.world import share_errors
 from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.model.target import Target
 from unsee_dist.training.checkpoint.manifest import Manifest
@@ -50,25 +50,25 @@ def state_slices(engine: Engine, target: Target | None) -> Iterator[StateSlice]:
 
 
 def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]:
-    """What this rank writes: file name -> key -> tensor. Where all ranks hold all (stage 0), they take turns."""
+    """What this rank writes: file name -> key -> tensor. At stage 0 every rank holds everything and writes an N-th of it."""
     world = engine.world
-    mine = {
+    own = {
         part.key: part.tensor.detach()
-        for place, part in enumerate(state_slices(engine, target))
-        if engine.stage > 0 or place % world.size == world.rank
+        for number, part in enumerate(state_slices(engine, target))
+        if engine.stage > 0 or number % world.size == world.rank
     }
-    found = {f"rank-{world.rank:05d}.safetensors": mine}
+    content = {f"rank-{world.rank:05d}.safetensors": own}
     if world.rank == 0:  # the objective's state: the only buffers that training moves, equal on every rank
-        found[BUFFERS] = {name: b.detach() for name, b in engine.module.objective.named_buffers()}
-    return found
+        content[BUFFERS] = {name: b.detach() for name, b in engine.module.objective.named_buffers()}
+    return content
 
 
 def load(folder: Path, manifest: Manifest, engine: Engine, target: Target | None) -> None:
     """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
-    with together(engine.world):
-        stored = Stored(folder, manifest)
+    with share_errors(engine.world):
+        reader = CheckpointReader(folder, manifest)
         for part in state_slices(engine, target):
-            stored.fill(part)
+            reader.fill(part)
         buffers = load_file(folder / BUFFERS)
         for name, buffer in engine.module.objective.named_buffers():
             if name not in buffers or buffers[name].shape != buffer.shape:
@@ -82,7 +82,7 @@ def load(folder: Path, manifest: Manifest, engine: Engine, target: Target | None
         target.publish()
 
 
-class Stored:
+class CheckpointReader:
     """Random access to the parts of a checkpoint, whatever layout wrote it."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -96,8 +96,8 @@ class Stored:
         try:
             opened = safe_open(path, framework="pt")
         except SafetensorError as error:
-            refused = system_error(error)
-            raise file_error(f"{path} cannot be read ({error})", refused or OSError(error)) from error
+            cause = system_error(error)
+            raise file_error(f"{path} cannot be read ({error})", cause or OSError(error)) from error
         for key in opened.keys():  # noqa: SIM118 (safe_open is no dict)
             kind, _, rest = key.partition("/")
             name, _, start = rest.rpartition("@")
@@ -105,7 +105,7 @@ class Stored:
             self.ranges[kind, name].append((int(start), int(start) + length, opened, key))
 
     def fill(self, part: StateSlice) -> None:
-        """Copy the stored elements of the part's range into its tensor. ValueError when some are not there."""
+        """Copy the stored elements of the part's range into its tensor. ValueError when some are missing."""
         first, last = part.start, part.start + len(part.tensor)
         filled = 0
         for start, stop, opened, key in self.ranges.get((part.kind, part.name), ()):
@@ -127,15 +127,15 @@ def full_weights(engine: Engine, prefix: str) -> dict[str, Tensor]:
     """
     module = engine.module.get_submodule(prefix)
     shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
-    mine = [
+    own = [
         (shard.name.removeprefix(f"{prefix}."), shard.start, shard.master.cpu())
         for shard in engine.shards
         if shard.name.startswith(f"{prefix}.")
     ]
-    collected: list[Any] = [mine] * engine.world.size if engine.world.rank == 0 else []
+    collected: list[Any] = [own] * engine.world.size if engine.world.rank == 0 else []
     if engine.world.size > 1 and engine.stage > 0:
         received: list[Any] | None = [None] * engine.world.size if engine.world.rank == 0 else None
-        dist.gather_object(mine, received, dst=0)
+        dist.gather_object(own, received, dst=0)
         collected = received or []
     whole = {name: torch.empty(shape.numel()) for name, shape in shapes.items()} if collected else {}
     for each in collected:

@@ -12,7 +12,7 @@ import pytest
 from unsee_dist.data import Shards
 from unsee_dist.data.corpus import index, store, tokenise_together
 from unsee_dist.data.corpus.tokenise import publish, tokenise
-from unsee_dist.data.processes import here
+from unsee_dist.data.processes import run_serially
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import TransientError, UserError
 
@@ -47,7 +47,7 @@ def test_a_passing_fault_while_tokens_are_read_asks_nobody_to_delete_them(
     corpus, tokenizer, tmp_path: Path, monkeypatch, fault
 ) -> None:
     folder = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
-    tokenise(folder, tokenizer, 16, here)
+    tokenise(folder, tokenizer, 16, run_serially)
     publish(folder, tokenizer, 16)
     tokens = Shards(folder).tokens(tokenizer, 16)
     failing(monkeypatch, fault, lambda name: name.endswith(".tokens"))
@@ -61,7 +61,7 @@ def test_a_passing_fault_while_tokens_are_read_asks_nobody_to_delete_them(
 
 def test_a_damaged_index_of_tokens_is_a_sentence(corpus, tokenizer, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(corpus.path, tmp_path / "corpus"))
-    tokenise(folder, tokenizer, 16, here)
+    tokenise(folder, tokenizer, 16, run_serially)
     publish(folder, tokenizer, 16)
     (path,) = folder.glob("tokens-*/index.json")
     path.write_text("{")

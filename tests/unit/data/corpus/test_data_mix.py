@@ -15,7 +15,7 @@ from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
 from unsee_dist.data.corpus import store
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
-from unsee_dist.data.processes import side_by_side
+from unsee_dist.data.processes import worker_pool
 from unsee_dist.errors import TransientError
 
 SETTINGS = StreamSettings(seed=3, batch=40, micro_batch=None, max_tokens=9, pack=True, workers=0)
@@ -150,7 +150,7 @@ def test_the_cache_is_bounded_and_keeps_what_was_read_last(tmp_path, monkeypatch
 @pytest.fixture
 def tokenised(corpus, tokenizer, tmp_path):
     out = shutil.copytree(corpus.path, tmp_path / "tokenised")
-    with side_by_side(1) as work:
+    with worker_pool(1) as work:
         tokenise(out, tokenizer, 9, work)
     summary = publish(out, tokenizer, 9)
     lengths = [len(tokenizer(corpus.sentence(i))["input_ids"]) for i in range(0, 2500, 50)]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.clean import drop_reason, normalise
-from unsee_dist.data.prepare.languages import written_in
+from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
 
@@ -120,7 +120,7 @@ def test_a_finished_folder_is_left_alone_and_another_corpus_refused(tmp_path, te
     assert (again.kept, again.dropped, again.fingerprint) == (first.kept, first.dropped, first.fingerprint)
     assert before == {file.name: file.stat().st_mtime_ns for file in out.iterdir()}
     with pytest.raises(
-        ValueError, match=r"already holds another corpus: seed = 0 there, 4 here. Choose another"
+        ValueError, match=r"already has another corpus: seed = 0 there, 4 here. Choose another"
     ):
         prepare([str(text)], out, PrepareSettings(seed=4))
     other = write_lines(tmp_path / "other.txt", [make_sentence(i) for i in range(9)])
@@ -162,7 +162,7 @@ def test_another_preparation_does_not_clear_an_interrupted_one(tmp_path, text, m
     assert not out.exists()
     source = tmp_path / "rule.txt"
     source.write_bytes(text.read_bytes() + b"na\xefve\n")
-    monkeypatch.setattr("unsee_dist.data.prepare.pipeline.PIECE_BYTES", (50_000, 50_000))
+    monkeypatch.setattr("unsee_dist.data.prepare.pipeline.SPLIT_BYTES", (50_000, 50_000))
     monkeypatch.setattr("unsee_dist.data.prepare.opening.CHUNK_BYTES", 10_000)
     with pytest.raises(ValueError, match="not UTF-8"):
         prepare([str(source)], out, PrepareSettings(), processes=1)
@@ -193,7 +193,7 @@ def test_any_cut_into_pieces_ranges_and_marks_gives_the_same_shards(tmp_path, ma
         (10**9, 1, 7),
         (7_000, 10_000, 3000),
     ]:
-        monkeypatch.setattr("unsee_dist.data.prepare.pipeline.PIECE_BYTES", (piece, piece))
+        monkeypatch.setattr("unsee_dist.data.prepare.pipeline.SPLIT_BYTES", (piece, piece))
         monkeypatch.setattr("unsee_dist.data.prepare.merge.RANGE", max(span, 50))
         monkeypatch.setattr("unsee_dist.data.prepare.merge.MARK", mark)
         prepare([source], tmp_path / f"{piece}", wanted, processes=1)
@@ -222,11 +222,11 @@ def test_sentences_in_another_language_are_dropped_and_counted(tmp_path, monkeyp
     assert sorted(Shards(tmp_path / "out").head(9)) == sorted(english)
     assert prepare([source], tmp_path / "all", PrepareSettings()).kept == 3
     with pytest.raises(
-        ValueError, match=r"keep_language = xx is none that can be told apart\. Use one of .*en"
+        ValueError, match=r"keep_language = xx is not a language that py3langid knows\. Use one of .*en"
     ):
         prepare([source], tmp_path / "no", PrepareSettings(keep_language="xx"))
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)  # not installed
-    written_in.cache_clear()
+    is_written_in.cache_clear()
     with pytest.raises(ValueError, match=r"needs py3langid\. Write `pip install 'unsee_dist\[language\]'`"):
         prepare([source], tmp_path / "no", PrepareSettings(keep_language="en"))
     assert not (tmp_path / "no").exists()
@@ -235,7 +235,7 @@ def test_sentences_in_another_language_are_dropped_and_counted(tmp_path, monkeyp
 def test_somebody_elses_folder_is_not_touched(tmp_path, text):
     (tmp_path / "shard-000000.tar").write_bytes(b"theirs")
     with pytest.raises(
-        ValueError, match=r"is not empty and no corpus of `unsee prepare`. Choose another --out"
+        ValueError, match=r"is not empty, and it is not a corpus of `unsee prepare`. Choose another --out"
     ):
         prepare([str(text)], tmp_path, PrepareSettings())
     assert (tmp_path / "shard-000000.tar").read_bytes() == b"theirs"

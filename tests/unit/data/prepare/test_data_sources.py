@@ -21,12 +21,12 @@ from unsee_dist.data.prepare.documents import documents_of
 from unsee_dist.data.prepare.sources import describe, input_splits, resolve
 
 
-def documents(inputs, field, piece_bytes=1000):
-    return [d for piece in input_splits(inputs, field, piece_bytes) for d in documents_of(piece, field)]
+def documents(inputs, field, split_bytes=1000):
+    return [d for piece in input_splits(inputs, field, split_bytes) for d in documents_of(piece, field)]
 
 
-def sentences(inputs, field, piece_bytes=1000):
-    return [sentence for document in documents(inputs, field, piece_bytes) for sentence in document]
+def sentences(inputs, field, split_bytes=1000):
+    return [sentence for document in documents(inputs, field, split_bytes) for sentence in document]
 
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
@@ -78,10 +78,10 @@ WRONG = {
     "blank.txt": (b"\n \n\n", "is empty"),
     "empty.txt.gz": (gzip.compress(b""), "is empty"),
     "latin.txt": (b"first\nna\xefve caf\xe9\n", r"not UTF-8 text \(byte 0xef in line 2\).*iconv"),
-    "wide.txt": ("Some text here".encode("utf-16"), r"is not text \(it holds a NUL byte near line 1"),
+    "wide.txt": ("Some text here".encode("utf-16"), r"is not text \(it has a NUL byte near line 1"),
     "model.bin": (bytes(range(256)), "is not text"),
-    "plain.gz": (b"not packed at all", "cannot be unpacked"),
-    "plain.zst": (b"not packed at all", "cannot be unpacked"),
+    "plain.gz": (b"not packed at all", "cannot be decompressed"),
+    "plain.zst": (b"not packed at all", "cannot be decompressed"),
     "cut.txt.gz": (gzip.compress(bytes(range(1, 128)) * 99)[:-9], "ends in the middle"),
     "cut.txt.zst": (zstandard.compress(bytes(range(1, 128)) * 99)[:-9], "ends in the middle"),
     "packed.zip": (b"PK", r".zip is not a format"),
@@ -90,7 +90,7 @@ WRONG = {
     "ragged.csv": (b"text,b\n1,2\n1,2,3\n", r"line 3 has 3 columns, its header 2"),
     "open.csv": (b'text,b\n"1,2\n', r"line 2 is no table row \(unexpected end of data\)"),
     "latin.csv": (b"text\nna\xefve\n", r"not UTF-8 text"),
-    "table.parquet": (b"PAR1 and no more", r"is no parquet file"),
+    "table.parquet": (b"PAR1 and no more", r"is not a parquet file"),
     "broken.jsonl": (b'{"text": "fine"}\n{"text": \n', "line 2 is not JSON"),
     "list.jsonl": (b"[1, 2]\n", "line 1 is a JSON list, not an object"),
     "other.jsonl": (b'{"texts": "x"}\n', r"line 1 has no field 'text' \(it has texts\). Write --field texts"),

@@ -18,7 +18,7 @@ import zstandard
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.prepare.sources import input_splits, resolve
-from unsee_dist.data.prepare.tars import of_tar
+from unsee_dist.data.prepare.tars import read_tar
 from unsee_dist.errors import UserError
 
 
@@ -32,7 +32,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarf
 
 
 def sentences(name: Path | str, field: str = "text") -> list[str]:
-    return [sentence for document in of_tar(str(name), field, lambda _: None) for sentence in document]
+    return [sentence for document in read_tar(str(name), field, lambda _: None) for sentence in document]
 
 
 def rule(number: int) -> str:
@@ -111,7 +111,7 @@ def test_a_tar_cut_between_two_members_is_named(tmp_path: Path) -> None:
     with tarfile.open(a_tar(tmp_path / "t.tar")) as tar:
         at = tar.getmembers()[9].offset
     (tmp_path / "cut.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:at])
-    with pytest.raises(UserError, match=r"cut.tar ends without its end mark .*: it was cut"):
+    with pytest.raises(UserError, match=r"cut.tar ends without its end mark .*: the file is cut off"):
         sentences(tmp_path / "cut.tar")
 
 
@@ -168,8 +168,8 @@ def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
     ("members", "said"),
     [
         ([("a.txt", b"\xff\xfe")], "member a.txt is not UTF-8"),
-        ([("a.txt.gz", b"no gzip")], "member a.txt.gz cannot be unpacked"),
-        ([("a.txt.zst", zstandard.compress(b"x" * 99)[:-3])], "member a.txt.zst cannot be unpacked"),
+        ([("a.txt.gz", b"no gzip")], "member a.txt.gz cannot be decompressed"),
+        ([("a.txt.zst", zstandard.compress(b"x" * 99)[:-3])], "member a.txt.zst cannot be decompressed"),
         ([("a.json", b"[1")], "member a.json is not JSON"),
         ([("a.jpg", b"x"), ("b.cls", b"1")], r"has no member .txt, .json, .jsonl \(it has .cls, .jpg\)"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unsee_dist.data import StreamSettings
 from unsee_dist.data.corpus.order import Order, key, permute
-from unsee_dist.data.stream.stream import _StepParts
+from unsee_dist.data.stream.stream import _StepDataset
 
 
 class Made:
@@ -70,7 +70,7 @@ layouts = st.fixed_dictionaries(
 
 
 def part_of_step(corpus, tokenizer, seed, batch, rank, ranks):
-    return _StepParts(corpus, tokenizer, StreamSettings(seed, batch, 5, 16, True, 0), rank, ranks)
+    return _StepDataset(corpus, tokenizer, StreamSettings(seed, batch, 5, 16, True, 0), rank, ranks)
 
 
 @given(layout=layouts, data=st.data())
