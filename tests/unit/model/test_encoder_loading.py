@@ -156,7 +156,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(bert: Path, copy: Path)
     )
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "a/b/c"])
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere", "~/nowhere", "a/b/c"])
 def test_a_path_that_is_no_folder_is_told_from_a_hub_name(name: str) -> None:
     for load in (load_tokenizer, lambda name: load_encoder(name, None), lambda name: load_encoder(name, 0.1)):
         with pytest.raises(UserError) as caught:

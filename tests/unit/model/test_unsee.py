@@ -227,3 +227,20 @@ def test_pooling_is_the_one_asked_for(pooling: Any) -> None:
     first = module.online.words.weight[[ids[0] for ids in SENTENCES]]
     shift = 0.1 * torch.arange(len(SENTENCES))[:, None] * torch.arange(1, D + 1)
     assert torch.allclose(whole, first + shift) is (pooling == "cls")
+
+
+@pytest.mark.parametrize("cuts", [(), (2,)])
+@pytest.mark.parametrize("ema", [False, True])
+def test_training_pools_as_reading_does(cuts: tuple[int, ...], ema: bool) -> None:
+    """With "cls" a loss sees the first token of a sentence and no other."""
+    torch.manual_seed(0)
+    module = Unsee(Rows(), nn.Identity(), Uneven(), pooling="cls", ema=ema, both=False)
+    module(pieces(*cuts))[0].backward()
+    seen = module.online.words.weight.grad.abs().sum(1).nonzero().flatten().tolist()
+    assert seen == [ids[0] for ids in SENTENCES]
+    if ema:
+        with torch.no_grad():
+            before, _ = module(pieces(*cuts))
+            others = sorted(set(range(VOCABULARY)) - set(seen))
+            module.target.words.weight[others] += 1  # type: ignore[union-attr, index]
+            assert module(pieces(*cuts))[0] == before
