@@ -97,6 +97,7 @@ def test_an_applied_step_in_its_order_and_its_phases() -> None:
     def entered(phase: str, step: int) -> None:
         log.append(f"[{phase} {step}]")
 
+    phases.enter_phase("start", 0)
     with phases.observing(entered):
         result = taken(engine, target)
     assert log == [
