@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from integration import judging
@@ -22,7 +23,7 @@ def place(tiny: making.Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def judged(place: Path) -> dict:
+def judged(place: Path) -> dict[str, Any]:
     """What `unsee evaluate good --tasks tasks --json` printed in `place`."""
     said = judging.unsee("evaluate", "good", "--tasks", "tasks", "--json", cwd=place)
     assert said.code == 0, said.err
