@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -55,6 +55,9 @@ from unsee_dist.training.loop import Plan, Training, broadcast_scores
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import total_steps
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 Report = Callable[[int, dict[str, float]], None]
 EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
@@ -188,7 +191,7 @@ class Inputs(NamedTuple):
     """What a rank opens without a collective."""
 
     shards: Shards | Mix
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerFast
     model: Unsee
     share_rows: bool
     stream: Stream
@@ -270,7 +273,7 @@ def build_model(config: RunConfig, world: World) -> Unsee:
     return model.to(world.device)
 
 
-def build_target(engine: Engine) -> Target | None:
+def build_target(engine: Engine[Unsee]) -> Target | None:
     """The EMA of the weights that the frozen target network copies; None without a target network."""
     frozen = engine.module.frozen()
     if not frozen:

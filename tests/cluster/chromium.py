@@ -88,7 +88,7 @@ def chromium() -> Iterator[Browser]:
     _need_chromium()
     port = tiny.free_port()
     driver = subprocess.Popen(
-        ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, start_new_session=True
+        ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, start_new_session=True, text=True
     )
     profile = Path(tempfile.mkdtemp(prefix="chromium-"))
     try:

@@ -60,12 +60,13 @@ def main() -> None:
             yield Work(number, killed)
 
     with connected():
-        told = {"nodes": len(nodes()), "slots": slots(nodes(), 1), "said": []}
+        refused: list[str] = []
+        told = {"nodes": len(nodes()), "slots": slots(nodes(), 1), "said": refused}
         for items_of, cpus in (([Work(1, killed), Work(-3, killed)], 1), ([Work(1, killed)], 2)):
             try:
                 list(map_unordered(square, items_of, cpus=cpus))
             except ValueError as error:
-                told["said"].append(str(error))
+                refused.append(str(error))
         try:
             list(map_unordered(square, [Work(-9, killed)]))
         except KeyError:

@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from integration import evaluating
@@ -22,7 +23,7 @@ def place(tiny: making.Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def evaluated(place: Path) -> dict:
+def evaluated(place: Path) -> dict[str, Any]:
     """The output of `unsee evaluate good --tasks tasks --json` in `place`."""
     output = evaluating.unsee("evaluate", "good", "--tasks", "tasks", "--json", cwd=place)
     assert output.code == 0, output.err

@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,8 @@ def write_tasks(folder: Path) -> Path:
     label = [things[sentence.split()[2]] for sentence in found]
     table(folder / "topics.tsv", ["text", "label"], [(s, label[i] % 5) for i, s in enumerate(found[:150])])
     for part, at in (("train", 0), ("test", 200)):
-        rows = [(s, f"kind {label[i] % 3}") for i, s in enumerate(found) if at <= i < at + 120]
-        table(folder / f"intents_{part}.tsv", ["text", "label"], rows)
+        intents = [(s, f"kind {label[i] % 3}") for i, s in enumerate(found) if at <= i < at + 120]
+        table(folder / f"intents_{part}.tsv", ["text", "label"], intents)
     pairs = [(found[i], found[rng.randrange(400)]) for i in range(120)]
     overlap = [len(set(a.split()) & set(b.split())) + rng.random() for a, b in pairs]
     table(
@@ -99,8 +100,8 @@ def write_tasks(folder: Path) -> Path:
         ["sentence1", "sentence2", "score"],
         [(*p, s) for p, s in zip(pairs, overlap, strict=True)],
     )
-    rows = [(*p, int(s > 4.5)) for p, s in zip(pairs, overlap, strict=True)]
-    table(folder / "same.tsv", ["sentence1", "sentence2", "label"], rows)
+    same = [(*p, int(s > 4.5)) for p, s in zip(pairs, overlap, strict=True)]
+    table(folder / "same.tsv", ["sentence1", "sentence2", "label"], same)
     reranked = []
     for i in range(0, 100, 5):
         near = [" ".join(found[i].split()[:-1]), *rng.sample(found, 6)]
@@ -115,14 +116,14 @@ def write_tasks(folder: Path) -> Path:
     )
     asked = [{"_id": f"q{i}", "text": " ".join(rng.sample(found[i].split(), 6))} for i in range(30)]
     lines(folder / "search" / "queries.jsonl", asked)
-    rows = [(f"q{i}", f"d{i}", 1) for i in range(30)]
-    table(folder / "search" / "qrels" / "test.tsv", ["query-id", "corpus-id", "score"], rows)
+    relevant = [(f"q{i}", f"d{i}", 1) for i in range(30)]
+    table(folder / "search" / "qrels" / "test.tsv", ["query-id", "corpus-id", "score"], relevant)
     return folder
 
 
-def table(path: Path, header: list[str], rows: list[tuple[object, ...]]) -> None:
+def table(path: Path, header: list[str], rows: Sequence[tuple[object, ...]]) -> None:
     path.write_text("\n".join("\t".join(map(str, row)) for row in [header, *rows]) + "\n", encoding="utf-8")
 
 
-def lines(path: Path, rows: list[dict[str, object]]) -> None:
+def lines(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -36,7 +36,7 @@ def start(text: Path, out: Path, how: int | str, **more: object) -> subprocess.P
     """how: a number of processes, or "ray"."""
     arguments = [sys.executable, "-c", SCRIPT, str(text), str(out), str(how)]
     more = {"env": tiny.environment()} | more
-    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)  # type: ignore[call-overload,no-any-return]
+    return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)  # type: ignore[call-overload]
 
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[int, str]:

@@ -79,26 +79,33 @@ def make(folder: Path, sentences: int = 2000) -> Tiny:
 
 def corpus(count: int) -> list[str]:
     """Distinct sentences: the old river follows a bright garden near the house ."""
-    rng, found = random.Random(0), {}
-    while len(found) < count:
+    rng = random.Random(0)
+    sentences: dict[str, None] = {}
+    while len(sentences) < count:
         parts = ["the", rng.choice(KINDS), rng.choice(THINGS), rng.choice(DEEDS), "a", rng.choice(KINDS)]
         parts += [rng.choice(THINGS), rng.choice(PLACES), "the", rng.choice(THINGS), "."]
-        found[" ".join(parts if rng.random() < 0.7 else [*parts[:7], "."])] = None
-    return list(found)
+        sentences[" ".join(parts if rng.random() < 0.7 else [*parts[:7], "."])] = None
+    return list(sentences)
 
 
 def write_encoder(folder: Path) -> None:
     """BERT of 2 layers and width 32, seeded, with a tokenizer that knows the corpus's words."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocab = {word: place for place, word in enumerate([*special, *WORDS])}
-    BertTokenizerFast(vocab=vocab, model_max_length=32).save_pretrained(folder)
+    BertTokenizer(vocab=vocab, model_max_length=32).save_pretrained(folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-        config = BertConfig(vocab_size=len(vocab), max_position_embeddings=32, **size)
+        config = BertConfig(
+            vocab_size=len(vocab),
+            max_position_embeddings=32,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+        )
         BertModel(config, add_pooling_layer=False).save_pretrained(folder)
 
 
@@ -175,7 +182,7 @@ def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> subprocess
         out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         out, err = kill(process)
-        raise AssertionError(f"{process.args} did not end in {timeout_s} s:\n{out}\n{err}") from None
+        raise AssertionError(f"{process.args!r} did not end in {timeout_s} s:\n{out}\n{err}") from None
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 

@@ -48,11 +48,12 @@ class Case:
     projector: str = "blocks"
 
     @property
-    def settings(self) -> dict[str, Any]:
-        return {
+    def settings(self) -> dict[str, float]:
+        settings: dict[str, dict[str, float]] = {
             "corinfomax": {"invariance": 1.0, "covariance": 1.0, "eps": 1e-3},
             "barlow_twins": {"affine": True},
-        }.get(self.objective, {})
+        }
+        return settings.get(self.objective, {})
 
 
 def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduction) -> Unsee:
@@ -66,8 +67,8 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
         max_position_embeddings=ROW,
         hidden_dropout_prob=case.dropout,
         attention_probs_dropout_prob=case.dropout,
-        attn_implementation="eager",
     )
+    config._attn_implementation = "eager"
     online = BertModel(config, add_pooling_layer=False).train()
     with torch.no_grad():  # random LayerNorm and bias values: zeros hide a wrong decay
         for parameter in online.parameters():
@@ -76,6 +77,7 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
     with (
         torch.no_grad()
     ):  # an affine shift of exactly 0 sits on a saddle: its gradient is 0 there and nowhere else
+        assert isinstance(objective, torch.nn.Module)
         for parameter in objective.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     unsee = Unsee(
@@ -110,7 +112,7 @@ def batch(
 class Running:
     """An engine with its target, as run.py builds them."""
 
-    engine: Engine
+    engine: Engine[Unsee]
     target: Target | None
 
     def train_step(

@@ -23,7 +23,7 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -96,7 +96,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _wait(group: list[BaseProcess], timeout_s: float) -> list[int | None]:
+def _wait(group: Sequence[BaseProcess], timeout_s: float) -> list[int | None]:
     """Exit codes once all have ended, one has failed and its grace is over, or the time is (None: running)."""
     deadline, failed = time.monotonic() + timeout_s, False
     while running := [process for process in group if process.exitcode is None]:

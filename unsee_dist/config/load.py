@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
@@ -97,12 +97,13 @@ def _validate(tree: Layer) -> tuple[RunConfig | None, list[Mistake]]:
     return None, mistakes
 
 
-def _nest(tree: Layer) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
+def _nest(tree: Layer) -> dict[str, object]:
+    top: dict[str, object] = {}
+    sections: dict[str, dict[str, object]] = {}
     for key, typed in tree.items():
         section, _, last = key.rpartition(".")
-        (nested.setdefault(section, {}) if section else nested)[last] = typed.value
-    return nested
+        (sections.setdefault(section, {}) if section else top)[last] = typed.value
+    return top | sections
 
 
 def _mistakes(
@@ -138,7 +139,7 @@ def _key(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc[:2])
 
 
-def _reason(key: str, detail: Any, tree: Layer) -> tuple[str, str]:
+def _reason(key: str, detail: ErrorDetails, tree: Layer) -> tuple[str, str]:
     """Why a value is not allowed, and what to write instead."""
     value, context = detail["input"], detail.get("ctx", {})
     if key == "objective.name":

@@ -6,7 +6,7 @@ check a configuration without it.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,7 +26,7 @@ class ObjectiveSettings(Section):
 
     name: str
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, float]:
         """The objective's own settings, without its name: keyword arguments of its module."""
         return self.model_dump(exclude={"name"})
 

@@ -6,7 +6,7 @@ same run. Conditions on two settings are in `conflicts`. None always means absen
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import yaml
 from pydantic import Field, field_validator, model_validator
@@ -33,7 +33,7 @@ class RunSettings(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _dir_follows_name(cls, given: Any) -> Any:
+    def _dir_follows_name(cls, given: object) -> object:
         if not isinstance(given, dict):
             return given
         stated = {key: value for key, value in given.items() if value is not None}

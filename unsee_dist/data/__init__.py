@@ -13,7 +13,7 @@ Names are imported on first use: `unsee shards` does not wait for torch. Prepara
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from unsee_dist.data.corpus.mix import Mix, open_corpus
@@ -43,7 +43,7 @@ _HOME |= {"Mix": "corpus.mix", "open_corpus": "corpus.mix"}
 _HOME |= {"MicroBatch": "stream.packing", "attention_mask": "stream.packing", "pack": "stream.packing"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -11,7 +11,8 @@ import logging
 import math
 import sys
 import warnings
-from typing import Any
+from types import ModuleType
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,18 +20,28 @@ from torch import Tensor, nn
 
 from unsee_dist.config.sections import Precision
 from unsee_dist.distributed import masters
+from unsee_dist.distributed.deepspeed_types import (
+    DeepSpeedEngine,
+    FlatOptimizer,
+    Optimizer,
+    ReplicatedOptimizer,
+    WrappingOptimizer,
+)
 from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.errors import UserError
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own, as in the paper's code
 
 
-class Engine:
+Trained = TypeVar("Trained", bound=nn.Module)
+
+
+class Engine(Generic[Trained]):
     """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views."""
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Trained,
         world: World,
         stage: int,
         precision: Precision,
@@ -60,6 +71,8 @@ class Engine:
         initial = {name: p.detach().clone() for p, name in names.items()}
         groups = parameter_groups(module, weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
+        self.engine: DeepSpeedEngine
+        self.optimizer: Optimizer
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
@@ -71,7 +84,7 @@ class Engine:
                 False  # it would flatten and copy all gradients for no other rank
             )
         if precision == "bf16" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
-            self.optimizer.overflow_checker.check = lambda: False
+            cast("ReplicatedOptimizer", self.optimizer).overflow_checker.check = lambda: False
         self.parameters = list(names)
         self.shards = masters.shards(self.optimizer, stage, names, world.rank)
         self._create_moments()
@@ -81,11 +94,11 @@ class Engine:
         self.refresh()
 
     @property
-    def module(self) -> Any:
+    def module(self) -> Trained:
         """The module as given; its trainable parameters now belong to deepspeed."""
-        return self.engine.module
+        return cast("Trained", self.engine.module)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:  # what the module returns
         return self.engine(*args, **kwargs)
 
     def train(self, mode: bool = True) -> None:
@@ -107,7 +120,9 @@ class Engine:
 
     @property
     def loss_scale(self) -> float:
-        return float(self.optimizer.loss_scale) if self.precision == "fp16" else 1.0
+        if self.precision != "fp16":
+            return 1.0
+        return float(cast("WrappingOptimizer", self.optimizer).loss_scale)
 
     def step(self, lr: float) -> bool:
         """Apply the gradients. False when fp16's loss scaling found an overflow and skipped it on every rank."""
@@ -153,10 +168,10 @@ class Engine:
                 "exp_avg_sq": torch.zeros_like(shard.flat),
             }
         if self.stage in (1, 2):
-            self.optimizer._lazy_init_hp_params_optimizer_state()
+            cast("FlatOptimizer", self.optimizer)._lazy_init_hp_params_optimizer_state()
 
 
-def import_deepspeed() -> Any:
+def import_deepspeed() -> ModuleType:
     """deepspeed without mlflow. Its autotuner, which nothing here uses, imports that on every rank where it is installed:
     1,500 modules, 2 s of a start, and as many files asked of a shared disk by all ranks at once."""
     unimported = "mlflow" not in sys.modules
@@ -176,7 +191,7 @@ def cpu_computes_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """The paper's groups: no decay for biases and normalisation (every parameter of fewer than two dimensions)."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trainable if p.ndim >= 2]
@@ -184,7 +199,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, A
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -> dict[str, Any]:
+def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -> dict[str, object]:
     """The whole configuration of deepspeed.
 
     Defaults that would change a result are written out: clipping (1.0 since 0.19.3) and the dtype gradients are averaged in.

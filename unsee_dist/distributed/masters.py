@@ -12,10 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from unsee_dist.distributed.deepspeed_types import (
+    DeepSpeedEngine,
+    FlatOptimizer,
+    Optimizer,
+    PartitionedOptimizer,
+    ReplicatedOptimizer,
+)
 
 
 @dataclass(frozen=True)
@@ -42,26 +50,34 @@ class Shard:
         return like_flat.detach().view(-1)[self.offset : self.offset + self.length]
 
 
-def shards(optimizer: Any, stage: int, names: Mapping[nn.Parameter, str], rank: int) -> tuple[Shard, ...]:
+def shards(
+    optimizer: Optimizer, stage: int, names: Mapping[nn.Parameter, str], rank: int
+) -> tuple[Shard, ...]:
     """The trainable weights of this rank, in the optimizer's order."""
-    find = {0: _replicated, 1: _flat_by_group, 2: _flat_by_group, 3: _flat_by_parameter}[stage]
-    return tuple(shard for shard in find(optimizer, names, rank) if shard.length > 0)
+    if stage == 0:
+        found = _replicated(optimizer, names)
+    elif stage == 3:
+        found = _flat_by_parameter(cast("PartitionedOptimizer", optimizer), names, rank)
+    else:
+        found = _flat_by_group(cast("FlatOptimizer", optimizer), names)
+    return tuple(shard for shard in found if shard.length > 0)
 
 
-def _replicated(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int) -> Iterator[Shard]:
+def _replicated(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> Iterator[Shard]:
     if isinstance(optimizer, torch.optim.Optimizer):  # fp32: the parameter is its own master
         pairs = [(p, p) for group in optimizer.param_groups for p in group["params"]]
     else:
+        replicated = cast("ReplicatedOptimizer", optimizer)
         pairs = [
             pair
-            for low, high in zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+            for low, high in zip(replicated.fp16_groups, replicated.fp32_groups, strict=True)
             for pair in zip(low, high, strict=True)
         ]
     for parameter, master in pairs:
         yield Shard(names[parameter], parameter, 0, master, 0, parameter.numel())
 
 
-def _flat_by_group(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int) -> Iterator[Shard]:
+def _flat_by_group(optimizer: FlatOptimizer, names: Mapping[nn.Parameter, str]) -> Iterator[Shard]:
     for parameters, flat in zip(
         optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True
     ):
@@ -72,7 +88,9 @@ def _flat_by_group(optimizer: Any, names: Mapping[nn.Parameter, str], _rank: int
                 yield Shard(names[parameter], parameter, int(start), flat, int(place.start), int(place.numel))
 
 
-def _flat_by_parameter(optimizer: Any, names: Mapping[nn.Parameter, str], rank: int) -> Iterator[Shard]:
+def _flat_by_parameter(
+    optimizer: PartitionedOptimizer, names: Mapping[nn.Parameter, str], rank: int
+) -> Iterator[Shard]:
     for parameters in optimizer.fp16_groups:
         for parameter in parameters:
             group, offset, length = optimizer.grad_position[optimizer.get_param_id(parameter)]
@@ -82,7 +100,7 @@ def _flat_by_parameter(optimizer: Any, names: Mapping[nn.Parameter, str], rank: 
             yield Shard(names[parameter], parameter, start, flat, offset, kept)
 
 
-def gradient_square(optimizer: Any, stage: int, parameters: list[nn.Parameter], rank: int) -> Tensor:
+def gradient_square(optimizer: Optimizer, stage: int, parameters: list[nn.Parameter], rank: int) -> Tensor:
     """Sum of squares of the gradients this rank holds, 0-d float64. Call between backward and step.
 
     Stage 0: the whole gradient, the same on every rank. Stages 1-3: this rank's part, to be summed.
@@ -90,11 +108,12 @@ def gradient_square(optimizer: Any, stage: int, parameters: list[nn.Parameter], 
     if stage == 0:
         return _square([p.grad for p in parameters if p.grad is not None])
     if stage == 3:
-        return _square(list(_unpadded(optimizer, rank)))
-    return _square([g for part in optimizer.averaged_gradients.values() for g in part])
+        return _square(list(_unpadded(cast("PartitionedOptimizer", optimizer), rank)))
+    flat = cast("FlatOptimizer", optimizer)
+    return _square([g for part in flat.averaged_gradients.values() if part is not None for g in part])
 
 
-def _unpadded(optimizer: Any, rank: int) -> Iterator[Tensor]:
+def _unpadded(optimizer: PartitionedOptimizer, rank: int) -> Iterator[Tensor]:
     for group, parts in optimizer.averaged_gradients.items():
         for parameter, part in zip(optimizer.fp16_groups[group], parts, strict=True):
             kept = min(part.numel(), parameter.ds_numel - rank * part.numel())
@@ -107,21 +126,22 @@ def _square(gradients: list[Tensor]) -> Tensor:
     return torch.stack(list(norms)).double().square().sum()
 
 
-def discard_gradients(engine: Any, optimizer: Any, stage: int) -> None:
+def discard_gradients(engine: DeepSpeedEngine, optimizer: Optimizer, stage: int) -> None:
     """Drop the gradients of a backward, as if it had not run."""
     if stage == 0:
         engine.zero_grad()
         return
     optimizer.zero_grad()
     if stage == 3:
-        optimizer.averaged_gradients = {}
+        cast("PartitionedOptimizer", optimizer).averaged_gradients = {}
         return
-    for group in optimizer.averaged_gradients:
-        optimizer.averaged_gradients[group] = None
-        optimizer.all_grad_tensors[group] = None
+    flat = cast("FlatOptimizer", optimizer)
+    for group in flat.averaged_gradients:
+        flat.averaged_gradients[group] = None
+        flat.all_grad_tensors[group] = None
 
 
-def refresh(optimizer: Any, stage: int, all_shards: tuple[Shard, ...]) -> None:
+def refresh(optimizer: Optimizer, stage: int, all_shards: tuple[Shard, ...]) -> None:
     """Copy master weights that were written from outside into the model's own weights."""
     if stage == 0:
         with torch.no_grad():
@@ -129,10 +149,11 @@ def refresh(optimizer: Any, stage: int, all_shards: tuple[Shard, ...]) -> None:
                 if shard.flat is not shard.parameter:
                     shard.parameter.copy_(shard.flat)
     elif stage < 3:
-        optimizer.update_lp_params()
+        cast("FlatOptimizer", optimizer).update_lp_params()
     else:
-        optimizer._partition_all_parameters()
-        for group in range(len(optimizer.fp16_groups)):
-            optimizer._reassign_or_swap_out_partitioned_parameters(group)
-        if optimizer.persistent_parameters:
-            optimizer.persistent_parameters[0].all_gather(optimizer.persistent_parameters)
+        partitioned = cast("PartitionedOptimizer", optimizer)
+        partitioned._partition_all_parameters()
+        for group in range(len(partitioned.fp16_groups)):
+            partitioned._reassign_or_swap_out_partitioned_parameters(group)
+        if partitioned.persistent_parameters:
+            partitioned.persistent_parameters[0].all_gather(partitioned.persistent_parameters)

@@ -12,7 +12,6 @@ Shapes: B sentences on this rank, the same number on every rank; R ranks; D feat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,18 +20,26 @@ from torch import Tensor
 from unsee_dist.distributed.collectives import all_gather
 
 
+class _Context(torch.autograd.function.FunctionCtx):
+    """What forward keeps for backward."""
+
+    group: dist.ProcessGroup | None
+    first: int
+    rows: int
+
+
 class _SumOverRanks(torch.autograd.Function):
     """y = Σ_r x_r on every rank; dx = Σ_r dy_r. Its own backward, so it can be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    def forward(ctx: _Context, x: Tensor, group: dist.ProcessGroup | None) -> Tensor:
         ctx.group = group
         total = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=group)
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None]:
         return _SumOverRanks.apply(grad, ctx.group), None
 
 
@@ -40,14 +47,16 @@ class _GatherRows(torch.autograd.Function):
     """y = the rows of all ranks in rank order; dx = this rank's rows of Σ_r dy_r."""
 
     @staticmethod
-    def forward(ctx: Any, rows_BD: Tensor, rank: int, size: int, group: dist.ProcessGroup | None) -> Tensor:
+    def forward(
+        ctx: _Context, rows_BD: Tensor, rank: int, size: int, group: dist.ProcessGroup | None
+    ) -> Tensor:
         ctx.first, ctx.rows, ctx.group = rank * len(rows_BD), len(rows_BD), group
         gathered = rows_BD.new_empty(size * len(rows_BD), *rows_BD.shape[1:])
         all_gather(gathered, rows_BD.contiguous(), group=group)
         return gathered
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _Context, grad: Tensor) -> tuple[Tensor, None, None, None]:
         total = _SumOverRanks.apply(grad, ctx.group)
         return total.narrow(0, ctx.first, ctx.rows), None, None, None
 
@@ -79,6 +88,6 @@ class Reduction:
         """The (R·B, D) rows of all ranks, rank 0's first; with gradient to their owners."""
         return rows_BD if self.size == 1 else _GatherRows.apply(rows_BD, self.rank, self.size, self.group)
 
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Reduction:
+    def __deepcopy__(self, _memo: dict[int, object]) -> Reduction:
         """A copied module (the target's projector) uses the same process group, which cannot be copied."""
         return self

@@ -8,13 +8,14 @@ own dtype. Stage 3: each rank writes its part of the partitioned parameter, noth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from unsee_dist.distributed.collectives import all_gather
+from unsee_dist.distributed.deepspeed_types import PartitionedParameter
 from unsee_dist.distributed.masters import Shard
 
 
@@ -24,7 +25,9 @@ class Replica:
     frozen: the trainable parameter's name -> the frozen parameter of the same shape (at stage 3 deepspeed's own).
     """
 
-    def __init__(self, shards: Sequence[Shard], frozen: Mapping[str, Any], stage: int, size: int) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], frozen: Mapping[str, nn.Parameter], stage: int, size: int
+    ) -> None:
         self.shards, self.frozen, self.stage, self.size = tuple(shards), frozen, stage, size
         if stage in (1, 2):
             self._plan_gather()
@@ -68,9 +71,10 @@ class Replica:
         torch._foreach_copy_(self.into, self.out_of)
 
     def _write_partitions(self, values: Sequence[Tensor]) -> None:
+        frozen = {name: cast("PartitionedParameter", parameter) for name, parameter in self.frozen.items()}
         for shard, value in zip(self.shards, values, strict=True):
-            self.frozen[shard.name].ds_tensor.view(-1)[: shard.length].copy_(value)
-        for parameter in self.frozen.values():
+            frozen[shard.name].ds_tensor.view(-1)[: shard.length].copy_(value)
+        for parameter in frozen.values():
             # a gathered copy (deepspeed keeps small parameters gathered) would stay one step stale
             if parameter.ds_status.name == "AVAILABLE":
                 parameter.partition()

@@ -9,8 +9,6 @@ a function of torch's seed, and `torch.utils.checkpoint` repeats them. p is roun
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -72,14 +70,14 @@ def register() -> str:
 
 
 def attention(  # noqa: PLR0913  (transformers calls it so)
-    module: Any,
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **_: object,
 ) -> tuple[Tensor, Tensor]:
     """softmax(q kᵀ / √d + mask) under dropout, times v. query, key, value: (R, heads, T, d) -> (R, T, heads, d)."""
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling

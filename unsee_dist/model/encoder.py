@@ -8,8 +8,10 @@ that restart at 0. The sums of mean pooling are fp32 whatever the encoder comput
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,40 +21,50 @@ from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.model import cpu_dropout
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-def load_encoder(name: str, dropout: float | None) -> Any:
+
+def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
     """A Hugging Face encoder in fp32, training mode, without a pooler. `name`: a folder or a hub name.
 
     A pooler gets no gradient: in the optimizer, weight decay would move it under ZeRO 1-3 and not under 0.
     """
-    from transformers import AutoConfig, AutoModel
+    from transformers import AutoConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # no "unexpected keys: cls.predictions": the head is dropped on purpose
     logging.disable_progress_bar()
-    overrides = {} if dropout is None else dict.fromkeys(_dropouts(_load(AutoConfig, name)), dropout)
-    on_cpu = not torch.cuda.is_available()
-    attention = cpu_dropout.register() if on_cpu else "sdpa"
-    encoder = _load(AutoModel, name, dtype=torch.float32, attn_implementation=attention, **overrides)
+    source = _source(name)
+    with _loading(name):
+        config = AutoConfig.from_pretrained(source)
+    overrides = {} if dropout is None else dict.fromkeys(_dropouts(config), dropout)
+    encoder = _load_weights(name, source, overrides)
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if not_finite:
         raise UserError(
             f"model.encoder = {name} has weights that are not finite (NaN or infinite): {not_finite[0]}. Training cannot "
             "repair them: write another encoder."
         )
-    if on_cpu:
+    if not torch.cuda.is_available():
         cpu_dropout.replace_dropout(encoder)
     if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
+        encoder.register_module("pooler", None)
     return encoder.train()
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer. Raises ValueError when the folder has none."""
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    tokenizer = _load(AutoTokenizer, name)
-    if not tokenizer.is_fast:
+    source, path = _source(name), Path(name).expanduser()
+    if path.is_dir() and not _has_tokenizer(path):
+        raise UserError(
+            f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
+        )
+    with _loading(name):
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it."
         )
@@ -64,41 +76,42 @@ def load_tokenizer(name: str) -> Any:
     return tokenizer
 
 
-def _load(kind: Any, name: str, **arguments: Any) -> Any:
+def _source(name: str) -> str:
+    """What transformers loads from: a folder, or the name itself. UserError for a folder without an encoder."""
     path = Path(name).expanduser()
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_local and not path.is_dir():
         raise UserError(
             f"model.encoder = {name} is not a folder. Write the folder of an encoder or a hub name."
         )
-    if kind.__name__ == "AutoTokenizer" and path.is_dir() and not _has_tokenizer(path):
-        raise UserError(
-            f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
-        )
     if path.is_dir() and not (path / "config.json").is_file():
         raise UserError(
             f"model.encoder = {name} has no config.json, so it is not a Hugging Face encoder. Write the folder of one."
         )
-    source = str(path) if path.is_dir() else name
-    if kind.__name__ == "AutoModel":
-        return _load_weights(kind, source, name, **arguments)
+    return str(path) if path.is_dir() else name
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turn what transformers raises for a missing or damaged encoder into a UserError."""
     try:
-        return kind.from_pretrained(source, **arguments)
+        yield
     except (OSError, ValueError) as error:
         if is_transient(error):
             raise
-        raise UserError(_unreachable(name, path, error)) from error
+        raise UserError(_unreachable(name, Path(name).expanduser(), error)) from error
 
 
-def _load_weights(kind: Any, source: str, name: str, **arguments: Any) -> Any:
-    try:
-        return kind.from_pretrained(source, add_pooling_layer=False, **arguments)
-    except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
-        return kind.from_pretrained(source, **arguments)
-    except (OSError, ValueError) as error:
-        if is_transient(error):
-            raise
-        raise UserError(_unreachable(name, Path(source), error)) from error
+def _load_weights(name: str, source: str, overrides: Mapping[str, float]) -> PreTrainedModel:
+    from transformers import AutoModel
+
+    attention = "sdpa" if torch.cuda.is_available() else cpu_dropout.register()
+    arguments = {"dtype": torch.float32, "attn_implementation": attention, **overrides}
+    with _loading(name):
+        try:
+            return AutoModel.from_pretrained(source, add_pooling_layer=False, **arguments)
+        except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
+            return AutoModel.from_pretrained(source, **arguments)
 
 
 def _has_tokenizer(path: Path) -> bool:
@@ -117,7 +130,7 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
     )
 
 
-def _dropouts(config: Any) -> list[str]:
+def _dropouts(config: PreTrainedConfig) -> list[str]:
     """The names of hidden and attention dropout in this configuration."""
     known = (
         "hidden_dropout_prob",
@@ -129,7 +142,7 @@ def _dropouts(config: Any) -> list[str]:
     return [name for name in known if hasattr(config, name)]
 
 
-def encode(encoder: Any, micro_batch: MicroBatch, pooling: Pooling, views: int) -> Tensor:
+def encode(encoder: PreTrainedModel, micro_batch: MicroBatch, pooling: Pooling, views: int) -> Tensor:
     """(V * S, D) fp32: every sentence `views` times in one pass, view by view, each under its own dropout masks."""
     ids_RT, segments_RT = micro_batch.input_ids, micro_batch.segment_ids
     packed = bool(micro_batch.sentences != len(ids_RT))
@@ -174,7 +187,7 @@ def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooli
     return sums_SD[:-1] / counts_S[:-1, None]
 
 
-def _first_position(encoder: Any) -> int:
+def _first_position(encoder: PreTrainedModel) -> int:
     """RoBERTa and MPNet number positions from the padding index + 1; the others from 0."""
     if encoder.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
         return int(encoder.config.pad_token_id) + 1
@@ -182,7 +195,7 @@ def _first_position(encoder: Any) -> int:
 
 
 @torch.no_grad()
-def packs_exactly(encoder: Any, pooling: Pooling) -> bool:
+def packs_exactly(encoder: PreTrainedModel, pooling: Pooling) -> bool:
     """Whether this encoder separates sentences that share a row. It is tried, not derived from its name.
 
     Compares packed with padded embeddings of three sentences of random tokens; an encoder that ignores the

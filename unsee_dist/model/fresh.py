@@ -11,11 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from unsee_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from tokenizers.pre_tokenizers import PreTokenizer
+    from transformers import PreTrainedTokenizerFast
 
 ALPHABET = 300  # most frequent characters; a word with another one is [UNK]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -60,7 +64,7 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
-def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) -> Any:
+def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) -> PreTrainedTokenizerFast:
     """A lower-casing WordPiece tokenizer of at most `vocabulary` pieces, as BERT's: [CLS] sentence [SEP]."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -89,7 +93,7 @@ def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) 
     )
 
 
-def _pieces(texts: list[str], splitter: Any, vocabulary: int) -> list[str]:
+def _pieces(texts: list[str], splitter: PreTokenizer, vocabulary: int) -> list[str]:
     """The vocabulary, in the order of its ids.
 
     The trainer numbers the letters inside words in the order of a hash table, and breaks ties of merges by these

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -26,21 +26,24 @@ from unsee_dist.data.stream.packing import MicroBatch
 from unsee_dist.model.encoder import encode
 from unsee_dist.objectives.outcome import Objective, Outcome
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 VIEWS = 2
 
 
 class Unsee(nn.Module):
     """online, projector, objective; target and target_projector (frozen) or None."""
 
-    online: Any
-    projector: Any
-    objective: Any
-    target: nn.Module | None
+    online: PreTrainedModel
+    projector: nn.Module
+    objective: Objective
+    target: PreTrainedModel | None
     target_projector: nn.Module | None
 
     def __init__(
         self,
-        online: nn.Module,
+        online: PreTrainedModel,
         projector: nn.Module,
         objective: Objective,
         *,

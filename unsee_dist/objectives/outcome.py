@@ -1,6 +1,7 @@
 """The result of an objective, and the interfaces of objectives without and with state."""
 
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -32,10 +33,13 @@ class Objective(Protocol):
 
     symmetric: ClassVar[bool]
 
-    def __init__(self, width: int, reduction: Reduction, **settings: Any) -> None: ...
+    def __init__(self, width: int, reduction: Reduction, **settings: float) -> None: ...
 
     def __call__(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
         """Two views of B sentences, D features each."""
+
+    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """nn.Module's: the state that checkpoints keep."""
 
 
 @runtime_checkable

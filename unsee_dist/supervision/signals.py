@@ -14,8 +14,9 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unsee_dist.errors import ExitCode
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHANED = signal.SIGUSR2  # Linux sends it once for every thread of the dying launcher
 PR_SET_PDEATHSIG = 1
+Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class Stopped(Exception):
@@ -43,7 +45,7 @@ class StopSignal:
         self.requested = False
         self.name = ""
         self._grace_s: float | None = None
-        self._before: tuple[dict[signal.Signals, Any], int] | None = None
+        self._before: tuple[dict[signal.Signals, Handler], int] | None = None
         if threading.current_thread() is not threading.main_thread():
             return
         self._receiving, sending = socket.socketpair()

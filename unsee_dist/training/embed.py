@@ -6,21 +6,29 @@ Calling a submodule directly would silently invalidate ZeRO-3's record of the or
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.distributed.engine import Engine
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CHUNK_SENTENCES = 64  # embedded at once: a few packed rows, small beside a training step
 
 
 def embedder(
-    engine: Engine, tokenizer: Any, max_tokens: int, share_rows: bool, stop: StopSignal
+    engine: Engine[Unsee],
+    tokenizer: PreTrainedTokenizerFast,
+    max_tokens: int,
+    share_rows: bool,
+    stop: StopSignal,
 ) -> Callable[[list[str]], np.ndarray]:
     """A function from sentences to (n, D) float32, dropout off. Collective: every rank passes the same number of sentences.
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -20,6 +19,7 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import SharedUserError, World
 from unsee_dist.metrics.names import best_metric
 from unsee_dist.model.target import Target, decay_at
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
@@ -56,7 +56,7 @@ class Training:
 
     plan: Plan
     progress: Progress
-    engine: Engine
+    engine: Engine[Unsee]
     target: Target | None
     stream: Stream
     recorder: RunRecorder
@@ -153,7 +153,7 @@ def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, floa
     return result, (lr, decay)
 
 
-def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> dict[str, Any]:
+def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> dict[str, float]:
     """A training line of metrics.jsonl; `distance` (‖θ-ξ‖/‖θ‖) on the lines that the console prints."""
     step = run.progress.step
     line = {"step": step, "loss": result.loss, **result.terms, "lr": lr, "grad_norm": result.grad_norm}
@@ -164,7 +164,7 @@ def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> 
     return line | {"sentences": step * run.plan.batch, "skipped": run.progress.skipped}
 
 
-def distance(engine: Engine, target: Target) -> float:
+def distance(engine: Engine[Unsee], target: Target) -> float:
     """‖θ - ξ‖ / ‖θ‖ over all followed weights. Collective."""
     squares = target.squares().to(engine.world.device)
     if engine.world.size > 1 and engine.stage > 0:

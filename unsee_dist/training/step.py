@@ -19,6 +19,7 @@ from unsee_dist.data.stream.stream import Batch
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives.outcome import Stateful
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import StopSignal
@@ -39,7 +40,7 @@ class StepResult:
 
 
 def train_step(
-    engine: Engine,
+    engine: Engine[Unsee],
     target: Target | None,
     batch: Batch,
     lr: float,

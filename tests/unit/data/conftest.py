@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -20,12 +23,12 @@ def write_sentence(number: int) -> str:
 
 
 @pytest.fixture(scope="session")
-def make_sentence():
+def make_sentence() -> Callable[[int], str]:
     return write_sentence
 
 
 @pytest.fixture(scope="session")
-def text(tmp_path_factory):
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """2,500 sentences in a file: two whole blocks and a short one."""
     path = tmp_path_factory.mktemp("text") / "rule.txt"
     path.write_text("\n".join(map(write_sentence, range(2500))) + "\n")
@@ -33,7 +36,7 @@ def text(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def corpus(text, tmp_path_factory):
+def corpus(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Shards:
     """The same, prepared, in two shards."""
     out = tmp_path_factory.mktemp("corpus") / "prepared"
     prepare([str(text)], out, PrepareSettings(seed=5, shard_sentences=2048))
@@ -41,7 +44,7 @@ def corpus(text, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tokenizer():
+def tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", *SYLLABLES]
     model = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

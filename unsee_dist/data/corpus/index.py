@@ -11,18 +11,19 @@ blocks of a shard fill it, so no byte is outside some checksum.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import UserError, file_error
 
 INDEX = "index.json"
 FORMAT = 1
+STRICT = ConfigDict(strict=True)
 
 
 class Block(NamedTuple):
@@ -35,18 +36,62 @@ class Block(NamedTuple):
     sentences: int
 
 
+@dataclass(frozen=True)
+class BlockColumns:
+    """The blocks of a shard, as columns of equal length."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    offset: list[int]
+    length: list[int]
+    xxh3: list[str]
+    sentences: list[int]
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A shard of a corpus in its index."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: str
+    bytes: int
+    sha256: str
+    sentences: int
+    blocks: BlockColumns
+
+
+SHARD_ENTRY = TypeAdapter(ShardEntry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusIndex:
+    """The whole of index.json. dev: held-out pairs; preparation: the plan and the counts of `unsee prepare`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    format: int
+    fingerprint: str
+    sentences: int
+    dev: int = 0
+    preparation: dict[str, object] | None = None
+    shards: list[ShardEntry]
+
+
+CORPUS_INDEX = TypeAdapter(CorpusIndex)
+
+
 class Blocks:
     """All blocks of a corpus, as columns: 50 bytes each, where a list of objects takes 400."""
 
-    def __init__(self, shards: list[dict[str, Any]]) -> None:
-        columns = [shard["blocks"] for shard in shards]
-        self.names = [shard["name"] for shard in shards]
-        self.shard = np.repeat(np.arange(len(shards)), [len(c["offset"]) for c in columns])
-        self.offset, self.length, self.sentences = (
-            np.concatenate([np.array(c[key], dtype=np.int64) for c in columns])
-            for key in ("offset", "length", "sentences")
-        )
-        self.xxh3 = np.concatenate([np.array(c["xxh3"], dtype="S16") for c in columns])
+    def __init__(self, shards: list[ShardEntry]) -> None:
+        columns = [shard.blocks for shard in shards]
+        self.names = [shard.name for shard in shards]
+        self.shard = np.repeat(np.arange(len(shards)), [len(each.offset) for each in columns])
+        self.offset = np.concatenate([np.array(each.offset, dtype=np.int64) for each in columns])
+        self.length = np.concatenate([np.array(each.length, dtype=np.int64) for each in columns])
+        self.sentences = np.concatenate([np.array(each.sentences, dtype=np.int64) for each in columns])
+        self.xxh3 = np.concatenate([np.array(each.xxh3, dtype="S16") for each in columns])
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -61,7 +106,7 @@ class Blocks:
         )
 
 
-def read_index(store: Store, sizes: bool = True) -> dict[str, Any]:
+def read_index(store: Store, sizes: bool = True) -> CorpusIndex:
     """The corpus's index, checked against itself and, unless sizes is False, against the shards' sizes on disk."""
     path = store.path
     if not store.exists():
@@ -77,10 +122,16 @@ def read_index(store: Store, sizes: bool = True) -> dict[str, Any]:
         ) from error
     except OSError as error:
         raise file_error(f"data.shards = {path} cannot be read ({error}).", error) from error
-    problem = _malformed(raw)
-    index: dict[str, Any] = {} if problem else json.loads(raw)
-    if problem := problem or _contradiction(index):
-        raise UserError(f"{store.path_of(INDEX)} is damaged or was edited: {problem}. {remedy(path)}")
+    try:
+        index = CORPUS_INDEX.validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or INDEX
+        raise UserError(
+            _damaged_index(store, f"it cannot be read as an index ({place}: {first['msg']})")
+        ) from error
+    if contradiction := _contradiction(index):
+        raise UserError(_damaged_index(store, contradiction))
     if sizes and (damage := _wrong_size(store, index)):
         raise UserError(f"{damage}. {remedy(path)}")
     return index
@@ -96,83 +147,47 @@ def remedy(path: str) -> str:
     return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."
 
 
-class _Columns(BaseModel):
-    """The blocks of a shard, as columns."""
-
-    model_config = ConfigDict(strict=True)
-    offset: list[int]
-    length: list[int]
-    xxh3: list[str]
-    sentences: list[int]
+def _damaged_index(store: Store, why: str) -> str:
+    return f"{store.path_of(INDEX)} is damaged or was edited: {why}. {remedy(store.path)}"
 
 
-class _Shard(BaseModel):
-    model_config = ConfigDict(strict=True)
-    name: str
-    bytes: int
-    sha256: str
-    sentences: int
-    blocks: _Columns
-
-
-class _Index(BaseModel):
-    """The shape of an index; what it says is `_contradiction`'s."""
-
-    model_config = ConfigDict(strict=True)
-    format: int
-    fingerprint: str
-    shards: list[_Shard]
-
-
-def _malformed(raw: bytes) -> str | None:
-    """Why these bytes are no index, or None."""
-    try:
-        _Index.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or INDEX
-        return f"it cannot be read as an index ({place}: {first['msg']})"
-    return None
-
-
-def _contradiction(index: dict[str, Any]) -> str | None:
+def _contradiction(index: CorpusIndex) -> str | None:
     """How the index contradicts itself, or None."""
-    if index["format"] != FORMAT:
-        return f"it has format {index['format']!r} and this version reads {FORMAT}"
-    shards = index["shards"]
-    if not sum(shard["sentences"] for shard in shards):
+    if index.format != FORMAT:
+        return f"it has format {index.format!r} and this version reads {FORMAT}"
+    if not sum(shard.sentences for shard in index.shards):
         return "it has no sentence"
-    if index["fingerprint"] != fingerprint(shard["sha256"] for shard in shards):
+    if index.fingerprint != fingerprint(shard.sha256 for shard in index.shards):
         return "its fingerprint is not that of its shards' digests"
-    for shard in shards:
-        columns = shard["blocks"]
-        if len({len(column) for column in columns.values()}) != 1 or not columns["xxh3"]:
-            return f"the blocks of {shard['name']} have columns of different lengths"
-        sentences = np.array(columns["sentences"], dtype=np.int64)
-        if sentences.sum() != shard["sentences"] or sentences.min() < 1:
-            return f"the sentences of {shard['name']} do not add up"
-        ends = np.cumsum(np.array(columns["length"], dtype=np.int64))
-        if [0, *ends[:-1].tolist()] != columns["offset"] or int(ends[-1]) != shard["bytes"]:
-            return f"the blocks of {shard['name']} do not fill its {shard['bytes']} bytes"
+    for shard in index.shards:
+        columns = shard.blocks
+        if len({len(column) for column in vars(columns).values()}) != 1 or not columns.xxh3:
+            return f"the blocks of {shard.name} have columns of different lengths"
+        sentences = np.array(columns.sentences, dtype=np.int64)
+        if sentences.sum() != shard.sentences or sentences.min() < 1:
+            return f"the sentences of {shard.name} do not add up"
+        ends = np.cumsum(np.array(columns.length, dtype=np.int64))
+        if [0, *ends[:-1].tolist()] != columns.offset or int(ends[-1]) != shard.bytes:
+            return f"the blocks of {shard.name} do not fill its {shard.bytes} bytes"
     return None
 
 
-def _wrong_size(store: Store, index: dict[str, Any]) -> str | None:
+def _wrong_size(store: Store, index: CorpusIndex) -> str | None:
     """The first shard that is missing or has another size, and its first damaged block. Reads no shard."""
-    sizes = store.sizes([shard["name"] for shard in index["shards"]])
+    sizes = store.sizes([shard.name for shard in index.shards])
     first_block = 0
-    for shard in index["shards"]:
-        size, offsets = sizes[shard["name"]], shard["blocks"]["offset"]
-        if size != shard["bytes"]:
+    for shard in index.shards:
+        size, offsets = sizes[shard.name], shard.blocks.offset
+        if size != shard.bytes:
             actual = "no such file" if size is None else f"{size} bytes"
-            ends = [*offsets[1:], shard["bytes"]]
+            ends = [*offsets[1:], shard.bytes]
             complete = sum(end <= (size or 0) for end in ends)
             damaged = min(
                 complete, len(ends) - 1
             )  # of a longer file the last block: it no longer ends the archive
             return (
-                f"{store.path_of(shard['name'])} is damaged in block {first_block + damaged} at offset {offsets[damaged]}: "
-                f"the shard should have {shard['bytes']} bytes, found {actual}"
+                f"{store.path_of(shard.name)} is damaged in block {first_block + damaged} at offset "
+                f"{offsets[damaged]}: the shard should have {shard.bytes} bytes, found {actual}"
             )
         first_block += len(offsets)
     return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from unsee_dist.data.corpus.order import key, permute
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.shards import CACHE_GB, Shards
 from unsee_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedTokenizerFast
 
 CYCLE = 1024  # positions, at least
 SHARES = 1 << 16  # their largest sum
@@ -43,7 +48,9 @@ class TokenReader(Protocol):
 class Corpus(Protocol):
     """The source of a stream: `Shards`, or a `Mix` of them."""
 
-    path: Any
+    @property
+    def path(self) -> str | Path: ...
+
     fingerprint: str
     sentences: int
     sizes: np.ndarray
@@ -52,7 +59,7 @@ class Corpus(Protocol):
 
     def order(self, seed: int) -> Positions: ...
 
-    def tokens(self, tokenizer: Any, max_tokens: int) -> TokenReader | None: ...
+    def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> TokenReader | None: ...
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
@@ -91,7 +98,7 @@ class Mix:
         orders = [corpus.order(key(seed, number)) for number, corpus in enumerate(self.corpora)]
         return MixOrder(orders, self._first_ids, self.shares, seed)
 
-    def tokens(self, tokenizer: Any, max_tokens: int) -> MixTokens | None:
+    def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> MixTokens | None:
         """The blocks' token ids, when all corpora have them."""
         readers = [corpus.tokens(tokenizer, max_tokens) for corpus in self.corpora]
         present = [reader for reader in readers if reader is not None]

@@ -6,10 +6,11 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Sequence
-from typing import Any
 
 import xxhash
 import zstandard
+
+from unsee_dist.data.corpus.index import BlockColumns, ShardEntry
 
 BLOCK_SENTENCES = 1024
 ZST_LEVEL = 3
@@ -17,7 +18,7 @@ ZST_LEVEL = 3
 
 def shard(
     name: str, sentences: Sequence[bytes], first_block: int, kind: str = "txt"
-) -> tuple[bytes, dict[str, Any]]:
+) -> tuple[bytes, ShardEntry]:
     """A shard's bytes and its entry in the index, both determined by the arguments alone.
 
     first_block: number of its first block in the corpus; a member is named after its block, so that its key is
@@ -38,21 +39,13 @@ def shard(
             _add(tar, f"{first_block + len(sizes) - 1:09d}.{kind}", packed)
     data = sink.getvalue()
     ends = [*offsets[1:], len(data)]
-    entry = {
-        "name": name,
-        "bytes": len(data),
-        "sha256": hashlib.sha256(data).hexdigest(),
-        "sentences": len(sentences),
-        "blocks": {
-            "offset": offsets,
-            "length": [end - start for start, end in zip(offsets, ends, strict=True)],
-            "xxh3": [
-                xxhash.xxh3_64_hexdigest(data[start:end]) for start, end in zip(offsets, ends, strict=True)
-            ],
-            "sentences": sizes,
-        },
-    }
-    return data, entry
+    blocks = BlockColumns(
+        offset=offsets,
+        length=[end - start for start, end in zip(offsets, ends, strict=True)],
+        xxh3=[xxhash.xxh3_64_hexdigest(data[start:end]) for start, end in zip(offsets, ends, strict=True)],
+        sentences=sizes,
+    )
+    return data, ShardEntry(name, len(data), hashlib.sha256(data).hexdigest(), len(sentences), blocks)
 
 
 def _add(tar: tarfile.TarFile, name: str, payload: bytes) -> None:

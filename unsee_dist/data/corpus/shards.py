@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
@@ -26,6 +26,9 @@ from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens, find_tokens
 from unsee_dist.errors import UserError, file_error
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CACHE_GB = DataSettings().cache_gb
 
@@ -48,8 +51,8 @@ class Shards:
         self.store, self.on_damage = Store(path), on_damage
         self.path = Path(path) if not self.store.remote else path
         self.index = read_index(self.store, sizes=on_damage == "stop")
-        self.fingerprint: str = self.index["fingerprint"]
-        self.blocks = Blocks(self.index["shards"])
+        self.fingerprint = self.index.fingerprint
+        self.blocks = Blocks(self.index.shards)
         self.sizes = self.blocks.sentences
         self._ends = np.cumsum(self.sizes)
         self._readable: dict[int, bool] = {}
@@ -65,7 +68,7 @@ class Shards:
         """The order of the sentences in training."""
         return Order(self.sizes, seed)
 
-    def tokens(self, tokenizer: Any, max_tokens: int) -> Tokens | None:
+    def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Tokens | None:
         """The blocks' token ids, when they were prepared for this tokenizer and length."""
         return find_tokens(self.store, self.fingerprint, tokenizer, max_tokens)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -27,11 +26,12 @@ class Unreachable(TransientError):
 class Store:
     """A folder of files, local or remote. Raises OSError."""
 
+    _system: fsspec.AbstractFileSystem  # of a remote folder only
+    _root: str
+
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
         self.remote = is_remote(self.path)
-        self._system: Any = None
-        self._root = self.path
         if self.remote:
             self._system, self._root = fsspec.core.url_to_fs(self.path)
 

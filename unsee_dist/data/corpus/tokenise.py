@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xxhash
 
-from unsee_dist.data.corpus.index import INDEX
+from unsee_dist.data.corpus.index import INDEX, BlockColumns
 from unsee_dist.data.corpus.shards import Shards
-from unsee_dist.data.corpus.tokens import COLUMNS, FORMAT, digest, folder_of
+from unsee_dist.data.corpus.tokens import (
+    FORMAT,
+    TOKEN_SHARD,
+    TOKENS_INDEX,
+    TokenShard,
+    TokensIndex,
+    digest,
+    folder_of,
+)
 from unsee_dist.data.processes import TaskRunner
 from unsee_dist.files import atomic
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 class Summary(NamedTuple):
@@ -38,14 +50,14 @@ class TokeniseTask(NamedTuple):
 
     corpus: Path
     shard: int
-    tokenizer: Any
+    tokenizer: PreTrainedTokenizerFast
     max_tokens: int
     out: Path
 
 
 def tokenise(
     corpus: Path,
-    tokenizer: Any,
+    tokenizer: PreTrainedTokenizerFast,
     max_tokens: int,
     run_tasks: TaskRunner,
     advance: Callable[[int], None] = lambda _: None,
@@ -60,7 +72,7 @@ def tokenise(
     if (out / INDEX).exists():
         return
     out.mkdir(exist_ok=True)
-    own_shards = range(share[0], len(Shards(corpus).index["shards"]), share[1])
+    own_shards = range(share[0], len(Shards(corpus).index.shards), share[1])
     tasks = (
         TokeniseTask(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in own_shards
     )
@@ -68,33 +80,28 @@ def tokenise(
         advance(1)
 
 
-def publish(corpus: Path, tokenizer: Any, max_tokens: int) -> Summary | None:
+def publish(corpus: Path, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Summary | None:
     """Write the index of the tokens; None while shards are missing. Several processes may call it at the same time."""
     shards, out = Shards(corpus), _folder(corpus, tokenizer, max_tokens)
-    entries = [_entry(out, shard) for shard in range(len(shards.index["shards"]))]
+    entries = [_entry(out, shard) for shard in range(len(shards.index.shards))]
     if not (out / INDEX).exists():
         try:
-            done = [json.loads(entry.read_bytes()) for entry in entries]
+            done = [TOKEN_SHARD.validate_json(entry.read_bytes()) for entry in entries]
         except FileNotFoundError:
             if not (out / INDEX).exists():  # otherwise another process has published it
                 return None
         else:
-            index = {
-                "format": FORMAT,
-                "fingerprint": shards.fingerprint,
-                "tokenizer": digest(tokenizer),
-                "max_tokens": max_tokens,
-                "dtype": _dtype(tokenizer),
-                "shards": done,
-            }
-            atomic.write_file(out / INDEX, json.dumps(index, indent=1).encode())
+            index = TokensIndex(
+                FORMAT, shards.fingerprint, digest(tokenizer), max_tokens, _dtype(tokenizer), done
+            )
+            atomic.write_file(out / INDEX, json.dumps(asdict(index), indent=1).encode())
     for entry in entries:
         entry.unlink(missing_ok=True)
-    done = json.loads((out / INDEX).read_bytes())["shards"]
-    return Summary(shards.sentences, sum(s["tokens"] for s in done), sum(s["cut"] for s in done))
+    done = TOKENS_INDEX.validate_json((out / INDEX).read_bytes()).shards
+    return Summary(shards.sentences, sum(shard.tokens for shard in done), sum(shard.cut for shard in done))
 
 
-def _folder(corpus: Path, tokenizer: Any, max_tokens: int) -> Path:
+def _folder(corpus: Path, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Path:
     return corpus / folder_of(digest(tokenizer), max_tokens)
 
 
@@ -106,7 +113,7 @@ def _tokenise_shard(task: TokeniseTask) -> None:
     backend.no_padding()
     backend.enable_truncation(task.max_tokens, direction=task.tokenizer.truncation_side)
     parts: list[bytes] = []
-    rows: list[tuple[int, int, str, int]] = []  # of COLUMNS
+    blocks = BlockColumns([], [], [], [])
     offset, tokens, cut = 0, 0, 0
     for block in numbers:
         encoded = backend.encode_batch(shards.read(block))
@@ -115,15 +122,17 @@ def _tokenise_shard(task: TokeniseTask) -> None:
         lengths = np.array([len(sentence) for sentence in ids], dtype="<u2")
         flat = np.concatenate([np.array(sentence, dtype=_dtype(task.tokenizer)) for sentence in ids])
         data = lengths.tobytes() + flat.tobytes()
-        rows.append((offset, len(data), xxhash.xxh3_64_hexdigest(data), len(ids)))
+        blocks.offset.append(offset)
+        blocks.length.append(len(data))
+        blocks.xxh3.append(xxhash.xxh3_64_hexdigest(data))
+        blocks.sentences.append(len(ids))
         parts.append(data)
         offset += len(data)
         tokens += int(lengths.sum())
     name = f"{Path(shards.blocks.names[task.shard]).stem}.tokens"
     atomic.write_file(task.out / name, b"".join(parts))
-    blocks = dict(zip(COLUMNS, zip(*rows, strict=True), strict=True))
-    entry = {"name": name, "tokens": tokens, "cut": cut, "blocks": blocks}
-    atomic.write_file(_entry(task.out, task.shard), json.dumps(entry).encode())
+    entry = TokenShard(name, tokens, cut, blocks)
+    atomic.write_file(_entry(task.out, task.shard), json.dumps(asdict(entry)).encode())
 
 
 def _entry(out: Path, shard: int) -> Path:
@@ -131,5 +140,5 @@ def _entry(out: Path, shard: int) -> Path:
     return out / f"done-{shard:06d}.json"
 
 
-def _dtype(tokenizer: Any) -> str:
+def _dtype(tokenizer: PreTrainedTokenizerFast) -> str:
     return "<u2" if len(tokenizer) <= 1 << 16 else "<u4"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unsee_dist.data.corpus.mix import Mix
 from unsee_dist.data.corpus.shards import Shards
@@ -19,9 +19,12 @@ from unsee_dist.distributed.world import World, print_on_rank_0, share_errors
 from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.supervision.phases import enter_phase
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 
 def tokenise_first(
-    corpus: Shards | Mix, tokenizer: Any, max_tokens: int, processes: int, world: World
+    corpus: Shards | Mix, tokenizer: PreTrainedTokenizerFast, max_tokens: int, processes: int, world: World
 ) -> None:
     """Make the tokens of a corpus that has none for this tokenizer and length. Collective.
 
@@ -41,7 +44,9 @@ def tokenise_first(
                 publish(part.path, tokenizer, max_tokens)
 
 
-def _tokenise_share(part: Shards, tokenizer: Any, max_tokens: int, processes: int, world: World) -> None:
+def _tokenise_share(
+    part: Shards, tokenizer: PreTrainedTokenizerFast, max_tokens: int, processes: int, world: World
+) -> None:
     if not isinstance(part.path, Path):
         raise UserError(
             f"data.tokenise = true cannot write beside {part.path}. Use false, or run `unsee prepare --tokenizer` first."

@@ -12,30 +12,72 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import xxhash
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from unsee_dist.data.corpus.index import INDEX
+from unsee_dist.data.corpus.index import INDEX, STRICT, BlockColumns
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import TransientError, UserError, file_error, is_transient
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 FORMAT = 1
-COLUMNS = ("offset", "length", "xxh3", "sentences")
+
+
+@dataclass(frozen=True)
+class TokenShard:
+    """The tokens of a shard in the index. tokens: of all its sentences; cut: sentences that were too long."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    name: str
+    tokens: int
+    cut: int
+    blocks: BlockColumns
+
+
+TOKEN_SHARD = TypeAdapter(TokenShard)
+
+
+@dataclass(frozen=True)
+class TokensIndex:
+    """The whole of index.json. fingerprint: the corpus's; tokenizer: its digest; dtype: of a token id."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+
+    format: int
+    fingerprint: str
+    tokenizer: str
+    max_tokens: int
+    dtype: str
+    shards: list[TokenShard]
+
+
+TOKENS_INDEX = TypeAdapter(TokensIndex)
 
 
 class Tokens:
     """Token ids by block, verified. Use `find_tokens`."""
 
-    def __init__(self, store: Store, index: dict[str, Any]) -> None:
-        self._store, self._dtype = store, np.dtype(index["dtype"])
+    def __init__(self, store: Store, index: TokensIndex) -> None:
+        self._store, self._dtype = store, np.dtype(index.dtype)
         self._blocks = [
-            (shard["name"], *columns)
-            for shard in index["shards"]
-            for columns in zip(*(shard["blocks"][key] for key in COLUMNS), strict=True)
+            (shard.name, *columns)
+            for shard in index.shards
+            for columns in zip(
+                shard.blocks.offset,
+                shard.blocks.length,
+                shard.blocks.xxh3,
+                shard.blocks.sentences,
+                strict=True,
+            )
         ]
 
     def read(self, block: int) -> Ragged:
@@ -96,7 +138,7 @@ class Window:
         self._first = dict(zip(self._blocks, firsts, strict=False))
 
 
-def digest(tokenizer: Any) -> str:
+def digest(tokenizer: PreTrainedTokenizerFast) -> str:
     """A digest of what decides the ids of a sentence: the whole fast tokenizer but its length limit."""
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description |= {"truncation": None, "padding": None, "side": tokenizer.truncation_side}
@@ -112,7 +154,9 @@ def folder_of(tokenizer_digest: str, max_tokens: int) -> str:
     return f"tokens-{tokenizer_digest[:16]}-{max_tokens}"
 
 
-def find_tokens(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int) -> Tokens | None:
+def find_tokens(
+    corpus: Store, fingerprint: str, tokenizer: PreTrainedTokenizerFast, max_tokens: int
+) -> Tokens | None:
     """The tokens of a corpus for this tokenizer and length, or None. ValueError when they belong to another corpus."""
     tokenizer_digest = digest(tokenizer)
     store = Store(corpus.path_of(folder_of(tokenizer_digest, max_tokens)))
@@ -123,10 +167,12 @@ def find_tokens(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int
     except OSError as error:
         raise file_error(f"{store.path_of(INDEX)} cannot be read ({error}).", error) from error
     try:
-        index = json.loads(raw)
-    except ValueError as error:
+        index = TOKENS_INDEX.validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or INDEX
         raise UserError(
-            f"{store.path_of(INDEX)} cannot be read as an index ({error}). {_remedy(store)}"
+            f"{store.path_of(INDEX)} cannot be read as an index ({place}: {first['msg']}). {_remedy(store)}"
         ) from error
     expected = {
         "format": FORMAT,
@@ -135,9 +181,9 @@ def find_tokens(corpus: Store, fingerprint: str, tokenizer: Any, max_tokens: int
         "max_tokens": max_tokens,
     }
     for key, value in expected.items():
-        if index.get(key) != value:
+        actual = getattr(index, key)
+        if actual != value:
             raise UserError(
-                f"{store.path_of(INDEX)} has {key} = {index.get(key)}, and this run needs {value}. "
-                f"{_remedy(store)}"
+                f"{store.path_of(INDEX)} has {key} = {actual}, and this run needs {value}. {_remedy(store)}"
             )
     return Tokens(store, index)

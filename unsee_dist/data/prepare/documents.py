@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.opening import FORMATS, Advance
@@ -168,7 +168,7 @@ def _check_field(where: str, field: str, fields: list[str]) -> None:
         )
 
 
-def _document(where: str, field: str, value: Any, null: bool = True) -> list[str]:
+def _document(where: str, field: str, value: object, null: bool = True) -> list[str]:
     if value is None and null:
         return [""]
     document = [value] if isinstance(value, str) else value

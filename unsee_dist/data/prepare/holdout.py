@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xxhash
 
@@ -69,14 +69,6 @@ def hold_out(parts: Iterable[list[Candidate]], n: int) -> list[Pair]:
             f"--dev {n}: the inputs give {len(pairs)} held-out pairs. Write --dev {len(pairs)} or less."
         )
     return pairs
-
-
-def from_json(part: list[list[Any]]) -> list[Candidate]:
-    """Candidates that have been through JSON."""
-    return [
-        (single, rank, Pair(query, answer, tuple(sentences)))
-        for single, rank, (query, answer, sentences) in part
-    ]
 
 
 def table(pairs: Iterable[Pair]) -> bytes:

@@ -18,10 +18,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
+from unsee_dist.data.prepare.opening import InputDescription
 from unsee_dist.data.processes import end_with_parent
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
@@ -130,16 +130,12 @@ def _start_worker() -> None:
     end_with_parent()
 
 
-def describe() -> dict[str, Any]:
+def describe() -> InputDescription:
     """The installed modules as an input: bytes of source, and a digest over their names and sizes."""
     digest = xxhash.xxh3_128(f"{sys.version_info[:3]}".encode())
     for name, _, size in _modules():
         digest.update(f"{name}\t{size}\n".encode())
-    return {
-        "name": "installed-docs",
-        "bytes": sum(size for *_, size in _modules()),
-        "xxh3": digest.hexdigest(),
-    }
+    return InputDescription("installed-docs", sum(size for *_, size in _modules()), digest.hexdigest())
 
 
 @cache

@@ -13,14 +13,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
 
 from unsee_dist.data.corpus import shard_writer
+from unsee_dist.data.corpus.index import ShardEntry
 from unsee_dist.data.prepare.sort import Run, open_run
 from unsee_dist.files import atomic
 
@@ -120,7 +122,7 @@ def plan_shards(
     return shards
 
 
-def write_shard(task: ShardTask) -> dict[str, Any]:
+def write_shard(task: ShardTask) -> ShardEntry:
     """Write a shard, then its entry of the index, which marks it as complete. Returns the entry."""
     runs = [open_run(path) for path in task.runs]
     unique = _merge_range(runs, task.first[0], task.last[0] if task.last else HASHES - 1, task.held)
@@ -132,7 +134,7 @@ def write_shard(task: ShardTask) -> dict[str, Any]:
     texts = _texts(runs, unique.run[chosen], unique.place[chosen])
     data, entry = shard_writer.shard(task.shard.name, texts, task.first_block, task.kind)
     atomic.write_file(task.shard, data, staging=task.entry.parent)
-    atomic.write_file(task.entry, json.dumps(entry).encode())
+    atomic.write_file(task.entry, json.dumps(asdict(entry)).encode())
     return entry
 
 

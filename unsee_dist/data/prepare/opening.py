@@ -9,8 +9,9 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Protocol
 from urllib.parse import urlsplit
 
 import fsspec
@@ -31,13 +32,34 @@ _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "blo
 Advance = Callable[[int], None]  # called with the number of bytes read, for a progress bar
 
 
+@dataclass(frozen=True)
+class InputDescription:
+    """An input of a preparation: its name without the folder, its size (0 = unknown) and a digest of it."""
+
+    name: str
+    bytes: int
+    xxh3: str
+
+
+class Decompressor(Protocol):
+    """What zlib and zstandard share."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
 def suffixes(name: str) -> list[str]:
     """The name's suffixes in lower case, without a URL's query."""
     path = urlsplit(name).path if is_remote(name) else name
     return [suffix.lower() for suffix in Path(path).suffixes]
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str) -> InputDescription:
     """The name, size and digest of an input. The digest of a remote one is that of its store's properties."""
     if is_remote(name):
         with _errors_as_sentences(name):
@@ -45,12 +67,12 @@ def describe(name: str) -> dict[str, Any]:
             info = system.info(path)
         properties = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
         digest = xxhash.xxh3_128_hexdigest(json.dumps(properties, sort_keys=True).encode())
-        return {"name": name, "bytes": info.get("size") or 0, "xxh3": digest}
+        return InputDescription(name, info.get("size") or 0, digest)
     state, size = xxhash.xxh3_128(), 0
     for chunk in raw(name, lambda _: None):
         state.update(chunk)
         size += len(chunk)
-    return {"name": Path(name).name, "bytes": size, "xxh3": state.hexdigest()}
+    return InputDescription(Path(name).name, size, state.hexdigest())
 
 
 @contextmanager
@@ -108,7 +130,7 @@ def _errors_as_sentences(name: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be read ({error}). Try again, or copy it here first.") from error
 
 
-def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Any]) -> Iterator[bytes]:
+def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:
     """Decompress members or frames one after the other. zstandard's own reader does not report a cut file."""
     unpacker, open_frame = start(), False
     for chunk in chunks:

@@ -11,20 +11,21 @@ shard gets its name when it is complete, so a killed preparation continues.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 
 from unsee_dist.data.corpus import shard_writer
-from unsee_dist.data.corpus.index import FORMAT, INDEX, fingerprint
+from unsee_dist.data.corpus.index import FORMAT, INDEX, SHARD_ENTRY, CorpusIndex, ShardEntry, fingerprint
 from unsee_dist.data.prepare import holdout, merge, sources
 from unsee_dist.data.prepare.plan import (
+    Plan,
     as_json,
     check_output,
     make_plan,
@@ -34,13 +35,14 @@ from unsee_dist.data.prepare.plan import (
 )
 from unsee_dist.data.prepare.report import Bar, Report, progress, report_of
 from unsee_dist.data.prepare.settings import PrepareSettings
-from unsee_dist.data.prepare.sort import SortTask, facts_of, sort_split
+from unsee_dist.data.prepare.sort import RunFacts, SortTask, facts_of, sort_split
 from unsee_dist.data.processes import TaskRunner, run_serially, worker_pool
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
 
 __all__ = ["PrepareSettings", "prepare"]
 
+Result = TypeVar("Result")
 DEV = "dev.tsv"
 NEIGHBOURS = "dev-neighbours.tsv"
 SIZES = "sizes.json"
@@ -105,24 +107,24 @@ class _Preparation:
         names: list[str],
         out: Path,
         work: Path,
-        plan: dict[str, Any],
+        plan: Plan,
         settings: PrepareSettings,
         run_tasks: TaskRunner,
     ) -> None:
         self.names, self.out, self.work, self.plan = names, out, work, plan
         self.settings, self.run_tasks = settings, run_tasks
 
-    def write(self, bar: Bar) -> dict[str, Any]:
+    def write(self, bar: Bar) -> CorpusIndex:
         """Run all stages; each skips what is already done. Returns the index."""
         runs = self.sort(bar)
         if len(runs) == 1:
             self.run_tasks = run_serially  # it is faster than starting a process
         facts = [facts_of(run) for run in runs]
-        counts = sum((Counter(fact["counts"]) for fact in facts), Counter[str]())
+        counts = sum((Counter(fact.counts) for fact in facts), Counter[str]())
         pairs = self.held_out(facts)
         held_out = (sentence for pair in pairs for sentence in pair.sentences)
         held = frozenset(merge.hash_of(sentence, self.settings.seed) for sentence in held_out)
-        counted = self.count_ranges(runs, sum(fact["sentences"] for fact in facts), held, bar)
+        counted = self.count_ranges(runs, sum(fact.sentences for fact in facts), held, bar)
         for each in counted:
             counts.update(each.dropped)
         if not sum(each.kept for each in counted):
@@ -135,7 +137,7 @@ class _Preparation:
 
     def sort(self, bar: Bar) -> list[Path]:
         """Write a run of every split of the inputs."""
-        total = sum(source["bytes"] for source in self.plan["inputs"])
+        total = sum(source.bytes for source in self.plan.inputs)
         advance = bar.stage("reading", total, "bytes")
         runs: list[Path] = []
 
@@ -155,11 +157,11 @@ class _Preparation:
             )
         return runs
 
-    def held_out(self, facts: list[dict[str, Any]]) -> list[holdout.Pair]:
+    def held_out(self, facts: list[RunFacts]) -> list[holdout.Pair]:
         if not self.settings.dev:
             return []
         try:
-            return holdout.hold_out((holdout.from_json(fact["pairs"]) for fact in facts), self.settings.dev)
+            return holdout.hold_out((fact.pairs for fact in facts), self.settings.dev)
         except UserError:
             remove_output(self.out)
             raise
@@ -177,7 +179,7 @@ class _Preparation:
         counted: list[merge.RangeCount],
         held: frozenset[merge.Hash],
         bar: Bar,
-    ) -> list[dict[str, Any]]:
+    ) -> list[ShardEntry]:
         """Write all shards; returns their entries of the index, in order."""
         size, tasks, entries = self.settings.shard_sentences, [], []
         for number, (first, last, skip, count) in enumerate(merge.plan_shards(counted, size)):
@@ -191,31 +193,31 @@ class _Preparation:
                 tasks.append(merge.ShardTask(runs, first, last, skip, count, held, shard, entry, block, kind))
         advance = bar.stage("writing", len(tasks), "shards")
         _collect(self.run_tasks(merge.write_shard, tasks), advance)
-        return [json.loads(entry.read_bytes()) for entry in entries]
+        return [SHARD_ENTRY.validate_json(entry.read_bytes()) for entry in entries]
 
     def finish(
-        self, shards: list[dict[str, Any]], pairs: list[holdout.Pair], counts: Counter[str]
-    ) -> dict[str, Any]:
+        self, shards: list[ShardEntry], pairs: list[holdout.Pair], counts: Counter[str]
+    ) -> CorpusIndex:
         if pairs:
             atomic.write_file(self.out / DEV, holdout.table(pairs), staging=self.work)
         if near := holdout.neighbours(pairs, self.settings.seed):
             atomic.write_file(self.out / NEIGHBOURS, holdout.table(near), staging=self.work)
-        index = {
-            "format": FORMAT,
-            "fingerprint": fingerprint(entry["sha256"] for entry in shards),
-            "sentences": sum(entry["sentences"] for entry in shards),
-            "dev": len(pairs),
-            "preparation": self.plan | {"counters": dict(sorted(counts.items()))},
-            "shards": shards,
-        }
-        sizes = {entry["name"]: len(entry["blocks"]["offset"]) for entry in shards}
+        index = CorpusIndex(
+            format=FORMAT,
+            fingerprint=fingerprint(shard.sha256 for shard in shards),
+            sentences=sum(shard.sentences for shard in shards),
+            dev=len(pairs),
+            preparation=self.plan.as_dict() | {"counters": dict(sorted(counts.items()))},
+            shards=shards,
+        )
+        sizes = {shard.name: len(shard.blocks.offset) for shard in shards}
         atomic.write_file(self.out / SIZES, as_json(sizes), staging=self.work)
-        atomic.write_file(self.out / INDEX, as_json(index), staging=self.work)
+        atomic.write_file(self.out / INDEX, as_json(asdict(index)), staging=self.work)
         shutil.rmtree(self.work)
         return index
 
 
-def _collect(results: Iterator[Any], advance: Callable[[int], None]) -> list[Any]:
+def _collect(results: Iterator[Result], advance: Callable[[int], None]) -> list[Result]:
     """All results; advance(1) is called for each."""
     collected = []
     for result in results:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from unsee_dist.data.corpus.index import INDEX, read_index
+from pydantic import TypeAdapter, ValidationError
+
+from unsee_dist.data.corpus.index import INDEX, CorpusIndex, read_index
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.prepare import sources
 from unsee_dist.data.prepare.languages import is_written_in
+from unsee_dist.data.prepare.opening import InputDescription
 from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.errors import UserError
 from unsee_dist.files import atomic
@@ -23,7 +26,25 @@ PLAN = "plan.json"
 WORK_FORMAT = 1
 
 
-def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Plan:
+    """The settings and inputs of a preparation, and the versions of the packages that change its bytes."""
+
+    settings: PrepareSettings
+    inputs: list[InputDescription]
+    splitter: str | None = None
+    identifier: str | None = None
+    packer: str | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON, without the packages that are not used."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+PLAN_ADAPTER = TypeAdapter(Plan)
+
+
+def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> Plan:
     """The plan of a preparation. Standard input is copied into the work folder first: it can be read only once."""
     if sources.STDIN in names:
         work = out / PREPARING if not (out / INDEX).exists() else None
@@ -31,17 +52,21 @@ def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> dict[st
             work.mkdir(parents=True, exist_ok=True)
         standard_input = sources.spool(sys.stdin.buffer, work)
     described = [standard_input if name == sources.STDIN else sources.describe(name) for name in names]
-    plan: dict[str, Any] = {"settings": asdict(settings), "inputs": described}
-    if settings.split == "sentence":
-        plan["splitter"] = f"sentencex {metadata.version('sentencex')}"
     if settings.keep_language:
         is_written_in(settings.keep_language)  # an unknown language is reported before the work starts
-        plan["identifier"] = f"py3langid {metadata.version('py3langid')}"
-    if settings.zst:
-        plan["packer"] = f"zstandard {metadata.version('zstandard')}"
     if sources.STDIN in names:
         names[names.index(sources.STDIN)] = str(out / PREPARING / sources.SPOOLED)
-    return plan
+    return Plan(
+        settings,
+        described,
+        splitter=_version("sentencex") if settings.split == "sentence" else None,
+        identifier=_version("py3langid") if settings.keep_language else None,
+        packer=_version("zstandard") if settings.zst else None,
+    )
+
+
+def _version(package: str) -> str:
+    return f"{package} {metadata.version(package)}"
 
 
 def check_output(out: Path) -> None:
@@ -55,18 +80,20 @@ def check_output(out: Path) -> None:
         )
 
 
-def open_work_folder(out: Path, plan: dict[str, Any]) -> Path:
+def open_work_folder(out: Path, plan: Plan) -> Path:
     """The work folder. Its files are kept when they belong to the same plan, and removed when only the content of the
     inputs has changed (it was corrected). ValueError when they belong to another, interrupted preparation."""
-    work, plan_json = out / PREPARING, as_json(plan | {"work": WORK_FORMAT})
+    work, plan_json = out / PREPARING, as_json(plan.as_dict() | {"work": WORK_FORMAT})
     work.mkdir(parents=True, exist_ok=True)
-    stored = json.loads((work / PLAN).read_bytes()) if (work / PLAN).exists() else None
-    if stored and (differences := _differences(stored, plan, [source["name"] for source in plan["inputs"]])):
+    stored = (work / PLAN).read_bytes() if (work / PLAN).exists() else None
+    if stored is not None and (
+        differences := _differences(_read_plan(work / PLAN, stored), plan, by_name=True)
+    ):
         raise UserError(
             f"{out} has an interrupted preparation of another corpus: {'; '.join(differences)}. "
             f"Run that command again to continue it, choose another --out, or delete {out}."
         )
-    if stored is None or (work / PLAN).read_bytes() != plan_json:
+    if stored != plan_json:
         for file in [*out.glob("shard-*.tar"), *work.iterdir()]:
             if file.name != sources.SPOOLED:
                 file.unlink()
@@ -85,10 +112,11 @@ def remove_output(out: Path) -> None:
         out.rmdir()
 
 
-def read_finished(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
+def read_finished(out: Path, plan: Plan) -> CorpusIndex:
     """The index of a finished corpus. ValueError when its plan is another one."""
     index = read_index(Store(out))
-    if differences := _differences(index["preparation"], plan):
+    stored = _read_plan(out / INDEX, json.dumps(index.preparation).encode())
+    if differences := _differences(stored, plan):
         raise UserError(
             f"{out} already has another corpus: {'; '.join(differences)}. Choose another --out, or delete {out}."
         )
@@ -96,25 +124,33 @@ def read_finished(out: Path, plan: dict[str, Any]) -> dict[str, Any]:
     return index
 
 
-def _differences(stored: dict[str, Any], plan: dict[str, Any], names: list[str] | None = None) -> list[str]:
-    """How two plans differ. names: compare the inputs by their names only."""
-    old, new = asdict(PrepareSettings()) | stored["settings"], plan["settings"]
+def _read_plan(path: Path, stored: bytes) -> Plan:
+    try:
+        return PLAN_ADAPTER.validate_json(stored)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"{path} has a plan of another version of unsee_dist ({place}: {first['msg']}). Choose another --out."
+        ) from error
+
+
+def _differences(stored: Plan, plan: Plan, by_name: bool = False) -> list[str]:
+    """How two plans differ. by_name: compare the inputs by their names only."""
+    old, new = asdict(stored.settings), asdict(plan.settings)
     differences = [f"{key} = {old[key]} there, {new[key]} here" for key in new if old[key] != new[key]]
-    same = (
-        names == [source["name"] for source in stored["inputs"]]
-        if names
-        else stored["inputs"] == plan["inputs"]
-    )
+    if by_name:
+        same = [each.name for each in stored.inputs] == [each.name for each in plan.inputs]
+    else:
+        same = stored.inputs == plan.inputs
     if not same:
-        differences.append(f"made of {_names(stored['inputs'])} there, of {_names(plan['inputs'])} here")
+        differences.append(f"made of {_names(stored.inputs)} there, of {_names(plan.inputs)} here")
     return differences
 
 
-def _names(inputs: list[dict[str, Any]]) -> str:
-    return ", ".join(
-        f"{source['name']} ({source['bytes']:,} bytes, {source['xxh3'][:8]})" for source in inputs
-    )
+def _names(inputs: list[InputDescription]) -> str:
+    return ", ".join(f"{each.name} ({each.bytes:,} bytes, {each.xxh3[:8]})" for each in inputs)
 
 
-def as_json(value: dict[str, Any]) -> bytes:
+def as_json(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+
+from unsee_dist.data.corpus.index import CorpusIndex
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,20 @@ def progress(console: Console | None) -> Iterator[Bar]:
         yield Bar(bars)
 
 
-def report_of(out: Path, index: dict[str, Any], seconds: float | None) -> Report:
+_COUNTERS = TypeAdapter(dict[str, int])
+
+
+def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
     """The report of a corpus by its index; seconds: None when it already existed."""
-    dropped = dict(index["preparation"]["counters"])
+    dropped = _COUNTERS.validate_python((index.preparation or {}).get("counters"))
     return Report(
         out=out,
         read=dropped.pop("read"),
         dropped=dropped,
-        kept=index["sentences"],
-        bytes=sum(shard["bytes"] for shard in index["shards"]),
-        shards=len(index["shards"]),
-        dev=index["dev"],
-        fingerprint=index["fingerprint"],
+        kept=index.sentences,
+        bytes=sum(shard.bytes for shard in index.shards),
+        shards=len(index.shards),
+        dev=index.dev,
+        fingerprint=index.fingerprint,
         seconds=seconds,
     )

@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xxhash
+from pydantic import TypeAdapter
 
 from unsee_dist.data.prepare import documents, holdout
 from unsee_dist.data.prepare.clean import drop_reason, normalise
@@ -37,10 +39,22 @@ class SortTask(NamedTuple):
     settings: PrepareSettings
 
 
+@dataclass(frozen=True)
+class RunFacts:
+    """The first line of a run. counts: sentences by what happened to them; pairs: candidates to hold out."""
+
+    sentences: int
+    counts: dict[str, int]
+    pairs: list[holdout.Candidate]
+
+
+RUN_FACTS = TypeAdapter(RunFacts)
+
+
 class Run(NamedTuple):
     """A run on disk. high, low: (n,) uint64 hashes, ascending. ends: (n,) of each in text. times: (n,)."""
 
-    facts: dict[str, Any]
+    facts: RunFacts
     high: np.ndarray
     low: np.ndarray
     ends: np.ndarray
@@ -79,18 +93,18 @@ def sort_split(task: SortTask) -> None:
     atomic.write_file(task.run, b"".join([head, *(column.tobytes() for column in columns), *texts]))
 
 
-def facts_of(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> RunFacts:
     """The first line of a run."""
     with path.open("rb") as file:
-        return json.loads(file.readline())
+        return RUN_FACTS.validate_json(file.readline())
 
 
 def open_run(path: Path) -> Run:
     """A memory-mapped run: only the ranges that are used are read from disk."""
     with path.open("rb") as file:
-        facts = json.loads(file.readline())
+        facts = RUN_FACTS.validate_json(file.readline())
         offset = file.tell()
-    n, size = facts["sentences"], path.stat().st_size
+    n, size = facts.sentences, path.stat().st_size
     if not n:
         empty = np.empty(0, dtype="<u8")
         return Run(facts, empty, empty, empty, empty, np.empty(0, dtype=np.uint8))

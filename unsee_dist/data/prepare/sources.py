@@ -20,7 +20,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import fsspec
 import xxhash
@@ -28,7 +28,7 @@ from braceexpand import braceexpand
 
 from unsee_dist.data.prepare import documents, installed_docs, opening, tars
 from unsee_dist.data.prepare.documents import InputSplit
-from unsee_dist.data.prepare.opening import FORMATS, Advance
+from unsee_dist.data.prepare.opening import FORMATS, Advance, InputDescription
 from unsee_dist.errors import UserError
 from unsee_dist.files.remote import is_remote
 
@@ -46,16 +46,16 @@ def resolve(inputs: Sequence[str]) -> list[str]:
     return [name for given in inputs for one in _braces(given) for name in _resolve(one)]
 
 
-def describe(name: str) -> dict[str, Any]:
+def describe(name: str) -> InputDescription:
     """The name (without the folder), size and digest of an input."""
     if name == INSTALLED_DOCS:
         return installed_docs.describe()
     if name.startswith(DATASET):
-        return {"name": name, "bytes": 0, "xxh3": xxhash.xxh3_128_hexdigest(name.encode())}
+        return InputDescription(name, 0, xxhash.xxh3_128_hexdigest(name.encode()))
     return opening.describe(name)
 
 
-def spool(text: IO[bytes], folder: Path | None) -> dict[str, Any]:
+def spool(text: IO[bytes], folder: Path | None) -> InputDescription:
     """Describe the content of standard input, and keep it in the folder as SPOOLED."""
     digest, size = xxhash.xxh3_128(), 0
     with (folder / f"{SPOOLED}.partial" if folder else Path(os.devnull)).open("wb") as file:
@@ -64,7 +64,7 @@ def spool(text: IO[bytes], folder: Path | None) -> dict[str, Any]:
             size += file.write(chunk)
     if folder:
         Path(file.name).replace(folder / SPOOLED)
-    return {"name": STDIN, "bytes": size, "xxh3": digest.hexdigest()}
+    return InputDescription(STDIN, size, digest.hexdigest())
 
 
 def input_splits(

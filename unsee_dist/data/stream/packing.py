@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -57,7 +56,7 @@ class MicroBatch:
             change(self.input_ids), change(self.position_ids), change(self.segment_ids), self.sentences
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[..., MicroBatch], tuple[np.ndarray | int, ...]]:
         """Pickle as plain bytes: torch would use a file descriptor for every tensor, 3,072 of them for a batch
         of 1,024 in micro_batches of one, and a process may open 1,024."""
         grids = (t.cpu().numpy() for t in (self.input_ids, self.position_ids, self.segment_ids))

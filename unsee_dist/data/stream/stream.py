@@ -14,7 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from multiprocessing.context import BaseContext
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -242,7 +243,15 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         return self.recent[block]
 
 
-def _worker_settings(workers: int) -> dict[str, Any]:
+class WorkerSettings(TypedDict, total=False):
+    """Arguments of DataLoader."""
+
+    multiprocessing_context: BaseContext
+    persistent_workers: bool
+    prefetch_factor: int
+
+
+def _worker_settings(workers: int) -> WorkerSettings:
     """How workers start. A fork is unsafe while gloo's threads run. The fork server is a clean process, which imports
     this module once for all workers (3 s each otherwise)."""
     if not workers:

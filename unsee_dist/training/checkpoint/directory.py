@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import xxhash
 
@@ -114,7 +113,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(condemned)
 
 
-def summaries(run: Path) -> Iterable[dict[str, Any]]:
+def summaries(run: Path) -> Iterable[dict[str, object]]:
     """For `unsee checkpoint ls`: step, skipped, best, MiB, ranks, and whether the manifest is readable."""
     for folder in folders(run / "checkpoints"):
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -122,5 +122,5 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} cannot be read ({where}: {first['msg']})") from error
 
 
-def _digest(tree: dict[str, Any]) -> str:
+def _digest(tree: dict[str, object]) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(tree, sort_keys=True).encode())

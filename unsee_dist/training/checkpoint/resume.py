@@ -8,7 +8,6 @@ resume: PATH     a checkpoint, or a run's folder: start from it while run.dir ha
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
@@ -16,6 +15,7 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import World, print_on_rank_0, share_errors
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.training.checkpoint import directory, state
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, read_manifest
 
@@ -25,13 +25,14 @@ def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, 
 
     Damaged checkpoints are named on stderr when an older one is used.
     """
-    chosen: list[Any] = [None, True]
+    chosen: tuple[Path | None, bool] = None, True
     with share_errors(world):
         if world.rank == 0:
-            chosen = list(_find_on_rank_0(run, resume))
+            chosen = _find_on_rank_0(run, resume)
+    shared = [chosen]
     if world.size > 1:
-        dist.broadcast_object_list(chosen, src=0)
-    return chosen[0], chosen[1]
+        dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def _find_on_rank_0(run: Path, resume: str) -> tuple[Path | None, bool]:
@@ -67,7 +68,7 @@ def _of_other_run(path: Path) -> Path:
     return chosen
 
 
-def restore(folder: Path, engine: Engine, target: Target | None, identity: Identity) -> Manifest:
+def restore(folder: Path, engine: Engine[Unsee], target: Target | None, identity: Identity) -> Manifest:
     """Fill engine and target from a folder; returns its manifest. Collective; ValueError names what differs."""
     with share_errors(engine.world):
         manifest = read_manifest(folder)

@@ -24,6 +24,7 @@ from unsee_dist.distributed.world import World, share_errors
 from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.files import atomic
 from unsee_dist.model.target import Target
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import failpoint, register_background_thread, waiting_for
 from unsee_dist.training.checkpoint import directory, state
 from unsee_dist.training.checkpoint.manifest import NAME, CheckpointInfo, Manifest, StoredFile
@@ -61,7 +62,7 @@ class Saver:
         self.saved: int | None = None  # the step of the newest complete checkpoint of this process
 
     def save(
-        self, folder: Path, engine: Engine, target: Target | None, info: CheckpointInfo, keep: int = 2
+        self, folder: Path, engine: Engine[Unsee], target: Target | None, info: CheckpointInfo, keep: int = 2
     ) -> None:
         """Write `folder` (…/step-XXXXXXXX); in the background, wait only for the previous save and the snapshot."""
         self.wait()

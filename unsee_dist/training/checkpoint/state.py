@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -18,10 +17,12 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import share_errors
 from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.model.target import Target
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.training.checkpoint.manifest import Manifest
 
 ADAM = ("exp_avg", "exp_avg_sq")
 BUFFERS = "buffers.safetensors"
+Part = tuple[str, int, Tensor]  # name of a parameter, start in its flattened form, values
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class StateSlice:
         return f"{self.kind}/{self.name}@{self.start}"
 
 
-def state_slices(engine: Engine, target: Target | None) -> Iterator[StateSlice]:
+def state_slices(engine: Engine[Unsee], target: Target | None) -> Iterator[StateSlice]:
     """All training state of this rank that belongs to parameters."""
     for shard in engine.shards:
         yield StateSlice("master", shard.name, shard.start, shard.master)
@@ -49,7 +50,7 @@ def state_slices(engine: Engine, target: Target | None) -> Iterator[StateSlice]:
             yield StateSlice("ema", shard.name, shard.start, ema)
 
 
-def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]:
+def files(engine: Engine[Unsee], target: Target | None) -> dict[str, dict[str, Tensor]]:
     """What this rank writes: file name -> key -> tensor. At stage 0 every rank holds everything and writes an N-th of it."""
     world = engine.world
     own = {
@@ -63,7 +64,7 @@ def files(engine: Engine, target: Target | None) -> dict[str, dict[str, Tensor]]
     return content
 
 
-def load(folder: Path, manifest: Manifest, engine: Engine, target: Target | None) -> None:
+def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target | None) -> None:
     """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
     with share_errors(engine.world):
         reader = CheckpointReader(folder, manifest)
@@ -87,7 +88,7 @@ class CheckpointReader:
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
-        self.ranges: dict[tuple[str, str], list[tuple[int, int, Any, str]]] = defaultdict(list)
+        self.ranges: dict[tuple[str, str], list[tuple[int, int, safe_open, str]]] = defaultdict(list)
         for file in manifest.files:
             if file.name.startswith("rank-"):
                 self._open(folder / file.name)
@@ -120,21 +121,21 @@ class CheckpointReader:
             )
 
 
-def full_weights(engine: Engine, prefix: str) -> dict[str, Tensor]:
+def full_weights(engine: Engine[Unsee], prefix: str) -> dict[str, Tensor]:
     """The whole fp32 masters under `prefix` (a submodule's name) on rank 0's CPU, {} elsewhere. Collective.
 
     Names are the submodule's own.
     """
     module = engine.module.get_submodule(prefix)
     shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
-    own = [
+    own: list[Part] = [
         (shard.name.removeprefix(f"{prefix}."), shard.start, shard.master.cpu())
         for shard in engine.shards
         if shard.name.startswith(f"{prefix}.")
     ]
-    collected: list[Any] = [own] * engine.world.size if engine.world.rank == 0 else []
+    collected: list[list[Part]] = [own] * engine.world.size if engine.world.rank == 0 else []
     if engine.world.size > 1 and engine.stage > 0:
-        received: list[Any] | None = [None] * engine.world.size if engine.world.rank == 0 else None
+        received = [own] * engine.world.size if engine.world.rank == 0 else None  # every item is replaced
         dist.gather_object(own, received, dst=0)
         collected = received or []
     whole = {name: torch.empty(shape.numel()) for name, shape in shapes.items()} if collected else {}

@@ -46,7 +46,7 @@ def test_ids_count_shard_by_shard_block_by_block(corpus):
 
 
 def test_stock_webdataset_and_tarfile_read_the_shards(corpus):
-    urls = [str(corpus.path / shard["name"]) for shard in corpus.index["shards"]]
+    urls = [str(corpus.path / shard.name) for shard in corpus.index.shards]
     samples = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [s["txt"].decode().split("\n") for s in samples] == [
         corpus.read(b) for b in range(len(corpus.blocks))
@@ -58,7 +58,7 @@ def test_stock_webdataset_and_tarfile_read_the_shards(corpus):
 
 def test_datasets_reads_the_shards(corpus, tmp_path):
     """`datasets.load_dataset("webdataset")`, streaming and not."""
-    urls = [str(corpus.path / shard["name"]) for shard in corpus.index["shards"]]
+    urls = [str(corpus.path / shard.name) for shard in corpus.index.shards]
     streamed = datasets.load_dataset("webdataset", data_files=urls, split="train", streaming=True)
     assert [row["txt"].split("\n") for row in streamed] == [corpus.read(b) for b in range(3)]
     whole = datasets.load_dataset("webdataset", data_files=urls, split="train", cache_dir=str(tmp_path))
@@ -70,7 +70,7 @@ def test_sizes_are_the_samples_that_a_stock_reader_finds(corpus):
     for name, size in sizes.items():
         samples = webdataset.WebDataset([str(corpus.path / name)], shardshuffle=False)
         assert sum(1 for _ in samples) == size
-    assert sorted(sizes) == sorted(shard["name"] for shard in corpus.index["shards"])
+    assert sorted(sizes) == sorted(shard.name for shard in corpus.index.shards)
 
 
 def test_compressed_members_hold_the_same_sentences(corpus, text, tmp_path):
@@ -97,13 +97,13 @@ def test_the_bytes_are_those_of_webdatasets_own_writer(make_sentence):
 
 
 def test_blocks_cover_every_byte(corpus):
-    for shard in corpus.index["shards"]:
-        blocks = [block for block in corpus.blocks if block.shard == shard["name"]]
+    for shard in corpus.index.shards:
+        blocks = [block for block in corpus.blocks if block.shard == shard.name]
         end = 0
         for block in blocks:
             assert block.offset == end
             end += block.length
-        assert end == (corpus.path / shard["name"]).stat().st_size
+        assert end == (corpus.path / shard.name).stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_documents_are_split_into_sentences(tmp_path):
         "He slept until ten.",
         "It cost 3.5 dollars a night!",
     ]
-    assert "sentencex" in Shards(tmp_path / "out").index["preparation"]["splitter"]
+    assert "sentencex" in Shards(tmp_path / "out").index.preparation["splitter"]
 
 
 def test_sentences_in_another_language_are_dropped_and_counted(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_an_input_is_known_by_its_bytes(tmp_path):
     (tmp_path / "a.txt").write_text("One smell sentence.")
     assert before["name"] == "a.txt"
     assert before["bytes"] == 19
-    assert before["xxh3"] != describe(str(tmp_path / "a.txt"))["xxh3"]
+    assert before.xxh3 != describe(str(tmp_path / "a.txt")).xxh3
 
 
 WRONG = {
@@ -152,7 +152,7 @@ def test_remote_files_are_read_through_fsspec(make_sentence):
     before = describe(names[0])
     assert before["bytes"] == memory.size("/corpus/a.txt")
     memory.pipe("/corpus/a.txt", "\n".join(lines[1:101]).encode())
-    assert describe(names[0])["xxh3"] != before["xxh3"]
+    assert describe(names[0]).xxh3 != before.xxh3
     for name, says in {
         "memory://corpus/gone.txt": "cannot be read",
         "memory://corpus/gone*": "matches no file",
@@ -173,7 +173,7 @@ def test_a_file_over_http(tmp_path, make_sentence):
         place = f"http://127.0.0.1:{server.server_port}"
         assert sentences([f"{place}/t.txt.gz"], "text") == lines
         assert sentences([f"{place}/t.parquet"], "text") == lines
-        assert describe(f"{place}/t.txt.gz")["bytes"] == (tmp_path / "t.txt.gz").stat().st_size
+        assert describe(f"{place}/t.txt.gz").bytes == (tmp_path / "t.txt.gz").stat().st_size
         with pytest.raises(ValueError, match=r"gone.txt cannot be read"):
             sentences([f"{place}/gone.txt"], "text")
         server.shutdown()
