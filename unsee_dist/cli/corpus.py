@@ -20,7 +20,7 @@ app.add_typer(shards_app, name="shards")
 Corpus = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `unsee prepare`.")]
 
 
-# As many arguments as flags: typer reads the signature. The defaults are PrepareSettings' own.
+# typer reads the flags from the signature. The defaults are those of PrepareSettings.
 @app.command()
 def prepare(
     inputs: Annotated[
@@ -103,7 +103,7 @@ def prepare(
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer
 
-        pieces = load_tokenizer(tokenizer)  # before the work: a wrong name is said at once
+        pieces = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
     with worker_pool(processes, engine) as work:  # a Ray cluster is connected to once for both
         report = run(inputs, out, settings, Console(stderr=True), processes, engine)
         if pieces is not None:

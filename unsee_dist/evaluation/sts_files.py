@@ -19,7 +19,7 @@ def load_pairs(source: str | Path) -> Pairs:
     """Pairs from a .tsv, .csv or .jsonl file, or from the Hub: "owner/name" or "owner/name:split".
 
     The header names sentence1, sentence2 and score (or label, similarity_score). A Hub name without a
-    split means its validation split. Raises ValueError with what to do when it cannot be read.
+    split means its validation split. UserError: it cannot be read.
     """
     wanted = (FIRST, SECOND, SCORE)
     path = Path(source)
@@ -29,7 +29,7 @@ def load_pairs(source: str | Path) -> Pairs:
 
 
 def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
-    """Several sets by name: a file's stem, or the Hub's name. ValueError where two share one.
+    """Several sets by name: a file's stem, or the Hub's name. UserError: two share one.
 
     On the Hub: mteb/sts12-sts:test to sts16-sts:test, mteb/stsbenchmark-sts:validation, mteb/sickr-sts:test,
     mteb/biosses-sts:test.
@@ -60,7 +60,7 @@ def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
 
 def _from_hub(source: str, wanted: tuple[tuple[str, ...], ...]) -> list[tuple[object, ...]]:
     name, _, split = source.partition(":")
-    # Here, not above: it takes seconds to import and most runs read a file.
+    # Not at the top: it takes seconds to import, and most runs read a file.
     import datasets
 
     try:

@@ -3,6 +3,6 @@
 atomic.py    one file, one folder, replaced in one move
 records.py   small JSON files of one typed value, with a format version
 remote.py    paths that are URLs
-hub.py       errors of the Hugging Face libraries, told apart from bugs of ours
+hub.py       which errors of the Hugging Face libraries are no bug of ours
 tables.py    rows of csv and tsv
 """

@@ -1,18 +1,18 @@
-"""What can go wrong when the Hugging Face libraries load or upload something, told apart from bugs of ours."""
+"""Errors of the Hugging Face libraries that are no bug of ours: something could not be loaded or uploaded."""
 
 from __future__ import annotations
 
 from unsee_dist.errors import ExitCode, exit_code_of, is_our_bug
 
-# Their errors have no common class: "no network", "not there" and "damaged" are of a dozen types.
+# Their errors have no common class: "no network", "not found" and "damaged" have a dozen types.
 LIBRARIES = frozenset(
     {"aiohttp", "datasets", "fsspec", "httpx", "huggingface_hub", "pyarrow", "requests", "safetensors"}
 )
 
 
 def is_load_error(error: Exception) -> bool:
-    """Whether a library could not load or upload what it was given. False for a bug of ours, and for what already is a
-    sentence: a full disk, a missing package."""
+    """Whether a library could not load or upload something. False for a bug of ours, and for an error that is or becomes a
+    sentence by itself: a UserError, a full disk, a missing package."""
     if is_our_bug(error) or exit_code_of(error) is ExitCode.MISTAKE:
         return False
     of_library = any(cls.__module__.partition(".")[0] in LIBRARIES for cls in type(error).__mro__)

@@ -28,9 +28,9 @@ from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import unit_rows
 from unsee_dist.metrics.names import CORRELATION, EFFECTIVE_RANK, MEAN_COSINE, SPECTRUM, STD, STD_MIN, part
 
-# Eigenvalues of C sum to at most 1. Under (1e-6)² lies the rounding of fp32 embeddings: read as exactly 0,
-# or a collapsed encoder's rounding errors, which point everywhere, would count as a full rank.
-FLOOR = 1e-12
+# Eigenvalues of C sum to at most 1. Those below (1e-6)² are rounding errors of fp32 embeddings, and count as 0: else
+# the rounding errors of a collapsed encoder, in all directions, would be a full rank.
+ZERO = 1e-12
 NAMES = (STD, STD_MIN, CORRELATION, EFFECTIVE_RANK, MEAN_COSINE)
 
 
@@ -55,7 +55,7 @@ def moments(z_ND: np.ndarray) -> Moments:
 def geometry(of: Moments) -> dict[str, float]:
     """std, std_min, correlation, effective_rank, mean_cosine, spectrum/k; all NaN where a moment is not finite.
 
-    Raises ValueError for fewer than two embeddings.
+    UserError: fewer than two embeddings.
     """
     if of.count < 2:
         raise UserError(f"The geometry of {of.count} embeddings is undefined. Give at least 2 sentences.")
@@ -66,7 +66,7 @@ def geometry(of: Moments) -> dict[str, float]:
     deviation_D = np.sqrt(np.maximum(covariance_DD.diagonal(), 0))
     eigenvalues_D = _eigenvalues(covariance_DD)
     pairs = of.count * (of.count - 1)
-    found = (
+    values = (
         deviation_D.mean() * np.sqrt(len(deviation_D)),
         deviation_D.min() * np.sqrt(len(deviation_D)),
         _correlation(covariance_DD, deviation_D),
@@ -75,7 +75,7 @@ def geometry(of: Moments) -> dict[str, float]:
     )
     total = eigenvalues_D.sum() or 1.0  # of one point, every share is 0
     shares = {part(SPECTRUM, place): float(eigenvalues_D[place - 1] / total) for place in places}
-    return {name: float(value) for name, value in zip(NAMES, found, strict=True)} | shares
+    return {name: float(value) for name, value in zip(NAMES, values, strict=True)} | shares
 
 
 def alignment(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
@@ -98,11 +98,11 @@ def _covariance(of: Moments) -> np.ndarray:
 def _eigenvalues(covariance_DD: np.ndarray) -> np.ndarray:
     """Largest first; what is rounding is 0."""
     eigenvalues_D = np.linalg.eigvalsh(covariance_DD)[::-1]
-    return np.where(eigenvalues_D > FLOOR, eigenvalues_D, 0)
+    return np.where(eigenvalues_D > ZERO, eigenvalues_D, 0)
 
 
 def _correlation(covariance_DD: np.ndarray, deviation_D: np.ndarray) -> float:
-    live = deviation_D**2 > FLOOR  # a dead dimension correlates with nothing
+    live = deviation_D**2 > ZERO  # a dead dimension correlates with nothing
     if live.sum() < 2:
         return 0.0
     correlation_DD = covariance_DD[np.ix_(live, live)] / np.outer(deviation_D[live], deviation_D[live])

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from unsee_dist.config.sections import Pooling
 from unsee_dist.metrics.task_score import TaskScore
 
 
@@ -21,7 +22,7 @@ class Facts:
     name: str
     revision: str
     width: int
-    pooling: str
+    pooling: Pooling
     max_tokens: int
     config: Mapping[str, Any]
     corpus: str | None = None  # fingerprint of the shards
