@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -42,7 +42,7 @@ def _measure(
     scratch: Path,
     peer_unsee: Path | None,
     console: Console,
-) -> dict[str, object]:
+) -> Mapping[str, object]:
     from unsee_dist.bench import corpus, order, recovery, sweep, training
     from unsee_dist.config import load
 

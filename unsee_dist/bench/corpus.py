@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from rich.table import Table
 
 from unsee_dist.bench import corpus_peers
 from unsee_dist.bench.reader import Reader
+from unsee_dist.bench.table import Row
 from unsee_dist.config import RunConfig
 from unsee_dist.data import Shards, Stream, StreamSettings, open_corpus
 from unsee_dist.data.corpus.tokenise import publish, tokenise
@@ -42,7 +43,7 @@ TEXT_SENTENCES = 1 << 15  # read by every reader that tokenises: 2 s
 IDS_SENTENCES = 1 << 18  # and by every other, around the end of a small corpus
 
 
-def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, Any]:
+def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, list[Row]]:
     """Time preparation and every reader on the sentences of a run's corpus; print two tables."""
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(config.model.encoder)
@@ -146,7 +147,7 @@ def _tensors(batch: Batch | Records, ids: bool, tokenizer: TokenizersBackend) ->
     return len(batch)
 
 
-def _table(speeds: Sequence[dict[str, Any]]) -> Table:
+def _table(speeds: Sequence[Row]) -> Table:
     table = Table("reader", title="sentences a second of one core, to token tensors", title_justify="left")
     for name in ("from", "sentences/s", "our padded is faster by"):
         table.add_column(name, justify="right")

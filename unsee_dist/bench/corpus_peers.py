@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,7 +136,7 @@ def _litdata(folder: Path, records: list[bytes]) -> Callable[[], Iterable[list[b
     return lambda: _grouped(bytes(record) for record in dataset)
 
 
-def _grouped(records: Iterable[Any]) -> Iterator[list[bytes]]:
+def _grouped(records: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Batches; the last one too."""
     held: list[bytes] = []
     for record in records:

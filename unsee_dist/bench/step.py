@@ -15,12 +15,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from unsee_dist.bench.recovery import save_cost
-from unsee_dist.bench.table import STAGES
+from unsee_dist.bench.table import STAGES, Row
 from unsee_dist.config import load
 from unsee_dist.data import Batch
 from unsee_dist.distributed.world import join_world, leave_world
@@ -35,7 +34,7 @@ WARM_UP, STEPS = 3, 12
 FEW_STEPS = 3  # of a batch of 256 sentences and more
 
 
-def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+def measure(config: str, overrides: Sequence[str]) -> Row:
     """Times, rates, padding, memory of one case; an empty row on ranks other than 0."""
     settings = load(config, overrides)
     world = join_world()

@@ -20,7 +20,7 @@ STAGES = (
     "logging",
 )
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # of bench.json
 
 
 def rates(rows: Sequence[Row]) -> Table:

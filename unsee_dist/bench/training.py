@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -53,10 +52,10 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 
 def train(
     config: str, overrides: Sequence[str], scratch: Path, peer_unsee: Path | None, console: Console
-) -> dict[str, Any]:
+) -> dict[str, list[table.Row]]:
     """Run every case and the peers and print the tables. UserError: a case fails."""
-    rows: list[dict[str, Any]] = []
-    whole: list[dict[str, Any]] = []
+    rows: list[table.Row] = []
+    whole: list[table.Row] = []
     for place, (label, ranks, changed) in enumerate(CASES):
         console.print(f"{label} ...", markup=False)
         arguments = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
@@ -84,7 +83,7 @@ def _peers(peer_unsee: Path | None) -> list[str]:
     return theirs if peer_unsee is None else [*theirs, "released code fp32"]
 
 
-def _in_processes(module: str, arguments: Sequence[str], ranks: int) -> dict[str, Any]:
+def _in_processes(module: str, arguments: Sequence[str], ranks: int) -> table.Row:
     """The last JSON line of `python -m module arguments...`, on `ranks` ranks that share the cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
@@ -99,5 +98,5 @@ def _in_processes(module: str, arguments: Sequence[str], ranks: int) -> dict[str
         ]
         why = errors[-1] if errors else done.stderr[-500:]
         raise UserError(f"{module} {' '.join(arguments)} on {ranks} ranks failed: {why}")
-    row: dict[str, Any] = json.loads(results[-1])
+    row: table.Row = json.loads(results[-1])
     return row

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
 from datasets.naming import camelcase_to_snakecase
 
 from unsee_dist.evaluation.local_tasks import LocalTask
+from unsee_dist.evaluation.task_files import Table
+
+Search = dict[
+    str, dict[str, dict[str, object]]
+]  # subset -> split -> corpus, queries, relevant_docs, top_ranked
 
 
-def dataset_of(described: LocalTask) -> Any:
+def dataset_of(described: LocalTask) -> DatasetDict | Search:
     """The value of `task.dataset` in mteb's class for this kind."""
     data = described.data
     if described.kind in ("retrieval", "questions"):
@@ -23,7 +27,7 @@ def dataset_of(described: LocalTask) -> Any:
     return DatasetDict({part: Dataset.from_dict(table) for part, table in data.items()})
 
 
-def _searched(corpus: dict[str, Any], queries: dict[str, Any], qrels: dict[str, Any], ranked: Any) -> Any:
+def _searched(corpus: Table, queries: Table, qrels: Table, ranked: dict[str, list[str]] | None) -> Search:
     relevant: dict[str, dict[str, int]] = {}
     for query, document, grade in zip(qrels["query"], qrels["document"], qrels["score"], strict=True):
         relevant.setdefault(query, {})[document] = grade
@@ -32,10 +36,10 @@ def _searched(corpus: dict[str, Any], queries: dict[str, Any], qrels: dict[str, 
     return {"default": {"test": split | {"relevant_docs": relevant, "top_ranked": ranked}}}
 
 
-def _reranked(table: dict[str, list[Any]]) -> Any:
+def _reranked(table: Table) -> Search:
     queries = {"id": [f"q{place}" for place in range(len(table["query"]))], "text": table["query"]}
-    corpus: dict[str, list[str]] = {"id": [], "text": []}
-    qrels: dict[str, list[Any]] = {"query": [], "document": [], "score": []}
+    corpus: Table = {"id": [], "text": []}
+    qrels: Table = {"query": [], "document": [], "score": []}
     ranked: dict[str, list[str]] = {}
     for query, good, bad in zip(queries["id"], table["positive"], table["negative"], strict=True):
         for place, text in enumerate([*good, *bad]):
@@ -61,7 +65,7 @@ def configurations(repository: str, revision: str | None = None) -> list[str]:
     return list(dict.fromkeys([*listed, *sorted(path.parent.parent.name for path in cached)]))
 
 
-def revisions(loaded: Any) -> set[str]:
+def revisions(loaded: object) -> set[str]:
     """The Hub's revisions that loaded data came from, by its paths in the cache; empty for data made here.
 
     Without a network datasets loads the newest revision in its cache, whatever revision it was called with.

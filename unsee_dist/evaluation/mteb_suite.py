@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import mteb
 import numpy as np
@@ -36,7 +36,7 @@ from mteb.abstasks import (
     retrieval_dataset_loaders,
 )
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
-from mteb.abstasks.task_metadata import TaskMetadata
+from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from mteb.models import EncoderProtocol, ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
@@ -254,7 +254,7 @@ def local(described: LocalTask) -> EvaluationTask:
     """A local task as a real mteb task."""
     base, group, main = KINDS[described.kind]
     metadata = TaskMetadata(
-        name=described.name, description="A local task.", type=cast(Any, group), main_score=main, eval_langs=["eng-Latn"],
+        name=described.name, description="A local task.", type=group, main_score=main, eval_langs=["eng-Latn"],
         dataset={"path": described.name, "revision": described.digest}, category="t2t",
     )  # fmt: skip
     task = type("LocalTask", (base,), {"metadata": metadata, "load_data": _is_loaded})()
@@ -268,7 +268,7 @@ def _is_loaded(*_: object, **__: object) -> None:
     """A local task has its data from the start."""
 
 
-KINDS: dict[str, tuple[type[AbsTask], str, str]] = {
+KINDS: dict[str, tuple[type[AbsTask], TaskType, str]] = {
     "sts": (AbsTaskSTS, "STS", "cosine_spearman"),
     "pair_classification": (AbsTaskPairClassification, "PairClassification", "max_ap"),
     "classification": (AbsTaskClassification, "Classification", "accuracy"),

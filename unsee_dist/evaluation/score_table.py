@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rich.table import Table
 
@@ -52,14 +51,14 @@ def table(title: str, scores: Sequence[TaskScore]) -> Table:
     return rows
 
 
-def summary(title: str, model: ModelIdentity, scores: Sequence[TaskScore]) -> dict[str, Any]:
+def summary(title: str, model: ModelIdentity, scores: Sequence[TaskScore]) -> dict[str, object]:
     """The JSON of `unsee evaluate --json`."""
     groups = {name: mean(members) for name, members in by_group(scores).items()}
     tasks = [_as_dict(score) for score in scores]
     return {"title": title, "model": asdict(model), "groups": groups, "mean": mean(scores), "tasks": tasks}
 
 
-def _as_dict(score: TaskScore) -> dict[str, Any]:
+def _as_dict(score: TaskScore) -> dict[str, object]:
     tree = asdict(score)
     del tree["pairs"]
     return {name: value for name, value in tree.items() if value is not None or name not in OPTIONAL}

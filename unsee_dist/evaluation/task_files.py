@@ -20,10 +20,11 @@ from unsee_dist.evaluation.tables import columns
 TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
 BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
-Data = dict[str, dict[str, list[Any]]]  # part ("train", "test", "corpus", ...) -> column -> cells
+Table = dict[str, list[Any]]  # column -> cells: texts, numbers, or lists of texts
+Data = dict[str, Table]  # part ("train", "test", "corpus", ...) -> table
 
 
-def _table(path: Path, lists: Sequence[str] = (), **wanted: tuple[str, ...]) -> dict[str, list[Any]]:
+def _table(path: Path, lists: Sequence[str] = (), **wanted: tuple[str, ...]) -> Table:
     rows = columns(path, list(wanted.values()), lists)
     return {name: [row[place] for row in rows] for place, name in enumerate(wanted)}
 
@@ -129,7 +130,7 @@ def _retrieval(files: dict[str, Path]) -> Data:
     return {"corpus": corpus, "queries": queries, "qrels": qrels}
 
 
-def _texts(path: Path) -> dict[str, list[Any]]:
+def _texts(path: Path) -> Table:
     table = _strings(_table(path, id=("_id", "id"), text=("text",)), "id", "text")
     twice = next((one for one, count in Counter(table["id"]).items() if count > 1), None)
     if twice is not None:
@@ -144,7 +145,7 @@ def _lines(path: Path) -> Iterator[str]:
     return (line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
 
 
-def _strings(table: dict[str, list[Any]], *names: str) -> dict[str, list[Any]]:
+def _strings(table: Table, *names: str) -> Table:
     return table | {name: [str(cell) for cell in table[name]] for name in names}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -26,16 +25,18 @@ class TfIdf:
         return self.counts.transform(texts).toarray()
 
 
-def word_counts(texts: Sequence[str], **settings: Any) -> TfidfVectorizer:
+def word_counts(
+    texts: Sequence[str], max_features: int | None = None, dtype: type[np.floating] = np.float64
+) -> TfidfVectorizer:
     """Fitted with scikit-learn's defaults, by which a word has two letters and more.
 
     Where no text has such a word (Chinese, a blank after each character) a word is any text between blanks.
     UserError: all texts are blank.
     """
     try:
-        return TfidfVectorizer(**settings).fit(texts)
+        return TfidfVectorizer(max_features=max_features, dtype=dtype).fit(texts)
     except ValueError:  # "empty vocabulary"
-        anything = TfidfVectorizer(token_pattern=r"\S+", **settings)
+        anything = TfidfVectorizer(token_pattern=r"\S+", max_features=max_features, dtype=dtype)
     try:
         return anything.fit(texts)
     except ValueError as error:

@@ -38,6 +38,12 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_scores(tmp_path / "none") == {}
 
 
+def _tasks(tree: dict[str, object]) -> list[dict[str, object]]:
+    tasks = tree["tasks"]
+    assert isinstance(tasks, list)
+    return tasks
+
+
 def _change(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
@@ -108,8 +114,8 @@ def test_the_json_has_no_mean_over_missing_scores_and_no_pairs() -> None:
     assert tree["mean"] is None
     assert mean([SCORE, SCORE]) == 61.5
     assert tree["model"] == {"name": "local/x", "revision": "r"}
-    assert not any("pairs" in task for task in tree["tasks"])
-    assert [("unusable" in task, "tfidf" in task, "score" in task) for task in tree["tasks"]] == [
+    assert not any("pairs" in task for task in _tasks(tree))
+    assert [("unusable" in task, "tfidf" in task, "score" in task) for task in _tasks(tree)] == [
         (False, True, True),
         (True, False, True),
     ]
