@@ -32,7 +32,7 @@ from unsee_dist.distributed.world import (
     together,
 )
 from unsee_dist.errors import UserError, writing
-from unsee_dist.evaluation.development import Development, verdicts
+from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.files.atomic import recover_folder, write_file
@@ -357,6 +357,6 @@ def _close(run: Training, final: dict[str, float]) -> None:
     run.recorder.summary(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
-    for said in verdicts(final or progress.before, baseline):
-        run.recorder.warn(said)
+    for sentence in warnings(final or progress.before, baseline):
+        run.recorder.warn(sentence)
     run.recorder.close()

@@ -18,7 +18,23 @@ from unsee_dist.config.sections import DecaySchedule, GuardSettings
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import SharedUserError, World
-from unsee_dist.metrics.names import best_metric
+from unsee_dist.metrics.names import (
+    BEST,
+    DAMAGED,
+    DECAY,
+    DISTANCE,
+    GRAD_NORM,
+    LOSS,
+    LR,
+    SENTENCES,
+    SENTENCES_PER_S,
+    SKIPPED,
+    STEP,
+    TOKENS_PER_S,
+    WAIT,
+    best_metric,
+    dev,
+)
 from unsee_dist.model.target import Target, decay_at
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
@@ -117,9 +133,9 @@ def _steps(run: Training) -> dict[str, float]:
         arrived = time.perf_counter()
         taken, rates = step_once(run, batch)
         done = time.perf_counter()
-        speed = {"sentences_per_s": plan.batch / (done - ready), "wait": (arrived - ready) / (done - ready)}
-        speed["tokens_per_s"] = batch.tokens * world.size / (done - ready)
-        damaged = {"damaged": batch.damaged} if batch.damaged else {}  # sentences that others stand in for
+        speed = {SENTENCES_PER_S: plan.batch / (done - ready), WAIT: (arrived - ready) / (done - ready)}
+        speed[TOKENS_PER_S] = batch.tokens * world.size / (done - ready)
+        damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences that others stand in for
         run.recorder.step(line(run, taken, *rates) | damaged | speed)
         _act_on(run, *after_step(plan.guard, progress.guard, batch.step, taken.loss, taken.applied))
         if taken.asked:
@@ -153,12 +169,12 @@ def step_once(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, flo
 def line(run: Training, taken: StepResult, lr: float, decay: float) -> dict[str, Any]:
     """A training line of metrics.jsonl; `distance` (‖θ-ξ‖/‖θ‖) on the lines that are said."""
     step = run.progress.step
-    found = {"step": step, "loss": taken.loss, **taken.terms, "lr": lr, "grad_norm": taken.grad_norm}
+    found = {STEP: step, LOSS: taken.loss, **taken.terms, LR: lr, GRAD_NORM: taken.grad_norm}
     if run.target is not None:
-        found["decay"] = decay
+        found[DECAY] = decay
         if step % run.plan.say_every == 0 or step == run.plan.steps:
-            found["distance"] = distance(run.engine, run.target)
-    return found | {"sentences": step * run.plan.batch, "skipped": run.progress.skipped}
+            found[DISTANCE] = distance(run.engine, run.target)
+    return found | {SENTENCES: step * run.plan.batch, SKIPPED: run.progress.skipped}
 
 
 def distance(engine: Engine, target: Target) -> float:
@@ -176,7 +192,7 @@ def evaluate(run: Training) -> dict[str, float]:
     scores = of_rank_0(run.engine.world, run.evaluate())
     progress = run.progress
     if run.target is not None:
-        scores["dev/distance"] = distance(run.engine, run.target)
+        scores[dev(DISTANCE)] = distance(run.engine, run.target)
     decided = best_metric(scores)
     # `best/` is the best of what training made, the untrained encoder is beside it in the table; and an order of
     # cosines that differ by 1e-6 can score well: what has collapsed is not best
@@ -186,7 +202,7 @@ def evaluate(run: Training) -> dict[str, float]:
         and healthy(run.plan.guard, scores)
         and (progress.best is None or decided[1] > progress.best.value)
     )
-    run.recorder.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
+    run.recorder.evaluation({STEP: progress.step, **scores, dev(BEST): float(better)}, better)
     if progress.step == 0:
         progress.before = scores
     if better and decided is not None:
