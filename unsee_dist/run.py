@@ -32,7 +32,7 @@ from unsee_dist.distributed.world import (
     share_errors,
 )
 from unsee_dist.errors import UserError, writing
-from unsee_dist.evaluation.development import Development, verdicts
+from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.files.atomic import recover_folder, write_file
@@ -361,6 +361,6 @@ def _print_summary(run: Training, final: dict[str, float]) -> None:
     run.recorder.summary(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
-    for warning in verdicts(final or progress.before, baseline):
-        run.recorder.warn(warning)
+    for sentence in warnings(final or progress.before, baseline):
+        run.recorder.warn(sentence)
     run.recorder.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from unsee_dist.errors import UserError
+from unsee_dist.metrics.names import TIME
 from unsee_dist.supervision.phases import KILL_AT
 from unsee_dist.tracking.metrics_file import training_lines
 from unsee_dist.training.loop import Training, save
@@ -60,8 +61,8 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
         raise UserError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
     begun = time.time()
     subprocess.run(command, capture_output=True, check=True)
-    first = next(line for line in training_lines(folder / "metrics.jsonl") if line["time"] > begun)
-    return float(first["time"] - begun)
+    first = next(line for line in training_lines(folder / "metrics.jsonl") if line[TIME] > begun)
+    return float(first[TIME] - begun)
 
 
 def said(seconds: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from unsee_dist.config import presets
 from unsee_dist.errors import UserError
+from unsee_dist.metrics.names import EFFECTIVE_RANK, LOSS, TIME, dev
 from unsee_dist.tracking.metrics_file import read
 
 TRIALS, STEPS, EVALUATIONS = 3, 60, 6
@@ -30,7 +31,12 @@ def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str,
     (folder / "cost.yaml").write_text(f"extends: {json.dumps(path)}\n", encoding="utf-8")
     settings = [
         *(f"train.steps={STEPS}", f"evaluate.every={STEPS // EVALUATIONS}", f"sweep.dir={folder / 'sweep'}"),
-        *("sweep.search=grid", "sweep.scheduler=none", "sweep.at_once=1", "sweep.metric=dev/effective_rank"),
+        *(
+            "sweep.search=grid",
+            "sweep.scheduler=none",
+            "sweep.at_once=1",
+            f"sweep.metric={dev(EFFECTIVE_RANK)}",
+        ),
         *("track.mlflow=false", "space.train.lr={choice: [1e-5, 2e-5, 3e-5]}"),
     ]
     program = "from unsee_dist.cli import main; main()"
@@ -39,7 +45,7 @@ def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str,
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         raise UserError(f"{' '.join(command)} failed: {done.stderr[-800:]}")
-    trials = sorted((folder / "sweep" / "trials").iterdir(), key=lambda run: _lines(run)[0]["time"])
+    trials = sorted((folder / "sweep" / "trials").iterdir(), key=lambda run: _lines(run)[0][TIME])
     return _costs(trials)
 
 
@@ -55,10 +61,10 @@ def _costs(trials: Sequence[Path]) -> dict[str, float]:
     reports, intervals = [], []
     for run in trials:
         reports += json.loads((run / "outcome.json").read_bytes())["reports_s"]
-        judged = [line["time"] for line in _lines(run) if "dev/effective_rank" in line]
+        judged = [line[TIME] for line in _lines(run) if dev(EFFECTIVE_RANK) in line]
         intervals += [later - sooner for sooner, later in itertools.pairwise(judged)]
     between = [
-        next(line["time"] for line in _lines(later) if "loss" in line) - _lines(sooner)[-1]["time"]
+        next(line[TIME] for line in _lines(later) if LOSS in line) - _lines(sooner)[-1][TIME]
         for sooner, later in itertools.pairwise(trials)
     ]
     return {"report_s": median(reports), "interval_s": median(intervals), "between_s": median(between)}

@@ -24,6 +24,7 @@ import xxhash
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
 from unsee_dist.tracking.metrics_file import read
 
@@ -219,7 +220,7 @@ def _step(run: Path, export: str) -> str:
     except UserError:  # a damaged file: the digest still identifies the model
         return ""
     for line in lines:
-        last = line["step"]
-        best = last if line.get("dev/best") else best
+        last = line[STEP]
+        best = last if line.get(dev(BEST)) else best
     step = best if export == "best" else last
     return f"step{step}" if step else ""

@@ -26,11 +26,12 @@ import numpy as np
 
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import unit_rows
+from unsee_dist.metrics.names import CORRELATION, EFFECTIVE_RANK, MEAN_COSINE, SPECTRUM, STD, STD_MIN, part
 
 # Eigenvalues of C sum to at most 1. Under (1e-6)² lies the rounding of fp32 embeddings: read as exactly 0,
 # or a collapsed encoder's rounding errors, which point everywhere, would count as a full rank.
 FLOOR = 1e-12
-NAMES = ("std", "std_min", "correlation", "effective_rank", "mean_cosine")
+NAMES = (STD, STD_MIN, CORRELATION, EFFECTIVE_RANK, MEAN_COSINE)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def geometry(of: Moments) -> dict[str, float]:
         raise UserError(f"The geometry of {of.count} embeddings is undefined. Give at least 2 sentences.")
     places = [2**power for power in range(len(of.sum_D).bit_length())]
     if not np.isfinite(of.second_DD).all():
-        return dict.fromkeys((*NAMES, *(f"spectrum/{place}" for place in places)), float("nan"))
+        return dict.fromkeys((*NAMES, *(part(SPECTRUM, place) for place in places)), float("nan"))
     covariance_DD = _covariance(of)
     deviation_D = np.sqrt(np.maximum(covariance_DD.diagonal(), 0))
     eigenvalues_D = _eigenvalues(covariance_DD)
@@ -73,7 +74,7 @@ def geometry(of: Moments) -> dict[str, float]:
         (of.sum_D @ of.sum_D - of.second_DD.trace()) / pairs,
     )
     total = eigenvalues_D.sum() or 1.0  # of one point, every share is 0
-    shares = {f"spectrum/{place}": float(eigenvalues_D[place - 1] / total) for place in places}
+    shares = {part(SPECTRUM, place): float(eigenvalues_D[place - 1] / total) for place in places}
     return {name: float(value) for name, value in zip(NAMES, found, strict=True)} | shares
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import unit_rows
+from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, part
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -52,14 +53,12 @@ def retrieval_scores(asked: Questions, encode: Encode) -> dict[str, float]:
 def set_scores(sets: Mapping[str, Questions], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
     """mrr and recall_at_1 as means of the sets, candidates of the smallest; of several also each with /NAME."""
     by_name = {name: retrieval_scores_of(asked, embeddings) for name, asked in sets.items()}
-    means = {
-        key: float(np.mean([scores[key] for scores in by_name.values()])) for key in ("mrr", "recall_at_1")
-    }
-    means["candidates"] = min(scores["candidates"] for scores in by_name.values())
+    means = {key: float(np.mean([scores[key] for scores in by_name.values()])) for key in (MRR, RECALL_AT_1)}
+    means[CANDIDATES] = min(scores[CANDIDATES] for scores in by_name.values())
     if len(sets) == 1:
         return means
     return means | {
-        f"{key}/{name}": value for name, scores in by_name.items() for key, value in scores.items()
+        part(key, name): value for name, scores in by_name.items() for key, value in scores.items()
     }
 
 
@@ -68,7 +67,7 @@ def retrieval_scores_of(asked: Questions, embeddings: Mapping[str, np.ndarray]) 
     query_ND = unit_rows(np.stack([embeddings[query] for query in asked.queries]))
     answer_AD = unit_rows(np.stack([embeddings[answer] for answer in asked.answers]))
     if not (np.isfinite(query_ND).all() and np.isfinite(answer_AD).all()):
-        return {"mrr": float("nan"), "recall_at_1": float("nan"), "candidates": float(asked.candidates)}
+        return {MRR: float("nan"), RECALL_AT_1: float("nan"), CANDIDATES: float(asked.candidates)}
     return _scores(asked, (query_ND[part] @ answer_AD.T for part in _parts(len(query_ND))))
 
 
@@ -95,7 +94,7 @@ def _scores(asked: Questions, cosines: Iterator[np.ndarray]) -> dict[str, float]
         start += len(cosine_BA)
     rank_N = np.concatenate(ranks)
     return {
-        "mrr": float(np.mean(1 / rank_N)),
-        "recall_at_1": float(np.mean(rank_N == 1)),
-        "candidates": float(asked.candidates),
+        MRR: float(np.mean(1 / rank_N)),
+        RECALL_AT_1: float(np.mean(rank_N == 1)),
+        CANDIDATES: float(asked.candidates),
     }

@@ -9,6 +9,7 @@ import numpy as np
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import CONSTANT
 from unsee_dist.metrics.geometry import Moments, geometry, moments
+from unsee_dist.metrics.names import EFFECTIVE_RANK, STD
 
 ENOUGH = 16  # different texts: the rank of n points is at most n - 1, and a pair may be equal to the encoder
 LINE = 2.0  # effective rank below which the embeddings differ along one direction only
@@ -44,14 +45,14 @@ class EmbeddingCheck:
         if self.total is None or self.total.count < 2:
             return {}
         values = geometry(self.total)
-        if len(self.texts) > 1 and values["std"] < CONSTANT:
+        if len(self.texts) > 1 and values[STD] < CONSTANT:
             raise Unusable(
                 f"collapsed: the embeddings of {len(self.texts)} different texts are one point "
-                f"(std {values['std']:.1e}, 1 = isotropic)"
+                f"(std {values[STD]:.1e}, 1 = isotropic)"
             )
-        if len(self.texts) >= ENOUGH and values["effective_rank"] < LINE:
+        if len(self.texts) >= ENOUGH and values[EFFECTIVE_RANK] < LINE:
             raise Unusable(
                 f"collapsed: the embeddings of {len(self.texts)} different texts lie on one line "
-                f"(effective rank {values['effective_rank']:.2f})"
+                f"(effective rank {values[EFFECTIVE_RANK]:.2f})"
             )
         return values

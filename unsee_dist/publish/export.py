@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,6 +17,16 @@ import yaml
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import atomic_folder
 from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.metrics.names import (
+    ALIGNMENT,
+    CORRELATION,
+    EFFECTIVE_RANK,
+    MEAN_COSINE,
+    STD,
+    STEP,
+    UNIFORMITY,
+    dev,
+)
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
 from unsee_dist.publish.card import Facts, card
@@ -24,7 +35,7 @@ from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
 CHECKED = 64  # texts whose embeddings are checked before an export
-GEOMETRY = ("std", "effective_rank", "mean_cosine", "correlation", "uniformity", "alignment")
+GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
 
 class Model(Protocol):
@@ -141,18 +152,15 @@ def _without_folders(name: str) -> str:
 
 def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
     """The step of an export, and the geometry measured at that step."""
-    words = model.revision.split("-")
-    step = next(
-        (int(word.removeprefix("step")) for word in words if word.startswith("step") and word[4:]), None
-    )
-    if model.revision.startswith("step-"):
-        step = int(words[1])
+    parts = model.revision.split("-")
+    steps = [int(part.removeprefix("step")) for part in parts if part.startswith("step") and part != "step"]
+    step = int(parts[1]) if model.revision.startswith("step-") else next(iter(steps), None)
     try:
-        found = evaluations(run / "metrics.jsonl")
-    except UserError:  # a damaged record leaves the card without geometry
-        return step, {}
-    at = [line for line in found if line["step"] == step]
-    return step, {name: at[-1][f"dev/{name}"] for name in GEOMETRY if at and f"dev/{name}" in at[-1]}
+        lines = [line for line in evaluations(run / "metrics.jsonl") if line[STEP] == step]
+    except UserError:  # the file is damaged: the card has no geometry
+        lines = []
+    values = {name: lines[-1].get(dev(name), math.nan) for name in GEOMETRY} if lines else {}
+    return step, {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _fingerprint(run: Path) -> str | None:

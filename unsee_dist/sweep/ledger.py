@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from unsee_dist.errors import ExitCode
 from unsee_dist.files.records import RecordFile
 from unsee_dist.log import LOG
+from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, TIME, dev
 from unsee_dist.sweep.failures import describe_failures, read_failures
 from unsee_dist.sweep.space import overrides
 from unsee_dist.sweep.trial import OUTCOME, Outcome, comparable_score, evaluations, trial_folder
@@ -143,15 +144,15 @@ def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
     """A line of the sweep's own metrics.jsonl for each trial that has ended: how many, and the best so far."""
     path, ended, leader = folder / "metrics.jsonl", sum(row.ended for row in rows), best(rows, goal.mode)
     lines = read_metrics(path)
-    if leader is not None and ended > (int(lines[-1]["step"]) if lines else 0):
+    if leader is not None and ended > (int(lines[-1][STEP]) if lines else 0):
         file = MetricsFile(path)
-        file.write({"step": ended, f"best/{goal.metric}": leader.score, "time": time.time()})
+        file.write({STEP: ended, f"best/{goal.metric}": leader.score, TIME: time.time()})
         file.close()
 
 
 def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, Row]) -> Row:
     old = before.get(state.id)
-    reached = int(state.last.get("step", 0))
+    reached = int(state.last.get(STEP, 0))
     run = trial_folder(folder, state.id)
     if state.status != "TERMINATED" and any(failure.recurs for failure in read_failures(run)):
         state = replace(state, status="ERROR")  # Tune only counts down the attempts that are refused
@@ -167,11 +168,11 @@ def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mappi
         state.id,
         status,
         dict(state.point),
-        reached=max(reached if status != "broken" else 0, *(line["step"] for line in lines), 0),
-        step=top["step"] if top else None,
+        reached=max(reached if status != "broken" else 0, *(line[STEP] for line in lines), 0),
+        step=top[STEP] if top else None,
         score=top[goal.metric] if top else None,
         why=why,
-        scores={key: value for key, value in (top or {}).items() if key.startswith("dev/")},
+        scores=_finite({key: value for key, value in (top or {}).items() if key.startswith(DEV)}),
         exit_code=code,
     )
 
@@ -207,9 +208,14 @@ def _status(state: TrialState, outcome: str) -> Status:
 
 def _best_line(lines: Sequence[dict[str, Any]], goal: Goal) -> dict[str, Any] | None:
     sign = 1 if goal.mode == "max" else -1
-    sound = [line for line in lines if math.isfinite(line.get(goal.metric) or math.nan)]
-    sound = [line for line in sound if not line.get("dev/collapsed")]
+    sound = [line for line in lines if math.isfinite(line.get(goal.metric, math.nan))]
+    sound = [line for line in sound if not line.get(dev(COLLAPSED))]
     return max(sound, key=lambda line: sign * comparable_score(line, goal.metric, goal.mode), default=None)
+
+
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """None for what is not finite, which JSON does not have."""
+    return {key: value if math.isfinite(value) else None for key, value in scores.items()}
 
 
 def _short(point: Mapping[str, Any]) -> dict[str, Any]:

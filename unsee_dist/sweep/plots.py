@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee_dist.files.atomic import write_file
+from unsee_dist.metrics.names import STEP
 from unsee_dist.sweep.ledger import BAD, Row, best
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Axis
@@ -30,7 +31,7 @@ def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) 
     kinds = list(dict.fromkeys(str(row.point.get(by)) for row in rows)) if by else [""]
     for row in rows:
         lines = evaluations(trial_folder(sweep.folder, row.trial))
-        points = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
+        points = [(line[STEP], line[metric]) for line in lines if math.isfinite(line.get(metric, math.nan))]
         if not points:
             continue
         kind = str(row.point.get(by)) if by else ""

@@ -23,7 +23,7 @@ from unsee_dist.config.load import SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
 from unsee_dist.config.objective import Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
-from unsee_dist.metrics.names import ALWAYS, NEEDS
+from unsee_dist.metrics.names import ALWAYS, NEEDS, STS, dev
 from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
 
 
@@ -34,7 +34,7 @@ class SweepSettings(Section):
     dir: Text = (
         "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
     )
-    metric: Text = "dev/sts"  # of an evaluation line
+    metric: Text = dev(STS)  # of an evaluation line
     mode: Literal["max", "min"] = "max"
     search: Literal["tpe", "random", "grid"] = "tpe"  # grid: all combinations of choices
     trials: Count | None = None  # absent = 16, or all of a grid

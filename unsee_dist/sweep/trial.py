@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.records import RecordFile
+from unsee_dist.metrics.names import COLLAPSED, STEP, dev
 from unsee_dist.sweep.failures import write_failure
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
@@ -63,7 +64,7 @@ class DriverProcess:
 def comparable_score(scores: Mapping[str, float], metric: str, mode: str) -> float:
     """What a trial is compared by after an evaluation: the metric, or the worst there is when it means nothing."""
     value = scores.get(metric)
-    if value is None or not math.isfinite(value) or scores.get("dev/collapsed"):
+    if value is None or not math.isfinite(value) or scores.get(dev(COLLAPSED)):
         return -WORST if mode == "max" else WORST
     return value
 
@@ -108,7 +109,7 @@ def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
     def report_evaluation(step: int, scores: Mapping[str, float]) -> None:
         if step > 0:  # the untrained encoder is no result of a trial
             begun = time.perf_counter()
-            report({"step": step, metric: comparable_score(scores, metric, mode)})
+            report({STEP: step, metric: comparable_score(scores, metric, mode)})
             reports_s.append(time.perf_counter() - begun)
 
     stop = StopSignal()
@@ -122,7 +123,7 @@ def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
         _write_outcome(world, folder, Outcome("stopped", reports_s=tuple(reports_s)))
     except SharedUserError as mistake:
         _write_outcome(world, folder, Outcome("broken", str(mistake), tuple(reports_s)))
-        report({"step": sweep.steps, metric: comparable_score({}, metric, mode)})
+        report({STEP: sweep.steps, metric: comparable_score({}, metric, mode)})
     except RuntimeError as error:
         if (sentence := watchdog.explain()) is not None:
             raise RankLost(sentence) from error
@@ -174,8 +175,7 @@ def _report_newest(
     if world.size > 1:
         dist.broadcast_object_list(newest, src=0)
     for line in newest[0]:
-        scores = {key: math.nan if value is None else value for key, value in line.items()}
-        report_evaluation(int(line["step"]), scores)
+        report_evaluation(int(line[STEP]), line)
 
 
 def _write_outcome(world: World, folder: Path, outcome: Outcome) -> None:

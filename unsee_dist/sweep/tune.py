@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unsee_dist.log import quiet
+from unsee_dist.metrics.names import STEP  # in every report: schedulers compare trials at the same step
 
 Numbers = Mapping[str, float]
 Report = Callable[[Numbers], None]  # collective over the ranks of a trial
@@ -31,7 +32,6 @@ Begin = Callable[[str], str | None]  # before each attempt at a trial: why there
 
 NAME = "tune"  # Tune's state: <folder>/tune
 POINT = "point"  # of Tune's configuration where the points are given
-STEP = "step"  # the key of every report by which schedulers compare trials
 POLL_S = "1"
 # Tune and Train read these in the driver, the trials and the workers.
 SETTINGS = {

@@ -16,17 +16,38 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from unsee_dist.log import LOG, printed_by
-from unsee_dist.metrics.names import TRAINING
+from unsee_dist.metrics.names import (
+    CANDIDATES,
+    COLLAPSED,
+    DAMAGED,
+    DECAY,
+    DISTANCE,
+    EFFECTIVE_RANK,
+    GRAD_NORM,
+    LOSS,
+    LR,
+    MEAN_COSINE,
+    MRR,
+    RECALL_AT_1,
+    SENTENCES_PER_S,
+    SKIPPED,
+    STD,
+    STEP,
+    STS,
+    TRAINING,
+    WAIT,
+    dev,
+)
 
 # Key, name in the line, format; in their order in the line.
 SCORES = (
-    ("dev/sts", "sts", "{:.2f}"),
-    ("dev/mrr", "mrr", "{:.3f}"),
-    ("dev/recall_at_1", "recall@1", "{:.3f}"),
-    ("dev/candidates", "of", "{:.0f}"),
-    ("dev/effective_rank", "effective rank", "{:.1f}"),
-    ("dev/std", "std", "{:.3f}"),
-    ("dev/mean_cosine", "mean cosine", "{:.3f}"),
+    (dev(STS), "sts", "{:.2f}"),
+    (dev(MRR), "mrr", "{:.3f}"),
+    (dev(RECALL_AT_1), "recall@1", "{:.3f}"),
+    (dev(CANDIDATES), "of", "{:.0f}"),
+    (dev(EFFECTIVE_RANK), "effective rank", "{:.1f}"),
+    (dev(STD), "std", "{:.3f}"),
+    (dev(MEAN_COSINE), "mean cosine", "{:.3f}"),
 )
 
 Line = Mapping[str, object]
@@ -36,17 +57,17 @@ def step_line(line: Line, steps: int, eta_s: float) -> str:
     """A training line of metrics.jsonl as text; keys that are absent are left out."""
     width = len(str(steps))
     terms = [f"{name} {_short(value)}" for name, value in line.items() if name not in TRAINING]
-    loss = [f"loss {_number(line['loss']):.4f}"] if "loss" in line else []
-    speed = [f"{_rate(_number(line['sentences_per_s']))} sent/s"] if "sentences_per_s" in line else []
+    loss = [f"loss {_number(line[LOSS]):.4f}"] if LOSS in line else []
+    speed = [f"{_rate(_number(line[SENTENCES_PER_S]))} sent/s"] if SENTENCES_PER_S in line else []
     parts = [
-        [f"step {_number(line['step']):0{width}.0f}/{steps}"],
+        [f"step {_number(line[STEP]):0{width}.0f}/{steps}"],
         loss + terms,
-        _named(line, ("lr", "lr", "{:.1e}"), ("decay", "decay", "{:.4f}")),
-        _named(line, ("grad_norm", "grad", "{:.2f}")),
-        _named(line, ("distance", "distance", "{:.3g}")),
-        speed + _named(line, ("wait", "wait", "{:.0%}")),
-        [f"skipped {_number(line['skipped']):.0f}"] if line.get("skipped") else [],
-        [f"{_number(line['damaged']):.0f} damaged (unsee shards verify)"] if line.get("damaged") else [],
+        _named(line, (LR, "lr", "{:.1e}"), (DECAY, "decay", "{:.4f}")),
+        _named(line, (GRAD_NORM, "grad", "{:.2f}")),
+        _named(line, (DISTANCE, "distance", "{:.3g}")),
+        speed + _named(line, (WAIT, "wait", "{:.0%}")),
+        [f"skipped {_number(line[SKIPPED]):.0f}"] if line.get(SKIPPED) else [],
+        [f"{_number(line[DAMAGED]):.0f} damaged (unsee shards verify)"] if line.get(DAMAGED) else [],
         [f"eta {clock(eta_s)}"],
     ]
     return " | ".join(" ".join(part) for part in parts if part)
@@ -55,9 +76,9 @@ def step_line(line: Line, steps: int, eta_s: float) -> str:
 def evaluation_line(line: Line, steps: int, best: bool) -> str:
     """An evaluation line of metrics.jsonl as text."""
     width = len(str(steps))
-    parts = [f"eval {_number(line['step']):0{width}.0f}/{steps}", *_named(line, *SCORES)]
-    if line.get("dev/collapsed"):
-        finite = math.isfinite(_number(line["dev/std"]))
+    parts = [f"eval {_number(line[STEP]):0{width}.0f}/{steps}", *_named(line, *SCORES)]
+    if line.get(dev(COLLAPSED)):
+        finite = math.isfinite(_number(line[dev(STD)]))
         parts.append(
             "COLLAPSED: all embeddings are one point" if finite else "BROKEN: embeddings are not finite"
         )
@@ -112,7 +133,7 @@ class ConsoleReporter:
 
     def training(self, line: Line) -> None:
         """Print a training line of metrics.jsonl."""
-        step = _number(line["step"])
+        step = _number(line[STEP])
         taken_s = time.monotonic() - self._began_s
         eta_s = taken_s / max(1, step - self.first) * (self.steps - step)
         LOG.info(step_line(line, self.steps, eta_s))
@@ -154,7 +175,7 @@ def _named(line: Line, *wanted: tuple[str, str, str]) -> list[str]:
 
 
 def _number(value: object) -> float:
-    return math.nan if value is None else float(value)  # type: ignore[arg-type]  # null in metrics.jsonl
+    return float(value)  # type: ignore[arg-type]
 
 
 def _short(value: object) -> str:

@@ -9,6 +9,7 @@ same command starts again. The server is asked what it has already (the newest s
     mlflow.json   the run's id, its key, tags not yet delivered, and whether MLflow has all of it
 """
 
+import math
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee_dist.errors import foreseen, is_our_bug, report
+from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking import mlflow_run
 from unsee_dist.tracking.metrics_file import added
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -170,10 +172,10 @@ class MlflowSink:
     def _send(self, client: "MlflowClient", run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         metrics = []
         for line in lines:
-            step, at_ms = int(line["step"]), int(1000 * line.get("time", time.time()))
+            step, at_ms = int(line[STEP]), int(1000 * line.get(TIME, time.time()))
             for key, value in line.items():
-                number = isinstance(value, int | float) and key not in ("step", "time")
-                if number and step > self._newest.get(key, -1):
+                number = isinstance(value, int | float) and key not in (STEP, TIME)
+                if number and math.isfinite(value) and step > self._newest.get(key, -1):
                     metrics.append((key, float(value), at_ms, step))
                     self._newest[key] = step
         mlflow_run.log_metrics(client, run_id, metrics)

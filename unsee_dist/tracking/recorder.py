@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee_dist.errors import EXTRA_OF
+from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -72,21 +73,21 @@ class RunRecorder:
 
     def trace(self, step: int, ids: tuple[int, ...]) -> None:
         if self._trace is not None:
-            self._trace.write({"step": step, "ids": list(ids)})
+            self._trace.write({STEP: step, "ids": list(ids)})
 
     def step(self, line: Mapping[str, Any]) -> None:
         if self._metrics is None or self._console is None:
             return
-        last = line["step"] == self.steps
-        if line["step"] % self.every == 0 or last:
-            self._metrics.write({**line, "time": time.time()})
-        if line["step"] % self.console_every == 0 or last:
+        last = line[STEP] == self.steps
+        if line[STEP] % self.every == 0 or last:
+            self._metrics.write({**line, TIME: time.time()})
+        if line[STEP] % self.console_every == 0 or last:
             self._console.training(line)
-        self._console.advance(line["step"])
+        self._console.advance(line[STEP])
 
     def evaluation(self, line: Mapping[str, Any], best: bool) -> None:
         if self._metrics is not None and self._console is not None:
-            self._metrics.write({**line, "time": time.time()})
+            self._metrics.write({**line, TIME: time.time()})
             self._console.evaluation(line, best)
 
     def summary(

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from unsee_dist.evaluation.development import Development, deal, verdicts
+from unsee_dist.evaluation.development import Development, deal, warnings
 from unsee_dist.metrics.geometry import NAMES
 from unsee_dist.metrics.names import best_metric
 from unsee_dist.metrics.retrieval import questions, tfidf_scores
@@ -113,7 +113,7 @@ def test_a_collapsed_encoder_is_flagged_and_never_best():
     assert best_metric({"dev/mrr": 1 / 20, "dev/collapsed": 0.0}) == ("dev/mrr", 1 / 20)
 
 
-def test_the_baseline_is_tfidf_and_what_lies_below_it_is_said():
+def test_the_baseline_is_tfidf_and_a_score_below_it_is_a_warning():
     sts, retrieval, probe = _tasks()
     baseline = Development(sts, retrieval, probe).baseline()
     assert baseline["dev/sts"] == tfidf_spearman(sts["set"])
@@ -121,14 +121,14 @@ def test_the_baseline_is_tfidf_and_what_lies_below_it_is_said():
         f"dev/{name}": value for name, value in tfidf_scores(retrieval["set"]).items()
     }.items() <= baseline.items()
     good = {name: value + 0.1 for name, value in baseline.items()} | {"dev/collapsed": 0.0}
-    assert verdicts(good, baseline) == []
-    (said,) = verdicts(good | {"dev/sts": baseline["dev/sts"] - 1}, baseline)
-    assert said.startswith("dev/sts")
-    assert "below TF-IDF" in said
+    assert warnings(good, baseline) == []
+    (sentence,) = warnings(good | {"dev/sts": baseline["dev/sts"] - 1}, baseline)
+    assert sentence.startswith("dev/sts")
+    assert "below TF-IDF" in sentence
     for std, word in ((0.0, "one point"), (float("nan"), "not finite")):
-        (said,) = verdicts(good | {"dev/collapsed": 1.0, "dev/std": std}, baseline)
-        assert word in said
-    assert verdicts({"dev/std": 1.0}, {}) == []
+        (sentence,) = warnings(good | {"dev/collapsed": 1.0, "dev/std": std}, baseline)
+        assert word in sentence
+    assert warnings({"dev/std": 1.0}, {}) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 11])

@@ -80,6 +80,13 @@ def test_each_trial_is_one_row_and_only_sound_ones_are_best(
     assert [(line["step"], line["best/dev/sts"]) for line in lines] == [(4, 70.0)]
 
 
+def test_a_score_of_zero_is_a_score_and_one_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    trial(tmp_path, "a", {10: 0.0, 20: None}, "complete", **{"dev/std": float("nan")})
+    ledger.watch(tmp_path, GOAL, [state("a", "TERMINATED", 40)])
+    (row,) = ledger.read(tmp_path)
+    assert (row.score, row.step, row.scores) == (0.0, 10, {"dev/sts": 0.0, "dev/std": None})
+
+
 def test_a_stop_is_asked_for_by_a_file(tmp_path: Path) -> None:
     assert not ledger.watch(tmp_path, GOAL, [state("a", "RUNNING")])
     (tmp_path / ledger.STOP).touch()

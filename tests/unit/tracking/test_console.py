@@ -1,6 +1,7 @@
 """Lines read as the style guide's example; nothing is wrapped, interpreted or drawn off a terminal."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
@@ -34,7 +35,7 @@ def test_a_training_line_is_the_documented_one():
 
 
 def test_absent_keys_are_left_out_and_null_is_nan():
-    assert step_line({"step": 1, "loss": None}, 10, 0) == "step 01/10 | loss nan | eta 00:00"
+    assert step_line({"step": 1, "loss": math.nan}, 10, 0) == "step 01/10 | loss nan | eta 00:00"
     assert "skipped 2" in step_line(LINE | {"skipped": 2}, 30000, 0)
     assert "41.2k sent/s" in step_line(LINE | {"sentences_per_s": 41234}, 30000, 0)
 
@@ -45,10 +46,10 @@ def test_an_evaluation_line():
         evaluation_line(line, 100, True)
         == "eval 050/100 | sts 70.12 | effective rank 88.0 | std 0.900 | best so far"
     )
-    collapsed = evaluation_line(line | {"dev/sts": None, "dev/collapsed": 1.0}, 100, False)
+    collapsed = evaluation_line(line | {"dev/sts": math.nan, "dev/collapsed": 1.0}, 100, False)
     assert "sts nan" in collapsed
     assert "COLLAPSED: all embeddings are one point" in collapsed
-    broken = evaluation_line({"step": 50, "dev/std": None, "dev/collapsed": 1.0}, 100, False)
+    broken = evaluation_line({"step": 50, "dev/std": math.nan, "dev/collapsed": 1.0}, 100, False)
     assert "BROKEN: embeddings are not finite" in broken
 
 
