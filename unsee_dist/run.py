@@ -361,6 +361,6 @@ def _print_summary(run: Training, final: dict[str, float]) -> None:
     run.recorder.summary(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
-    for warning in warnings(final or progress.before, baseline):
-        run.recorder.warn(warning)
+    for sentence in warnings(final or progress.before, baseline):
+        run.recorder.warn(sentence)
     run.recorder.close()

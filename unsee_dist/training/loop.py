@@ -136,7 +136,7 @@ def _train_steps(run: Training) -> dict[str, float]:
         duration = done - started
         speed = {SENTENCES_PER_S: plan.batch / duration, WAIT: (received - started) / duration}
         speed[TOKENS_PER_S] = batch.tokens * world.size / duration
-        damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences read in place of damaged ones
+        damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences that others replace
         run.recorder.step(metrics_line(run, result, *rates) | damaged | speed)
         _apply_guard(run, *after_step(plan.guard, progress.guard, batch.step, result.loss, result.applied))
         if result.stop_requested:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -104,3 +105,19 @@ def test_the_masks_of_a_seed_are_pinned() -> None:
         0,
         1,
     ]
+
+
+@pytest.mark.parametrize("p", [0.75, 0.5, 0.1, 2**-15])
+def test_the_share_that_is_dropped_is_exactly_p(p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the 2^15 numbers that a bf16 element may draw, with either sign, once: of them p · 2^15 drop."""
+
+    class EveryNumber:
+        def __init__(self, _seed: int) -> None: ...
+
+        def random_raw(self, words: int) -> np.ndarray:
+            assert words == 2**14
+            return np.arange(2**16, dtype=np.uint16).view(np.uint64)
+
+    monkeypatch.setattr(np.random, "SFC64", EveryNumber)
+    dropped = (drop(torch.ones(2**16, dtype=torch.bfloat16), p) == 0).sum().item()
+    assert dropped == 2 * round(p * 2**15)

@@ -90,10 +90,11 @@ def test_a_vocabulary_is_not_larger_than_asked_for() -> None:
     assert len(train_tokenizer(TEXT, 32, 20)) == 32
 
 
-def test_rare_characters_are_left_out_and_spaces_are_none() -> None:
-    """The most frequent ALPHABET characters; a word with another one is unknown."""
+@pytest.mark.parametrize("often", [1, 2])
+def test_rare_characters_are_left_out_and_spaces_are_none(often: int) -> None:
+    """The most frequent ALPHABET characters, of equally frequent ones the first; a word with another is unknown."""
     letters = [chr(0x4E00 + number) for number in range(ALPHABET + 20)]
-    text = ["\t".join([*letters[:ALPHABET], " "])] * 2 + [" ".join(letters[ALPHABET:])]
+    text = ["\t".join([*letters[:ALPHABET], " "])] * often + [" ".join(letters[ALPHABET:])]
     tokenizer = train_tokenizer(text, 2000, 20)
     pieces = set(tokenizer.get_vocab())
     assert {piece for piece in pieces if len(piece) == 1} == set(letters[:ALPHABET])
