@@ -17,8 +17,7 @@ import numpy as np
 import torch
 
 from unsee_dist.config import RunConfig
-from unsee_dist.config.sections import every_steps
-from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
+from unsee_dist.data import Mix, Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise_together import tokenise_first
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.reduce import Reduction
@@ -51,7 +50,7 @@ from unsee_dist.training.checkpoint.manifest import Identity, Manifest
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
-from unsee_dist.training.loop import Plan, Training, broadcast_scores
+from unsee_dist.training.loop import Training, broadcast_scores, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import total_steps
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
 
 Report = Callable[[int, dict[str, float]], None]
 EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
-CONSOLE_LINES = 100  # log lines of a run on the console
 
 
 def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
@@ -83,7 +81,7 @@ def _train(run: Training, config: RunConfig, report: Report | None) -> None:
         run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
     print_on_rank_0(
         run.engine.world,
-        f"{config.run.name}: {run.plan.steps} steps of {config.train.batch} sentences, see {run.folder}",
+        f"{config.run.name}: {run.steps} steps of {config.train.batch} sentences, see {run.folder}",
     )
     try:
         final = train_loop(run)
@@ -108,12 +106,12 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     seed_everything(config.seed)
     if config.data.tokenise:
         with share_errors(world):
-            corpus = open_corpus(config.data.shards, config.data.mix, config.data.on_damage)
+            corpus = open_corpus(config.data)
             tokenizer = load_tokenizer(config.model.encoder)
         tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
     with share_errors(world):  # a file that is missing on one host must not leave the others waiting
         inputs = open_inputs(config, world)
-        plan = plan_of(config, inputs.shards.sentences)
+        steps = total_steps(config.train, inputs.shards.sentences)
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -145,7 +143,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     manifest = restore(checkpoint) if checkpoint else None
     with share_errors(world):
         recorder = open_recorder(
-            config, world, plan, progress.step, manifest.mlflow_run if manifest and own else None
+            config, world, steps, progress.step, manifest.mlflow_run if manifest and own else None
         )
 
     def rewind() -> None:
@@ -163,7 +161,8 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
             )  # fmt: skip
 
     return Training(
-        plan=plan,
+        config=config,
+        steps=steps,
         progress=progress,
         engine=engine,
         target=target,
@@ -200,22 +199,22 @@ class Inputs(NamedTuple):
 
 def open_inputs(config: RunConfig, world: World) -> Inputs:
     """Corpus, encoder and evaluation of a run. Raises ValueError, a mistake of the user, on this rank alone."""
-    data = config.data
-    shards = open_corpus(data.shards, data.mix, data.on_damage, data.cache_gb)
+    shards = open_corpus(config.data)
     tokenizer = load_tokenizer(config.model.encoder)
     model = build_model(config, world)
     share_rows = shares_rows(config, model)
-    if data.pack == "auto" and not share_rows:
+    if config.data.pack == "auto" and not share_rows:
         print_on_rank_0(
             world,
             f"{config.model.encoder} cannot separate sentences that share a row: each gets a row of its own",
         )
-    stream = Stream(shards, tokenizer, stream_settings(config, share_rows), world.rank, world.size)
+    resolved = config.data.model_copy(update={"pack": share_rows})
+    stream = Stream(shards, tokenizer, config.model_copy(update={"data": resolved}), world.rank, world.size)
     return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
 
 
 def open_recorder(
-    config: RunConfig, world: World, plan: Plan, first: int, mlflow_run: str | None
+    config: RunConfig, world: World, steps: int, first: int, mlflow_run: str | None
 ) -> RunRecorder:
     """The recorder of a run, its files truncated to step `first`; writes the resolved `config.yaml`."""
     folder = Path(config.run.dir)
@@ -225,10 +224,10 @@ def open_recorder(
     recorder = RunRecorder(
         folder,
         world.rank,
-        steps=plan.steps,
+        steps=steps,
         first=first,
         every=config.track.every,
-        console_every=plan.say_every,
+        console_every=console_every(steps),
     )
     if config.data.trace:
         recorder.keep_trace(world.size)
@@ -258,9 +257,7 @@ def build_model(config: RunConfig, world: World) -> Unsee:
     online = load_encoder(config.model.encoder, config.model.dropout)
     width = online.config.hidden_size
     reduction = Reduction(world.rank, world.size)
-    projector = make_projector(
-        config.projector.kind, width, config.projector.blocks, config.projector.width, reduction
-    )
+    projector = make_projector(config.projector, width, reduction)
     objective = OBJECTIVES[config.objective.name](width, reduction, **config.objective.settings())
     model = Unsee(
         online,
@@ -310,40 +307,12 @@ def shares_rows(config: RunConfig, model: Unsee) -> bool:
     return exact
 
 
-def stream_settings(config: RunConfig, share_rows: bool) -> StreamSettings:
-    return StreamSettings(
-        seed=config.seed,
-        batch=config.train.batch,
-        micro_batch=config.train.micro_batch,
-        max_tokens=config.model.max_tokens,
-        pack=share_rows,
-        workers=config.data.workers,
-    )
-
-
-def plan_of(config: RunConfig, sentences: int) -> Plan:
-    steps = total_steps(config.train.steps, config.train.epochs, sentences, config.train.batch)
-    return Plan(
-        seed=config.seed,
-        steps=steps,
-        batch=config.train.batch,
-        lr=config.train.lr,
-        warmup=config.train.warmup,
-        decay=config.target.decay,
-        decay_schedule=config.target.schedule,
-        evaluate_every=every_steps(config.evaluate.every, steps),
-        checkpoint_every=every_steps(config.checkpoint.every, steps),
-        keep=config.checkpoint.keep,
-        say_every=max(1, steps // CONSOLE_LINES),
-        guard=config.guard,
-    )
-
-
 def seed_everything(seed: int) -> None:
     """Seed the generators, so that new weights are equal on every rank; each step then derives its own generator."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    # tokenizers would start a thread for each core in every rank, and warn when workers fork
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

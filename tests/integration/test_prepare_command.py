@@ -9,7 +9,8 @@ from integration import tiny as making
 from transformers import AutoTokenizer
 
 from unsee_dist import cli
-from unsee_dist.data import Shards, Stream, StreamSettings
+from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
+from unsee_dist.data import Shards, Stream
 from unsee_dist.data.stream.stream import _StepDataset
 
 UNSEE = str(making.BIN / "unsee")
@@ -44,12 +45,17 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
     assert "tokens a sentence" in told
     assert "cut at 12 tokens" in told
     tokenizer = AutoTokenizer.from_pretrained(tiny.encoder)
-    settings = StreamSettings(seed=1, batch=32, micro_batch=8, max_tokens=12, pack=True, workers=0)
-    assert _StepDataset(Shards(out), tokenizer, settings, 0, 1).tokens is not None
-    assert _StepDataset(Shards(tiny.shards), tokenizer, settings, 0, 1).tokens is None
+    config = RunConfig(
+        seed=1,
+        train=TrainSettings(batch=32, micro_batch=8),
+        model=ModelSettings(max_tokens=12),
+        data=DataSettings(workers=0),
+    )
+    assert _StepDataset(Shards(out), tokenizer, config, 0, 1).tokens is not None
+    assert _StepDataset(Shards(tiny.shards), tokenizer, config, 0, 1).tokens is None
     pairs = zip(
-        Stream(Shards(out), tokenizer, settings).batches(1, 70),
-        Stream(Shards(tiny.shards), tokenizer, settings).batches(1, 70),
+        Stream(Shards(out), tokenizer, config).batches(1, 70),
+        Stream(Shards(tiny.shards), tokenizer, config).batches(1, 70),
         strict=True,
     )
     for ready, text_batch in pairs:

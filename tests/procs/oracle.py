@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
+from unsee_dist.config.sections import ProjectorKind, ProjectorSettings
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.distributed.engine import Engine, parameter_groups
@@ -45,7 +46,7 @@ class Case:
     ema: bool = True
     both: bool = False
     dropout: float = 0.0
-    projector: str = "blocks"
+    projector: ProjectorKind = "blocks"
 
     @property
     def settings(self) -> dict[str, float]:
@@ -82,7 +83,7 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
             parameter.add_(0.3 * torch.randn_like(parameter))
     unsee = Unsee(
         online,
-        make_projector(case.projector, WIDTH, 1, 3, projector_reduction),
+        make_projector(ProjectorSettings(kind=case.projector, blocks=1, width=3), WIDTH, projector_reduction),
         objective,
         pooling="mean",
         ema=case.ema,

@@ -30,7 +30,7 @@ def assert_equal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor],
 
 def save(ours: Running, folder: Path, step: int, background: bool = False) -> None:
     saver = Saver(ours.engine.world, background)
-    saver.save(folder, ours.engine, ours.target, facts(step))
+    saver.save(folder, ours.engine, ours.target, facts(step), keep=2)
     saver.wait()
 
 

@@ -30,7 +30,7 @@ def two_checkpoints(rank: int, size: int, folder: Path) -> None:
     saver = Saver(ours.engine.world, background=True)
     for step in (1, 2):
         ours.train_step(step)
-        saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, facts(step))
+        saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, facts(step), keep=2)
     saver.wait()
 
 
@@ -221,7 +221,7 @@ def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Pat
 
 
 def _save_and_wait(saver: Saver, place: Path, ours: Running) -> None:
-    saver.save(place, ours.engine, ours.target, facts(2))
+    saver.save(place, ours.engine, ours.target, facts(2), keep=2)
     saver.wait()
 
 
@@ -229,7 +229,7 @@ def write_protected(rank: int, size: int, folder: Path) -> list[str]:
     """One save, then the disk can only be read."""
     ours = running(Case("vicreg"), rank, size, 1)
     saver = Saver(ours.engine.world, True)
-    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1))
+    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1), keep=2)
     saver.wait()
     if rank == 0:
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
@@ -258,7 +258,7 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
     ours = running(Case("vicreg"), rank, size, 0)
     saver = Saver(ours.engine.world, True)
     saving.directory.write_pointer = None
-    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1))
+    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1), keep=2)
     with pytest.raises(TypeError) as failure:
         saver.wait()
     return str(failure.value)
@@ -275,7 +275,7 @@ def trained_on_meanwhile(rank: int, size: int, folder: Path) -> int:
     ours, gate = running(Case("vicreg"), rank, size, 0), threading.Event()
     saving.failpoint = lambda phase, _: phase != "save.begin" or gate.wait(60)
     saver, told = Saver(ours.engine.world, True), facts(1)
-    saver.save(folder / "step-00000001", ours.engine, ours.target, told)
+    saver.save(folder / "step-00000001", ours.engine, ours.target, told, keep=2)
     told.progress.step = 2
     gate.set()
     saver.wait()

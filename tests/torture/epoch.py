@@ -53,14 +53,18 @@ def write(path: Path, count: int) -> None:
 
 def read(rank: int, folder: Path, steps: int, done: multiprocessing.Queue[int]) -> None:
     """One rank's epoch. Leaves a bit a sentence, and how many were read."""
-    from unsee_dist.data import Shards, Stream, StreamSettings
+    from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
+    from unsee_dist.data import Shards, Stream
     from unsee_dist.model.encoder import load_tokenizer
 
     corpus = Shards(folder / "shards")
-    settings = StreamSettings(
-        seed=1, batch=BATCH, micro_batch=None, max_tokens=32, pack=True, workers=WORKERS
+    config = RunConfig(
+        seed=1,
+        train=TrainSettings(batch=BATCH),
+        model=ModelSettings(max_tokens=32),
+        data=DataSettings(workers=WORKERS),
     )
-    stream = Stream(corpus, load_tokenizer(str(folder / "encoder")), settings, rank, RANKS)
+    stream = Stream(corpus, load_tokenizer(str(folder / "encoder")), config, rank, RANKS)
     seen, read = np.zeros(corpus.sentences, dtype=bool), 0
     for batch in stream.batches(1, steps):
         seen[list(batch.ids)] = True

@@ -5,7 +5,6 @@ import inspect
 import subprocess
 import sys
 import types
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -161,4 +160,5 @@ def test_prepare_has_the_defaults_of_its_settings() -> None:
     from unsee_dist.data.prepare.pipeline import PrepareSettings
 
     flags = {name: p.default for name, p in inspect.signature(cli.corpus.prepare).parameters.items()}
-    assert {name: flags.get(name) for name in asdict(PrepareSettings())} == asdict(PrepareSettings())
+    settings = PrepareSettings().model_dump()
+    assert {name: flags.get(name) for name in settings} == settings

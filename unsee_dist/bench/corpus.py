@@ -25,8 +25,8 @@ from rich.table import Table
 from unsee_dist.bench import corpus_peers
 from unsee_dist.bench.reader import Reader
 from unsee_dist.bench.table import Row
-from unsee_dist.config import RunConfig
-from unsee_dist.data import Shards, Stream, StreamSettings, open_corpus
+from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
+from unsee_dist.data import Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.processes import worker_pool
@@ -49,7 +49,7 @@ def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict
     tokenizer = load_tokenizer(config.model.encoder)
     folder = scratch / "corpus"
     folder.mkdir()
-    corpus = open_corpus(config.data.shards, config.data.mix, "stop", config.data.cache_gb)
+    corpus = open_corpus(config.data.model_copy(update={"on_damage": "stop"}))
     lines = corpus.head(corpus.sentences)
     (folder / "text.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     prepared = [{"preparation": name, "cpu_s": took} for name, took in _preparations(folder)]
@@ -102,10 +102,12 @@ def _ours(corpus: Path, tokenizer: TokenizersBackend) -> Iterator[Reader]:
             (text / file.name).symlink_to(file)
     for ids, folder in ((False, text), (True, corpus)):
         for batch, pack in ((BATCH, False), (BATCH, True), (32, True)):
-            settings = StreamSettings(
-                seed=0, batch=batch, micro_batch=None, max_tokens=MAX_TOKENS, pack=pack, workers=0
+            config = RunConfig(
+                train=TrainSettings(batch=batch),
+                model=ModelSettings(max_tokens=MAX_TOKENS),
+                data=DataSettings(pack=pack, workers=0),
             )
-            stream = Stream(Shards(folder), tokenizer, settings)
+            stream = Stream(Shards(folder), tokenizer, config)
             name = f"unsee_dist, {batch:,} {'packed' if pack else 'padded'}"
             yield Reader(name, ids, partial(stream.batches, 1, 1 << 40))
 

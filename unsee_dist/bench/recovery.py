@@ -36,7 +36,7 @@ def save_cost(run: Training, step_s: float) -> dict[str, float]:
     return {
         "save_pause_s": pause,
         "save_foreground_s": median(pauses[False]),
-        "save_share": pause / (run.plan.checkpoint_every * step_s),
+        "save_share": pause / (run.checkpoint_every * step_s),
     }
 
 

@@ -8,10 +8,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from typer.models import OptionInfo
 
+from unsee_dist.config.load import checked
+from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.config.sections import ModelSettings
-from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.errors import UserError
+
+DEFAULT = PrepareSettings()
 
 app = typer.Typer()
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
@@ -20,7 +24,12 @@ app.add_typer(shards_app, name="shards")
 Corpus = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `unsee prepare`.")]
 
 
-# typer reads the flags from the signature. The defaults are those of PrepareSettings.
+def flag(name: str, *declarations: str) -> OptionInfo:
+    """The option of a setting of PrepareSettings, with its help text."""
+    return typer.Option(*declarations, help=PrepareSettings.model_fields[name].description)
+
+
+# As many arguments as flags: typer reads the signature. Defaults, bounds and help are those of PrepareSettings.
 @app.command()
 def prepare(
     inputs: Annotated[
@@ -32,41 +41,19 @@ def prepare(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to write the corpus into.")],
-    field: Annotated[
-        str, typer.Option(help="The key or column of the text, where there is one.")
-    ] = PrepareSettings.field,
-    split: Annotated[
-        str, typer.Option(help="line, or sentence: split each text by rule.")
-    ] = PrepareSettings.split,
-    language: Annotated[
-        str, typer.Option(help="Of the texts that --split sentence splits.")
-    ] = PrepareSettings.language,
-    seed: Annotated[
-        int, typer.Option(help="Of the shuffle and of what --dev holds out.")
-    ] = PrepareSettings.seed,
-    dev: Annotated[
-        int, typer.Option(help="Pairs held out of training into DIR/dev.tsv.")
-    ] = PrepareSettings.dev,
-    min_bytes: Annotated[
-        int, typer.Option(help="Shorter sentences are dropped.")
-    ] = PrepareSettings.min_bytes,
-    max_bytes: Annotated[int, typer.Option(help="Longer sentences are dropped.")] = PrepareSettings.max_bytes,
-    min_words: Annotated[
-        int, typer.Option(help="Sentences of fewer words are dropped.")
-    ] = PrepareSettings.min_words,
-    max_words: Annotated[
-        int, typer.Option(help="Sentences of more words are dropped.")
-    ] = PrepareSettings.max_words,
-    min_letters: Annotated[
-        float, typer.Option(help="Least share of letters, spaces apart.")
-    ] = PrepareSettings.min_letters,
-    keep_language: Annotated[
-        str | None, typer.Option(help="As en: sentences in another language are dropped. Absent: none is.")
-    ] = None,
-    shard_sentences: Annotated[
-        int, typer.Option(help="Sentences a shard, a multiple of 1024.")
-    ] = PrepareSettings.shard_sentences,
-    zst: Annotated[bool, typer.Option("--zst", help="Compress the members of the shards.")] = False,
+    field: Annotated[str, flag("field")] = DEFAULT.field,
+    split: Annotated[str, flag("split")] = DEFAULT.split,
+    language: Annotated[str, flag("language")] = DEFAULT.language,
+    seed: Annotated[int, flag("seed")] = DEFAULT.seed,
+    dev: Annotated[int, flag("dev")] = DEFAULT.dev,
+    min_bytes: Annotated[int, flag("min_bytes")] = DEFAULT.min_bytes,
+    max_bytes: Annotated[int, flag("max_bytes")] = DEFAULT.max_bytes,
+    min_words: Annotated[int, flag("min_words")] = DEFAULT.min_words,
+    max_words: Annotated[int, flag("max_words")] = DEFAULT.max_words,
+    min_letters: Annotated[float, flag("min_letters")] = DEFAULT.min_letters,
+    keep_language: Annotated[str | None, flag("keep_language")] = DEFAULT.keep_language,
+    shard_sentences: Annotated[int, flag("shard_sentences")] = DEFAULT.shard_sentences,
+    zst: Annotated[bool, flag("zst", "--zst")] = DEFAULT.zst,
     tokenizer: Annotated[
         str | None, typer.Option(help="An encoder: store its token ids too, which training then reads.")
     ] = None,
@@ -86,33 +73,36 @@ def prepare(
     from unsee_dist.data.prepare.report import progress
     from unsee_dist.data.processes import worker_pool
 
-    bounds = {"min_bytes": min_bytes, "max_bytes": max_bytes, "min_words": min_words, "max_words": max_words}
-    settings = PrepareSettings(
-        seed=seed,
-        field=field,
-        split=split,
-        language=language,
-        min_letters=min_letters,
-        keep_language=keep_language,
-        dev=dev,
-        shard_sentences=shard_sentences,
-        zst=zst,
-        **bounds,
-    )
-    pieces = None
+    flags = {
+        "seed": seed,
+        "field": field,
+        "split": split,
+        "language": language,
+        "dev": dev,
+        "zst": zst,
+        "min_bytes": min_bytes,
+        "max_bytes": max_bytes,
+        "min_words": min_words,
+        "max_words": max_words,
+        "min_letters": min_letters,
+        "keep_language": keep_language,
+        "shard_sentences": shard_sentences,
+    }
+    settings = checked(PrepareSettings, flags)
+    loaded = None
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer
 
-        pieces = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
-    with worker_pool(processes, engine) as work:  # a Ray cluster is connected to once for both
+        loaded = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
+    with worker_pool(processes, engine) as run_tasks:  # a Ray cluster is connected to once for both
         report = run(inputs, out, settings, Console(stderr=True), processes, engine)
-        if pieces is not None:
+        if loaded is not None:
             from unsee_dist.data.corpus.tokenise import publish, tokenise
 
             with progress(Console(stderr=True)) as bar:
                 advance = bar.stage("tokenising", report.shards, "shards")
-                tokenise(out, pieces, max_tokens, work, advance)
-            summary = publish(out, pieces, max_tokens)
+                tokenise(out, loaded, max_tokens, run_tasks, advance)
+            summary = publish(out, loaded, max_tokens)
             assert summary is not None
             report = replace(report, tokens=summary.rows(max_tokens))
     Console().print(report.table())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -11,7 +12,9 @@ from pydantic_core import ErrorDetails
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
 from unsee_dist.config.objective import OBJECTIVE_SETTINGS
+from unsee_dist.config.section import Section
 from unsee_dist.config.sections import Conflicts, RunConfig
+from unsee_dist.errors import UserError
 
 
 def legal_keys() -> tuple[str, ...]:
@@ -28,6 +31,7 @@ def legal_keys() -> tuple[str, ...]:
     return tuple(keys)
 
 
+Checked = TypeVar("Checked", bound=Section)
 LEGAL = legal_keys()
 SECTIONS = frozenset(key.split(".")[0] for key in LEGAL if "." in key)
 
@@ -44,6 +48,20 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     if mistakes or config is None:
         raise ConfigError(str(path), mistakes)
     return config
+
+
+def checked(section: type[Checked], values: Mapping[str, object]) -> Checked:
+    """A section alone, from the flags of a command. Raises UserError with a line for every mistake."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        lines = []
+        for detail in error.errors():
+            key = ".".join(map(str, detail["loc"][:1]))
+            why, instead = _reason(key, detail, {})
+            setting = f"--{key.replace('_', '-')} = {values[key]} " if key else ""
+            lines.append(f"{setting}{why}" + (f" ({instead})" if instead else ""))
+        raise UserError("\n".join(f"{line}." for line in lines)) from error
 
 
 def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> RunConfig | None:

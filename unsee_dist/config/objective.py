@@ -6,19 +6,13 @@ check a configuration without it.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from unsee_dist.config.section import Section
 
 Weight = Annotated[float, Field(ge=0)]  # the factor of one loss term
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, no unknown keys, no NaN or infinity."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True
-    )
 
 
 class ObjectiveSettings(Section):

@@ -11,7 +11,8 @@ from typing import Annotated, Literal, NamedTuple
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from unsee_dist.config.objective import AnyObjective, Section, VICRegSettings
+from unsee_dist.config.objective import AnyObjective, VICRegSettings
+from unsee_dist.config.section import Section
 from unsee_dist.errors import UserError
 
 Count = Annotated[int, Field(ge=1)]

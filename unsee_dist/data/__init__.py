@@ -1,10 +1,11 @@
 """Text to shards, shards to batches.
 
-    from unsee_dist.data import Shards, Stream, StreamSettings
+    from unsee_dist.config import load
+    from unsee_dist.data import Shards, Stream
 
     shards = Shards("corpus/")                                   # written by `unsee prepare INPUT --out corpus/`
-    settings = StreamSettings(seed=0, batch=32, micro_batch=None, max_tokens=64, pack=True, workers=2)
-    for batch in Stream(shards, tokenizer, settings, rank=0, ranks=1).batches(1, 1000):
+    config = load("unsee-vicreg", ["train.batch=64"])
+    for batch in Stream(shards, tokenizer, config, rank=0, ranks=1).batches(1, 1000):
         ...                                                      # batch.ids, batch.micro_batches
 
 Names are imported on first use: `unsee shards` does not wait for torch. Preparation is `data.prepare.prepare`.
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from unsee_dist.data.corpus.mix import Mix, open_corpus
     from unsee_dist.data.corpus.shards import Shards
     from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
-    from unsee_dist.data.stream.stream import Batch, Stream, StreamSettings
+    from unsee_dist.data.stream.stream import Batch, Stream
 
 __all__ = [
     "Batch",
@@ -27,7 +28,6 @@ __all__ = [
     "Mix",
     "Shards",
     "Stream",
-    "StreamSettings",
     "attention_mask",
     "open_corpus",
     "pack",
@@ -36,7 +36,6 @@ __all__ = [
 _HOME = {
     "Batch": "stream.stream",
     "Stream": "stream.stream",
-    "StreamSettings": "stream.stream",
     "Shards": "corpus.shards",
 }
 _HOME |= {"Mix": "corpus.mix", "open_corpus": "corpus.mix"}

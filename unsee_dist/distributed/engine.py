@@ -58,10 +58,15 @@ class Engine(Generic[Trained]):
                 "parallel.precision = bf16: this CPU has no bf16 instructions and multiplies tens of times slower than "
                 "in fp32. Write parallel.precision=fp32.",
             )
+        # For the whole process, since deepspeed logs and warns in every step: its own logger, and the one FutureWarning
+        # that its collectives cause (torch raises it in c10d_logger).
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
         warnings.filterwarnings(
-            "ignore", r".*torch.distributed.* is deprecated", FutureWarning
-        )  # deepspeed's calls
+            "ignore",
+            r".*torch.distributed.* is deprecated",
+            FutureWarning,
+            module=r"torch\.distributed\.c10d_logger",
+        )
         # else deepspeed compiles a CPU collective when it is first started (a minute, a compiler, and a lock file
         # that a killed process leaves for all later ones to wait on); gloo does that work
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -172,11 +177,12 @@ class Engine(Generic[Trained]):
 
 
 def import_deepspeed() -> ModuleType:
-    """deepspeed without mlflow. Its autotuner, which nothing here uses, imports that on every rank where it is installed:
-    1,500 modules, 2 s of a start, and as many files asked of a shared disk by all ranks at once."""
+    """Import deepspeed without mlflow. deepspeed's autotuner, which is not used here, imports mlflow on every rank where it
+    is installed: 1,500 modules, 2 s, and as many files that all ranks read from a shared disk at once. mlflow can be
+    imported again afterwards."""
     unimported = "mlflow" not in sys.modules
     if unimported:
-        sys.modules["mlflow"] = None  # type: ignore[assignment]  # an import of it now raises ImportError
+        sys.modules["mlflow"] = None  # type: ignore[assignment]  # an import of it raises ImportError
     try:
         import deepspeed
     finally:

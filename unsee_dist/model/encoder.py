@@ -31,15 +31,12 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
     A pooler gets no gradient: in the optimizer, weight decay would move it under ZeRO 1-3 and not under 0.
     """
     from transformers import AutoConfig
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # no "unexpected keys: cls.predictions": the head is dropped on purpose
-    logging.disable_progress_bar()
     source = _source(name)
-    with _loading(name):
+    with _loading(name), quiet_transformers():
         config = AutoConfig.from_pretrained(source)
-    overrides = {} if dropout is None else dict.fromkeys(_dropouts(config), dropout)
-    encoder = _load_weights(name, source, overrides)
+        overrides = {} if dropout is None else dict.fromkeys(_dropouts(config), dropout)
+        encoder = _load_weights(source, overrides)
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if not_finite:
         raise UserError(
@@ -102,16 +99,31 @@ def _loading(name: str) -> Iterator[None]:
         raise UserError(_unreachable(name, Path(name).expanduser(), error)) from error
 
 
-def _load_weights(name: str, source: str, overrides: Mapping[str, float]) -> PreTrainedModel:
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars, and no reports of unexpected keys: the head of an encoder is dropped on purpose."""
+    from transformers.utils import logging
+
+    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress:
+            logging.enable_progress_bar()
+
+
+def _load_weights(source: str, overrides: Mapping[str, float]) -> PreTrainedModel:
     from transformers import AutoModel
 
     attention = "sdpa" if torch.cuda.is_available() else cpu_dropout.register()
     arguments = {"dtype": torch.float32, "attn_implementation": attention, **overrides}
-    with _loading(name):
-        try:
-            return AutoModel.from_pretrained(source, add_pooling_layer=False, **arguments)
-        except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
-            return AutoModel.from_pretrained(source, **arguments)
+    try:
+        return AutoModel.from_pretrained(source, add_pooling_layer=False, **arguments)
+    except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
+        return AutoModel.from_pretrained(source, **arguments)
 
 
 def _has_tokenizer(path: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unsee_dist.errors import UserError
+from unsee_dist.model.encoder import quiet_transformers
 
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
@@ -42,9 +43,7 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
     Raises ValueError when there is no sentence.
     """
     from transformers import BertConfig, BertModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(sentences, size.vocabulary, size.max_tokens)
     tokenizer.save_pretrained(folder)
@@ -60,7 +59,8 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = BertModel(config, add_pooling_layer=False)
-    encoder.save_pretrained(folder)
+    with quiet_transformers():
+        encoder.save_pretrained(folder)
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 

@@ -8,14 +8,11 @@ SimCSE (arXiv:2104.08821) trains with Linear + Tanh instead.
 Shapes: B sentences on this rank, D = d features. Call it once per view: BatchNorm's statistics are per view.
 """
 
-from typing import get_args
-
 from torch import Tensor, nn
 
-from unsee_dist.config.sections import ProjectorKind
+from unsee_dist.config.sections import ProjectorSettings
 from unsee_dist.distributed.batchnorm import SyncBatchNorm
 from unsee_dist.distributed.reduce import Reduction
-from unsee_dist.errors import UserError
 
 
 def _block(width: int, hidden: int, reduction: Reduction) -> nn.Sequential:
@@ -52,13 +49,8 @@ class TanhHead(nn.Module):
         return self.linear(z_BD.to(self.linear.weight.dtype)).tanh()
 
 
-def make_projector(kind: str, width: int, blocks: int, factor: int, reduction: Reduction) -> nn.Module:
-    """`projector.kind`: "blocks" (a Projector) or "tanh" (a TanhHead, which has no blocks and no factor).
-
-    Raises ValueError for another kind.
-    """
-    if kind == "blocks":
-        return Projector(width, blocks, factor, reduction)
-    if kind == "tanh":
+def make_projector(settings: ProjectorSettings, width: int, reduction: Reduction) -> nn.Module:
+    """The projector of a run for embeddings of `width` features: a Projector, or a TanhHead (kind "tanh")."""
+    if settings.kind == "tanh":
         return TanhHead(width)
-    raise UserError(f"projector.kind = {kind} is unknown. Use one of: {', '.join(get_args(ProjectorKind))}.")
+    return Projector(width, settings.blocks, settings.width, reduction)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from unsee_dist.config.sections import DecaySchedule, GuardSettings
+from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import SharedUserError, World
@@ -46,31 +46,16 @@ from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import StepResult, seed_step, train_step
 
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything the loop must know of the configuration; cadences in steps."""
-
-    seed: int
-    steps: int
-    batch: int
-    lr: float
-    warmup: float
-    decay: float
-    decay_schedule: DecaySchedule
-    evaluate_every: int
-    checkpoint_every: int
-    keep: int
-    say_every: int
-    guard: GuardSettings
+CONSOLE_LINES = 100  # log lines of a run on the console
 
 
 @dataclass(frozen=True)
 class Training:
-    """The objects of a run. evaluate() -> scores, baseline() -> those of TF-IDF; export(name) writes the encoder to
+    """The objects of a run. steps: of the whole run. evaluate() -> scores, baseline() -> those of TF-IDF; export(name) writes the encoder to
     <folder>/<name>; rewind() restores the newest checkpoint, or raises ValueError. All collective."""
 
-    plan: Plan
+    config: RunConfig
+    steps: int
     progress: Progress
     engine: Engine[Unsee]
     target: Target | None
@@ -84,6 +69,19 @@ class Training:
     baseline: Callable[[], dict[str, float]]
     export: Callable[[str], None]
     rewind: Callable[[], None]
+
+    @property
+    def evaluate_every(self) -> int:
+        return every_steps(self.config.evaluate.every, self.steps)
+
+    @property
+    def checkpoint_every(self) -> int:
+        return every_steps(self.config.checkpoint.every, self.steps)
+
+
+def console_every(steps: int) -> int:
+    """Steps between two lines on the console."""
+    return max(1, steps // CONSOLE_LINES)
 
 
 class RollBack(Exception):
@@ -113,7 +111,7 @@ def _train_to_the_end(run: Training) -> dict[str, float]:
     scores: dict[str, float] = {}
     while True:
         raise_if_stopped(run)
-        if run.progress.evaluated < run.progress.step and _is_evaluated(run.plan, run.progress.step):
+        if run.progress.evaluated < run.progress.step and _is_evaluated(run, run.progress.step):
             scores = evaluate(run)  # before the first step, or where a stop cut an evaluation short
         try:
             return _train_steps(run) or scores
@@ -125,24 +123,25 @@ def _train_to_the_end(run: Training) -> dict[str, float]:
 
 
 def _train_steps(run: Training) -> dict[str, float]:
-    plan, progress, world = run.plan, run.progress, run.engine.world
+    config, progress, world = run.config, run.progress, run.engine.world
     scores: dict[str, float] = {}
     enter_phase("wait", progress.step + 1)
     started = time.perf_counter()
-    for batch in run.stream.batches(progress.step + 1, plan.steps):
+    for batch in run.stream.batches(progress.step + 1, run.steps):
         received = time.perf_counter()
         result, rates = run_step(run, batch)
         done = time.perf_counter()
         duration = done - started
-        speed = {SENTENCES_PER_S: plan.batch / duration, WAIT: (received - started) / duration}
+        speed = {SENTENCES_PER_S: config.train.batch / duration, WAIT: (received - started) / duration}
         speed[TOKENS_PER_S] = batch.tokens * world.size / duration
         damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences that others replace
         run.recorder.step(metrics_line(run, result, *rates) | damaged | speed)
-        _apply_guard(run, *after_step(plan.guard, progress.guard, batch.step, result.loss, result.applied))
+        _apply_guard(run, *after_step(config.guard, progress.guard, batch.step, result.loss, result.applied))
         if result.stop_requested:
             raise Stopped
-        is_last = batch.step == plan.steps
-        evaluated, saved = _is_evaluated(plan, batch.step), is_last or batch.step % plan.checkpoint_every == 0
+        is_last = batch.step == run.steps
+        evaluated = _is_evaluated(run, batch.step)
+        saved = is_last or batch.step % run.checkpoint_every == 0
         if evaluated:
             scores = evaluate(run)
         if saved:
@@ -156,11 +155,11 @@ def _train_steps(run: Training) -> dict[str, float]:
 
 def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
     """Train one step; returns its result, and its learning rate and decay."""
-    plan, progress, world = run.plan, run.progress, run.engine.world
-    seed_step(plan.seed, batch.step, world.rank)
+    config, progress, world = run.config, run.progress, run.engine.world
+    seed_step(config.seed, batch.step, world.rank)
     update = progress.updates + 1
-    lr = learning_rate(update, plan.steps, plan.lr, plan.warmup)
-    decay = decay_at(update, plan.steps, plan.decay, plan.decay_schedule)
+    lr = learning_rate(update, run.steps, config.train.lr, config.train.warmup)
+    decay = decay_at(update, run.steps, config.target.decay, config.target.schedule)
     result = train_step(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
     progress.step, progress.updates = batch.step, progress.updates + result.applied
     run.recorder.trace(batch.step, batch.ids)
@@ -173,9 +172,9 @@ def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> 
     line = {STEP: step, LOSS: result.loss, **result.terms, LR: lr, GRAD_NORM: result.grad_norm}
     if run.target is not None:
         line[DECAY] = decay
-        if step % run.plan.say_every == 0 or step == run.plan.steps:
+        if step % console_every(run.steps) == 0 or step == run.steps:
             line[DISTANCE] = distance(run.engine, run.target)
-    return line | {SENTENCES: step * run.plan.batch, SKIPPED: run.progress.skipped}
+    return line | {SENTENCES: step * run.config.train.batch, SKIPPED: run.progress.skipped}
 
 
 def distance(engine: Engine[Unsee], target: Target) -> float:
@@ -200,7 +199,7 @@ def evaluate(run: Training) -> dict[str, float]:
     better = (
         progress.step > 0
         and deciding is not None
-        and healthy(run.plan.guard, scores)
+        and healthy(run.config.guard, scores)
         and (progress.best is None or deciding[1] > progress.best.value)
     )
     run.recorder.evaluation({STEP: progress.step, **scores, dev(BEST): float(better)}, better)
@@ -212,7 +211,7 @@ def evaluate(run: Training) -> dict[str, float]:
         enter_phase("export")
         run.export("best")
     progress.evaluated = progress.step
-    _apply_guard(run, *after_evaluation(run.plan.guard, progress.guard, scores))
+    _apply_guard(run, *after_evaluation(run.config.guard, progress.guard, scores))
     return scores
 
 
@@ -233,7 +232,7 @@ def save(run: Training) -> None:
     run.recorder.flush()
     folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
     info = CheckpointInfo(run.identity, progress, run.recorder.mlflow_run)
-    run.saver.save(folder, run.engine, run.target, info, keep=run.plan.keep)
+    run.saver.save(folder, run.engine, run.target, info, keep=run.config.checkpoint.keep)
 
 
 def raise_if_stopped(run: Training) -> None:
@@ -252,5 +251,5 @@ def _apply_guard(run: Training, action: Action, message: str) -> None:
         raise RollBack
 
 
-def _is_evaluated(plan: Plan, step: int) -> bool:
-    return step == plan.steps or step % plan.evaluate_every == 0
+def _is_evaluated(run: Training, step: int) -> bool:
+    return step == run.steps or step % run.evaluate_every == 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+from unsee_dist.config.sections import TrainSettings
+
 
 def learning_rate(update: int, updates: int, peak: float, warmup: float) -> float:
     """The rate of an update (1..updates); `warmup` is the fraction of the updates that rise."""
@@ -17,9 +19,9 @@ def learning_rate(update: int, updates: int, peak: float, warmup: float) -> floa
     return peak * max(0, updates - update + 1) / (updates - rising)
 
 
-def total_steps(steps: int | None, epochs: float | None, sentences: int, batch: int) -> int:
-    """`steps` when it is a number; else as many whole batches as `epochs` passes over the corpus hold, at least 1."""
-    if steps is not None:
-        return steps
-    assert epochs is not None
-    return max(1, math.floor(epochs * sentences / batch))
+def total_steps(train: TrainSettings, sentences: int) -> int:
+    """`train.steps` when it is a number; else the whole batches in `train.epochs` passes over the corpus, at least 1."""
+    if train.steps is not None:
+        return train.steps
+    assert train.epochs is not None
+    return max(1, math.floor(train.epochs * sentences / train.batch))

@@ -81,5 +81,5 @@ def test_frequent_words_are_one_piece() -> None:
 
 
 def test_no_sentence_is_a_sentence() -> None:
-    with pytest.raises(ValueError, match="no sentence"):
+    with pytest.raises(ValueError, match="without a sentence"):
         train_tokenizer([], 300, 64)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from unsee_dist.config import ConfigError, load
+from unsee_dist.config.sections import ProjectorKind, ProjectorSettings
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.model.projector import Projector, TanhHead, make_projector
 
@@ -41,18 +43,18 @@ def test_paper_size() -> None:
 
 def test_no_blocks_are_the_identity() -> None:
     z = _batch()
-    assert torch.equal(make_projector("blocks", 6, 0, 10, Reduction())(z), z)
+    assert torch.equal(make_projector(ProjectorSettings(blocks=0), 6, Reduction())(z), z)
 
 
 def test_tanh_head_is_linear_and_tanh() -> None:
-    head, z = make_projector("tanh", 6, 1, 10, Reduction()), _batch()
+    head, z = make_projector(ProjectorSettings(kind="tanh"), 6, Reduction()), _batch()
     assert isinstance(head, TanhHead)
     torch.testing.assert_close(head(z), torch.tanh(z @ head.linear.weight.T + head.linear.bias))
 
 
 @pytest.mark.parametrize("kind", ["blocks", "tanh"])
-def test_bf16_parameters_take_fp32_embeddings(kind: str) -> None:
-    projector = make_projector(kind, 6, 1, 10, Reduction())
+def test_bf16_parameters_take_fp32_embeddings(kind: ProjectorKind) -> None:
+    projector = make_projector(ProjectorSettings(kind=kind), 6, Reduction())
     exact = projector(_batch())
     rounded = projector.bfloat16()(_batch())
     assert rounded.dtype == torch.bfloat16
@@ -62,5 +64,5 @@ def test_bf16_parameters_take_fp32_embeddings(kind: str) -> None:
 
 
 def test_unknown_kind_says_what_to_write() -> None:
-    with pytest.raises(ValueError, match=r"projector.kind = mlp is unknown. Use one of: blocks, tanh\."):
-        make_projector("mlp", 6, 1, 10, Reduction())
+    with pytest.raises(ConfigError, match=r"projector.kind = mlp — .* must be blocks or tanh"):
+        load("base", ["projector.kind=mlp"])

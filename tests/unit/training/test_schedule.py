@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from unsee_dist.config.sections import TrainSettings
 from unsee_dist.training.schedule import learning_rate, total_steps
 
 
@@ -44,4 +45,4 @@ def test_after_the_last_update_it_is_zero_and_never_less() -> None:
 def test_steps_of_a_run(
     steps: int | None, epochs: float | None, sentences: int, batch: int, total: int
 ) -> None:
-    assert total_steps(steps, epochs, sentences, batch) == total
+    assert total_steps(TrainSettings(steps=steps, epochs=epochs, batch=batch), sentences) == total

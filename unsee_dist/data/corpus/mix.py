@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from unsee_dist.config.sections import OnDamage
+from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.order import key, permute
 from unsee_dist.data.corpus.ragged import Ragged
-from unsee_dist.data.corpus.shards import CACHE_GB, Shards
+from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.errors import UserError
 
 if TYPE_CHECKING:
@@ -186,25 +186,26 @@ class MixTokens:
         return self.readers[number].read(inside)
 
 
-def open_corpus(
-    shards: str, mix: str | None = None, on_damage: OnDamage = "stop", cache_gb: float = CACHE_GB
-) -> Shards | Mix:
-    """The corpus of a run: the folder `shards`, or instead `mix`: "3 data/wiki, 1 data/mine", shares and folders.
+def open_corpus(data: DataSettings) -> Shards | Mix:
+    """The corpus of a run: the folder `data.shards`, or the mix `data.mix`, "3 data/wiki, 1 data/mine".
 
     Raises ValueError for a mix that cannot be read as one, and what `Shards` raises.
     """
-    if mix is None:
-        return Shards(shards, on_damage, cache_gb)
+    if data.mix is None:
+        return Shards(data.shards, data.on_damage, data.cache_gb)
     share_of: dict[str, int] = {}
-    for item in mix.split(","):
+    for item in data.mix.split(","):
         share, _, path = item.strip().partition(" ")
         path = path.strip()
         if not path or not share.isdecimal() or int(share) < 1 or path in share_of:
             raise UserError(
-                f"data.mix = {mix} cannot be read as a mix ({item.strip()!r}). "
+                f"data.mix = {data.mix} cannot be read as a mix ({item.strip()!r}). "
                 "Write whole shares and different folders: 3 data/wiki, 1 data/mine."
             )
         share_of[path] = int(share)
     if sum(share_of.values()) > SHARES:
-        raise UserError(f"data.mix = {mix} has shares that sum to more than {SHARES:,}. Write smaller ones.")
-    return Mix([Shards(path, on_damage, cache_gb) for path in share_of], list(share_of.values()))
+        raise UserError(
+            f"data.mix = {data.mix} has shares that sum to more than {SHARES:,}. Write smaller ones."
+        )
+    corpora = [Shards(path, data.on_damage, data.cache_gb) for path in share_of]
+    return Mix(corpora, list(share_of.values()))

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import xxhash
 import zstandard
 
+from unsee_dist.config.prepare import BLOCK_SENTENCES
 from unsee_dist.data.corpus.index import BlockColumns, ShardEntry
 
-BLOCK_SENTENCES = 1024
 ZST_LEVEL = 3
 
 

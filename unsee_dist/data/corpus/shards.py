@@ -30,7 +30,7 @@ from unsee_dist.errors import UserError, file_error
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-CACHE_GB = DataSettings().cache_gb
+DEFAULT = DataSettings()
 
 
 class Shards:
@@ -47,7 +47,9 @@ class Shards:
     index shows.
     """
 
-    def __init__(self, path: str | Path, on_damage: OnDamage = "stop", cache_gb: float = CACHE_GB) -> None:
+    def __init__(
+        self, path: str | Path, on_damage: OnDamage = DEFAULT.on_damage, cache_gb: float = DEFAULT.cache_gb
+    ) -> None:
         self.store, self.on_damage = Store(path), on_damage
         self.path = Path(path) if not self.store.remote else path
         self.index = read_index(self.store, sizes=on_damage == "stop")

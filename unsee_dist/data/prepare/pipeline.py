@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from unsee_dist.data.corpus import shard_writer
+from unsee_dist.config.prepare import BLOCK_SENTENCES, PrepareSettings
 from unsee_dist.data.corpus.index import FORMAT, INDEX, SHARD_ENTRY, CorpusIndex, ShardEntry, fingerprint
 from unsee_dist.data.prepare import holdout, merge, sources
 from unsee_dist.data.prepare.plan import (
@@ -34,7 +34,6 @@ from unsee_dist.data.prepare.plan import (
     remove_output,
 )
 from unsee_dist.data.prepare.report import Bar, Report, progress, report_of
-from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.data.prepare.sort import RunFacts, SortTask, facts_of, sort_split
 from unsee_dist.data.processes import TaskRunner, run_serially, worker_pool
 from unsee_dist.errors import UserError, file_error
@@ -185,7 +184,7 @@ class _Preparation:
         for number, (first, last, skip, count) in enumerate(merge.plan_shards(counted, size)):
             name = f"shard-{number:06d}.tar"
             entry = self.work / f"{name}.json"
-            block = number * size // shard_writer.BLOCK_SENTENCES
+            block = number * size // BLOCK_SENTENCES
             entries.append(entry)
             if not entry.exists():
                 shard = self.out / name

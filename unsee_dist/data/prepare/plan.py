@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.corpus.index import INDEX, CorpusIndex, read_index
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.prepare import sources
 from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.opening import InputDescription
-from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.errors import UserError
 from unsee_dist.files import atomic
 
@@ -38,7 +38,13 @@ class Plan:
 
     def as_dict(self) -> dict[str, object]:
         """For JSON, without the packages that are not used."""
-        return {key: value for key, value in asdict(self).items() if value is not None}
+        versions = {"splitter": self.splitter, "identifier": self.identifier, "packer": self.packer}
+        used = {package: version for package, version in versions.items() if version is not None}
+        return {
+            "settings": self.settings.model_dump(),
+            "inputs": [asdict(each) for each in self.inputs],
+            **used,
+        }
 
 
 PLAN_ADAPTER = TypeAdapter(Plan)
@@ -137,7 +143,7 @@ def _read_plan(path: Path, stored: bytes) -> Plan:
 
 def _differences(stored: Plan, plan: Plan, by_name: bool = False) -> list[str]:
     """How two plans differ. by_name: compare the inputs by their names only."""
-    old, new = asdict(stored.settings), asdict(plan.settings)
+    old, new = stored.settings.model_dump(), plan.settings.model_dump()
     differences = [f"{key} = {old[key]} there, {new[key]} here" for key in new if old[key] != new[key]]
     if by_name:
         same = [each.name for each in stored.inputs] == [each.name for each in plan.inputs]

@@ -21,11 +21,11 @@ import numpy as np
 import xxhash
 from pydantic import TypeAdapter
 
+from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.prepare import documents, holdout
 from unsee_dist.data.prepare.clean import drop_reason, normalise
 from unsee_dist.data.prepare.documents import InputSplit
 from unsee_dist.data.prepare.languages import is_written_in
-from unsee_dist.data.prepare.settings import PrepareSettings
 from unsee_dist.files import atomic
 
 PAGE = 4096

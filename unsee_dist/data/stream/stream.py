@@ -22,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 
+from unsee_dist.config.sections import RunConfig
 from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import Ragged, ragged
 from unsee_dist.data.corpus.tokens import Window
@@ -31,22 +32,6 @@ from unsee_dist.errors import TransientError, UserError, is_transient
 
 PREFETCH_STEPS = 4  # steps that each worker prefetches
 POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.3 ms, all of them 2 ms
-
-
-@dataclass(frozen=True)
-class StreamSettings:
-    """batch: sentences of a step over all ranks. micro_batch: sentences of a micro_batch, None = all of the rank's part.
-
-    max_tokens: sentences are truncated to it, and it is the length of a packed row. workers: processes that
-    compute ahead; 0 = in this process.
-    """
-
-    seed: int
-    batch: int
-    micro_batch: int | None
-    max_tokens: int
-    pack: bool
-    workers: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +64,13 @@ class Batch:
 class Stream:
     """Batches of one rank.
 
-        settings = StreamSettings(seed=0, batch=32, micro_batch=None, max_tokens=64, pack=True, workers=2)
-        stream = Stream(Shards("corpus/"), tokenizer, settings, rank=0, ranks=2)
+        config = load("unsee-vicreg", ["train.batch=64"])
+        stream = Stream(Shards("corpus/"), tokenizer, config, rank=0, ranks=2)
         for batch in stream.batches(1, 1000):       # steps 1 to 1000, in order
             batch.micro_batches[0].input_ids               # (rows, T)
+
+    It reads seed, train.batch, train.micro_batch, model.max_tokens, data.pack and data.workers; `data.pack: auto` packs (a
+    run tries the encoder first and then writes true or false).
 
     Workers live as long as the stream and serve one `batches` at a time. Raises UserError for a batch that cannot be
     split and, while iterating, for a damaged block; TransientError for a store that does not answer.
@@ -92,21 +80,21 @@ class Stream:
         self,
         corpus: Corpus,
         tokenizer: PreTrainedTokenizerFast,
-        settings: StreamSettings,
+        config: RunConfig,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        _check(corpus, tokenizer, settings, ranks)
+        _check(corpus, tokenizer, config, ranks)
         self.corpus = corpus
         self._steps = _Steps()
         self._loader = DataLoader(
-            _StepDataset(corpus, tokenizer, settings, rank, ranks),
+            _StepDataset(corpus, tokenizer, config, rank, ranks),
             batch_size=None,
             sampler=self._steps,
-            num_workers=settings.workers,
+            num_workers=config.data.workers,
             worker_init_fn=_start_worker,
             pin_memory=torch.cuda.is_available(),
-            **_worker_settings(settings.workers),
+            **_worker_settings(config.data.workers),
         )
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
@@ -149,15 +137,15 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         self,
         corpus: Corpus,
         tokenizer: PreTrainedTokenizerFast,
-        settings: StreamSettings,
+        config: RunConfig,
         rank: int,
         ranks: int,
     ) -> None:
-        self.corpus, self.tokenizer, self.settings = corpus, tokenizer, settings
-        self.part = settings.batch // ranks
+        self.corpus, self.tokenizer, self.config = corpus, tokenizer, config
+        self.part = config.train.batch // ranks
         self.start = rank * self.part
-        self.order = corpus.order(settings.seed)
-        reader = corpus.tokens(tokenizer, settings.max_tokens)
+        self.order = corpus.order(config.seed)
+        reader = corpus.tokens(tokenizer, config.model.max_tokens)
         self.tokens = Window(reader.read, corpus.window_blocks) if reader else None
         self.recent: OrderedDict[int, list[str]] = OrderedDict()
         self._pad = tokenizer.pad_token_id
@@ -181,16 +169,16 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         blocks, lines = self.corpus.find(ids)
         sentences = self.tokens.take(blocks, lines) if self.tokens else self._tokenise(blocks, lines)
         micro_batches = tuple(
-            pack(part, self.settings.max_tokens, self._pad, self.settings.pack)
-            for part in sentences.cut(self.settings.micro_batch or self.part)
+            pack(part, self.config.model.max_tokens, self._pad, self.config.data.pack is not False)
+            for part in sentences.cut(self.config.train.micro_batch or self.part)
         )
         return Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), damaged)
 
     def ids(self, step: int) -> tuple[np.ndarray, int]:
         """The ids of this rank's sentences, and how many sentences of the whole step are replaced."""
-        first = (step - 1) * self.settings.batch
+        first = (step - 1) * self.config.train.batch
         own = slice(self.start, self.start + self.part)
-        ids = self._ordered_ids(first, first + self.settings.batch)
+        ids = self._ordered_ids(first, first + self.config.train.batch)
         if self.corpus.on_damage == "stop":
             return ids[own], 0
         # Every rank checks the blocks of all ranks, once each: then all have the same count without communication.
@@ -227,7 +215,7 @@ class _StepDataset(Dataset[Batch | WorkerError]):
                     for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
                 ],
                 truncation=True,
-                max_length=self.settings.max_tokens,
+                max_length=self.config.model.max_tokens,
                 return_attention_mask=False,
                 return_token_type_ids=False,
             )["input_ids"]
@@ -268,17 +256,19 @@ def _start_worker(_: int) -> None:
     end_with_parent()
 
 
-def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, settings: StreamSettings, ranks: int) -> None:
-    if settings.batch % ranks:
-        below = settings.batch // ranks * ranks
+def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig, ranks: int) -> None:
+    if config.train.batch % ranks:
+        below = config.train.batch // ranks * ranks
         possible = f"{below} or {below + ranks}" if below else f"{ranks}"
-        raise UserError(f"train.batch = {settings.batch} cannot be split over {ranks} ranks. Use {possible}.")
+        raise UserError(
+            f"train.batch = {config.train.batch} cannot be split over {ranks} ranks. Use {possible}."
+        )
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."
         )
-    if settings.batch > corpus.sentences:
+    if config.train.batch > corpus.sentences:
         raise UserError(
-            f"train.batch = {settings.batch} is more than the {corpus.sentences} sentences of {corpus.path}. "
+            f"train.batch = {config.train.batch} is more than the {corpus.sentences} sentences of {corpus.path}. "
             f"Use at most {corpus.sentences}, or prepare a larger corpus."
         )

@@ -62,7 +62,7 @@ class Saver:
         self.saved: int | None = None  # the step of the newest complete checkpoint of this process
 
     def save(
-        self, folder: Path, engine: Engine[Unsee], target: Target | None, info: CheckpointInfo, keep: int = 2
+        self, folder: Path, engine: Engine[Unsee], target: Target | None, info: CheckpointInfo, keep: int
     ) -> None:
         """Write `folder` (…/step-XXXXXXXX); in the background, wait only for the previous save and the snapshot."""
         self.wait()

@@ -4,15 +4,16 @@ import json
 import random
 import shutil
 import tarfile
-from dataclasses import replace
+from functools import partial
 
 import pytest
 import webdataset
+from stream_configs import stream_config
 
-from unsee_dist.data import Shards, Stream, StreamSettings
+from unsee_dist.data import Shards, Stream
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
-SETTINGS = StreamSettings(seed=3, batch=25, micro_batch=None, max_tokens=12, pack=True, workers=0)
+CONFIG = partial(stream_config, seed=3, batch=25, max_tokens=12)
 FIRST, SECOND = "shard-000000.tar", "shard-000001.tar"
 
 
@@ -147,8 +148,8 @@ def test_an_index_that_believes_the_damage_is_refused(copy):
 
 def parts(path, tokenizer, ranks, workers, on_damage="skip"):
     """(ids, damaged) of every step of an epoch, as `ranks` ranks read them."""
-    settings, steps = replace(SETTINGS, workers=workers, batch=100), (1, 25)
-    streams = [Stream(Shards(path, on_damage), tokenizer, settings, rank, ranks) for rank in range(ranks)]
+    config, steps = CONFIG(workers=workers, batch=100), (1, 25)
+    streams = [Stream(Shards(path, on_damage), tokenizer, config, rank, ranks) for rank in range(ranks)]
     read = [list(stream.batches(*steps)) for stream in streams]
     for same in zip(*read, strict=True):
         assert len({batch.damaged for batch in same}) == 1
@@ -175,7 +176,7 @@ def test_skipping_substitutes_the_same_on_every_layout_and_counts(copy, member, 
 def test_skipping_reads_the_text_of_the_ids_and_needs_one_sound_block(copy, member, tokenizer):
     rewrite(copy / FIRST, lambda data: flip_payload(data, member))
     shards = Shards(copy, on_damage="skip")
-    batch = next(Stream(shards, tokenizer, SETTINGS).batches(1, 1))
+    batch = next(Stream(shards, tokenizer, CONFIG()).batches(1, 1))
     (micro_batch,) = batch.micro_batches
     for place, sentence_id in enumerate(batch.ids):
         wanted = tokenizer(shards.sentence(sentence_id), truncation=True, max_length=12)["input_ids"]
@@ -184,4 +185,4 @@ def test_skipping_reads_the_text_of_the_ids_and_needs_one_sound_block(copy, memb
     (copy / SECOND).unlink()
     rewrite(copy / FIRST, flip(600))
     with pytest.raises(ValueError, match=r"no block of .* can be read"):
-        next(Stream(Shards(copy, on_damage="skip"), tokenizer, SETTINGS).batches(1, 1))
+        next(Stream(Shards(copy, on_damage="skip"), tokenizer, CONFIG()).batches(1, 1))

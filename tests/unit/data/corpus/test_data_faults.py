@@ -76,7 +76,7 @@ def test_a_passing_fault_while_ranks_tokenise_together(corpus, monkeypatch, faul
 
     monkeypatch.setattr(tokenise_together, "tokenise", tokenising)
     with pytest.raises(TransientError):
-        tokenise_together._my_share(corpus, None, 16, 1, World.alone())
+        tokenise_together._tokenise_share(corpus, None, 16, 1, World.alone())
 
 
 def test_a_bug_in_the_check_of_an_index_is_no_damage(corpus, monkeypatch) -> None:

@@ -2,23 +2,25 @@
 
 import json
 import shutil
-from dataclasses import replace
+from functools import partial
 
 import fsspec
 import numpy as np
 import pytest
 import torch
+from stream_configs import stream_config
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from unsee_dist.data import Mix, Shards, Stream, StreamSettings, open_corpus
+from unsee_dist.config.sections import DataSettings
+from unsee_dist.data import Mix, Shards, Stream, open_corpus
 from unsee_dist.data.corpus import store
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.processes import worker_pool
 from unsee_dist.errors import TransientError
 
-SETTINGS = StreamSettings(seed=3, batch=40, micro_batch=None, max_tokens=9, pack=True, workers=0)
+CONFIG = partial(stream_config, seed=3, batch=40, max_tokens=9)
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +33,8 @@ def small(make_sentence, tmp_path_factory):
 
 
 def ids_of(corpus, tokenizer, steps, ranks=1, **changes):
-    settings = replace(SETTINGS, **changes)
-    streams = [Stream(corpus, tokenizer, settings, rank, ranks).batches(*steps) for rank in range(ranks)]
+    config = CONFIG(**changes)
+    streams = [Stream(corpus, tokenizer, config, rank, ranks).batches(*steps) for rank in range(ranks)]
     return [sum((batch.ids for batch in same), ()) for same in zip(*streams, strict=True)]
 
 
@@ -64,7 +66,7 @@ def test_a_mix_is_the_same_on_every_layout_and_at_every_place(corpus, small, tok
     assert ids_of(mix, tokenizer, (1, 30), ranks=4) == alone
     assert ids_of(mix, tokenizer, (17, 30), ranks=2) == alone[16:]
     assert ids_of(mix, tokenizer, (1, 30), seed=4) != alone
-    batch = next(Stream(mix, tokenizer, SETTINGS).batches(3, 3))
+    batch = next(Stream(mix, tokenizer, CONFIG()).batches(3, 3))
     (micro_batch,) = batch.micro_batches
     for place, i in enumerate(batch.ids):
         told = corpus.sentence(i) if i < 2500 else small.sentence(i - 2500)
@@ -73,17 +75,17 @@ def test_a_mix_is_the_same_on_every_layout_and_at_every_place(corpus, small, tok
 
 
 def test_a_mix_is_written_in_words(corpus, small):
-    mix = open_corpus("unused", f"3 {corpus.path}, 1 {small.path}")
+    mix = open_corpus(DataSettings(mix=f"3 {corpus.path}, 1 {small.path}"))
     assert mix.sentences == 2800
     assert mix.fingerprint == Mix([corpus, small], [3, 1]).fingerprint
     assert mix.fingerprint != Mix([corpus, small], [1, 3]).fingerprint
     assert len(mix.head(100)) == 100
-    assert open_corpus(str(corpus.path)).fingerprint == corpus.fingerprint
-    for wrong in ("", "3", f"0 {corpus.path}", f"x {corpus.path}", f"1 {corpus.path}, 2 {corpus.path}"):
-        with pytest.raises(ValueError, match=r"data.mix = .* is no mix .* Write whole shares"):
-            open_corpus("unused", wrong)
+    assert open_corpus(DataSettings(shards=str(corpus.path))).fingerprint == corpus.fingerprint
+    for wrong in (",", "3", f"0 {corpus.path}", f"x {corpus.path}", f"1 {corpus.path}, 2 {corpus.path}"):
+        with pytest.raises(ValueError, match=r"data.mix = .* cannot be read as a mix .* Write whole shares"):
+            open_corpus(DataSettings(mix=wrong))
     with pytest.raises(ValueError, match="shares that sum to more than 65,536"):
-        open_corpus("unused", f"1000000 {corpus.path}, 1 {small.path}")
+        open_corpus(DataSettings(mix=f"1000000 {corpus.path}, 1 {small.path}"))
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_a_network_that_fails_now_and_then_is_asked_again(corpus, remote, tokeni
     monkeypatch.setattr(store, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(type(remote), "cat_file", flaky)
     assert shards.read(1) == corpus.read(1)
-    stream = Stream(shards, tokenizer, SETTINGS)
+    stream = Stream(shards, tokenizer, CONFIG())
     failures[0] = 10**9
     with pytest.raises(TransientError, match=r"shard-00000\d.tar cannot be reached \(no answer\)"):
         next(stream.batches(1, 1))
@@ -169,8 +171,8 @@ def tokenised(corpus, tokenizer, tmp_path):
 
 @pytest.mark.parametrize("share", [True, False])
 def test_prepared_tokens_give_the_batches_of_the_text(corpus, tokenised, tokenizer, share):
-    settings = replace(SETTINGS, pack=share, micro_batch=7)
-    ready, text = Stream(Shards(tokenised), tokenizer, settings), Stream(corpus, tokenizer, settings)
+    config = CONFIG(pack=share, micro_batch=7)
+    ready, text = Stream(Shards(tokenised), tokenizer, config), Stream(corpus, tokenizer, config)
     assert Shards(tokenised).tokens(tokenizer, 9) is not None
     assert same_batches(ready.batches(60, 70), text.batches(60, 70))
 
@@ -186,7 +188,10 @@ def test_tokens_are_never_used_with_another_tokenizer_length_or_corpus(tokenised
     assert shards.tokens(tokenizer, 9) is not None
     (folder,) = tokenised.glob("tokens-*")
     shutil.copytree(folder, small.path / folder.name)
-    with pytest.raises(ValueError, match=r"has fingerprint = .* is needed. Delete .*: the text is tokenised"):
+    with pytest.raises(
+        ValueError,
+        match=r"has fingerprint = .*, and this run needs .*. Delete .*: the text is then tokenised",
+    ):
         Shards(small.path).tokens(tokenizer, 9)
     shutil.rmtree(small.path / folder.name)
 
@@ -199,4 +204,4 @@ def test_damaged_tokens_are_named(tokenised, tokenizer):
     with pytest.raises(
         ValueError, match=r"shard-000000.tokens is damaged in block 0 at offset 0: expected .* found"
     ):
-        list(Stream(Shards(tokenised), tokenizer, SETTINGS).batches(1, 62))
+        list(Stream(Shards(tokenised), tokenizer, CONFIG()).batches(1, 62))

@@ -111,5 +111,5 @@ def test_the_standard_library_has_prose():
     assert {"textwrap", "json.decoder", "pytest"} <= set(names)
     assert not any(".tests." in name for name in names)
     path = {name: path for name, path, _ in installed_docs._modules()}["textwrap"]
-    found = dict(installed_docs._harvest(("textwrap", path)))
+    found = dict(installed_docs._documents_of_module(("textwrap", path)))
     assert any("whitespace" in sentence for sentence in found["textwrap.dedent"])

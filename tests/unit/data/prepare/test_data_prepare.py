@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from unsee_dist.config.load import checked
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.clean import drop_reason, normalise
 from unsee_dist.data.prepare.languages import is_written_in
@@ -146,7 +147,8 @@ def test_an_interrupted_preparation_starts_over(tmp_path, text, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 prepare([str(text)], out, wanted, processes=1)
         with pytest.raises(
-            ValueError, match=r"has no index.json, so it is no prepared corpus or was interrupted"
+            ValueError,
+            match=r"has no index.json, so it is not a prepared corpus, or its preparation was interrupted",
         ):
             Shards(out)
         prepare([str(text)], out, wanted, processes=1)
@@ -244,16 +246,17 @@ def test_somebody_elses_folder_is_not_touched(tmp_path, text):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"shard_sentences": 1500}, r"shard_sentences = 1500 is not whole blocks of 1024. Use 1024"),
+        ({"shard_sentences": 1500}, r"--shard-sentences = 1500 must be a multiple of 1024: write 1024"),
         ({"seed": -1}, r"seed = -1"),
         ({"dev": -1}, r"dev = -1"),
-        ({"split": "word"}, r"split = word is unknown. Use line or sentence"),
-        ({"min_letters": 2}, r"min_letters = 2 is not a share"),
+        ({"split": "word"}, r"--split = word must be line or sentence"),
+        ({"min_letters": 2}, r"--min-letters = 2 must be at most 1"),
+        ({"min_words": 9, "max_words": 8}, r"max_words = 8 is less than min_words = 9: write at least 9"),
     ],
 )
 def test_settings_that_cannot_be(settings, says):
     with pytest.raises(ValueError, match=says):
-        PrepareSettings(**settings)
+        checked(PrepareSettings, settings)
 
 
 def test_nothing_left_and_too_few_to_hold_out(tmp_path):

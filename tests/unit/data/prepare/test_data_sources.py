@@ -68,8 +68,8 @@ def test_an_input_is_known_by_its_bytes(tmp_path):
     (tmp_path / "a.txt").write_text("One small sentence.")
     before = describe(str(tmp_path / "a.txt"))
     (tmp_path / "a.txt").write_text("One smell sentence.")
-    assert before["name"] == "a.txt"
-    assert before["bytes"] == 19
+    assert before.name == "a.txt"
+    assert before.bytes == 19
     assert before.xxh3 != describe(str(tmp_path / "a.txt")).xxh3
 
 
@@ -150,7 +150,7 @@ def test_remote_files_are_read_through_fsspec(make_sentence):
     names = resolve(["memory://corpus/*"])
     assert sentences(names, "text") == lines
     before = describe(names[0])
-    assert before["bytes"] == memory.size("/corpus/a.txt")
+    assert before.bytes == memory.size("/corpus/a.txt")
     memory.pipe("/corpus/a.txt", "\n".join(lines[1:101]).encode())
     assert describe(names[0]).xxh3 != before.xxh3
     for name, says in {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stream_configs import stream_config
 
-from unsee_dist.data import StreamSettings
 from unsee_dist.data.corpus.order import Order, key, permute
 from unsee_dist.data.stream.stream import _StepDataset
 
@@ -70,7 +70,9 @@ layouts = st.fixed_dictionaries(
 
 
 def part_of_step(corpus, tokenizer, seed, batch, rank, ranks):
-    return _StepDataset(corpus, tokenizer, StreamSettings(seed, batch, 5, 16, True, 0), rank, ranks)
+    return _StepDataset(
+        corpus, tokenizer, stream_config(seed=seed, batch=batch, micro_batch=5, max_tokens=16), rank, ranks
+    )
 
 
 @given(layout=layouts, data=st.data())

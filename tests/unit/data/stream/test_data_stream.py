@@ -1,28 +1,27 @@
 """One batch: the same sentences whoever reads them."""
 
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from stream_configs import stream_config
 
-from unsee_dist.data import Shards, Stream, StreamSettings
+from unsee_dist.data import Shards, Stream
 
-SETTINGS = StreamSettings(seed=3, batch=24, micro_batch=None, max_tokens=12, pack=True, workers=0)
+CONFIG = partial(stream_config, seed=3, batch=24, max_tokens=12)
 
 
 def whole(corpus, tokenizer, steps, **changes):
-    return list(Stream(corpus, tokenizer, replace(SETTINGS, **changes)).batches(*steps))
+    return list(Stream(corpus, tokenizer, CONFIG(**changes)).batches(*steps))
 
 
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 0), (3, 0), (4, 0), (1, 2), (2, 1)])
 def test_ranks_together_read_the_batch_of_one(corpus, tokenizer, ranks, workers):
     """Across an epoch's end: 2,500 sentences are 104.17 steps of 24."""
     alone = whole(corpus, tokenizer, (101, 108))
-    settings = replace(SETTINGS, workers=workers)
-    parts = [
-        list(Stream(corpus, tokenizer, settings, rank, ranks).batches(101, 108)) for rank in range(ranks)
-    ]
+    config = CONFIG(workers=workers)
+    parts = [list(Stream(corpus, tokenizer, config, rank, ranks).batches(101, 108)) for rank in range(ranks)]
     for number, batch in enumerate(alone):
         assert {part[number].step for part in parts} == {batch.step}
         assert sum((part[number].ids for part in parts), ()) == batch.ids
@@ -55,7 +54,7 @@ def test_pieces_hold_the_sentences_of_the_ids(corpus, tokenizer, share):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_asking_for_a_step_is_resuming_at_it(corpus, tokenizer, workers):
     """Also on one stream, whose workers stay, after an iteration that was left in the middle."""
-    stream = Stream(corpus, tokenizer, replace(SETTINGS, workers=workers))
+    stream = Stream(corpus, tokenizer, CONFIG(workers=workers))
     expected = {batch.step: batch.ids for batch in whole(corpus, tokenizer, (1, 12))}
     left = stream.batches(1, 12)
     assert next(left).ids == expected[1]
@@ -67,7 +66,7 @@ def test_asking_for_a_step_is_resuming_at_it(corpus, tokenizer, workers):
 
 
 def test_the_sample_is_the_head_of_the_corpus(corpus, tokenizer):
-    sample = Stream(corpus, tokenizer, SETTINGS).sample(1500)
+    sample = Stream(corpus, tokenizer, CONFIG()).sample(1500)
     assert sample == [corpus.sentence(i) for i in range(1500)]
 
 
@@ -86,15 +85,15 @@ def test_damage_ends_the_iteration_with_its_sentence(corpus, tokenizer, tmp_path
     data = bytearray(shard.read_bytes())
     data[600] ^= 1
     shard.write_bytes(data)
-    stream = Stream(Shards(tmp_path), tokenizer, replace(SETTINGS, workers=workers))
+    stream = Stream(Shards(tmp_path), tokenizer, CONFIG(workers=workers))
     with pytest.raises(ValueError, match=r"^\S*shard-000000.tar is damaged in block 0 at offset 0: expected"):
         list(stream.batches(1, 105))
 
 
 def test_batches_that_cannot_be(corpus, tokenizer):
     with pytest.raises(ValueError, match=r"train.batch = 24 cannot be split over 5 ranks. Use 20 or 25"):
-        Stream(corpus, tokenizer, SETTINGS, 0, 5)
+        Stream(corpus, tokenizer, CONFIG(), 0, 5)
     with pytest.raises(ValueError, match=r"train.batch = 2 cannot be split over 5 ranks. Use 5"):
-        Stream(corpus, tokenizer, replace(SETTINGS, batch=2), 0, 5)
+        Stream(corpus, tokenizer, CONFIG(batch=2), 0, 5)
     with pytest.raises(ValueError, match=r"train.batch = 4096 is more than the 2500 sentences"):
-        Stream(corpus, tokenizer, replace(SETTINGS, batch=4096))
+        Stream(corpus, tokenizer, CONFIG(batch=4096))
