@@ -76,7 +76,7 @@ def test_an_unusable_encoder_gets_a_reason_and_no_number(place: Path, name: str,
 
 def test_mteb_alone_would_have_scored_the_collapsed_encoder(place: Path) -> None:
     """The control: without the check, a point gets numbers on classification and clustering."""
-    from unsee_dist.evaluation import mteb_suite
+    from unsee_dist.evaluation import mteb_suite, mteb_tasks
     from unsee_dist.evaluation.local_tasks import local_tasks
 
     class NoCheck(mteb_suite.EmbeddingCheck):
@@ -89,7 +89,7 @@ def test_mteb_alone_would_have_scored_the_collapsed_encoder(place: Path) -> None
             encoder = mteb_suite.Encoder(model.encode, "local/point", "0")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(mteb_suite, "EmbeddingCheck", NoCheck)
-                found[task.name] = mteb_suite.evaluate_task(mteb_suite.local(task), encoder, None).score
+                found[task.name] = mteb_suite.evaluate_task(mteb_tasks.local(task), encoder, None).score
     assert found["intents"] > 20  # a third of three labels
 
 

@@ -2,7 +2,8 @@
 
 models.py           the argument MODEL, opened
 tasks.py            the tasks of a command, and the scores of a model on them; on_ray.py: side by side on a cluster
-mteb_suite.py       published and local tasks through mteb; mteb_data.py, local_tasks.py, task_files.py: their data
+mteb_suite.py       an encoder on a task of mteb; mteb_tasks.py: published and local tasks; mteb_data.py, local_tasks.py,
+                    task_files.py: their data
 scores.py           scores on disk
 evaluate.py, score_table.py                      `unsee evaluate`
 compare.py, comparison.py, comparison_plot.py, intervals.py   `unsee compare`

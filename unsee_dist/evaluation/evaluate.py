@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation import mteb_suite as suite
-from unsee_dist.evaluation import score_table
+from unsee_dist.evaluation import mteb_suite, score_table
 from unsee_dist.evaluation.models import Model, open_model
+from unsee_dist.evaluation.mteb_tasks import VERSION, published
 from unsee_dist.evaluation.on_ray import evaluate_on_ray
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
@@ -35,7 +35,7 @@ def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
     scores = evaluate_tasks(model, tasks, console)
     benchmarks = ", ".join(dict.fromkeys(task.benchmark for task in all_tasks))
     part = f" (part {request.shard} of {len(all_tasks)} tasks)" if request.shard else ""
-    _print(model, f"{benchmarks}{part} · mteb {suite.VERSION}", scores, as_json)
+    _print(model, f"{benchmarks}{part} · mteb {VERSION}", scores, as_json)
     return all(score.score is not None for score in scores)
 
 
@@ -55,9 +55,9 @@ def _print(model: Model, suffix: str, scores: Sequence[TaskScore], as_json: bool
 
 def prefetch(model: str, tiers: Sequence[str]) -> None:
     """Load the data of published tasks, and a Hub model, into this machine's cache: where there is a network."""
-    console, tasks = Console(stderr=True), suite.published(tiers)
+    console, tasks = Console(stderr=True), published(tiers)
     for place, task in enumerate(tasks, start=1):
         console.print(f"{place}/{len(tasks)} {task.name}", style="dim")
-        suite.prefetch(task)
+        mteb_suite.prefetch(task)
     opened = open_model(model)
     console.print(f"{len(tasks)} tasks and {opened.name} are on this machine. Offline: HF_HUB_OFFLINE=1.")

@@ -1,10 +1,4 @@
-"""MTEB: published tasks by tier or name, local ones through mteb's own task classes. The only importer of mteb.
-
-    tier   tasks, taken from                      groups as in the MTEB paper (arXiv:2210.07316)
-    sts    MTEB(eng, v1): STS12-16, STSBenchmark, SICK-R, BIOSSES
-    fast   MTEB(eng, v1): one small task or two of each of the seven groups
-    v2     MTEB(eng, v2): 41 tasks                v1 and v2 averages are not comparable
-    v1     MTEB(eng, v1): 56 tasks, the paper's
+"""An encoder on a task of mteb: its score, its geometry and, on STS, the cosine of each pair.
 
 Scores are mteb's main scores x 100, averaged over a task's subsets and splits as mteb does.
 """
@@ -16,36 +10,25 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import mteb
 import numpy as np
 from datasets import disable_progress_bars
-from mteb.abstasks import (
-    AbsTask,
-    AbsTaskClassification,
-    AbsTaskClustering,
-    AbsTaskPairClassification,
-    AbsTaskRetrieval,
-    AbsTaskSTS,
-    retrieval_dataset_loaders,
-)
+from mteb.abstasks import AbsTaskSTS, retrieval_dataset_loaders
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
-from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 from mteb.models import EncoderProtocol, ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
 from mteb.types import BatchedInput
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.local_tasks import LocalTask
-from unsee_dist.evaluation.mteb_data import configurations, dataset_of, revisions
-from unsee_dist.evaluation.task_files import texts
+from unsee_dist.evaluation.mteb_data import configurations, revisions
+from unsee_dist.evaluation.mteb_tasks import LOCAL, VERSION, EvaluationTask
 from unsee_dist.files.hub import is_load_error
 from unsee_dist.metrics.sts import Pairs
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
@@ -55,30 +38,10 @@ from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
-VERSION: str = mteb.__version__
-V1, V2, LOCAL = "MTEB(eng, v1)", "MTEB(eng, v2)", "local"
-STS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R", "BIOSSES")
-FAST = ("Banking77Classification", "EmotionClassification", "TwentyNewsgroupsClustering", "TwitterSemEval2015",
-        "AskUbuntuDupQuestions", "SciFact", "NFCorpus", "STSBenchmark", "SICK-R", "SummEval")  # fmt: skip
-TIERS = ("sts", "fast", "v2", "v1")
-
 # mteb calls it before it loads a retrieval task. Its own, offline, leaves out which documents to rerank.
 retrieval_dataset_loaders.get_dataset_config_names = configurations  # type: ignore[attr-defined]
 
 Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
-
-
-@dataclass(frozen=True)
-class EvaluationTask:
-    """A task, its group and benchmark. data: a digest of its data, or the Hub's revision. texts: of a local task only, for
-    TF-IDF."""
-
-    name: str
-    group: str
-    benchmark: str
-    data: str
-    task: AbsTask
-    texts: list[str] | None = None
 
 
 class Encoder(AbsEncoder):
@@ -96,45 +59,6 @@ class Encoder(AbsEncoder):
         z_ND = np.asarray(self.embed(sentences))
         self.check.add(sentences, z_ND)
         return z_ND
-
-
-def published(names: Sequence[str]) -> list[EvaluationTask]:
-    """The tasks of tiers (sts, fast, v2, v1) or mteb's names, each once. UserError with the closest name."""
-    tasks: dict[str, EvaluationTask] = {}
-    for name in names:
-        for task in _tier(name) if name in TIERS else [_named(name)]:
-            tasks.setdefault(task.name, task)
-    return list(tasks.values())
-
-
-def _tier(tier: str) -> Iterator[EvaluationTask]:
-    benchmark = V2 if tier == "v2" else V1
-    names = {"sts": STS, "fast": FAST}.get(tier)
-    # From the benchmark, never by name alone: get_task("STS17") is cross-lingual, the benchmark's is English.
-    for task in mteb.get_benchmark(benchmark).tasks:
-        if names is None or task.metadata.name in names:
-            yield _evaluation_task(task, benchmark)
-
-
-def _named(name: str) -> EvaluationTask:
-    for benchmark in (V1, V2):
-        for task in mteb.get_benchmark(benchmark).tasks:
-            if task.metadata.name == name:
-                return _evaluation_task(task, benchmark)
-    known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
-    if name in known:
-        return _evaluation_task(mteb.get_task(name), "no benchmark")
-    near = get_close_matches(name, [*TIERS, *known], n=1, cutoff=0.4)
-    meant = f" Did you mean {near[0]}?" if near else ""
-    raise UserError(
-        f"--tier {name} is neither a tier ({', '.join(TIERS)}) nor a task of mteb {VERSION}.{meant}"
-    )
-
-
-def _evaluation_task(task: AbsTask, benchmark: str) -> EvaluationTask:
-    return EvaluationTask(
-        task.metadata.name, task.metadata.type, benchmark, str(task.metadata.dataset["revision"]), task
-    )
 
 
 def prefetch(task: EvaluationTask) -> None:
@@ -248,32 +172,3 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def local(described: LocalTask) -> EvaluationTask:
-    """A local task as a real mteb task."""
-    base, group, main = KINDS[described.kind]
-    metadata = TaskMetadata(
-        name=described.name, description="A local task.", type=group, main_score=main, eval_langs=["eng-Latn"],
-        dataset={"path": described.name, "revision": described.digest}, category="t2t",
-    )  # fmt: skip
-    task = type("LocalTask", (base,), {"metadata": metadata, "load_data": _is_loaded})()
-    task.dataset, task.data_loaded = dataset_of(described), True
-    if described.kind == "clustering":  # all texts, not mteb's 4%
-        task.max_fraction_of_documents_to_embed = None
-    return EvaluationTask(described.name, group, LOCAL, described.digest, task, list(texts(described.data)))
-
-
-def _is_loaded(*_: object, **__: object) -> None:
-    """A local task has its data from the start."""
-
-
-KINDS: dict[str, tuple[type[AbsTask], TaskType, str]] = {
-    "sts": (AbsTaskSTS, "STS", "cosine_spearman"),
-    "pair_classification": (AbsTaskPairClassification, "PairClassification", "max_ap"),
-    "classification": (AbsTaskClassification, "Classification", "accuracy"),
-    "clustering": (AbsTaskClustering, "Clustering", "v_measure"),
-    "reranking": (AbsTaskRetrieval, "Reranking", "map_at_1000"),
-    "retrieval": (AbsTaskRetrieval, "Retrieval", "ndcg_at_10"),
-    "questions": (AbsTaskRetrieval, "Retrieval", "mrr_at_1000"),
-}

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.models import Model, open_model
-from unsee_dist.evaluation.mteb_suite import EvaluationTask
+from unsee_dist.evaluation.mteb_tasks import EvaluationTask
 from unsee_dist.evaluation.scores import write_score
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, missing_scores, select_tasks
 from unsee_dist.metrics.task_score import TaskScore

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation import mteb_suite as suite
 from unsee_dist.evaluation.local_tasks import local_tasks
 from unsee_dist.evaluation.models import Model
-from unsee_dist.evaluation.mteb_suite import EvaluationTask
+from unsee_dist.evaluation.mteb_suite import Encoder, evaluate_task
+from unsee_dist.evaluation.mteb_tasks import TIERS, VERSION, EvaluationTask, local, published
 from unsee_dist.evaluation.scores import is_current, read_scores, write_score
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
@@ -38,11 +38,11 @@ def select_tasks(tiers: Sequence[str], folders: Sequence[Path]) -> list[Evaluati
     """The tasks of a command, each name once. UserError: there is none, or two share a name."""
     if not tiers and not folders:
         raise UserError(
-            f"There is no task to evaluate on. Write --tier {' | '.join(suite.TIERS)} | TASK of mteb, or --tasks DIR."
+            f"There is no task to evaluate on. Write --tier {' | '.join(TIERS)} | TASK of mteb, or --tasks DIR."
         )
-    tasks = suite.published(tiers) if tiers else []
+    tasks = published(tiers) if tiers else []
     for folder in folders:
-        tasks += [suite.local(task) for task in local_tasks(folder)]
+        tasks += [local(task) for task in local_tasks(folder)]
     names = [task.name for task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -63,19 +63,17 @@ def shard_of(tasks: Sequence[EvaluationTask], shard: str) -> Sequence[Evaluation
 def missing_scores(model: Model, tasks: Sequence[EvaluationTask]) -> list[EvaluationTask]:
     """The tasks without a score for this data, this version of mteb and this model."""
     scores, revision = read_scores(model.home), model.revision
-    return [
-        task for task in tasks if not is_current(scores.get(task.name), task.data, suite.VERSION, revision)
-    ]
+    return [task for task in tasks if not is_current(scores.get(task.name), task.data, VERSION, revision)]
 
 
 def evaluate_tasks(model: Model, tasks: Sequence[EvaluationTask], console: Console) -> list[TaskScore]:
     """The scores of the tasks, in order; those that are missing on disk are measured and written."""
-    encoder = suite.Encoder(model.embed, model.name, model.revision)
+    encoder = Encoder(model.embed, model.name, model.revision)
     missing = missing_scores(model, tasks)
     for place, task in enumerate(missing, start=1):
         console.print(f"{place}/{len(missing)} {task.name}", style="dim")
         if isinstance(model.embed, TfIdf):
             model.embed.prepare(task.texts or ())
-        write_score(model.home, suite.evaluate_task(task, encoder, model.home / "mteb"))
+        write_score(model.home, evaluate_task(task, encoder, model.home / "mteb"))
     scores = read_scores(model.home)
     return [scores[task.name] for task in tasks]

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.mteb_suite import prefetch, published
+from unsee_dist.evaluation.mteb_suite import prefetch
+from unsee_dist.evaluation.mteb_tasks import published
 from unsee_dist.evaluation.score_table import GROUPS
 
 
