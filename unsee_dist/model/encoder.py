@@ -184,9 +184,8 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooling) -> Tensor:
     """(R, T, D) hidden states and the sentence of every token (-1 = padding) -> (S, D) fp32."""
     hidden_ND, sentence_N = hidden_RTD.flatten(0, 1), sentence_RT.flatten()
-    slot_N = torch.where(
-        sentence_N >= 0, sentence_N, sentences
-    )  # padding goes into an extra slot that is cut off
+    # padding goes into an extra slot, which is cut off
+    slot_N = torch.where(sentence_N >= 0, sentence_N, sentences)
     if pooling == "cls":
         places_N = torch.arange(len(slot_N), device=slot_N.device)
         first_S = places_N.new_full((sentences + 1,), len(slot_N)).scatter_reduce(0, slot_N, places_N, "amin")
