@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow lint bench torture epoch mutants
+.PHONY: help quickstart test test-slow lint bench torture epoch mutants wheelhouse
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -46,14 +46,21 @@ lint: $(STAMP)  ## format, style, types, and imports that point down
 mutants: $(STAMP)  ## change the code on purpose, a place at a time, and count the changes that no unit test sees (long)
 	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2 $(ARGS)
 
+# make wheelhouse PYTHON=3.12 PLATFORM=x86_64 HAVE=list.txt ARGS="--extras mlflow"     PYTHON: of the machine to install on
+PLATFORM ?= x86_64
+wheelhouse: $(STAMP)  ## all wheels to install this on a machine without a network, but torch
+	$(BIN)/python cluster/airgapped/wheelhouse.py --python $(patsubst python%,%,$(PYTHON)) --platform $(PLATFORM) \
+	  $(if $(HAVE),--have $(HAVE)) $(ARGS)
+
 # Tests start several ranks on few cores: more threads than cores make them many times slower.
 test test-slow: export OMP_NUM_THREADS ?= 1
 
 # torch first and alone: the build you put into .venv yourself (CUDA, ROCm, CPU) is kept when its version fits.
 # DS_BUILD_OPS=0: DeepSpeed's compiled extensions are not used, and building them needs a compiler and CUDA.
+HERE := $(if $(filter 3.%,$(PYTHON)),python3.11,$(PYTHON))
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.11, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
-	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@command -v $(HERE) >/dev/null || { echo "$(HERE) not found: install Python 3.11, or make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(HERE) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt torch
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
 	@touch $@

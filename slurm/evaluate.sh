@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# A model on MTEB, its tasks dealt to the jobs of an array, then one job that prints all of them together:
+# A model on MTEB: the jobs of an array share the tasks, then one job prints all scores together:
 #   job=$(sbatch --parsable --array=1-8 slurm/evaluate.sh MODEL --tier v1)
 #   sbatch --dependency=afterany:$job slurm/evaluate.sh MODEL --tier v1
-# The nodes need no network after, where there is one and with the same HF_HOME:
+# Nodes without a network: first, where there is one, with the same HF_HOME:
 #   unsee evaluate MODEL --tier v1 --prefetch
 #SBATCH --job-name=unsee-evaluate
 #SBATCH --nodes=1

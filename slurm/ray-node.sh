@@ -3,8 +3,8 @@
 #   srun --ntasks-per-node=1 slurm/ray-node.sh HOST:PORT
 set -uo pipefail
 
-export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # at TERM nobody is left to wait for
-export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0 # at TERM no other process is left to wait for
+export RAY_worker_niceness=0 # with Ray's 15 a training would get no processor beside other work
 head="$1" dir="/tmp/ray-$SLURM_JOB_ID-$SLURM_PROCID" over=0
 role=(--head "--port=${head##*:}" --include-dashboard=false)
 if ((SLURM_PROCID > 0)); then
@@ -22,5 +22,5 @@ for ((try = 0; try < 3 && over == 0; try++)); do
   while kill -0 "$ray" 2>/dev/null; do wait "$ray"; done # the trap ends a wait early
 done
 rm -rf "$dir"
-((over)) || echo "Ray ended three times on $(hostname): what stands above says why" >&2
-((over || SLURM_PROCID > 0)) || scancel --signal=TERM "$SLURM_JOB_ID.$SLURM_STEP_ID" # without a head all is over
+((over)) || echo "Ray ended three times on $(hostname): the reason is above" >&2
+((over || SLURM_PROCID > 0)) || scancel --signal=TERM "$SLURM_JOB_ID.$SLURM_STEP_ID" # without a head the cluster is lost

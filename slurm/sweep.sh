@@ -24,10 +24,10 @@ head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'):$((
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # in the environment, which only you can read
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 PATH="$(realpath "$(dirname "${UNSEE:-$([[ -x .venv/bin/unsee ]] && echo .venv/bin/unsee || command -v unsee)}")"):$PATH"
-export UNSEE_SWEEP_MARK="$PWD/.unsee-sweep-$SLURM_JOB_ID" # made when a signal has stopped the sweep: the ground to requeue
+export UNSEE_SWEEP_MARK="$PWD/.unsee-sweep-$SLURM_JOB_ID" # written when a signal has stopped the sweep: then the job is requeued
 history="$UNSEE_SWEEP_MARK.history"; rm -f "$UNSEE_SWEEP_MARK"
 
-# A node that is lost takes its trials along, which go on elsewhere, and not the job.
+# When a node is lost, its trials continue on other nodes, and the job goes on.
 srun --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=0 --open-mode=append \
   --output="slurm-%x-%j-ray.out" slurm/ray-node.sh "$head" &
 cluster=$!
@@ -41,12 +41,12 @@ while sum(node['Alive'] for node in ray.nodes()) < $SLURM_JOB_NUM_NODES: time.sl
   exit 1
 ) &
 driver=$!
-trap 'asked=1; kill -USR1 "$driver"' USR1 # to the driver alone: Ray would end by it
+trap 'asked=1; kill -USR1 "$driver"' USR1 # to the driver only: the signal would end Ray
 wait "$driver"; code=$?
 while kill -0 "$driver" 2>/dev/null; do wait "$driver"; code=$?; done # the trap ends a wait early
 scancel --signal=TERM "$SLURM_JOB_ID.0"; timeout 60 tail --pid="$cluster" -f /dev/null || kill "$cluster"
 
-((code == 138 && ${asked:-0})) && echo "its start" >"$UNSEE_SWEEP_MARK" # the signal came before the sweep could hear it
+((code == 138 && ${asked:-0})) && echo "its start" >"$UNSEE_SWEEP_MARK" # the signal came before the sweep handled signals
 [[ -s $UNSEE_SWEEP_MARK ]] || { ((code == 0)) && rm -f "$history"; exit "$code"; }
 cat "$UNSEE_SWEEP_MARK" >>"$history"
 if (($(wc -l <"$history") > ${UNSEE_RESTARTS:-100})); then

@@ -48,7 +48,7 @@ while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done # the trap end
 if [[ -s $UNSEE_STOP_MARK ]]; then
   cat "$UNSEE_STOP_MARK" >>"$history"
 elif ((code <= 2)) || timeout 90 srun --overlap --ntasks-per-node=1 true; then
-  rm -f "$history"; exit "$code" # all nodes answer: not their fault
+  rm -f "$history"; exit "$code" # all nodes answer: no node is the cause
 fi
 if ((${SLURM_RESTART_COUNT:-0} >= ${UNSEE_RESTARTS:-100})); then
   echo "restarted ${SLURM_RESTART_COUNT:-0} times: not requeued. The same command continues the run." >&2

@@ -9,6 +9,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+from hypothesis import Phase, settings
+
+# For make mutants: the same examples every time, so that the count is the same; and none is made smaller, which can
+# take minutes and changes no verdict.
+settings.register_profile(
+    "mutants", derandomize=True, database=None, deadline=None, phases=[Phase.explicit, Phase.generate]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,15 +1,16 @@
-"""`unsee quickstart`: text that is on every machine -> a trained sentence encoder, in minutes, on 2 CPU ranks.
+"""`unsee quickstart`: text from this machine -> a trained sentence encoder, in minutes, on 2 CPU ranks.
 
     quickstart/corpus     sentences of the installed packages' docstrings, without the objects of dev.tsv
     quickstart/encoder    a WordPiece tokenizer of these sentences, a small BERT with random weights
     quickstart/run        an ordinary run of configs/quickstart.yaml: best/, final/, metrics.jsonl
 
-The score: among the rests of 1,000 held-out docstrings, find the one that belongs to a first sentence.
+The score: given the first sentence of a held-out docstring, find its rest among those of 1,000 docstrings.
 Nothing is downloaded. A second call continues where the first was stopped.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import subprocess
@@ -17,14 +18,19 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config.shipped import shipped
 from unsee_dist.errors import UserError
+from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, STEP, dev
 from unsee_dist.tracking import metrics_file
+from unsee_dist.tracking.metrics_file import Line
+
+if TYPE_CHECKING:
+    from unsee_dist.data.corpus.shards import Shards
 
 HOME = Path("quickstart")
 PRESET = shipped("configs") / "quickstart.yaml"
@@ -33,14 +39,12 @@ RANKS = 2
 HELD_OUT = 1000  # pairs
 SEED = 0
 
-# in a job of another launcher these would tell each rank that it is somebody else
+# In a job of another launcher each rank would read a wrong number from these.
 OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"}
-
-Scores = dict[str, Any]
 
 
 def main() -> None:
-    """All stages, one line each, then the table. Raises ValueError, one sentence, when a stage fails."""
+    """All stages, one line each, then the table. UserError: a stage fails."""
     console, started = Console(highlight=False), time.monotonic()
     corpus, encoder, run = HOME / "corpus", HOME / "encoder", HOME / "run"
 
@@ -55,18 +59,18 @@ def main() -> None:
     kind = "GPU" if gpus else "CPU"
     say(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
     start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
-    judged, tfidf = evaluations(run / "metrics.jsonl"), baseline(corpus / "dev.tsv")
+    scores, tfidf = evaluations(run / "metrics.jsonl"), baseline(corpus / "dev.tsv")
     say(
-        "4/4 scores: to the first sentence of a docstring that was held out of tokenizer and training, find the rest"
+        "4/4 scores: find the rest of a docstring by its first sentence (docstrings held out of tokenizer and training)"
     )
-    console.print(table(judged, tfidf))
+    console.print(table(scores, tfidf))
     console.print(next_steps(run), markup=False, soft_wrap=True)
     say("done")
 
 
 def make_corpus(corpus: Path) -> int:
-    """The corpus with its held-out pairs; a complete one is kept, also when other packages are installed by now
-    (`make bench` installs some). Returns its sentences."""
+    """Make the corpus and its held-out pairs, unless a complete one exists, from whatever packages. Returns its
+    sentences."""
     from unsee_dist.data.corpus.index import INDEX
     from unsee_dist.data.corpus.shards import Shards
     from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
@@ -84,7 +88,7 @@ def make_encoder(encoder: Path, corpus: Path) -> int:
     return write_fresh(encoder, _all_sentences(Shards(corpus)), FreshSize(), SEED)
 
 
-def _all_sentences(shards: Any) -> Iterator[str]:
+def _all_sentences(shards: Shards) -> Iterator[str]:
     return (sentence for block in range(len(shards.blocks)) for sentence in shards.read(block))
 
 
@@ -97,7 +101,7 @@ def ranks_here() -> tuple[int, int]:
 
 
 def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: int) -> list[str]:
-    """The command line anybody would write, with the launcher of this environment."""
+    """An ordinary command line of the deepspeed launcher."""
     return [
         *(
             str(BIN / "deepspeed"),
@@ -114,10 +118,10 @@ def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: i
     ]
 
 
-def training_environment(given: Mapping[str, str], cores: int, gpus: int) -> dict[str, str]:
+def training_environment(inherited: Mapping[str, str], cores: int, gpus: int) -> dict[str, str]:
     """Ranks that share the cores, with the programs of this environment, and without a network."""
-    mine = {name: value for name, value in given.items() if name not in OF_A_LAUNCHER}
-    mine["PATH"] = f"{BIN}{os.pathsep}{given.get('PATH', os.defpath)}"
+    mine = {name: value for name, value in inherited.items() if name not in OF_A_LAUNCHER}
+    mine["PATH"] = f"{BIN}{os.pathsep}{inherited.get('PATH', os.defpath)}"
     mine |= {
         "OMP_NUM_THREADS": str(max(1, cores // RANKS)),
         "HF_HUB_OFFLINE": "1",
@@ -127,7 +131,7 @@ def training_environment(given: Mapping[str, str], cores: int, gpus: int) -> dic
 
 
 def start_training(command: list[str], gpus: int) -> None:
-    """Run or continue the training. Raises ValueError when it fails."""
+    """Run or continue the training. UserError: it fails."""
     environment = training_environment(os.environ, len(os.sched_getaffinity(0)), gpus)
     try:
         code = subprocess.run(command, env=environment).returncode
@@ -137,51 +141,52 @@ def start_training(command: list[str], gpus: int) -> None:
         ) from error
     if code != 0:
         raise UserError(
-            f"the training ended with exit code {code}; why is said above. Again: {' '.join(command)}"
+            f"the training ended with exit code {code}; the reason is above. Again: {' '.join(command)}"
         )
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])
 
 
-def evaluations(metrics: Path) -> list[Scores]:
-    """The evaluation lines of a run, the untrained encoder's first. Raises ValueError when they are not there."""
-    found = [line for line in metrics_file.evaluations(metrics) if line.get("dev/mrr") is not None]
-    if len(found) < 2 or found[0]["step"] != 0:
+def evaluations(metrics: Path) -> list[Line]:
+    """The evaluation lines of a run, the untrained encoder's first. UserError: they are not in the file."""
+    lines = [
+        line for line in metrics_file.evaluations(metrics) if math.isfinite(line.get(dev(MRR), math.nan))
+    ]
+    if len(lines) < 2 or lines[0][STEP] != 0:
         raise UserError(
             f"{metrics} lacks scores from before and after training. Delete {HOME} and run this again."
         )
-    return found
+    return lines
 
 
-def baseline(dev: Path) -> Scores:
+def baseline(questions: Path) -> Line:
     """TF-IDF on the same questions, under the names of a run's metrics."""
     from unsee_dist.evaluation.question_files import load_questions
     from unsee_dist.metrics.retrieval import tfidf_scores
 
-    return {f"dev/{name}": value for name, value in tfidf_scores(load_questions(dev)).items()}
+    return {dev(name): value for name, value in tfidf_scores(load_questions(questions)).items()}
 
 
-def table(judged: list[Scores], tfidf: Scores) -> Table:
+def table(scores: list[Line], tfidf: Line) -> Table:
     """Untrained, best, last and TF-IDF, side by side."""
-    before, best, last = judged[0], max(judged[1:], key=lambda line: line["dev/mrr"]), judged[-1]
-    shown = Table()
+    before, best, last = scores[0], max(scores[1:], key=lambda line: line[dev(MRR)]), scores[-1]
+    columns = Table()
     for name in ("encoder", "MRR", "recall@1", "candidates"):
-        shown.add_column(name, justify="left" if name == "encoder" else "right")
+        columns.add_column(name, justify="left" if name == "encoder" else "right")
     rows = {
         "untrained": before,
-        f"trained, best of {len(judged) - 1} (step {best['step']})": best,
-        f"trained, last (step {last['step']})": last,
+        f"trained, best of {len(scores) - 1} (step {best[STEP]})": best,
+        f"trained, last (step {last[STEP]})": last,
         "TF-IDF, no training": tfidf,
     }
     for name, line in rows.items():
-        shown.add_row(
-            name, f"{line['dev/mrr']:.3f}", f"{line['dev/recall_at_1']:.3f}", f"{line['dev/candidates']:,.0f}"
-        )
-    return shown
+        mrr, recall, candidates = (line[dev(metric)] for metric in (MRR, RECALL_AT_1, CANDIDATES))
+        columns.add_row(name, f"{mrr:.3f}", f"{recall:.3f}", f"{candidates:,.0f}")
+    return columns
 
 
 def next_steps(run: Path) -> str:

@@ -31,7 +31,7 @@ from unsee_dist.distributed.world import (
     share_errors,
 )
 from unsee_dist.errors import UserError, writing
-from unsee_dist.evaluation.development import Development, verdicts
+from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.files.atomic import recover_folder, write_file
@@ -79,8 +79,9 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
 def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
-    run.recorder.say(
-        f"{config.run.name}: {run.steps} steps of {config.train.batch} sentences, see {run.folder}"
+    print_on_rank_0(
+        run.engine.world,
+        f"{config.run.name}: {run.steps} steps of {config.train.batch} sentences, see {run.folder}",
     )
     try:
         final = train_loop(run)
@@ -226,7 +227,7 @@ def open_recorder(
         steps=steps,
         first=first,
         every=config.track.every,
-        say_every=console_every(steps),
+        console_every=console_every(steps),
     )
     if config.data.trace:
         recorder.keep_trace(world.size)
@@ -326,9 +327,9 @@ def _print_summary(run: Training, final: dict[str, float]) -> None:
     if baseline:
         columns["TF-IDF"] = baseline
     paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
-    run.recorder.closing(
+    run.recorder.summary(
         columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
     )
-    for warning in verdicts(final or progress.before, baseline):
-        run.recorder.warn(warning)
+    for sentence in warnings(final or progress.before, baseline):
+        run.recorder.warn(sentence)
     run.recorder.close()

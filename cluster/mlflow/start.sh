@@ -2,9 +2,9 @@
 # An MLflow server with PostgreSQL on this one machine, both reached from this machine only. Debian, after
 # `apt-get install postgresql` and `pip install -c constraints.txt -e .[mlflow-server]`. In the same shell:
 #   cluster/mlflow/start.sh [DIR]             # DIR: database, artifacts, passwords, logs; default /tmp/mlflow-server
-#   export $(cat DIR/environment)             # MLFLOW_TRACKING_URI (and the user and password, with MLFLOW_AUTH)
+#   set -a; . DIR/environment; set +a         # MLFLOW_TRACKING_URI (and the user and password, with MLFLOW_AUTH)
 #   unsee train ...; unsee sweep ...
-#   cluster/mlflow/stop.sh [DIR]              # ends both; DIR keeps everything, and start.sh goes on with it
+#   cluster/mlflow/stop.sh [DIR]              # ends both; DIR keeps everything, and start.sh continues with it
 # MLFLOW_AUTH=true: everybody gives a name and a password (see cluster/README.md). MLFLOW_PORT: default a free one.
 # PostgreSQL refuses to run as root: started by root, it runs as POSTGRES_USER (postgres), who must reach DIR.
 set -euo pipefail
@@ -31,6 +31,10 @@ secret() { python3 -c 'import secrets; print(secrets.token_urlsafe(24))'; }
 
 umask 077 # what is made here is secret
 
+if [[ ! -e "$dir/settings" && -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
+  echo "DIR = $dir is there, and neither empty nor a server's folder: write another" >&2
+  exit 2
+fi
 if [[ ! -e "$dir/settings" ]]; then
   mkdir -p "$dir/postgres" "$dir/artifacts"
   chmod 0711 "$dir"
@@ -89,7 +93,7 @@ echo $! >"$dir/mlflow.pid"
 
 for ((second = 0; second < 300; second++)); do
   if python3 -c "import urllib.request as r; r.urlopen('http://127.0.0.1:$MLFLOW_PORT/health', timeout=2)" 2>/dev/null; then
-    echo "export \$(cat $dir/environment)"
+    echo "set -a; . '$dir/environment'; set +a"
     exit 0
   fi
   running || break

@@ -2,7 +2,7 @@
 # A real Ray cluster of N raylets (2) on this one machine, each as if it were a node of its own, with token
 # authentication. Then, in the same shell:
 #   cluster/ray-local/start.sh [DIR [N]]          # DIR: token, logs and sessions; default /tmp/ray-local
-#   export $(cat DIR/environment)                 # RAY_ADDRESS, RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH
+#   set -a; . DIR/environment; set +a             # RAY_ADDRESS, RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH
 #   unsee sweep ...
 #   cluster/ray-local/stop.sh [DIR]
 # RAY_LOCAL_CPUS: processors each node claims to have (1). RAY_LOCAL_STORE_MB: its object store (100).
@@ -29,7 +29,11 @@ if ! command -v ray >/dev/null; then
   exit 2
 fi
 if [[ -e "$dir/environment" ]]; then
-  echo "$dir/environment exists: run cluster/ray-local/stop.sh $dir first" >&2
+  echo "$dir/environment exists: run cluster/ray-local/stop.sh '$dir' first" >&2
+  exit 2
+fi
+if [[ -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
+  echo "DIR = $dir is there, and not an empty folder: write another, since stop.sh removes what this script makes in it" >&2
   exit 2
 fi
 mkdir -p "$dir"
@@ -40,7 +44,7 @@ control=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0
 {
   echo "RAY_ADDRESS=127.0.0.1:$control"
   echo "RAY_AUTH_MODE=token"
-  echo "RAY_AUTH_TOKEN_PATH=$dir/token"
+  printf 'RAY_AUTH_TOKEN_PATH=%q\n' "$dir/token"
 } >"$dir/environment"
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# End the Ray cluster that start.sh made in DIR, by the process numbers written there, and remove DIR.
+# End the Ray cluster that start.sh made in DIR, by the process numbers written there, and remove what it made.
 # Not `ray stop`, which ends every Ray of this machine.
 #   cluster/ray-local/stop.sh [DIR]
 set -euo pipefail
@@ -11,8 +11,8 @@ if [[ ! -e "$dir/environment" ]]; then
 fi
 
 # Workers first to last: the head ends last, so that no worker node reports it as lost.
-for file in $(ls -r "$dir"/node-*.pid 2>/dev/null); do
-  process=$(<"$file")
+for ((number = $(ls "$dir" | grep -c '^node-[0-9]*[.]pid$'); number >= 1; number--)); do
+  process=$(<"$dir/node-$number.pid")
   kill "$process" 2>/dev/null || true
   for ((tenth = 0; tenth < 150; tenth++)); do
     pgrep --session "$process" >/dev/null || break
@@ -20,4 +20,7 @@ for file in $(ls -r "$dir"/node-*.pid 2>/dev/null); do
   done
   pkill -KILL --session "$process" || true # the node was started in a session of its own
 done
-rm -rf "$dir"
+rm -rf "$dir"/node-[0-9]*.pid "$dir"/node-[0-9]*.log "$dir/ray" "$dir/token" "$dir/environment"
+if ! rmdir "$dir" 2>/dev/null; then
+  echo "left in $dir, since start.sh has not made it: $(ls -A "$dir" | tr '\n' ' ')" >&2
+fi

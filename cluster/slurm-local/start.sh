@@ -31,6 +31,14 @@ if [[ -e "$dir/slurm.conf" ]]; then
   echo "$dir/slurm.conf exists: run cluster/slurm-local/stop.sh $dir first" >&2
   exit 2
 fi
+if [[ $dir == *[[:space:]]* ]]; then
+  echo "DIR = $dir has a blank in it, which Slurm's configuration cannot hold: write another" >&2
+  exit 2
+fi
+if [[ -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
+  echo "DIR = $dir is there, and not an empty folder: write another, since stop.sh removes what this script makes in it" >&2
+  exit 2
+fi
 mkdir -p "$dir/state"
 chmod 0755 "$dir"
 

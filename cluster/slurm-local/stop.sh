@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# End the cluster that start.sh made in DIR, by the process numbers written there, and remove DIR.
+# End the cluster that start.sh made in DIR, by the process numbers written there, and remove what it made.
 #   cluster/slurm-local/stop.sh [DIR]
 set -euo pipefail
 
@@ -22,4 +22,8 @@ for file in "$dir"/slurmd-n*.pid "$dir/slurmctld.pid" "$dir/munged.pid"; do
   done
   kill -KILL "$process" 2>/dev/null || true
 done
-rm -rf "$dir"
+rm -rf "$dir"/slurm.conf "$dir"/state "$dir"/spool-n[0-9]* "$dir"/slurmd-n[0-9]*.{pid,log} "$dir"/slurmctld.{pid,log} \
+  "$dir"/munge.{key,seed,socket,socket.lock} "$dir"/munged.{pid,log}
+if ! rmdir "$dir" 2>/dev/null; then
+  echo "left in $dir, since start.sh has not made it: $(ls -A "$dir" | tr '\n' ' ')" >&2
+fi

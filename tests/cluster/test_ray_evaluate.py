@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cluster.raylets import Raylets, raylets
 from integration import tiny as launch
-from integration.judging import TASKS, write_model, write_tasks
+from integration.evaluating import TASKS, write_model, write_tasks
 from integration.tiny import BIN, Tiny
 
 # By themselves Ray's workers run behind everything else, and a node must be up in a minute: not so on a busy machine.
@@ -32,10 +32,10 @@ def test_tasks_spread_over_a_cluster_score_as_in_one_process(tiny: Tiny, tmp_pat
         spread = unsee(ray, tmp_path / "spread", "--engine", "ray")
         assert spread.returncode == 0, spread.stderr
         again = unsee(ray, tmp_path / "spread", "--engine", "ray")
-    said = [line.split()[1] for line in spread.stderr.splitlines() if "/7 " in line]
-    assert sorted(said) == sorted(TASKS)
+    output = [line.split()[1] for line in spread.stderr.splitlines() if "/7 " in line]
+    assert sorted(output) == sorted(TASKS)
     assert again.stdout == spread.stdout
-    assert "/7 " not in again.stderr, "judged again"
+    assert "/7 " not in again.stderr, "evaluated again"
     alone = unsee(None, tmp_path / "alone")
     assert alone.returncode == 0, alone.stderr
     found, expected = (

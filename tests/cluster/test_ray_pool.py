@@ -11,7 +11,7 @@ from cluster.raylets import raylets
 from integration import tiny
 
 from cluster import squares
-from unsee_dist.ray_pool.cluster import Node, connected, missing, slots
+from unsee_dist.ray_pool.cluster import Node, connected, shortage, slots
 
 
 @pytest.mark.slow
@@ -77,14 +77,14 @@ def _open(address: str) -> Iterator[None]:
         yield
 
 
-def test_what_is_missing_for_a_demand() -> None:
+def test_the_shortage_for_a_demand() -> None:
     there = [Node("a", 4, 0), Node("b", 2, 1)]
-    assert missing(there, 4) is None
-    assert missing(there, 1, times=6) is None
-    assert missing(there, 2, 1) is None
-    assert missing([], 1) == "needs 1 CPUs on one node, and the largest has 0"
-    assert missing(there, 8) == "needs 8 CPUs on one node, and the largest has 4"
-    assert missing(there, 1, 2) == "needs 2 GPUs on one node, and the largest has 1"
-    assert missing(there, 3, 1) == "needs 3 CPUs and 1 GPUs on one node, and no node has both"
-    assert missing(there, 2, times=4) == "needs 4 times 2 CPUs at once, and 2 nodes have them 3 times"
+    assert shortage(there, 4) is None
+    assert shortage(there, 1, times=6) is None
+    assert shortage(there, 2, 1) is None
+    assert shortage([], 1) == "needs 1 CPUs on one node, and the largest has 0"
+    assert shortage(there, 8) == "needs 8 CPUs on one node, and the largest has 4"
+    assert shortage(there, 1, 2) == "needs 2 GPUs on one node, and the largest has 1"
+    assert shortage(there, 3, 1) == "needs 3 CPUs and 1 GPUs on one node, and no node has both"
+    assert shortage(there, 2, times=4) == "needs 4 times 2 CPUs at once, and 2 nodes have them 3 times"
     assert slots(there, 0.5) == 12

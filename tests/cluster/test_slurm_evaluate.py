@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from integration import tiny as launch
-from integration.judging import write_model, write_tasks
+from integration.evaluating import write_model, write_tasks
 from integration.tiny import BIN, Tiny
 
 SCRIPT = launch.REPOSITORY / "slurm" / "evaluate.sh"
@@ -16,16 +16,16 @@ SCRIPT = launch.REPOSITORY / "slurm" / "evaluate.sh"
 def submit(cluster: dict[str, str], place: Path, *options: str) -> str:
     """A job of slurm/evaluate.sh, submitted in `place`: its number."""
     order = ["sbatch", "--parsable", "--cpus-per-task=1", *options, str(SCRIPT)]
-    judged = ["model", "--tasks", "tasks", "--json"]
+    evaluated = ["model", "--tasks", "tasks", "--json"]
     return launch.succeed(
-        order + judged, env=cluster | {"UNSEE": str(BIN / "unsee")}, cwd=place, timeout_s=400
+        order + evaluated, env=cluster | {"UNSEE": str(BIN / "unsee")}, cwd=place, timeout_s=400
     ).stdout.strip()
 
 
 def scores(log: Path) -> dict[str, float]:
-    """By task, from the JSON that a job printed after what it said on the way."""
-    said = log.read_text()
-    found = json.loads(said[said.index("{\n") :])
+    """By task, from the JSON at the end of a job's output."""
+    output = log.read_text()
+    found = json.loads(output[output.index("{\n") :])
     return {record["task"]: record["score"] for record in found["tasks"]}
 
 
@@ -38,10 +38,10 @@ def test_an_array_of_jobs_judges_what_one_process_judges(
     write_model(tmp_path / "model", tiny)
     array = submit(cluster, tmp_path, "--array=1-3", "--output=part-%a.log")
     whole = submit(cluster, tmp_path, f"--dependency=afterok:{array}", "--wait", "--output=whole.log")
-    said = (tmp_path / "whole.log").read_text()
+    output = (tmp_path / "whole.log").read_text()
     parts = [scores(tmp_path / f"part-{place}.log") for place in (1, 2, 3)]
     assert [len(part) for part in parts] == [3, 2, 2], f"{array}, {whole}"
-    assert "1/7" not in said, "the last job judged a task again"
+    assert "1/7" not in output, "the last job evaluated a task again"
     together = {task: score for part in parts for task, score in part.items()}
     assert scores(tmp_path / "whole.log") == together
 

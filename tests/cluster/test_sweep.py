@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -213,6 +214,48 @@ def test_a_collapsed_trial_is_the_worst_and_a_cluster_too_small_is_refused(
     assert large.returncode == 2
     assert "sweep.ranks = 4: a trial needs 4 times 1 CPUs at once" in large.stderr
     assert "Traceback" not in large.stderr
+
+
+PLANT = """
+import os
+def plant(phase, step):
+    planted = {mark!r}
+    if (phase, step) == ("forward", 3) and os.environ.get("RANK") == "1" and not os.path.exists(planted):
+        open(planted, "w").close()
+        raise KeyError("planted")
+from unsee_dist.supervision import phases
+before = phases.failpoint
+def failpoint(phase, step):
+    before(phase, step)
+    plant(phase, step)
+phases.failpoint = failpoint
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_bug_in_a_trial_is_shown_whole_and_is_not_tried_again(two_nodes: Raylets, tiny_run: Tiny) -> None:
+    folder = tiny_run.folder / "planted"
+    site = tiny_run.folder / "site-planted"
+    site.mkdir()
+    # It is raised once: a second attempt at the trial would succeed.
+    (site / "sitecustomize.py").write_text(PLANT.format(mark=str(site / "raised")), encoding="utf-8")
+    env = two_nodes.env | {"PYTHONPATH": f"{site}{os.pathsep}{tiny.REPOSITORY}"}
+    settings = {"search": "grid", "scheduler": "none", "retries": 3}
+    path = write(tiny_run, "planted", 8, settings, {"train.lr": {"choice": ["1e-3", "1e-4"]}})
+    done = tiny.run([UNSEE, "sweep", str(path)], 2 * PATIENCE_S, env=env)
+    assert done.returncode == 1, done.stdout + done.stderr
+    rows = trials(folder)
+    assert [row["status"] for row in rows] == ["failed", "complete"], done.stderr
+    assert rows[0]["why"] == "rank 1: KeyError: 'planted'"
+    assert "in plant\n" in done.stderr  # the traceback of the rank itself
+    assert "trial 1, rank 1: this is a bug of unsee_dist" in done.stderr
+    assert done.stderr.count("Traceback") == 1, done.stderr  # once, and not what Ray adds
+    report = json.loads((folder / "report" / "report.json").read_bytes())
+    assert report["best"]["number"] == 2
+    again = tiny.run([UNSEE, "sweep", "--resume", str(folder)], 2 * PATIENCE_S, env=env)
+    assert again.returncode == 0, again.stdout + again.stderr  # the cause is gone
+    assert [row["status"] for row in trials(folder)] == ["complete", "complete"]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from integration import judging
+from integration import evaluating
 from integration import tiny as making
 
 
@@ -15,16 +15,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> making.Tiny:
 @pytest.fixture(scope="session")
 def place(tiny: making.Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with tasks/, and the models good/, random/, point/ and nan/."""
-    folder = tmp_path_factory.mktemp("judged")
-    judging.write_tasks(folder / "tasks")
+    folder = tmp_path_factory.mktemp("evaluated")
+    evaluating.write_tasks(folder / "tasks")
     for name, change in (("good", "none"), ("random", "random"), ("point", "point"), ("nan", "nan")):
-        judging.write_model(folder / name, tiny, change)
+        evaluating.write_model(folder / name, tiny, change)
     return folder
 
 
 @pytest.fixture(scope="session")
-def judged(place: Path) -> dict[str, Any]:
-    """What `unsee evaluate good --tasks tasks --json` printed in `place`."""
-    said = judging.unsee("evaluate", "good", "--tasks", "tasks", "--json", cwd=place)
-    assert said.code == 0, said.err
-    return dict(json.loads(said.out))
+def evaluated(place: Path) -> dict[str, Any]:
+    """The output of `unsee evaluate good --tasks tasks --json` in `place`."""
+    output = evaluating.unsee("evaluate", "good", "--tasks", "tasks", "--json", cwd=place)
+    assert output.code == 0, output.err
+    return dict(json.loads(output.out))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from integration import tiny as making
-from integration.judging import lines
+from integration.evaluating import lines
 
 Rows = list[dict[str, Any]]
 
@@ -60,8 +60,8 @@ def searched(root: Path, name: str, found: list[str], near: dict[int, list[int]]
     lines(folder / "corpus.jsonl", [{"_id": f"d{i}", "title": "", "text": s} for i, s in enumerate(found)])
     asked = [{"_id": f"q{i}", "text": " ".join(rng.sample(found[i].split(), 6))} for i in range(30)]
     lines(folder / "queries.jsonl", asked)
-    judged = [{"query-id": f"q{i}", "corpus-id": f"d{i}", "score": 1} for i in range(30)]
-    lines(folder / "qrels" / "test.jsonl", judged)
+    qrels = [{"query-id": f"q{i}", "corpus-id": f"d{i}", "score": 1} for i in range(30)]
+    lines(folder / "qrels" / "test.jsonl", qrels)
     parts = [
         ("corpus", "corpus", "corpus.jsonl"),
         ("queries", "queries", "queries.jsonl"),

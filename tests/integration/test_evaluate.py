@@ -1,4 +1,4 @@
-"""`unsee evaluate`: what is judged again and what is not; no number for the unusable; mistakes are sentences."""
+"""`unsee evaluate`: what is evaluated again and what is not; no number for the unusable; mistakes are sentences."""
 
 from __future__ import annotations
 
@@ -7,44 +7,48 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from integration.judging import TASKS, is_sentence, loaded, table, unsee, write_model
+from integration.evaluating import TASKS, is_sentence, loaded, table, unsee, write_model
 from integration.tiny import Tiny
 
 
-def test_every_kind_of_task_is_judged_by_its_group(judged: dict) -> None:
-    assert {record["task"] for record in judged["tasks"]} == set(TASKS)
-    assert len(judged["groups"]) == 6
-    assert judged["mean"] == pytest.approx(np.mean([record["score"] for record in judged["tasks"]]))
-    assert "mteb 2." in judged["title"]
-    assert "local" in judged["title"]
-    assert all(record["geometry"]["effective_rank"] > 2 for record in judged["tasks"])
+def test_every_kind_of_task_is_evaluated_by_its_group(evaluated: dict) -> None:
+    assert {record["task"] for record in evaluated["tasks"]} == set(TASKS)
+    assert len(evaluated["groups"]) == 6
+    assert evaluated["mean"] == pytest.approx(np.mean([record["score"] for record in evaluated["tasks"]]))
+    assert "mteb 2." in evaluated["title"]
+    assert "local" in evaluated["title"]
+    assert all(record["geometry"]["effective_rank"] > 2 for record in evaluated["tasks"])
 
 
-def test_what_was_judged_is_not_judged_again_and_shards_add_up_to_the_whole(place: Path, tiny: Tiny) -> None:
+def test_a_score_on_disk_is_not_measured_again_and_shards_add_up_to_the_whole(
+    place: Path, tiny: Tiny
+) -> None:
     write_model(place / "again", tiny, "random", seed=5)
     first = unsee("evaluate", "again", "--tasks", "tasks", "--shard", "1/2", "--json", cwd=place)
     second = unsee("evaluate", "again", "--tasks", "tasks", "--shard", "2/2", "--json", cwd=place)
-    done = [record["task"] for said in (first, second) for record in json.loads(said.out)["tasks"]]
+    done = [record["task"] for output in (first, second) for record in json.loads(output.out)["tasks"]]
     assert sorted(done) == sorted(TASKS)
     whole = unsee("evaluate", "again", "--tasks", "tasks", "--json", cwd=place)
-    assert "1/7" not in whole.err, "a task was judged again"
-    scores = {record["task"]: record for said in (first, second) for record in json.loads(said.out)["tasks"]}
+    assert "1/7" not in whole.err, "a task was evaluated again"
+    scores = {
+        record["task"]: record for output in (first, second) for record in json.loads(output.out)["tasks"]
+    }
     assert {record["task"]: record for record in json.loads(whole.out)["tasks"]} == scores
 
 
-def test_another_encoder_in_the_same_folder_and_a_changed_file_are_judged_anew(
+def test_another_encoder_in_the_same_folder_and_a_changed_file_are_evaluated_anew(
     place: Path, tiny: Tiny
 ) -> None:
     alone = place / "alone"
     alone.mkdir()
     table(alone / "s.tsv", ["sentence1", "sentence2", "score"], PAIRS)
-    before = judge_one(place, write_model(place / "moving", tiny), alone)
+    before = evaluate_one(place, write_model(place / "moving", tiny), alone)
     write_model(place / "moving", tiny, "random", seed=3)
-    after = judge_one(place, place / "moving", alone)
+    after = evaluate_one(place, place / "moving", alone)
     assert before["model"]["revision"] != after["model"]["revision"]
     assert before["mean"] != after["mean"]
     table(alone / "s.tsv", ["sentence1", "sentence2", "score"], [*PAIRS[:-1], (*PAIRS[-1][:2], 9)])
-    changed = judge_one(place, place / "moving", alone)
+    changed = evaluate_one(place, place / "moving", alone)
     assert changed["mean"] != after["mean"]
 
 
@@ -53,17 +57,17 @@ PAIRS = [(f"the old {a} follows a green {b}", f"the {b} near the {a}", i % 4) fo
      ("machine", "teacher"), ("harbour", "mountain"), ("house", "garden"), ("doctor", "river")])]  # fmt: skip
 
 
-def judge_one(place: Path, model: Path, tasks: Path) -> dict:
-    said = unsee("evaluate", str(model), "--tasks", str(tasks), "--json", cwd=place)
-    assert said.code == 0, said.err
-    return json.loads(said.out)
+def evaluate_one(place: Path, model: Path, tasks: Path) -> dict:
+    output = unsee("evaluate", str(model), "--tasks", str(tasks), "--json", cwd=place)
+    assert output.code == 0, output.err
+    return json.loads(output.out)
 
 
 @pytest.mark.parametrize(("name", "word"), [("point", "one point"), ("nan", "not finite")])
-def test_an_unusable_encoder_gets_a_verdict_and_no_number(place: Path, name: str, word: str) -> None:
-    said = unsee("evaluate", name, "--tasks", "tasks", cwd=place)
-    assert said.code == 4
-    assert said.out.count(word) == len(TASKS)
+def test_an_unusable_encoder_gets_a_reason_and_no_number(place: Path, name: str, word: str) -> None:
+    output = unsee("evaluate", name, "--tasks", "tasks", cwd=place)
+    assert output.code == 4
+    assert output.out.count(word) == len(TASKS)
     found = json.loads(unsee("evaluate", name, "--tasks", "tasks", "--json", cwd=place).out)
     assert [record["score"] for record in found["tasks"]] == [None] * len(TASKS)
     assert found["mean"] is None
@@ -71,11 +75,11 @@ def test_an_unusable_encoder_gets_a_verdict_and_no_number(place: Path, name: str
 
 
 def test_mteb_alone_would_have_scored_the_collapsed_encoder(place: Path) -> None:
-    """The control: without the watch, a point gets numbers on classification and clustering."""
+    """The control: without the check, a point gets numbers on classification and clustering."""
     from unsee_dist.evaluation import mteb_suite
     from unsee_dist.evaluation.local_tasks import local_tasks
 
-    class Blind(mteb_suite.Watch):
+    class NoCheck(mteb_suite.EmbeddingCheck):
         def add(self, *_: object) -> None:
             pass
 
@@ -84,15 +88,15 @@ def test_mteb_alone_would_have_scored_the_collapsed_encoder(place: Path) -> None
         if task.name in ("intents", "topics"):
             encoder = mteb_suite.Encoder(model.encode, "local/point", "0")
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(mteb_suite, "Watch", Blind)
-                found[task.name] = mteb_suite.score(mteb_suite.local(task), encoder, None)["score"]
+                patch.setattr(mteb_suite, "EmbeddingCheck", NoCheck)
+                found[task.name] = mteb_suite.evaluate_task(mteb_suite.local(task), encoder, None).score
     assert found["intents"] > 20  # a third of three labels
 
 
-def test_a_random_encoder_is_told_that_it_loses_to_counting_words(place: Path) -> None:
-    said = unsee("evaluate", "random", "--tasks", "tasks", cwd=place)
-    assert said.code == 0
-    assert "is below TF-IDF" in said.out
+def test_a_random_encoder_below_tfidf_gets_a_warning(place: Path) -> None:
+    output = unsee("evaluate", "random", "--tasks", "tasks", cwd=place)
+    assert output.code == 0
+    assert "is below TF-IDF" in output.out
 
 
 def test_tfidf_is_a_model_of_its_own(place: Path) -> None:

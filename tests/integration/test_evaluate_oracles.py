@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from integration.judging import loaded
+from integration.evaluating import loaded
 
 
 def rows(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.open(), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def of(judged: dict, task: str) -> float:
-    return {record["task"]: record["score"] for record in judged["tasks"]}[task] / 100
+def of(evaluated: dict, task: str) -> float:
+    return {record["task"]: record["score"] for record in evaluated["tasks"]}[task] / 100
 
 
-def test_pairs_and_searches_equal_sentence_transformers_own_evaluators(place: Path, judged: dict) -> None:
+def test_pairs_and_searches_equal_sentence_transformers_own_evaluators(place: Path, evaluated: dict) -> None:
     from sentence_transformers.sentence_transformer import evaluation as own
 
     model, folder = loaded(place / "good"), place / "tasks"
@@ -28,14 +28,16 @@ def test_pairs_and_searches_equal_sentence_transformers_own_evaluators(place: Pa
     first, second = ([row[name] for row in similar] for name in ("sentence1", "sentence2"))
     scores = [float(row["score"]) for row in similar]
     found = own.EmbeddingSimilarityEvaluator(first, second, scores)(model)
-    assert of(judged, "similar") == pytest.approx(found["spearman_cosine"], abs=1e-5)
-    assert abs(of(judged, "similar") - found["pearson_cosine"]) > 1e-3  # the case can tell one from the other
+    assert of(evaluated, "similar") == pytest.approx(found["spearman_cosine"], abs=1e-5)
+    assert (
+        abs(of(evaluated, "similar") - found["pearson_cosine"]) > 1e-3
+    )  # the case can tell one from the other
     same = [int(row["label"]) for row in rows(folder / "same.tsv")]
     found = own.BinaryClassificationEvaluator(first, second, same, similarity_fn_names=ALL)(model)
-    assert of(judged, "same") == pytest.approx(max(found[f"{name}_ap"] for name in ALL), abs=1e-5)
+    assert of(evaluated, "same") == pytest.approx(max(found[f"{name}_ap"] for name in ALL), abs=1e-5)
     samples = [json.loads(line) for line in (folder / "rerank.jsonl").read_text().splitlines()]
     found = own.RerankingEvaluator(samples)(model)
-    assert of(judged, "rerank") == pytest.approx(found["map"], abs=1e-4)
+    assert of(evaluated, "rerank") == pytest.approx(found["map"], abs=1e-4)
     texts = {}
     for name in ("queries", "corpus"):
         read = (json.loads(line) for line in (folder / "search" / f"{name}.jsonl").read_text().splitlines())
@@ -44,23 +46,23 @@ def test_pairs_and_searches_equal_sentence_transformers_own_evaluators(place: Pa
     found = own.InformationRetrievalEvaluator(texts["queries"], texts["corpus"], relevant, ndcg_at_k=[10])(
         model
     )
-    assert of(judged, "search") == pytest.approx(found["cosine_ndcg@10"], abs=1e-4)
-    assert 0.05 < of(judged, "search") < 0.999
+    assert of(evaluated, "search") == pytest.approx(found["cosine_ndcg@10"], abs=1e-4)
+    assert 0.05 < of(evaluated, "search") < 0.999
 
 
 ALL = ["cosine", "dot", "euclidean", "manhattan"]
 
 
-def test_label_free_questions_score_as_in_training(place: Path, judged: dict) -> None:
+def test_label_free_questions_score_as_in_training(place: Path, evaluated: dict) -> None:
     from unsee_dist.evaluation.question_files import load_questions
     from unsee_dist.metrics.retrieval import retrieval_scores
 
     found = retrieval_scores(load_questions(place / "tasks" / "dev.tsv"), loaded(place / "good").encode)
-    assert of(judged, "dev") == pytest.approx(found["mrr"], abs=1e-4)
+    assert of(evaluated, "dev") == pytest.approx(found["mrr"], abs=1e-4)
     assert 1 / found["candidates"] < found["mrr"] < 1
 
 
-def test_classification_equals_logistic_regressions_written_out(place: Path, judged: dict) -> None:
+def test_classification_equals_logistic_regressions_written_out(place: Path, evaluated: dict) -> None:
     from sklearn.linear_model import LogisticRegression
 
     model = loaded(place / "good")
@@ -82,11 +84,13 @@ def test_classification_equals_logistic_regressions_written_out(place: Path, jud
             found.append(np.mean(fitted.predict(z["test"]) == label["test"]))
         return float(np.mean(found))
 
-    assert of(judged, "intents") == pytest.approx(accuracy(8), abs=1e-3)
-    assert abs(of(judged, "intents") - accuracy(30)) > 1e-2  # the case can tell how many examples were used
+    assert of(evaluated, "intents") == pytest.approx(accuracy(8), abs=1e-3)
+    assert (
+        abs(of(evaluated, "intents") - accuracy(30)) > 1e-2
+    )  # the case can tell how many examples were used
 
 
-def test_clustering_equals_k_means_and_v_measure_written_out(place: Path, judged: dict) -> None:
+def test_clustering_equals_k_means_and_v_measure_written_out(place: Path, evaluated: dict) -> None:
     import random
 
     from sklearn.cluster import MiniBatchKMeans
@@ -103,9 +107,9 @@ def test_clustering_equals_k_means_and_v_measure_written_out(place: Path, judged
             found.append(agreement([label[i] for i in drawn], means.fit_predict(z[drawn]).tolist()))
         return float(np.mean(found))
 
-    assert of(judged, "topics") == pytest.approx(v_measure(150), abs=1e-5)
+    assert of(evaluated, "topics") == pytest.approx(v_measure(150), abs=1e-5)
     assert (
-        abs(of(judged, "topics") - v_measure(100)) > 1e-2
+        abs(of(evaluated, "topics") - v_measure(100)) > 1e-2
     )  # the case can tell whether all texts were clustered
 
 

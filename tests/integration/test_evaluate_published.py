@@ -1,4 +1,4 @@
-"""Published tasks: brought by --prefetch from a Hub (served here, with made-up rows), then judged without a network."""
+"""Published tasks: brought by --prefetch from a Hub (served here, with made-up rows), then evaluated without a network."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from integration import tiny as launch
+from integration.evaluating import loaded, table, write_model
 from integration.hub import hub
-from integration.judging import loaded, table, write_model
 from integration.published import write_published
 from integration.tiny import BIN, Tiny
 
@@ -41,7 +41,7 @@ def fetched(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # many processes that each import torch and mteb
-def test_what_was_fetched_is_judged_without_a_network(fetched: Path) -> None:
+def test_what_was_fetched_is_evaluated_without_a_network(fetched: Path) -> None:
     done = unsee(fetched, MODEL, "--tier", "fast", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -94,7 +94,7 @@ def reranked(place: Path) -> float:
 def test_data_of_another_revision_than_asked_for_is_refused(fetched: Path) -> None:
     (cached,) = (fetched / "home" / "datasets").glob(f"mteb___stsbenchmark-sts/*/*/{STSB}")
     other = cached.rename(cached.with_name("a" * 40))
-    shutil.rmtree(fetched / "evaluations", ignore_errors=True)  # what was judged is not loaded again
+    shutil.rmtree(fetched / "evaluations", ignore_errors=True)  # what was evaluated is not loaded again
     try:
         done = unsee(fetched, MODEL, "--tier", "STSBenchmark")
     finally:

@@ -1,4 +1,4 @@
-"""Runs judged, compared and given away: checkpoints told apart, seeds in one row, cards filled from the run."""
+"""Runs evaluated, compared and exported: checkpoints kept apart, seeds in one row, cards filled from the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 from integration import tiny as launch
+from integration.evaluating import Output, is_sentence, loaded, unsee, write_model, write_tasks
 from integration.hub import TOKEN, hub
-from integration.judging import Said, is_sentence, loaded, unsee, write_model, write_tasks
 from integration.tiny import BIN, Tiny, corpus
 
 
@@ -37,19 +37,19 @@ def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def judge(place: Path, model: str) -> dict:
-    said = unsee("evaluate", model, "--tasks", "tasks", "--json", cwd=place)
-    assert said.code in (0, 4), said.err
-    return json.loads(said.out)
+def evaluate(place: Path, model: str) -> dict:
+    output = unsee("evaluate", model, "--tasks", "tasks", "--json", cwd=place)
+    assert output.code in (0, 4), output.err
+    return json.loads(output.out)
 
 
 def test_two_checkpoints_of_a_run_get_two_scores_and_its_export_the_last_ones(place: Path) -> None:
-    found = {name: judge(place, f"mine-0/checkpoints/step-0000000{name}") for name in (3, 6)}
+    found = {name: evaluate(place, f"mine-0/checkpoints/step-0000000{name}") for name in (3, 6)}
     assert found[3]["model"]["revision"] != found[6]["model"]["revision"]
     for three, six in zip(found[3]["tasks"], found[6]["tasks"], strict=True):
         if three["task"] == "similar":
             assert three["score"] != six["score"]
-    final = judge(place, "mine-0/final")
+    final = evaluate(place, "mine-0/final")
     assert final["mean"] == pytest.approx(found[6]["mean"], abs=1e-6)
     assert len({folder.name for folder in (place / "mine-0" / "evaluation").iterdir()}) == 3
     cached = {
@@ -59,11 +59,11 @@ def test_two_checkpoints_of_a_run_get_two_scores_and_its_export_the_last_ones(pl
 
 
 def test_sts_in_training_is_mtebs_sts_of_the_export(place: Path) -> None:
-    said = [line for line in launch.lines(place / "mine-0" / "metrics.jsonl") if "dev/sts" in line]
-    final = judge(place, "mine-0/final")
+    evaluations = [line for line in launch.lines(place / "mine-0" / "metrics.jsonl") if "dev/sts" in line]
+    final = evaluate(place, "mine-0/final")
     score = {record["task"]: record["score"] for record in final["tasks"]}["similar"]
-    assert score == pytest.approx(said[-1]["dev/sts"], abs=1e-3)
-    kept, best = [line for line in said if line["dev/best"]][-1], judge(place, "mine-0")
+    assert score == pytest.approx(evaluations[-1]["dev/sts"], abs=1e-3)
+    kept, best = [line for line in evaluations if line["dev/best"]][-1], evaluate(place, "mine-0")
     assert kept["step"] > 0
     assert best["model"]["revision"].startswith(f"best-step{kept['step']}-")
     score = {record["task"]: record["score"] for record in best["tasks"]}["similar"]
@@ -71,18 +71,18 @@ def test_sts_in_training_is_mtebs_sts_of_the_export(place: Path) -> None:
     apart = [
         line["distance"] for line in launch.lines(place / "mine-0" / "metrics.jsonl") if "distance" in line
     ]
-    assert [said[0]["dev/distance"], said[-1]["dev/distance"]] == [0, pytest.approx(apart[-1])]
+    assert [evaluations[0]["dev/distance"], evaluations[-1]["dev/distance"]] == [0, pytest.approx(apart[-1])]
     assert apart[-1] > 0
 
 
 def test_seeds_are_one_row_and_the_comparison_is_written_three_ways(place: Path) -> None:
     for model in ("mine-0", "mine-1", "tfidf", "point"):
-        judge(place, model)
-    said = unsee("compare", "tfidf", "mine-0", "mine-1", "--out", "out/seen", "--json", cwd=place)
-    assert said.code == 0, said.err
-    found = json.loads(said.out)
+        evaluate(place, model)
+    output = unsee("compare", "tfidf", "mine-0", "mine-1", "--out", "out/seen", "--json", cwd=place)
+    assert output.code == 0, output.err
+    found = json.loads(output.out)
     best = [
-        {r["task"]: r["score"] for r in judge(place, name)["tasks"]}["similar"]
+        {r["task"]: r["score"] for r in evaluate(place, name)["tasks"]}["similar"]
         for name in ("mine-0", "mine-1")
     ]
     assert found["scores"]["mine/best"]["similar"] == best
@@ -97,17 +97,17 @@ def test_seeds_are_one_row_and_the_comparison_is_written_three_ways(place: Path)
 
 
 def test_a_collapsed_encoder_is_not_compared(place: Path) -> None:
-    judge(place, "tfidf")
-    judge(place, "point")
-    said = unsee("compare", "tfidf", "point", cwd=place)
-    assert "point cannot be compared: collapsed" in said.out
-    assert re.search(r"point +1 +– +– +–", said.out)
+    evaluate(place, "tfidf")
+    evaluate(place, "point")
+    output = unsee("compare", "tfidf", "point", cwd=place)
+    assert "point cannot be compared: collapsed" in output.out
+    assert re.search(r"point +1 +– +– +–", output.out)
 
 
 def test_two_folders_of_one_name_are_two_rows(place: Path, tiny: Tiny) -> None:
     for parent, change in (("a", "none"), ("b", "random")):
         write_model(place / parent / "twin", tiny, change)
-        judge(place, f"{parent}/twin")
+        evaluate(place, f"{parent}/twin")
     found = json.loads(unsee("compare", "a/twin", "b/twin", "--json", "--out", "v1.2", cwd=place).out)
     first, second = found["scores"].values()
     assert first["similar"] != second["similar"]
@@ -127,8 +127,8 @@ def test_two_folders_of_one_name_are_two_rows(place: Path, tiny: Tiny) -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_a_sentence(place: Path, arguments: list[str], words: list[str]) -> None:
-    judge(place, "tfidf")
-    judge(place, "mine-0/checkpoints/step-00000003")
+    evaluate(place, "tfidf")
+    evaluate(place, "mine-0/checkpoints/step-00000003")
     is_sentence(unsee(*arguments, cwd=place), *words)
 
 
@@ -170,15 +170,17 @@ def test_a_damaged_checkpoint_is_refused(place: Path, tmp_path: Path) -> None:
     shutil.copytree(place / "mine-1", tmp_path / "mine")
     (weights,) = (tmp_path / "mine" / "checkpoints" / "step-00000003").glob("rank-*")
     weights.write_bytes(weights.read_bytes()[:-100])
-    said = unsee("evaluate", "mine/checkpoints/step-00000003", "--tasks", str(place / "tasks"), cwd=tmp_path)
-    is_sentence(said, "damaged", weights.name)
+    output = unsee(
+        "evaluate", "mine/checkpoints/step-00000003", "--tasks", str(place / "tasks"), cwd=tmp_path
+    )
+    is_sentence(output, "damaged", weights.name)
 
 
 @pytest.fixture(scope="module")
 def given(place: Path) -> Path:
-    judge(place, "mine-0")
-    said = unsee("export", "mine-0", "--out", "given", cwd=place)
-    assert said.code == 0, said.err
+    evaluate(place, "mine-0")
+    output = unsee("export", "mine-0", "--out", "given", cwd=place)
+    assert output.code == 0, output.err
     return place / "given"
 
 
@@ -187,7 +189,7 @@ def test_an_export_is_the_runs_encoder_and_replaces_an_older_one(place: Path, gi
     np.testing.assert_array_equal(
         loaded(given).encode(sentences), loaded(place / "mine-0" / "best").encode(sentences)
     )
-    again: Said = unsee("export", "mine-0/checkpoints/step-00000003", "--out", "given2", cwd=place)
+    again: Output = unsee("export", "mine-0/checkpoints/step-00000003", "--out", "given2", cwd=place)
     assert again.code == 0, again.err
     assert unsee("export", "mine-0/final", "--out", "given2", cwd=place).code == 0
     np.testing.assert_array_equal(
@@ -200,7 +202,7 @@ def test_the_card_says_what_the_run_was_and_names_no_folder_of_the_machine(place
     text = (given / "README.md").read_text()
     front = yaml.safe_load(text.split("---")[1])
     results = {result["dataset"]["name"]: result for result in front["model-index"][0]["results"]}
-    scores = {record["task"]: record["score"] for record in judge(place, "mine-0")["tasks"]}
+    scores = {record["task"]: record["score"] for record in evaluate(place, "mine-0")["tasks"]}
     assert {name: result["metrics"][0]["value"] for name, result in results.items()} == {
         name: round(score, 3) for name, score in scores.items()
     }
@@ -232,8 +234,8 @@ def test_onnx_with_pooling_inside_is_what_sentence_transformers_gives(place: Pat
     runtime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
     from transformers import AutoTokenizer
 
-    said = unsee("export", "mine-0", "--out", "onnx", "--onnx", cwd=place)
-    assert said.code == 0, said.err
+    output = unsee("export", "mine-0", "--out", "onnx", "--onnx", cwd=place)
+    assert output.code == 0, output.err
     session = runtime.InferenceSession(place / "onnx" / "model.onnx")
     sentences = ["the old river follows a bright garden .", "the house", "a green harbour near the island ."]
     batch = AutoTokenizer.from_pretrained(place / "onnx")(sentences, padding=True, return_tensors="np")

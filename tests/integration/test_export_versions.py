@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integration import tiny as launch
-from integration.judging import loaded, write_model
+from integration.evaluating import loaded, write_model
 from integration.tiny import Tiny
 
 SENTENCES = ["the old river follows a bright garden .", "the house", "a green harbour near the island ."]
@@ -63,9 +63,9 @@ def test_an_export_gives_equal_vectors_where_one_saved_by_6_does_not_load(
     folder = write_model(tmp_path / "export", tiny)
     ours = loaded(folder).encode(SENTENCES)
     python = environment(tmp_path / "environment", version)
-    said = vectors(python, folder, tmp_path)
-    assert said.returncode == 0, said.stderr
-    found = json.loads(said.stdout.splitlines()[-1])
+    output = vectors(python, folder, tmp_path)
+    assert output.returncode == 0, output.stderr
+    found = json.loads(output.stdout.splitlines()[-1])
     assert found["version"].startswith(version)
     assert str(tmp_path) in found["file"]
     np.testing.assert_allclose(np.array(found["vectors"]), ours, atol=1e-6)

@@ -112,8 +112,8 @@ def test_a_mistake_is_a_sentence(
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == ExitCode.MISTAKE, said
-    assert said.strip()
-    assert "Traceback" not in said
+    output = capsys.readouterr().err
+    assert ended.value.code == ExitCode.MISTAKE, output
+    assert output.strip()
+    assert "Traceback" not in output
     assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before

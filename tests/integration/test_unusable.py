@@ -1,4 +1,4 @@
-"""A collapsed, a broken and a random encoder through every command: a verdict each, and no number that looks like success."""
+"""A collapsed, a broken and a random encoder through every command: a reason each, and no number that looks like success."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integration import tiny as launch
-from integration.judging import is_sentence, loaded, unsee
+from integration.evaluating import is_sentence, loaded, unsee
 from integration.tiny import Tiny
 
 
 def train(tiny: Tiny, place: Path, encoder: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Three steps from an encoder that learn nothing: what it is at the start, it is at the end."""
-    told = [f"run.dir={place}/run-{encoder}", f"model.encoder={place}/{encoder}", "train.lr=1e-12", *more]
-    told += [f"evaluate.sts={place}/tasks/similar.tsv", "train.steps=3"]
-    return launch.run(launch.command("python", 1, tiny.config, *told), timeout_s=500)
+    overrides = [
+        f"run.dir={place}/run-{encoder}",
+        f"model.encoder={place}/{encoder}",
+        "train.lr=1e-12",
+        *more,
+    ]
+    overrides += [f"evaluate.sts={place}/tasks/similar.tsv", "train.steps=3"]
+    return launch.run(launch.command("python", 1, tiny.config, *overrides), timeout_s=500)
 
 
 @pytest.mark.slow
@@ -57,17 +62,17 @@ def test_training_from_broken_weights_is_refused(tiny: Tiny, place: Path) -> Non
 
 
 @pytest.mark.slow
-def test_training_from_random_weights_ends_below_counting_words(tiny: Tiny, place: Path) -> None:
+def test_training_from_random_weights_ends_below_tfidf(tiny: Tiny, place: Path) -> None:
     done = train(tiny, place, "random")
     assert done.returncode == 0, done.stderr
     assert "TF-IDF" in done.stderr
     assert "is below TF-IDF" in done.stderr
-    said = unsee(
+    output = unsee(
         "export", "run-random", "--out", "given-random", cwd=place
     )  # no export knows what is random,
-    assert said.code == 0, said.err
-    judged = unsee("evaluate", "run-random", "--tasks", "tasks", cwd=place)
-    assert "is below TF-IDF" in judged.out
+    assert output.code == 0, output.err
+    evaluated = unsee("evaluate", "run-random", "--tasks", "tasks", cwd=place)
+    assert "is below TF-IDF" in evaluated.out
     assert unsee("export", "run-random", "--out", "given-random", cwd=place).code == 0
     assert (
         "is below TF-IDF" in (place / "given-random" / "README.md").read_text()
@@ -99,20 +104,20 @@ def test_what_an_export_looks_at_tells_a_sound_encoder_from_one_on_a_line(
     is_sentence(unsee("export", str(tmp_path / "line"), "--out", "given-line", cwd=place), "one line")
 
 
-def test_a_comparison_has_no_number_for_the_unusable_and_says_who_loses_to_counting_words(
+def test_a_comparison_has_no_number_for_the_unusable_and_names_who_is_below_tfidf(
     place: Path,
 ) -> None:
     for name in ("good", "random", "point", "nan", "tfidf"):
         assert unsee("evaluate", name, "--tasks", "tasks", "--json", cwd=place).code == (
             4 if name in ("point", "nan") else 0
         )
-    said = unsee("compare", "tfidf", "good", "random", "point", "nan", "--json", "--out", "seen", cwd=place)
-    assert said.code == 0, said.err
-    found = json.loads(said.out)
+    output = unsee("compare", "tfidf", "good", "random", "point", "nan", "--json", "--out", "seen", cwd=place)
+    assert output.code == 0, output.err
+    found = json.loads(output.out)
     for name in ("point", "nan"):
         assert set(found["scores"][name].values()) == {None}
         assert found["differences"][name] == {}
         assert any(f"{name} cannot be compared" in sentence for sentence in found["sentences"])
-    (floor,) = [sentence for sentence in found["sentences"] if sentence.startswith("Below TF-IDF")]
-    assert floor.endswith("which only counts words, on similar: good, random.")
+    (below,) = [sentence for sentence in found["sentences"] if sentence.startswith("Below TF-IDF")]
+    assert below.endswith("which only counts words, on similar: good, random.")
     assert (place / "seen.md").read_text().count("| – |") >= 2

@@ -11,7 +11,7 @@ WORDS = [f"word{i}" for i in range(60)]
 
 
 def _tasks():
-    from unsee_dist.metrics.retrieval import questions
+    from unsee_dist.metrics.retrieval import make_questions
     from unsee_dist.metrics.sts import Pairs
 
     rng = random.Random(0)
@@ -22,8 +22,8 @@ def _tasks():
         )
         for name in ("one", "two")
     }
-    asked = questions([(made[i], " ".join(rng.choices(WORDS, k=5))) for i in range(30)], "made")
-    return sets, {"made": asked}, made[:50]
+    questions = make_questions([(made[i], " ".join(rng.choices(WORDS, k=5))) for i in range(30)], "made")
+    return sets, {"made": questions}, made[:50]
 
 
 def _encode():

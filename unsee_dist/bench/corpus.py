@@ -1,10 +1,11 @@
 """How fast a corpus is prepared and read: ours beside others, from the same sentences to the same padded tensors.
 
-All run alone, one after another, on one thread of this process; times are of the processor, so that what else the
-machine does does not count. Text ends in the encoder's own tokenizer; "ids" are sentences that were tokenised before.
+All run one after another, on one thread of this process; times are processor times, so that other work on the
+machine does not count. Text goes through the encoder's own tokenizer; "ids" are sentences that were tokenised before.
 A record of a peer is the bytes of a sentence, of its text or of its ids (uint16), in that peer's own format, shuffled
 by that peer. mosaicml-streaming wants transformers below 5: `make bench` puts it and litdata into PEERS, a folder of
-their own without what they depend on, which only this file looks into. What cannot be imported is said, not timed.
+their own without their dependencies, which only this file imports from. A peer that cannot be imported is named, not
+timed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from rich.table import Table
 
 from unsee_dist.bench import corpus_peers
 from unsee_dist.bench.reader import Reader
+from unsee_dist.bench.table import Row
 from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
 from unsee_dist.data import Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise import publish, tokenise
@@ -30,12 +32,18 @@ from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.processes import worker_pool
 from unsee_dist.model.encoder import load_tokenizer
 
+if TYPE_CHECKING:
+    from transformers import TokenizersBackend
+
+    from unsee_dist.bench.reader import Records
+    from unsee_dist.data import Batch
+
 BATCH, MAX_TOKENS = 1024, 64
 TEXT_SENTENCES = 1 << 15  # read by every reader that tokenises: 2 s
 IDS_SENTENCES = 1 << 18  # and by every other, around the end of a small corpus
 
 
-def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, Any]:
+def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, list[Row]]:
     """Time preparation and every reader on the sentences of a run's corpus; print two tables."""
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(config.model.encoder)
@@ -49,9 +57,9 @@ def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict
     for row in prepared:
         console.print(f"  {row['preparation']:<30} {row['cpu_s']:.1f} s")
     ids = _tokenised(folder / "ours", tokenizer)
-    told = [line.encode() for line in lines]
+    texts = [line.encode() for line in lines]
     rows = []
-    for reader in [*_ours(folder / "ours", tokenizer), *corpus_peers.readers(folder, told, ids, console)]:
+    for reader in [*_ours(folder / "ours", tokenizer), *corpus_peers.readers(folder, texts, ids, console)]:
         most = IDS_SENTENCES if reader.ids else TEXT_SENTENCES
         speed = _speed(reader, tokenizer, most)
         rows.append({"reader": reader.name, "ids": reader.ids, "sentences_per_cpu_s": speed})
@@ -69,7 +77,7 @@ def _preparations(folder: Path) -> Iterator[tuple[str, float]]:
     yield "datasets map, dedup, shuffle", time.process_time() - started
 
 
-def _tokenised(corpus: Path, tokenizer: Any) -> list[bytes]:
+def _tokenised(corpus: Path, tokenizer: TokenizersBackend) -> list[bytes]:
     """Make the tokens of a corpus; the ids of its sentences as bytes."""
     with worker_pool(1) as work:
         tokenise(corpus, tokenizer, MAX_TOKENS, work)
@@ -77,15 +85,15 @@ def _tokenised(corpus: Path, tokenizer: Any) -> list[bytes]:
     shards = Shards(corpus)
     tokens = shards.tokens(tokenizer, MAX_TOKENS)
     assert tokens is not None
-    found = []
+    rows: list[bytes] = []
     for block in range(len(shards.blocks)):
-        told = tokens.read(block)
-        ends = np.cumsum(told.lengths)
-        found += [part.astype("<u2").tobytes() for part in np.split(told.ids, ends[:-1])]
-    return found
+        ragged = tokens.read(block)
+        ends = np.cumsum(ragged.lengths)
+        rows += [row.astype("<u2").tobytes() for row in np.split(ragged.ids, ends[:-1])]
+    return rows
 
 
-def _ours(corpus: Path, tokenizer: Any) -> Iterator[Reader]:
+def _ours(corpus: Path, tokenizer: TokenizersBackend) -> Iterator[Reader]:
     """Our stream, of text and of prepared tokens, padded and packed, in large and small batches."""
     text = corpus.with_name("ours-without-tokens")
     text.mkdir()
@@ -104,10 +112,10 @@ def _ours(corpus: Path, tokenizer: Any) -> Iterator[Reader]:
             yield Reader(name, ids, partial(stream.batches, 1, 1 << 40))
 
 
-def _speed(reader: Reader, tokenizer: Any, sentences: int) -> float:
+def _speed(reader: Reader, tokenizer: TokenizersBackend, sentences: int) -> float:
     """Sentences a second of one core, after the first batches; the reader starts again at its end."""
 
-    def again() -> Generator[Any, None, None]:
+    def again() -> Generator[Batch | Records, None, None]:
         while True:
             yield from reader.batches()
 
@@ -120,19 +128,19 @@ def _speed(reader: Reader, tokenizer: Any, sentences: int) -> float:
         if read >= sentences:
             break
     took = time.process_time() - started
-    batches.close()  # what reads ahead ends before its folder does
+    batches.close()  # a thread that reads ahead ends before its folder is removed
     return read / took
 
 
-def _tensors(batch: Any, ids: bool, tokenizer: Any) -> int:
-    """End in padded tensors as an encoder takes them; how many sentences."""
+def _tensors(batch: Batch | Records, ids: bool, tokenizer: TokenizersBackend) -> int:
+    """Make padded tensors for an encoder. Returns the number of sentences."""
     if not isinstance(batch, list):
         return len(batch.ids)
     if not ids:
-        texts = [told.decode() if isinstance(told, bytes) else told for told in batch]
+        texts = [text.decode() if isinstance(text, bytes) else text for text in batch]
         tokenizer(texts, truncation=True, max_length=MAX_TOKENS, padding="longest", return_tensors="pt")
         return len(batch)
-    rows = [np.frombuffer(told, dtype="<u2") for told in batch]
+    rows = [np.frombuffer(record, dtype="<u2") for record in batch if isinstance(record, bytes)]
     grid = np.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id, dtype=np.int64)
     mask = np.zeros_like(grid)
     for number, row in enumerate(rows):
@@ -141,7 +149,7 @@ def _tensors(batch: Any, ids: bool, tokenizer: Any) -> int:
     return len(batch)
 
 
-def _table(speeds: Sequence[dict[str, Any]]) -> Table:
+def _table(speeds: Sequence[Row]) -> Table:
     table = Table("reader", title="sentences a second of one core, to token tensors", title_justify="left")
     for name in ("from", "sentences/s", "our padded is faster by"):
         table.add_column(name, justify="right")

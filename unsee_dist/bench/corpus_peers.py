@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,8 +50,8 @@ def prepare_with_datasets(text: str, out: Path) -> None:
     from unsee_dist.data.prepare.clean import drop_reason, normalise
 
     datasets.disable_progress_bars()
-    found = datasets.load_dataset("text", data_files=text, split="train", cache_dir=str(out / "cache"))
-    found = found.map(lambda batch: {"text": [normalise(line) for line in batch["text"]]}, batched=True)
+    dataset = datasets.load_dataset("text", data_files=text, split="train", cache_dir=str(out / "cache"))
+    dataset = dataset.map(lambda batch: {"text": [normalise(line) for line in batch["text"]]}, batched=True)
     seen: set[str] = set()
 
     def new(line: str) -> bool:
@@ -60,8 +60,8 @@ def prepare_with_datasets(text: str, out: Path) -> None:
         seen.add(line)
         return True
 
-    found = found.filter(lambda batch: [new(line) for line in batch["text"]], batched=True)
-    found.shuffle(seed=0).flatten_indices().save_to_disk(str(out / "done"))
+    dataset = dataset.filter(lambda batch: [new(line) for line in batch["text"]], batched=True)
+    dataset.shuffle(seed=0).flatten_indices().save_to_disk(str(out / "done"))
 
 
 def _our_blocks(corpus: Path) -> Iterator[list[str]]:
@@ -82,8 +82,8 @@ def _webdataset(folder: Path, records: list[bytes]) -> Callable[[], Iterable[lis
             tar.write({"__key__": f"{number:09d}", "bin": record})
 
     def read() -> Iterator[list[bytes]]:
-        found = webdataset.WebDataset([str(folder / "all.tar")], shardshuffle=False).shuffle(BUFFER)
-        yield from _grouped(sample["bin"] for sample in found)
+        samples = webdataset.WebDataset([str(folder / "all.tar")], shardshuffle=False).shuffle(BUFFER)
+        yield from _grouped(sample["bin"] for sample in samples)
 
     return read
 
@@ -97,10 +97,10 @@ def _datasets(folder: Path, records: list[bytes]) -> Callable[[], Iterable[list[
         pyarrow.table({"record": records}), folder / "all.parquet", row_group_size=BATCH
     )
     files = str(folder / "all.parquet")
-    found = datasets.load_dataset(
+    dataset = datasets.load_dataset(
         "parquet", data_files=files, split="train", streaming=True, cache_dir=str(folder)
     )
-    shuffled = found.shuffle(seed=0, buffer_size=BUFFER)
+    shuffled = dataset.shuffle(seed=0, buffer_size=BUFFER)
     return lambda: (batch["record"] for batch in shuffled.iter(BATCH))
 
 
@@ -136,7 +136,7 @@ def _litdata(folder: Path, records: list[bytes]) -> Callable[[], Iterable[list[b
     return lambda: _grouped(bytes(record) for record in dataset)
 
 
-def _grouped(records: Iterable[Any]) -> Iterator[list[bytes]]:
+def _grouped(records: Iterable[bytes]) -> Iterator[list[bytes]]:
     """Batches; the last one too."""
     held: list[bytes] = []
     for record in records:

@@ -1,4 +1,4 @@
-"""What the order of a corpus of four billion sentences costs, by its index alone: building it, seeking in it, its memory."""
+"""The order of a corpus of four billion sentences, by its index alone: time of a seek, and memory."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def seek_cost() -> list[dict[str, float]]:
     """A row a position: seconds from nothing to the ids of a batch of 1,024 there (of processor time), and peak MiB."""
     rows = []
     for position in POSITIONS:
-        begun = time.process_time()
+        started = time.process_time()
         _seek(position)
-        seconds = time.process_time() - begun
-        tracemalloc.start()  # apart: it slows down what it watches
+        seconds = time.process_time() - started
+        tracemalloc.start()  # in a second run: tracemalloc slows down the code
         _seek(position)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -28,9 +28,9 @@ def seek_cost() -> list[dict[str, float]]:
     return rows
 
 
-def said(rows: list[dict[str, float]]) -> str:
-    told = ", ".join(f"{row['seek_s']:.2f} s at {row['position']:,.0f}" for row in rows)
-    return f"order of {SENTENCES:.0e} sentences: cold seek {told}; {max(row['peak_mib'] for row in rows):.0f} MiB"
+def summary(rows: list[dict[str, float]]) -> str:
+    seeks = ", ".join(f"{row['seek_s']:.2f} s at {row['position']:,.0f}" for row in rows)
+    return f"order of {SENTENCES:.0e} sentences: cold seek {seeks}; {max(row['peak_mib'] for row in rows):.0f} MiB"
 
 
 def _seek(position: int) -> np.ndarray:

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -33,8 +33,11 @@ from unsee_dist.errors import UserError
 
 WARM_UP, STEPS = 4, 20
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-def measure(trainer: str, peer: str, config: RunConfig) -> dict[str, Any]:
+
+def measure(trainer: str, peer: str, config: RunConfig) -> dict[str, float]:
     """Sentences a second and peak memory of one trainer."""
     if trainer == "released code fp32":
         marks = _released_code(config, Path(peer))
@@ -50,8 +53,8 @@ def measure(trainer: str, peer: str, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _marked(function: Callable[..., Any], marks: list[float]) -> Callable[..., Any]:
-    def marking(*args: Any, **kwargs: Any) -> Any:
+def _marked(function: Callable[P, T], marks: list[float]) -> Callable[P, T]:
+    def marking(*args: P.args, **kwargs: P.kwargs) -> T:
         marks.append(time.perf_counter())
         return function(*args, **kwargs)
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from unsee_dist.data import Batch
+
+Records = list[bytes] | list[str]  # of sentences: their texts, or their token ids as uint16
 
 
 class Reader(NamedTuple):
-    """batches: of sentences as bytes, or of tensors where it makes them itself (ours)."""
+    """batches: of sentences, or of tensors when the reader makes them itself (ours). ids: whether they are token ids."""
 
     name: str
     ids: bool
-    batches: Callable[[], Iterable[Any]]
+    batches: Callable[[], Iterable[Batch | Records]]

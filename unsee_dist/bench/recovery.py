@@ -1,4 +1,4 @@
-"""What safety costs: the pause of a save, and the time from a kill to the first new step."""
+"""The pause of a save, and the time from a kill to the first new step."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from unsee_dist.errors import UserError
+from unsee_dist.metrics.names import TIME
 from unsee_dist.supervision.phases import KILL_AT
 from unsee_dist.tracking.metrics_file import training_lines
 from unsee_dist.training.loop import Training, save
@@ -20,16 +21,16 @@ SAVES = 3
 
 
 def save_cost(run: Training, step_s: float) -> dict[str, float]:
-    """Seconds that training stands still for a save, in the background and not, and the first as a share of the steps
-    between two saves."""
+    """Seconds that a save interrupts training, in the background and not, and the first as a share of the time between two
+    saves."""
     pauses: dict[bool, list[float]] = {True: [], False: []}
     for background, taken in pauses.items():
         run.saver.background = background
         for _ in range(SAVES):
             run.saver.saved = None
-            begun = time.perf_counter()
+            started = time.perf_counter()
             save(run)
-            taken.append(time.perf_counter() - begun)
+            taken.append(time.perf_counter() - started)
             run.saver.wait()
     pause = median(pauses[True])
     return {
@@ -58,11 +59,11 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
     )
     if killed.returncode != -signal.SIGKILL:
         raise UserError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
-    begun = time.time()
+    started = time.time()
     subprocess.run(command, capture_output=True, check=True)
-    first = next(line for line in training_lines(folder / "metrics.jsonl") if line["time"] > begun)
-    return float(first["time"] - begun)
+    first = next(line for line in training_lines(folder / "metrics.jsonl") if line[TIME] > started)
+    return float(first[TIME] - started)
 
 
-def said(seconds: float) -> str:
+def summary(seconds: float) -> str:
     return f"recovery: {seconds:.1f} s from a kill to the first new step, start-up included"

@@ -15,18 +15,15 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from unsee_dist.bench.recovery import save_cost
-from unsee_dist.bench.table import STAGES
+from unsee_dist.bench.table import STAGES, Row
 from unsee_dist.config import load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import (
-    join_world,
-    leave_world,
-)
+from unsee_dist.distributed.world import join_world, leave_world
+from unsee_dist.model.unsee import Unsee
 from unsee_dist.run import build
 from unsee_dist.supervision.phases import observing
 from unsee_dist.training.loop import Training, metrics_line, run_step
@@ -37,7 +34,7 @@ WARM_UP, STEPS = 3, 12
 FEW_STEPS = 3  # of a batch of 256 sentences and more
 
 
-def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+def measure(config: str, overrides: Sequence[str]) -> Row:
     """Times, rates, padding, memory of one case; an empty row on ranks other than 0."""
     settings = load(config, overrides)
     world = join_world()
@@ -46,7 +43,7 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     spent: dict[str, list[float]] = defaultdict(list)
     tokens, cells, sentences = 0, 0, 0
     warm, steps = (WARM_UP, STEPS) if settings.train.batch < 256 else (1, FEW_STEPS)
-    for step, batch in enumerate(_alone(run, warm + steps, spent)):
+    for step, batch in enumerate(_timed_steps(run, warm + steps, spent)):
         if step == warm:
             for times in spent.values():
                 del times[:-1]
@@ -77,23 +74,23 @@ def measure(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     return row if world.rank == 0 else {}
 
 
-def _alone(run: Training, steps: int, spent: dict[str, list[float]]) -> Iterator[Batch]:
+def _timed_steps(run: Training, steps: int, spent: dict[str, list[float]]) -> Iterator[Batch]:
     """The steps of a run, trained by the loop's own `run_step` and timed from outside: the phases it enters, and hooks
     around the networks inside the engine's forward."""
     device, clock = run.engine.world.device, Clock(run.engine.world.device)
     clock.watch({name: getattr(run.engine.module, name) for name in NETWORKS})
     batches = run.stream.batches(1, steps)
     for step in range(1, steps + 1):
-        begun = clock.now()
+        started = clock.now()
         batch = next(batches).to(device)
-        clock.begin(begun)
+        clock.begin(started)
         with observing(clock.enter):
             result, rates = run_step(run, batch)
             run.recorder.step(metrics_line(run, result, *rates))
             clock.enter("end", step)
         for stage, seconds in clock.spent.items():
             spent[stage].append(seconds)
-        spent["step"].append(clock.now() - begun)
+        spent["step"].append(clock.now() - started)
         yield batch
 
 
@@ -122,7 +119,7 @@ class Clock:
         self._phase, self._since = phase, at
 
     def watch(self, networks: Mapping[str, torch.nn.Module | None]) -> None:
-        """Time every call of these networks in the forward phase; what is encoded again belongs to backward."""
+        """Time every call of these networks in the forward phase. A call in the backward phase counts as backward."""
         for name, network in networks.items():
             if network is not None:
                 began: list[float] = []
@@ -141,7 +138,7 @@ class Clock:
         self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
-def _weights(model: Any) -> int:
+def _weights(model: Unsee) -> int:
     """Weights of the online encoder's matrix products; at stage 3 a parameter holds only its rank's part."""
     return sum(
         getattr(w, "ds_numel", w.numel())
@@ -150,34 +147,34 @@ def _weights(model: Any) -> int:
     )
 
 
-def _arithmetic(model: Any, weights: int, tokens: int, sentences: int) -> float:
+def _arithmetic(model: Unsee, weights: int, tokens: int, sentences: int) -> float:
     """Floating-point operations of the matrix products: 2 a weight a token forward, twice that backward, two views."""
     projector = sum(getattr(w, "ds_numel", w.numel()) for w in model.projector.parameters())
     passes = 3 + (model.target is not None)
     return 2 * 2 * (passes * weights * tokens + 3 * projector * sentences)
 
 
-def _matmul_ceiling(device: Any, dtype: Any) -> float:
-    """The best of five square products, in operations a second: what this process could do at most."""
+def _matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations a second of the best of five square products: the limit of this process."""
     size = 8192 if device.type == "cuda" else 1024
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     best = float("inf")
     for _ in range(5):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         product = left @ right
         float(product[0, 0])
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - started)
     return 2 * size**3 / best
 
 
-def _data_alone(run: Any, batch: int) -> float:
-    """Sentences a second of the stream by itself, after its first batch."""
+def _data_alone(run: Training, batch: int) -> float:
+    """Sentences a second of the stream alone, after its first batch."""
     batches = run.stream.batches(1, 11)
     next(batches)
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in batches:
         pass
-    return 10 * batch / (time.perf_counter() - begun)
+    return 10 * batch / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,11 @@ STAGES = (
     "logging",
 )
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # of bench.json
 
 
 def rates(rows: Sequence[Row]) -> Table:
-    """How fast, how full, how big. data: the stream by itself. use: of the matmul ceiling, by non-padding tokens.
+    """Speed, padding and memory. data: the stream by itself. use: of the matmul ceiling, by non-padding tokens.
     save: the pause of a save in the background, and its share of the time between two at the run's cadence."""
     columns = (
         "sentences/s",
@@ -79,7 +79,7 @@ def trainers(rows: Sequence[Row]) -> Table:
 
 
 def drift(rows: Sequence[Row], case: str) -> str:
-    """How far the machine itself moved while the cases ran."""
+    """How much the speed of the machine changed during the cases."""
     speeds = [row["sentences_per_s"] for row in rows if row["case"] == case]
     return (
         f"noise: `{case}` ran at {min(speeds):.0f} to {max(speeds):.0f} sentences/s in {len(speeds)} trials"

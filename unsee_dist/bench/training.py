@@ -1,4 +1,4 @@
-"""Training by the case, each with processes of its own so that peak memory is the case's, and whole training beside others.
+"""Training in several cases, each in processes of its own so that peak memory is the case's; whole training beside others.
 
 Machines are noisy: compare rows of one call; the preset is timed first, between and last, and the range of the
 three is printed.
@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -38,8 +37,8 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     *((f"ZeRO-{stage}, 2 ranks", 2, (f"parallel.zero={stage}",)) for stage in range(4)),
     (PRESET, 1, ()),
     *(
-        (f"batch {batch} {cut}", 1, (f"train.batch={batch}", f"train.micro_batch={micro}"))
-        for batch, cut, micro in (
+        (f"batch {batch} {size}", 1, (f"train.batch={batch}", f"train.micro_batch={micro}"))
+        for batch, size, micro in (
             (256, "whole", "null"),
             (256, "in micro_batches of 32", "32"),
             (1024, "whole", "null"),
@@ -53,19 +52,26 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 
 def train(
     config: str, overrides: Sequence[str], scratch: Path, peer_unsee: Path | None, console: Console
-) -> dict[str, Any]:
-    """Run every case and the peers and print the tables. Raises ValueError when a case fails."""
-    rows: list[dict[str, Any]] = []
-    whole: list[dict[str, Any]] = []
+) -> dict[str, list[table.Row]]:
+    """Run every case and the peers and print the tables. UserError: a case fails."""
+    rows: list[table.Row] = []
+    whole: list[table.Row] = []
     for place, (label, ranks, changed) in enumerate(CASES):
         console.print(f"{label} ...", markup=False)
-        told = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
-        row = _in_processes("unsee_dist.bench.step", told, ranks)
+        arguments = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
+        row = _in_processes("unsee_dist.bench.step", arguments, ranks)
         rows.append({"case": label, "ranks": ranks} | row)
     for name in ("unsee_dist", "unsee_dist fp32", *_peers(peer_unsee), "unsee_dist"):
         console.print(f"{name} ...", markup=False)
-        told = [name, str(peer_unsee), config, *overrides, f"run.dir={scratch}/run", "track.mlflow=false"]
-        whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", told, 1))
+        arguments = [
+            name,
+            str(peer_unsee),
+            config,
+            *overrides,
+            f"run.dir={scratch}/run",
+            "track.mlflow=false",
+        ]
+        whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", arguments, 1))
     for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
         console.print(page)
     console.print(table.drift(rows, PRESET), markup=False)
@@ -77,20 +83,20 @@ def _peers(peer_unsee: Path | None) -> list[str]:
     return theirs if peer_unsee is None else [*theirs, "released code fp32"]
 
 
-def _in_processes(module: str, told: Sequence[str], ranks: int) -> dict[str, Any]:
-    """What `python -m module told...` prints as its last JSON line, on `ranks` ranks that share the cores."""
+def _in_processes(module: str, arguments: Sequence[str], ranks: int) -> table.Row:
+    """The last JSON line of `python -m module arguments...`, on `ranks` ranks that share the cores."""
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     done = subprocess.run(
-        [*launcher, "-m", module, *told], capture_output=True, text=True, env=environment, check=False
+        [*launcher, "-m", module, *arguments], capture_output=True, text=True, env=environment, check=False
     )
-    found = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not found:
-        said = [
+    results = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode != 0 or not results:
+        errors = [
             line for line in done.stderr.splitlines() if "Error: " in line and "torch.distributed" not in line
         ]
-        why = said[-1] if said else done.stderr[-500:]
-        raise UserError(f"{module} {' '.join(told)} on {ranks} ranks failed: {why}")
-    row: dict[str, Any] = json.loads(found[-1])
+        why = errors[-1] if errors else done.stderr[-500:]
+        raise UserError(f"{module} {' '.join(arguments)} on {ranks} ranks failed: {why}")
+    row: table.Row = json.loads(results[-1])
     return row

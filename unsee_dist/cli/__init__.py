@@ -49,7 +49,7 @@ def options(
 
 
 def main() -> None:
-    """The console script: every error ends as its kind says (errors.py)."""
+    """The console script. Errors and exit codes: see errors.py."""
     try:
         app(prog_name="unsee")
     except ConfigError as error:  # its first line is the file

@@ -11,7 +11,7 @@ from unsee_dist.errors import ExitCode
 
 app = typer.Typer()
 
-Given = Annotated[
+ModelName = Annotated[
     str,
     typer.Argument(metavar="MODEL", help="A run, a checkpoint, an exported folder, owner/name, or tfidf."),
 ]
@@ -19,7 +19,7 @@ Given = Annotated[
 
 @app.command()
 def evaluate(
-    model: Given,
+    model: ModelName,
     tier: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="sts, fast, v2, v1 or a task of mteb; repeatable."),
@@ -32,12 +32,14 @@ def evaluate(
         str | None,
         typer.Option(metavar="ray", help="Side by side on a Ray cluster: RAY_ADDRESS, or this machine."),
     ] = None,
-    prefetch: Annotated[bool, typer.Option("--prefetch", help="Only load data, where a network is.")] = False,
+    prefetch: Annotated[
+        bool, typer.Option("--prefetch", help="Only load the data, where there is a network.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Evaluate MODEL on MTEB tasks, or on files of your own. Exit code 4 when its embeddings are unusable.
 
-    What was evaluated before is not evaluated again, so the same command without --shard prints all shards together.
+    A score that is on disk is not measured again, so the same command without --shard prints the scores of all shards.
     """
     from unsee_dist.evaluation import evaluate as run
     from unsee_dist.evaluation.tasks import EvaluationRequest
@@ -58,7 +60,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Put what `unsee evaluate` found side by side. Runs that differ only in their seed become one row."""
+    """Print the scores of `unsee evaluate` side by side. Runs that differ only in their seed become one row."""
     from unsee_dist.evaluation.compare import compare as run
 
     run(models, out, as_json)
@@ -73,14 +75,14 @@ def export(
 ) -> None:
     """Write a run's encoder as a folder that sentence-transformers loads, with a model card filled from the run."""
     from unsee_dist.evaluation.models import open_model
-    from unsee_dist.evaluation.score_table import verdicts
-    from unsee_dist.evaluation.scores import kept
+    from unsee_dist.evaluation.score_table import warnings
+    from unsee_dist.evaluation.scores import read_scores
     from unsee_dist.publish import export as publish
 
     publish.check(model, out)
     opened = open_model(model)
-    records = list(kept(opened.home).values())
-    publish.export(model, opened, publish.Scores(records, verdicts(records)), out, onnx)
+    scores = list(read_scores(opened.home).values())
+    publish.export(model, opened, publish.Evaluation(scores, warnings(scores)), out, onnx)
     if push:
         publish.push(out, push)
     typer.echo(f"{out}: SentenceTransformer('{out}')")

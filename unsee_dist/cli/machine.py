@@ -1,4 +1,4 @@
-"""`unsee quickstart`, `unsee bench` and `unsee doctor`: what this machine can do."""
+"""`unsee quickstart`, `unsee bench` and `unsee doctor`: commands about this machine."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def bench(
     ] = None,
 ) -> None:
     """Time training by its parts, reading a corpus, recovery and sweeps, beside others: tables and a JSON."""
-    from unsee_dist import bench as clock
+    from unsee_dist import bench as benchmark
 
     for part in only or ():
-        if part not in clock.PARTS:
-            raise UserError(f"--only {part} is not one of {', '.join(clock.PARTS)}.")
+        if part not in benchmark.PARTS:
+            raise UserError(f"--only {part} is unknown. Write one of {', '.join(benchmark.PARTS)}.")
 
     chosen, changed = config or "quickstart", list(overrides or ())
     if config is None:
@@ -59,12 +59,12 @@ def bench(
         start.make_encoder(encoder, corpus)
         changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
     load(chosen, changed)
-    clock.main(chosen, changed, out, peer_unsee, only or clock.PARTS)
+    benchmark.main(chosen, changed, out, peer_unsee, only or benchmark.PARTS)
 
 
 @app.command()
 def doctor() -> None:
-    """Print versions, devices, threads and the launcher's environment, and what a run would use."""
+    """Print versions, devices, threads, the launcher's environment, and how a run would use them."""
     import torch
 
     from unsee_dist.distributed.engine import cpu_computes_bf16
@@ -93,7 +93,7 @@ def _version(name: str) -> str:
 
 
 def _launcher() -> str:
-    """Who started this process, from the variables that distributed/world.py reads."""
+    """The launcher of this process, from the variables that distributed/world.py reads."""
     seen = os.environ
     if "RANK" in seen:
         meeting = f"{seen.get('MASTER_ADDR', '?')}:{seen.get('MASTER_PORT', '?')}"

@@ -24,7 +24,7 @@ Written by `unsee init`; every file here is yours to change.
 | `configs/` | `base.yaml` explains every setting; the other files are presets that extend it |
 | `configs/sweeps/` | searches over settings, for `unsee sweep` |
 | `slurm/` | batch scripts: `train.sh`, `prepare.sh`, `evaluate.sh`, `sweep.sh` |
-| `cluster/` | hosts for ssh, Ray clusters, an MLflow server; its README.md says how to start each |
+| `cluster/` | hosts for ssh, Ray clusters, an MLflow server; its README.md explains how to start each |
 
 Run every command in this folder. A preset here has priority over the package's preset of the same name.
 
@@ -79,7 +79,7 @@ def init(
         readme.write_text(README, encoding="utf-8")
     except OSError as error:
         raise file_error(f"{folder} cannot be written ({error.strerror}).", error) from error
-    typer.echo(f"{len(sources) + 1} files in {folder}; {readme} says what they are.")
+    typer.echo(f"{len(sources) + 1} files in {folder}; {readme} explains them.")
 
 
 def _same(path: Path, source: Path) -> bool:

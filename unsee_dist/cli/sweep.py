@@ -1,4 +1,4 @@
-"""`unsee sweep` and `unsee report`: many runs of one configuration, and what came of them."""
+"""`unsee sweep` and `unsee report`: many runs of one configuration, and their results."""
 
 from __future__ import annotations
 
@@ -27,41 +27,42 @@ def sweep(
         Path | None, typer.Option(help="Continue the sweep in this folder instead.", metavar="DIR")
     ] = None,
     status: Annotated[
-        Path | None, typer.Option(help="Print how the sweep in this folder stands.", metavar="DIR")
+        Path | None, typer.Option(help="Print the trials of the sweep in this folder.", metavar="DIR")
     ] = None,
     stop: Annotated[
-        Path | None, typer.Option(help="Stop the sweep in this folder, ready to go on.", metavar="DIR")
+        Path | None, typer.Option(help="Stop the sweep in this folder; --resume continues it.", metavar="DIR")
     ] = None,
     confirm: Annotated[
         int, typer.Option(help="Then train the best and the base on so many seeds, and compare.", min=0)
     ] = 0,
 ) -> None:
-    """Search the settings of a run that give the best encoder, with Ray. The same command again continues.
+    """Search for the settings of a run that give the best encoder, with Ray. The same command again continues.
 
-    Exit codes: 0 complete, 2 a mistake, 75 stopped (the same command continues).
+    Exit codes: 0 complete, 2 a mistake, 75 stopped (the same command continues); when a trial failed: 1 for a bug,
+    74 for a passing fault, 3 for processes that died again and again.
     """
     given = [name for name, value in _given(sweep, resume, status, stop).items() if value is not None]
     if len(given) != 1:
         raise UserError(
             f"{' and '.join(given) or 'nothing'} given: write one of SWEEP, --resume DIR, --status DIR, --stop DIR."
         )
-    from unsee_dist.sweep import status as standing
+    from unsee_dist.sweep import status as sweep_status
 
     if status is not None:
-        standing.show(status)
+        sweep_status.show(status)
     elif stop is not None:
-        standing.stop(stop)
+        sweep_status.stop(stop)
     else:
         from unsee_dist.sweep.search import run
         from unsee_dist.sweep.settings import load_sweep
 
-        path = str(sweep) if resume is None else standing.sweep_file(resume)
+        path = str(sweep) if resume is None else sweep_status.sweep_file(resume)
         raise typer.Exit(run(load_sweep(path, overrides or ()), confirm))
 
 
 @app.command()
 def report(folder: Folder) -> None:
-    """Write the report of the sweep in DIR as it stands: table, plots, the best settings as a preset."""
+    """Write the report of the sweep in DIR: table, plots, the best settings as a preset."""
     from unsee_dist.sweep import ledger
     from unsee_dist.sweep.report import write_report
     from unsee_dist.sweep.settings import load_sweep

@@ -1,4 +1,4 @@
-"""`unsee train`, `unsee config` and `unsee checkpoint`: a run, its settings, and what it has saved."""
+"""`unsee train`, `unsee config` and `unsee checkpoint`: a run, its settings, its checkpoints."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Overrides = Annotated[
 
 @app.command()
 def train(config: Config, overrides: Overrides = None) -> None:
-    """Train as CONFIG says. The same command again resumes the run.
+    """Train by the settings of CONFIG. The same command again resumes the run.
 
     One process here; `deepspeed`, `torchrun` and `srun` start several with unsee_dist/train.py --config CONFIG.
     """
-    load(config, overrides or ())  # all mistakes, before torch is there
+    load(config, overrides or ())  # every mistake is found before torch is imported
     from unsee_dist.train import main as run
 
     raise typer.Exit(run(["--config", config, *(overrides or ())]))
@@ -45,7 +45,7 @@ def config_show(config: Config, overrides: Overrides = None) -> None:
 
 @config_app.command("check")
 def config_check(config: Config, overrides: Overrides = None) -> None:
-    """Say whether CONFIG is right; if not, everything that is wrong."""
+    """Check CONFIG; print every mistake in it."""
     settings = load(config, overrides or ())
     typer.echo(f"{config} is right: {settings.objective.name}, run.dir = {settings.run.dir}")
 
@@ -70,9 +70,9 @@ def checkpoint_ls(run: RunFolder) -> None:
     """List a run's checkpoints, oldest first."""
     from unsee_dist.training.checkpoint.directory import summaries
 
-    for found in summaries(run):
+    for summary in summaries(run):
         typer.echo(
-            "  ".join(f"{key} {value}" if key != "name" else f"{value}" for key, value in found.items())
+            "  ".join(f"{key} {value}" if key != "name" else f"{value}" for key, value in summary.items())
         )
 
 

@@ -25,6 +25,7 @@ from torch._C._distributed_c10d import HashStore, TCPStore
 
 from unsee_dist.distributed.collectives import all_gather
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
+from unsee_dist.log import LOG
 
 TIMEOUT = timedelta(minutes=10)
 CONNECT_S = 30  # our own store answers at once where it listens
@@ -260,4 +261,4 @@ def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:
 
 def print_on_rank_0(world: World, sentence: str) -> None:
     if world.rank == 0:
-        print(sentence, file=sys.stderr, flush=True)
+        LOG.info(sentence)

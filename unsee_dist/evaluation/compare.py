@@ -1,4 +1,4 @@
-"""`unsee compare`: what `unsee evaluate` kept, side by side. Runs that differ only in their seed are one row."""
+"""`unsee compare`: the scores of `unsee evaluate`, side by side. Runs that differ only in their seed are one row."""
 
 from __future__ import annotations
 
@@ -15,58 +15,61 @@ from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation import comparison
 from unsee_dist.evaluation.comparison import Row
 from unsee_dist.evaluation.models import Model, open_model
-from unsee_dist.evaluation.scores import ScoreRecord, kept
+from unsee_dist.evaluation.scores import read_scores
+from unsee_dist.files.atomic import write_file
+from unsee_dist.metrics.task_score import TaskScore
 
-# Of a configuration, what may differ between the seeds of one row.
+# The sections of a configuration that may differ between the seeds of one row.
 OF_A_SEED = ("seed", "run", "resume")
 
 
-def compare(given: Sequence[str], out: Path | None, as_json: bool) -> None:
-    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. ValueError: one without scores."""
-    if len(given) < 2:
-        raise UserError("One model has nothing to be compared with. Give two or more: unsee compare A B.")
-    rows = rows_of(given)
-    found = comparison.as_dict(rows)
+def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
+    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. UserError: one has no scores."""
+    if len(names) < 2:
+        raise UserError("One model cannot be compared. Write two or more: unsee compare A B.")
+    rows = rows_of(names)
+    tree = comparison.as_dict(rows)
+    text = json.dumps(tree, indent=1)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(text)
     else:
-        _print(rows, found["sentences"])
+        _print(rows, tree["sentences"])
     if out is not None:
         from unsee_dist.evaluation.comparison_plot import plot
 
         with writing(f"--out {out}"):
             out.parent.mkdir(parents=True, exist_ok=True)
-            Path(f"{out}.md").write_text(comparison.markdown(rows), encoding="utf-8")
-            Path(f"{out}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+            write_file(Path(f"{out}.md"), comparison.markdown(rows))
+            write_file(Path(f"{out}.json"), text + "\n")
             plot(rows, Path(f"{out}.png"))
 
 
-def rows_of(given: Sequence[str]) -> list[Row]:
+def rows_of(names: Sequence[str]) -> list[Row]:
     """Rows in the order of their first model."""
-    groups: dict[str, list[tuple[Model, dict[str, ScoreRecord]]]] = {}
-    for one in given:
-        model = open_model(one)
-        records = kept(model.home)
-        if not records:
+    groups: dict[str, list[tuple[Model, dict[str, TaskScore]]]] = {}
+    for name in names:
+        model = open_model(name)
+        scores = read_scores(model.home)
+        if not scores:
             raise UserError(
-                f"{one} has no scores yet. First: unsee evaluate {one} --tasks DIR (or --tier NAME)."
+                f"{name} has no scores yet. First: unsee evaluate {name} --tasks DIR (or --tier NAME)."
             )
         members = groups.setdefault(_key(model), [])
         if any(model.home == other.home for other, _ in members):
-            raise UserError(f"{one} is given twice. Leave one out.")
-        members.append((model, records))
-    names = [_name([model for model, _ in members]) for members in groups.values()]
+            raise UserError(f"{name} is given twice. Leave one out.")
+        members.append((model, scores))
+    short = [_name([model for model, _ in members]) for members in groups.values()]
     homes = [str(members[0][0].run or members[0][0].home) for members in groups.values()]
-    own = [
-        name if names.count(name) == 1 else f"{name} of {home}"
-        for name, home in zip(names, homes, strict=True)
+    unique = [
+        name if short.count(name) == 1 else f"{name} of {home}"
+        for name, home in zip(short, homes, strict=True)
     ]
-    seeds = [tuple(records for _, records in members) for members in groups.values()]
-    return [Row(name, each) for name, each in zip(own, seeds, strict=True)]
+    seeds = [tuple(scores for _, scores in members) for members in groups.values()]
+    return [Row(name, scores) for name, scores in zip(unique, seeds, strict=True)]
 
 
 def _key(model: Model) -> str:
-    """What the seeds of one row share: every other setting, and which export of the run it is."""
+    """Equal for the seeds of one row: every other setting, and which export of the run it is."""
     if model.run is None or not (model.run / "config.yaml").is_file():
         return str(model.home)
     settings = yaml.safe_load((model.run / "config.yaml").read_text(encoding="utf-8"))
@@ -75,15 +78,15 @@ def _key(model: Model) -> str:
 
 
 def _name(models: Sequence[Model]) -> str:
-    first = models[0].name.removeprefix("local/").removeprefix("floor/")
-    run, _, which = first.partition("/")
-    return f"{re.sub('[-_.]?(seed)?[0-9]+$', '', run)}/{which}" if len(models) > 1 else first
+    first = models[0].name.removeprefix("local/").removeprefix("baseline/")
+    run, _, export = first.partition("/")
+    return f"{re.sub('[-_.]?(seed)?[0-9]+$', '', run)}/{export}" if len(models) > 1 else first
 
 
 def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
     head, *lines = comparison.grid(rows)
     table = Table(
-        Column(head[0], overflow="fold"), title=comparison.judged_on(rows), title_justify="left", box=None
+        Column(head[0], overflow="fold"), title=comparison.benchmarks(rows), title_justify="left", box=None
     )
     for name in head[1:]:
         table.add_column(name, justify="right", overflow="fold")
@@ -91,5 +94,5 @@ def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
         table.add_row(*line)
     console = Console()
     console.print(table)
-    for said in sentences:
-        console.print(said)
+    for sentence in sentences:
+        console.print(sentence)

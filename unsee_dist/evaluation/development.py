@@ -1,8 +1,8 @@
-"""One call evaluates everything configured, spread over the ranks.
+"""One call evaluates everything configured, on all ranks together.
 
-Every distinct sentence is encoded once. Sentences are sorted by length (less padding), dealt out like
-cards (rank r gets every R-th, so that all ranks get the same lengths), padded by repeating the last one so
-that every rank encodes equally many, and gathered; then every rank computes the same numbers.
+Every distinct sentence is encoded once. Sentences are sorted by length (less padding) and dealt like cards: rank r gets
+every R-th, so that all ranks get the same lengths. The last one is repeated until every rank encodes equally many. The
+embeddings are gathered; then every rank computes the same numbers.
 """
 
 import math
@@ -13,6 +13,19 @@ import numpy as np
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import collapsed, unit_rows
 from unsee_dist.metrics.geometry import alignment, geometry, moments, uniformity
+from unsee_dist.metrics.names import (
+    ALIGNMENT,
+    CANDIDATES,
+    COLLAPSED,
+    DECIDING,
+    MRR,
+    RECALL_AT_1,
+    STD,
+    STS,
+    UNIFORMITY,
+    dev,
+    part,
+)
 from unsee_dist.metrics.retrieval import Questions, set_scores, tfidf_scores
 from unsee_dist.metrics.sts import Pairs, spearman_of
 
@@ -20,10 +33,10 @@ Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collectiv
 Gather = Callable[[np.ndarray], np.ndarray]  # (n, D) of this rank -> (R·n, D), rank by rank
 
 ALIKE = 0.8  # of the highest score: pairs that mean the same, as SimCSE measures alignment on STS-B
-PROBE = 1024  # sentences of the corpus whose geometry is watched
+PROBE = 1024  # sentences of the corpus whose geometry is measured
 
 
-def alone(rows: np.ndarray) -> np.ndarray:
+def gather_alone(rows: np.ndarray) -> np.ndarray:
     """The gather of a single rank."""
     return rows
 
@@ -33,12 +46,10 @@ class Development:
 
     sts, retrieval: sets of pairs and of questions by name; either may be empty. probe: the corpus's first
     sentences (at least 2, the first 1,024 are used). gather: rows of all ranks in rank order. The result is the
-    same on every rank when the machines are alike; let rank 0 decide what hangs on it (which checkpoint is best).
+    same on every rank when the machines are alike; rank 0's decides which checkpoint is best.
 
-    Keys, those configured only: dev/sts (Spearman x 100, the mean of the sets, NaN when collapsed), of several
-    sets dev/sts/NAME too, dev/alignment (of the pairs that score at least 4 of 5), dev/mrr, dev/recall_at_1,
-    dev/candidates (of several sets, too, each with /NAME); and always dev/uniformity, the geometry (see
-    geometry.py) and dev/collapsed (1 when all embeddings are one point or not finite, else 0).
+    Its names are those of EVALUATION in metrics/names.py: dev/sts and dev/alignment with `sts`; dev/mrr,
+    dev/recall_at_1 and dev/candidates with `retrieval`; always dev/uniformity, the geometry and dev/collapsed.
     """
 
     def __init__(
@@ -48,7 +59,7 @@ class Development:
         probe: list[str],
         rank: int = 0,
         size: int = 1,
-        gather: Gather = alone,
+        gather: Gather = gather_alone,
     ) -> None:
         self.sts, self.retrieval, self.probe = sts, retrieval, probe[:PROBE]
         self.gather = gather
@@ -57,48 +68,52 @@ class Development:
         used = list(self.probe)
         for pairs in sts.values():
             used += pairs.first + pairs.second
-        for asked in retrieval.values():
-            used += asked.queries + asked.answers
+        for questions in retrieval.values():
+            used += questions.queries + questions.answers
         self.sentences = sorted(dict.fromkeys(used), key=len, reverse=True)
-        self.part, self.dealt = deal(len(self.sentences), rank, size)
+        self.mine, self.all = deal(len(self.sentences), rank, size)
 
     def __call__(self, encode: Encode) -> dict[str, float]:
-        rows = self.gather(encode([self.sentences[i] for i in self.part]))
-        assert len(rows) == len(self.dealt), f"gathered {len(rows)} rows, dealt {len(self.dealt)}"
-        embeddings = {self.sentences[i]: row for i, row in zip(self.dealt, rows, strict=True)}
+        rows = self.gather(encode([self.sentences[i] for i in self.mine]))
+        assert len(rows) == len(self.all), f"gathered {len(rows)} rows, dealt {len(self.all)}"
+        embeddings = {self.sentences[i]: row for i, row in zip(self.all, rows, strict=True)}
         scores: dict[str, float] = {}
         if self.sts:
             scores |= sts_scores(self.sts, embeddings)
         if self.retrieval:
             scores |= set_scores(self.retrieval, embeddings)
         probe_ND = np.stack([embeddings[sentence] for sentence in self.probe])
-        scores |= geometry(moments(probe_ND)) | {"uniformity": uniformity(probe_ND)}
-        scores["collapsed"] = float(collapsed(unit_rows(probe_ND)) or collapsed(unit_rows(rows)))
-        return {f"dev/{name}": value for name, value in scores.items()}
+        scores |= geometry(moments(probe_ND)) | {UNIFORMITY: uniformity(probe_ND)}
+        scores[COLLAPSED] = float(collapsed(unit_rows(probe_ND)) or collapsed(unit_rows(rows)))
+        return {dev(name): value for name, value in scores.items()}
 
     def baseline(self) -> dict[str, float]:
-        """What counting words scores, TF-IDF fitted on each set's own texts: dev/sts, dev/mrr and what goes with it."""
-        found: dict[str, float] = {}
+        """The scores of TF-IDF, fitted on each set's own texts, under the same names."""
+        scores: dict[str, float] = {}
         if self.sts:
-            # scikit-learn: two seconds that only the end of such a run needs
+            # scikit-learn: two seconds, needed at the end of a run only
             from unsee_dist.metrics import tfidf
 
-            found["sts"] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
+            scores[STS] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
         if self.retrieval:
-            by_name = [tfidf_scores(asked) for asked in self.retrieval.values()]
-            found |= {name: float(np.mean([one[name] for one in by_name])) for name in ("mrr", "recall_at_1")}
-            found["candidates"] = min(one["candidates"] for one in by_name)
-        return {f"dev/{name}": value for name, value in found.items()}
+            by_set = [tfidf_scores(questions) for questions in self.retrieval.values()]
+            scores |= {
+                name: float(np.mean([of_set[name] for of_set in by_set])) for name in (MRR, RECALL_AT_1)
+            }
+            scores[CANDIDATES] = min(of_set[CANDIDATES] for of_set in by_set)
+        return {dev(name): value for name, value in scores.items()}
 
 
-def verdicts(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
-    """What must be said beside the last scores of a run: that they are none, or lose against counting words."""
-    if scores.get("dev/collapsed"):
-        state = "one point" if math.isfinite(scores["dev/std"]) else "not finite"
-        return [f"the embeddings of all sentences are {state}: of no use, whatever they score"]
+def warnings(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
+    """The warnings about the last scores of a run: unusable embeddings, or a score below the TF-IDF baseline."""
+    if scores.get(dev(COLLAPSED)):
+        state = "one point" if math.isfinite(scores[dev(STD)]) else "not finite"
+        return [
+            f"the embeddings of all sentences are {state}: the encoder cannot be used, whatever its scores"
+        ]
     return [
         f"{name} {scores[name]:.4g} is below TF-IDF ({baseline[name]:.4g}), which only counts words"
-        for name in ("dev/sts", "dev/mrr")
+        for name in DECIDING
         if name in baseline and name in scores and scores[name] < baseline[name]
     ]
 
@@ -106,9 +121,9 @@ def verdicts(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list
 def sts_scores(sets: Mapping[str, Pairs], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
     """sts, of several sets sts/NAME, and alignment where pairs score at least 4/5 of their set's highest."""
     by_name = {name: spearman_of(pairs, embeddings) for name, pairs in sets.items()}
-    scores = {"sts": float(np.mean(list(by_name.values())))}
+    scores = {STS: float(np.mean(list(by_name.values())))}
     if len(sets) > 1:
-        scores |= {f"sts/{name}": value for name, value in by_name.items()}
+        scores |= {part(STS, name): value for name, value in by_name.items()}
     alike = [
         (first, second)
         for pairs in sets.values()
@@ -116,7 +131,7 @@ def sts_scores(sets: Mapping[str, Pairs], embeddings: Mapping[str, np.ndarray]) 
         if score >= ALIKE * pairs.scores.max()
     ]
     first_ND, second_ND = (np.stack([embeddings[pair[side]] for pair in alike]) for side in (0, 1))
-    return scores | {"alignment": alignment(first_ND, second_ND)}
+    return scores | {ALIGNMENT: alignment(first_ND, second_ND)}
 
 
 def deal(count: int, rank: int, size: int) -> tuple[list[int], list[int]]:

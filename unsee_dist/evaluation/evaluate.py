@@ -1,4 +1,4 @@
-"""`unsee evaluate`: a model, tasks, a table. What was judged before is read, not judged again."""
+"""`unsee evaluate`: the scores of a model on tasks, as a table. Scores on disk are not measured again."""
 
 from __future__ import annotations
 
@@ -12,50 +12,52 @@ from unsee_dist.evaluation import mteb_suite as suite
 from unsee_dist.evaluation import score_table
 from unsee_dist.evaluation.models import Model, open_model
 from unsee_dist.evaluation.on_ray import evaluate_on_ray
-from unsee_dist.evaluation.scores import ScoreRecord
-from unsee_dist.evaluation.tasks import EvaluationRequest, choose, judge, part_of
+from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
+from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
 
 ENGINES = ("ray",)
 
 
 def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
-    """Judge a model, print the table. False when it is unusable on some task. ValueError: a sentence."""
-    chosen = choose(request.tiers, request.folders)
-    mine = part_of(chosen, request.shard) if request.shard else chosen
+    """Evaluate a model and print its scores. False: its embeddings are unusable on some task."""
+    all_tasks = select_tasks(request.tiers, request.folders)
+    tasks = shard_of(all_tasks, request.shard) if request.shard else all_tasks
     if request.engine not in (None, *ENGINES):
         raise UserError(f"--engine {request.engine} is unknown. Write --engine ray, or leave it out.")
     model, console = open_model(request.model), Console(stderr=True)
-    if isinstance(model.embed, TfIdf) and any(one.texts is None for one in chosen):
-        raise UserError("tfidf counts the words of the tasks' own files: give it --tasks DIR, not --tier.")
+    if isinstance(model.embed, TfIdf) and any(task.texts is None for task in all_tasks):
+        raise UserError(
+            "tfidf cannot be evaluated on --tier: it counts the words of local tasks. Write --tasks DIR."
+        )
     if request.engine == "ray":
-        evaluate_on_ray(request, model, mine, console)
-    records = judge(model, mine, console)
-    benchmarks = ", ".join(dict.fromkeys(one.benchmark for one in chosen))
-    part = f" (part {request.shard} of {len(chosen)} tasks)" if request.shard else ""
-    _print(model, f"{benchmarks}{part} · mteb {suite.VERSION}", records, as_json)
-    return all(record["score"] is not None for record in records)
+        evaluate_on_ray(request, model, tasks, console)
+    scores = evaluate_tasks(model, tasks, console)
+    benchmarks = ", ".join(dict.fromkeys(task.benchmark for task in all_tasks))
+    part = f" (part {request.shard} of {len(all_tasks)} tasks)" if request.shard else ""
+    _print(model, f"{benchmarks}{part} · mteb {suite.VERSION}", scores, as_json)
+    return all(score.score is not None for score in scores)
 
 
-def _print(model: Model, suffix: str, records: Sequence[ScoreRecord], as_json: bool) -> None:
+def _print(model: Model, suffix: str, scores: Sequence[TaskScore], as_json: bool) -> None:
     title = f"{model.name} {model.revision} · {suffix}"
-    identity = {"name": model.name, "revision": model.revision}
-    said = score_table.verdicts(records)
+    identity = ModelIdentity(model.name, model.revision)
+    warnings = score_table.warnings(scores)
     if as_json:
-        print(json.dumps(score_table.summary(title, identity, records) | {"verdicts": said}, indent=1))
+        print(json.dumps(score_table.summary(title, identity, scores) | {"verdicts": warnings}, indent=1))
         return
     console = Console()
-    console.print(score_table.table(title, records))
-    for sentence in said:
+    console.print(score_table.table(title, scores))
+    for sentence in warnings:
         console.print(sentence)
     console.print(f"Scores: {model.home}")
 
 
-def prefetch(given: str, tiers: Sequence[str]) -> None:
-    """Bring the data of published tasks, and a Hub model, into this machine's cache: on a node with internet."""
-    console = Console(stderr=True)
-    for place, one in enumerate(chosen := suite.published(tiers), start=1):
-        console.print(f"{place}/{len(chosen)} {one.name}", style="dim")
-        suite.prefetch(one)
-    model = open_model(given)
-    console.print(f"{len(chosen)} tasks and {model.name} are on this machine. Offline: HF_HUB_OFFLINE=1.")
+def prefetch(model: str, tiers: Sequence[str]) -> None:
+    """Load the data of published tasks, and a Hub model, into this machine's cache: where there is a network."""
+    console, tasks = Console(stderr=True), suite.published(tiers)
+    for place, task in enumerate(tasks, start=1):
+        console.print(f"{place}/{len(tasks)} {task.name}", style="dim")
+        suite.prefetch(task)
+    opened = open_model(model)
+    console.print(f"{len(tasks)} tasks and {opened.name} are on this machine. Offline: HF_HUB_OFFLINE=1.")

@@ -4,7 +4,7 @@
     d*  = the same on N pairs drawn with replacement, one draw for both encoders and all seeds
     interval = the 2.5% and 97.5% quantiles of d*            Efron and Tibshirani 1993, ch. 13
 
-Both are judged on the same draws, so what makes a pair hard for both cancels. All × 100, as STS scores are.
+Both are evaluated on the same draws: a pair that is hard for both cancels. All × 100, as STS scores are.
 Shapes: S seeds, N pairs, K draws.
 """
 
@@ -27,10 +27,10 @@ class Difference(NamedTuple):
 def paired_difference(a_SN: np.ndarray, b_SN: np.ndarray, y_N: np.ndarray, seed: int = 0) -> Difference:
     """The difference of two encoders (or of their means over seeds) on the same N pairs."""
     draws_KN = np.random.default_rng(seed).integers(0, len(y_N), size=(DRAWS, len(y_N)))
-    found_K = _mean_spearman(a_SN, y_N, draws_KN) - _mean_spearman(b_SN, y_N, draws_KN)
+    gaps_K = _mean_spearman(a_SN, y_N, draws_KN) - _mean_spearman(b_SN, y_N, draws_KN)
     all_1N = np.arange(len(y_N))[None]
     value = _mean_spearman(a_SN, y_N, all_1N) - _mean_spearman(b_SN, y_N, all_1N)
-    low, high = np.quantile(found_K, [0.025, 0.975])
+    low, high = np.quantile(gaps_K, [0.025, 0.975])
     return Difference(float(value[0]), float(low), float(high))
 
 

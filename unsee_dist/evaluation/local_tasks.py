@@ -31,7 +31,7 @@ from unsee_dist.evaluation.tables import TABLES, header
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
 
 MANIFEST = "tasks.yaml"
-# What tells a file's kind. In this order: "label" alone would make an STS file whose score is called label a
+# The columns of each kind, tried in this order: by "label" alone, an STS file whose score is called label would be a
 # clustering of its sentences.
 RECOGNISED = {
     "reranking": (("query",), ("positive",), ("negative",)),
@@ -43,7 +43,7 @@ RECOGNISED = {
 
 
 class LocalTask(NamedTuple):
-    """A task and all its data. digest: of the kind and the files' bytes, so that a changed file is another task."""
+    """A task and all its data. digest: of the kind and the files' bytes, so a changed file is another task."""
 
     name: str
     kind: str
@@ -52,42 +52,46 @@ class LocalTask(NamedTuple):
 
 
 def local_tasks(folder: Path) -> list[LocalTask]:
-    """The tasks of a folder, by name. Raises ValueError: no task, a missing column, a cell that is no label."""
+    """The tasks of a folder, by name. UserError: no task, a missing column, a wrong label."""
     if not folder.is_dir():
         raise UserError(f"--tasks {folder} is not a folder. Give the folder that holds the task files.")
     if (folder / BEIR[0]).is_file() and not (folder / MANIFEST).is_file():
         raise UserError(
-            f"--tasks {folder} is a BEIR folder itself. Give the one it lies in: {folder.resolve().parent}"
+            f"--tasks {folder} is itself a BEIR folder. Give the folder that contains it: {folder.resolve().parent}"
         )
     described = _described(folder) if (folder / MANIFEST).is_file() else _recognised(folder)
     if not described:
         raise UserError(
-            f"--tasks {folder} holds no task: no {MANIFEST}, no {', '.join(TABLES)} and no BEIR folder."
+            f"--tasks {folder} holds no task: no {MANIFEST}, no {', '.join(TABLES)} and no BEIR folder. Give the folder of the task files."
         )
     return [_read(name, kind, files) for name, (kind, files) in sorted(described.items())]
 
 
 def _described(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
     try:
-        given = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
+        tree = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise UserError(f"{folder / MANIFEST} is not YAML: {error}") from error
-    if not isinstance(given, dict) or not all(isinstance(task, dict) for task in given.values()):
-        raise UserError(f"{folder / MANIFEST} must map task names to {{kind: ..., file: ...}}.")
-    found = {}
-    for name, task in given.items():
+        raise UserError(f"{folder / MANIFEST} is not YAML: {error}. Correct it.") from error
+    if not isinstance(tree, dict) or not all(isinstance(task, dict) for task in tree.values()):
+        raise UserError(
+            f"{folder / MANIFEST} is not a map of task names. Write NAME: {{kind: ..., file: ...}}."
+        )
+    tasks = {}
+    for name, task in tree.items():
         where, kind = f"{folder / MANIFEST}, {name}", str(task.get("kind"))
         if "/" in str(name) or str(name).startswith("."):
             raise UserError(
-                f"{where}: a name without / and without a dot in front names its scores. Rename it."
+                f"{where}: the name is the file name of its scores, so it has no / and no dot in front. Rename it."
             )
         if kind not in READERS:
             raise UserError(f"{where}: kind = {kind} is unknown{_meant(kind)}. Kinds: {', '.join(READERS)}.")
         wanted = {"classification": {"train", "test"}, "retrieval": {"folder"}}.get(kind, {"file"})
         if set(task) != wanted | {"kind"}:
-            raise UserError(f"{where}: a {kind} task has the keys kind, {', '.join(sorted(wanted))}.")
-        found[str(name)] = (kind, {part: folder / str(task[part]) for part in sorted(wanted)})
-    return found
+            raise UserError(
+                f"{where}: the keys are {', '.join(map(str, task))}. Write kind, {', '.join(sorted(wanted))}."
+            )
+        tasks[str(name)] = (kind, {part: folder / str(task[part]) for part in sorted(wanted)})
+    return tasks
 
 
 def _meant(kind: str) -> str:
@@ -97,34 +101,34 @@ def _meant(kind: str) -> str:
 
 def _recognised(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
     tables = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in TABLES}
-    found: dict[str, tuple[str, dict[str, Path]]] = {}
+    tasks: dict[str, tuple[str, dict[str, Path]]] = {}
     for inner in sorted(path for path in folder.iterdir() if (path / BEIR[0]).is_file()):
-        found[inner.name] = ("retrieval", {"folder": inner})
+        tasks[inner.name] = ("retrieval", {"folder": inner})
     for stem in [stem for stem in tables if stem.endswith("_train")]:
         name = stem.removesuffix("_train")
         if f"{name}_test" in tables:
             both = {"train": tables.pop(stem), "test": tables.pop(f"{name}_test")}
-            found[name] = ("classification", both)
+            tasks[name] = ("classification", both)
     for name, path in tables.items():
         kind = _kind(path)
         if kind == "clustering" and name.endswith(("_train", "_test")):
             raise UserError(
-                f"{path} is half a classification, which is NAME_train and NAME_test. Add the other half, or rename "
-                "this file if it is a clustering."
+                f"{path} is one of the two files of a classification, NAME_train and NAME_test. Add the other one, or "
+                "rename this file if it is a clustering."
             )
-        found[name] = (kind, {"file": path})
-    return found
+        tasks[name] = (kind, {"file": path})
+    return tasks
 
 
 def _kind(path: Path) -> str:
-    there = header(path)
+    names_here = header(path)
     for kind, wanted in RECOGNISED.items():
-        if all(set(there) & set(names) for names in wanted):
+        if all(set(names_here) & set(names) for names in wanted):
             return kind
     needs = "; ".join(
         f"{kind}: {', '.join(names[0] for names in wanted)}" for kind, wanted in RECOGNISED.items()
     )
-    raise UserError(f"{path} has the columns {', '.join(there)}, which make no task. {needs}.")
+    raise UserError(f"{path} has the columns {', '.join(names_here)}, which are of no kind of task. {needs}.")
 
 
 def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
@@ -132,8 +136,8 @@ def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
     for part, path in sorted(files.items()):
         for file in sorted(path / inner for inner in BEIR) if path.is_dir() else [path]:
             if not file.is_file():
-                raise UserError(f"task {name}: {file} is not there. A {kind} task needs it.")
-            read = file.read_bytes()
-            digest.update(f" {part} {len(read)} ".encode())
-            digest.update(read)
+                raise UserError(f"task {name}: {file} is missing. A {kind} task needs it.")
+            data = file.read_bytes()
+            digest.update(f" {part} {len(data)} ".encode())
+            digest.update(data)
     return LocalTask(name, kind, digest.hexdigest()[:16], READERS[kind](files))

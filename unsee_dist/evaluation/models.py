@@ -1,11 +1,11 @@
-"""What `unsee evaluate | compare | export` take as MODEL.
+"""The argument MODEL of `unsee evaluate | compare | export`.
 
 runs/mine                          a run: its best/, else its final/
-runs/mine/checkpoints/step-...     a checkpoint: the online encoder as it stood there
+runs/mine/checkpoints/step-...     a checkpoint: the online encoder at that step
 runs/mine/final, any folder        written by `unsee export` or sentence-transformers, or a plain transformers
                                    folder (mean pooling)
 owner/name                         a model of the Hub, a baseline
-tfidf                              the floor without training: counts the words of the task's own texts
+tfidf                              the baseline without training: counts the words of the task's own texts
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ import json
 import re
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
 from unsee_dist.tracking.metrics_file import read
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 ELSEWHERE = Path("evaluations")  # scores of models that are no run's
 TFIDF = "tfidf"
@@ -32,37 +38,38 @@ AT_ONCE = 64  # texts
 
 @dataclass(frozen=True)
 class Model:
-    """An encoder and what tells it from every other: `revision` holds a digest of weights and pooling.
+    """An encoder. revision: identifies it, with a digest of its weights and pooling.
 
-    home: the folder of its scores, one JSON a task. run: the run's folder, or None.
+    home: the folder of its scores, one JSON a task. run: the run's folder, or None. folder: of the export; None for a
+    checkpoint, the Hub and TF-IDF.
     """
 
     name: str
     revision: str
     home: Path
     run: Path | None
-    embed: Any  # (n texts) -> (n, D); TfIdf also learns `prepare(texts)`
-    folder: Path | None = None  # of the export; None for a checkpoint, the Hub and TF-IDF
+    embed: Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D); TfIdf needs its `prepare` first
+    folder: Path | None = None
 
 
-def open_model(given: str) -> Model:
-    """MODEL as typed -> a Model that is loaded. Raises ValueError when it is none, or half written."""
-    path = Path(given)
-    if given == TFIDF and not path.exists():
-        return Model("floor/tfidf", f"words-{WORDS}", ELSEWHERE / TFIDF, None, TfIdf())
+def open_model(source: str) -> Model:
+    """Load a MODEL of the command line. UserError: it is no model, or half written."""
+    path = Path(source)
+    if source == TFIDF and not path.exists():
+        return Model("baseline/tfidf", f"words-{WORDS}", ELSEWHERE / TFIDF, None, TfIdf())
     if not path.is_dir():
-        return _from_hub(given, path)
+        return _from_hub(source, path)
     if (path / "config.yaml").is_file() and not (path / "modules.json").exists():
         return _of_run(path)
     if (path / "manifest.json").is_file():
         return _of_checkpoint(path)
     _refuse_half_written(path)
     run = path.parent if (path.parent / "config.yaml").is_file() else None
-    return _loaded(str(path), path, run, path.name)
+    return _load(str(path), path, run, path.name)
 
 
 def run_folder(path: Path) -> Path:
-    """The export a run is judged by: best/ where there is one, else final/. ValueError when it has neither."""
+    """The export of a run to evaluate: best/ if there is one, else final/. UserError: it has neither."""
     for name in ("best", "final"):
         if (path / name).is_dir():
             return path / name
@@ -74,68 +81,66 @@ def run_folder(path: Path) -> Path:
 def _of_run(path: Path) -> Model:
     folder = run_folder(path)
     _refuse_half_written(folder)
-    return _loaded(str(folder), folder, path, folder.name)
+    return _load(str(folder), folder, path, folder.name)
 
 
 def _of_checkpoint(path: Path) -> Model:
     from unsee_dist.publish.from_checkpoint import write_online
 
     run = path.resolve().parent.parent
-    with tempfile.TemporaryDirectory() as made:
-        write_online(path, run, Path(made) / "encoder")
-        return _loaded(str(Path(made) / "encoder"), None, run, path.name)
+    with tempfile.TemporaryDirectory() as folder:
+        write_online(path, run, Path(folder) / "encoder")
+        return _load(str(Path(folder) / "encoder"), None, run, path.name)
 
 
-def _from_hub(given: str, path: Path) -> Model:
-    if path.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given) or given.startswith("."):
+def _from_hub(source: str, path: Path) -> Model:
+    if path.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
         raise UserError(
-            f"{given} is not a model: no such folder. Give a run, a checkpoint, an exported folder or owner/name."
+            f"{source} is not a model: no such folder. Give a run, a checkpoint, an exported folder or owner/name."
         )
-    return _loaded(given, None, None, given)
+    return _load(source, None, None, source)
 
 
-def _loaded(source: str, folder: Path | None, run: Path | None, which: str) -> Model:
+def _load(source: str, folder: Path | None, run: Path | None, export: str) -> Model:
+    """export: best, final, a checkpoint's name, or the name of a folder or a model that is of no run."""
     encoder = _sentence_transformer(source)
     digest = _digest(encoder)
-    at = f"{which}-{digest[:8]}".replace("/", "__")
+    scores = f"{export}-{digest[:8]}".replace("/", "__")
     if run is None:
-        name = which if "/" in which else f"local/{which}"
-        return Model(name, digest, ELSEWHERE / at, None, _embedder(encoder), folder)
-    step = _step(run, which)
-    revision = f"{which}-{step}-{digest}" if step else f"{which}-{digest}"
-    return Model(
-        f"{run.resolve().name}/{which}", revision, run / "evaluation" / at, run, _embedder(encoder), folder
-    )
+        name = export if "/" in export else f"local/{export}"
+        return Model(name, digest, ELSEWHERE / scores, None, _embedder(encoder), folder)
+    step = _step(run, export)
+    revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
+    name = f"{run.resolve().name}/{export}"
+    return Model(name, revision, run / "evaluation" / scores, run, _embedder(encoder), folder)
 
 
-def _sentence_transformer(source: str) -> Any:
+def _sentence_transformer(source: str) -> SentenceTransformer:
     from huggingface_hub.utils import logging as hub_logging
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # "pooler: missing" is what having none means
+    logging.set_verbosity_error()  # "pooler: missing", which is no mistake here
     logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()  # "using cached commit hash" is what being offline means
+    hub_logging.set_verbosity_error()  # "using cached commit hash", which is no mistake without a network
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 6.x: 5.1's names of the modules are old
         try:
             return SentenceTransformer(source).eval()
-        except Exception as error:  # a folder or a name can be wrong in a dozen unrelated types
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except Exception as error:
+            if not is_load_error(error):
+                raise
             if Path(source).is_dir():
                 raise UserError(
-                    f"{source} cannot be loaded as a sentence encoder ({reason}). Export it again."
+                    f"{source} cannot be loaded as a sentence encoder ({reason(error)}). Export it again."
                 ) from error
             raise UserError(
-                f"{source} is neither a folder here nor a model that could be loaded from the Hub ({reason}). Where "
-                f"there is a network, with the same HF_HOME: unsee evaluate {source} --prefetch."
+                f"{source} is neither a folder here nor a model that could be loaded from the Hub ({reason(error)}). "
+                f"Where there is a network, with the same HF_HOME: unsee evaluate {source} --prefetch."
             ) from error
 
 
 def _refuse_half_written(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
-    wanted = ["config.json"]
     for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
         try:
             json.loads(file.read_text(encoding="utf-8"))
@@ -143,59 +148,79 @@ def _refuse_half_written(path: Path) -> None:
             raise UserError(
                 f"{path} is a half-written export: {file.name} is cut off. Export it again."
             ) from error
-    if (path / "modules.json").is_file():
-        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
-        inner = [path / module["path"] for module in modules]
-        gone = [str(folder) for folder in inner if not folder.is_dir()]
-    else:
-        traces = ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
-        gone = ["modules.json"] if any((path / name).exists() for name in traces) else []
-    gone += [name for name in wanted if not (path / name).is_file()]
-    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
-        gone.append("model.safetensors")
-    if len(gone) > 1 and not (path / "config.json").exists():
+    missing = _missing(path)
+    if len(missing) > 1 and not (path / "config.json").exists():
         raise UserError(
             f"{path} is not a model: no config.yaml of a run, no modules.json, no config.json. Give a run, a "
             "checkpoint, an exported folder or owner/name."
         )
-    if gone:
-        raise UserError(f"{path} is a half-written export: {gone[0]} is missing. Export it again.")
+    if missing:
+        raise UserError(f"{path} is a half-written export: {missing[0]} is missing. Export it again.")
+    _check_weights(path)
+
+
+def _missing(path: Path) -> list[str]:
+    """The files and folders that an encoder's folder lacks."""
+    if (path / "modules.json").is_file():
+        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        try:
+            folders = [path / module["path"] for module in modules]
+        except (TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} is a damaged export: modules.json names no folders. Export it again."
+            ) from error
+        missing = [str(folder) for folder in folders if not folder.is_dir()]
+    else:
+        traces = ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
+        missing = ["modules.json"] if any((path / name).exists() for name in traces) else []
+    if not (path / "config.json").is_file():
+        missing.append("config.json")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+        missing.append("model.safetensors")
+    return missing
+
+
+def _check_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
     for file in path.glob("*.safetensors"):
         try:
             safe_open(file, framework="np")
         except SafetensorError as error:
-            raise UserError(f"{path} is a half-written export: {file.name} is cut off ({error}).") from error
+            raise UserError(
+                f"{path} is a half-written export: {file.name} is cut off ({error}). Export it again."
+            ) from error
 
 
-def _embedder(encoder: Any) -> Any:
+def _embedder(encoder: SentenceTransformer) -> Callable[[list[str]], np.ndarray]:
     def embed(texts: list[str]) -> np.ndarray:
         return encoder.encode(texts, batch_size=AT_ONCE, show_progress_bar=False, convert_to_numpy=True)
 
     return embed
 
 
-def _digest(encoder: Any) -> str:
-    """Of every weight and of what else decides the vectors: pooling, length."""
+def _digest(encoder: SentenceTransformer) -> str:
+    """Of every weight, of the pooling and of the maximal length."""
     digest = xxhash.xxh3_128(f"{encoder.max_seq_length} {encoder}".encode())
     for name, tensor in sorted(encoder.state_dict().items()):
-        if ".pooler." in name:  # not used; where a folder has none, loaders make one up, another each time
+        if ".pooler." in name:  # not used; when a folder has none, loaders make a random one
             continue
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def _step(run: Path, which: str) -> str:
-    """The step a run's export stands at, "" when its records do not say."""
-    if which.startswith("step-"):
-        return ""  # the name says it
+def _step(run: Path, export: str) -> str:
+    """The step of a run's export, "" when metrics.jsonl does not have it."""
+    if export.startswith("step-"):
+        return ""  # it is in the name
     best, last = 0, 0
     try:
         lines = read(run / "metrics.jsonl")
-    except UserError:  # a damaged record: the digest still tells the model
+    except UserError:  # a damaged file: the digest still identifies the model
         return ""
     for line in lines:
-        last = line["step"]
-        best = last if line.get("dev/best") else best
-    step = best if which == "best" else last
+        last = line[STEP]
+        best = last if line.get(dev(BEST)) else best
+    step = best if export == "best" else last
     return f"step{step}" if step else ""

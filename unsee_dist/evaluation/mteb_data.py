@@ -1,20 +1,24 @@
-"""A local task's data in the shapes that mteb's task classes read; a published one's as it lies in datasets' cache."""
+"""The data of a local task in the form of mteb's task classes; of a published one, what datasets' cache holds."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import datasets
 from datasets import Dataset, DatasetDict
 from datasets.naming import camelcase_to_snakecase
 
 from unsee_dist.evaluation.local_tasks import LocalTask
+from unsee_dist.evaluation.task_files import Table
+
+Search = dict[
+    str, dict[str, dict[str, object]]
+]  # subset -> split -> corpus, queries, relevant_docs, top_ranked
 
 
-def dataset_of(described: LocalTask) -> Any:
-    """What `task.dataset` of mteb's class for this kind holds."""
+def dataset_of(described: LocalTask) -> DatasetDict | Search:
+    """The value of `task.dataset` in mteb's class for this kind."""
     data = described.data
     if described.kind in ("retrieval", "questions"):
         return _searched(data["corpus"], data["queries"], data["qrels"], None)
@@ -23,19 +27,19 @@ def dataset_of(described: LocalTask) -> Any:
     return DatasetDict({part: Dataset.from_dict(table) for part, table in data.items()})
 
 
-def _searched(corpus: dict[str, Any], queries: dict[str, Any], qrels: dict[str, Any], ranked: Any) -> Any:
+def _searched(corpus: Table, queries: Table, qrels: Table, ranked: dict[str, list[str]] | None) -> Search:
     relevant: dict[str, dict[str, int]] = {}
     for query, document, grade in zip(qrels["query"], qrels["document"], qrels["score"], strict=True):
         relevant.setdefault(query, {})[document] = grade
-    request = [place for place, query in enumerate(queries["id"]) if query in relevant]
-    split = {"corpus": Dataset.from_dict(corpus), "queries": Dataset.from_dict(queries).select(request)}
+    answered = [place for place, query in enumerate(queries["id"]) if query in relevant]
+    split = {"corpus": Dataset.from_dict(corpus), "queries": Dataset.from_dict(queries).select(answered)}
     return {"default": {"test": split | {"relevant_docs": relevant, "top_ranked": ranked}}}
 
 
-def _reranked(table: dict[str, list[Any]]) -> Any:
+def _reranked(table: Table) -> Search:
     queries = {"id": [f"q{place}" for place in range(len(table["query"]))], "text": table["query"]}
-    corpus: dict[str, list[str]] = {"id": [], "text": []}
-    qrels: dict[str, list[Any]] = {"query": [], "document": [], "score": []}
+    corpus: Table = {"id": [], "text": []}
+    qrels: Table = {"query": [], "document": [], "score": []}
     ranked: dict[str, list[str]] = {}
     for query, good, bad in zip(queries["id"], table["positive"], table["negative"], strict=True):
         for place, text in enumerate([*good, *bad]):
@@ -49,22 +53,22 @@ def _reranked(table: dict[str, list[Any]]) -> Any:
 
 
 def configurations(repository: str, revision: str | None = None) -> list[str]:
-    """The configurations of a data set: what datasets says, and what its cache holds of this revision.
+    """The configurations of a data set: those that datasets lists, and those of this revision in its cache.
 
-    Offline datasets says "default" and no more. mteb would then not find which documents to rerank, and rank the
-    whole corpus instead, which gives another score and no error.
+    Without a network datasets lists only "default". mteb would then not know which documents to rerank, and rank the
+    whole corpus instead: another score, and no error.
     """
-    found = list(datasets.get_dataset_config_names(repository, revision))
+    listed = list(datasets.get_dataset_config_names(repository, revision))
     owner, _, name = repository.rpartition("/")
     folder = "___".join([*([owner] if owner else []), camelcase_to_snakecase(name)])
     cached = Path(datasets.config.HF_DATASETS_CACHE).expanduser().glob(f"{folder}/*/*/{revision}")
-    return list(dict.fromkeys([*found, *sorted(path.parent.parent.name for path in cached)]))
+    return list(dict.fromkeys([*listed, *sorted(path.parent.parent.name for path in cached)]))
 
 
-def revisions(loaded: Any) -> set[str]:
-    """The Hub's revisions that loaded data came from, by where it lies in the cache; empty for data made here.
+def revisions(loaded: object) -> set[str]:
+    """The Hub's revisions that loaded data came from, by its paths in the cache; empty for data made here.
 
-    Without a network datasets takes the newest revision in its cache, whichever was request for.
+    Without a network datasets loads the newest revision in its cache, whatever revision it was called with.
     """
     if isinstance(loaded, dict):
         return set().union(*map(revisions, loaded.values()))

@@ -17,10 +17,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, cast
 
 import mteb
 import numpy as np
@@ -35,18 +36,24 @@ from mteb.abstasks import (
     retrieval_dataset_loaders,
 )
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
-from mteb.abstasks.task_metadata import TaskMetadata
-from mteb.models import ModelMeta
+from mteb.abstasks.task_metadata import TaskMetadata, TaskType
+from mteb.models import EncoderProtocol, ModelMeta
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ScoringFunction
+from mteb.types import BatchedInput
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.local_tasks import LocalTask
 from unsee_dist.evaluation.mteb_data import configurations, dataset_of, revisions
 from unsee_dist.evaluation.task_files import texts
+from unsee_dist.files.hub import is_load_error
 from unsee_dist.metrics.sts import Pairs
+from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.metrics.tfidf import tfidf_spearman
-from unsee_dist.metrics.usable import Unusable, Watch
+from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
 VERSION: str = mteb.__version__
 V1, V2, LOCAL = "MTEB(eng, v1)", "MTEB(eng, v2)", "local"
@@ -55,7 +62,7 @@ FAST = ("Banking77Classification", "EmotionClassification", "TwentyNewsgroupsClu
         "AskUbuntuDupQuestions", "SciFact", "NFCorpus", "STSBenchmark", "SICK-R", "SummEval")  # fmt: skip
 TIERS = ("sts", "fast", "v2", "v1")
 
-# What mteb asks before it loads a search: by itself it forgets, offline, which documents are to be reranked.
+# mteb calls it before it loads a retrieval task. Its own, offline, leaves out which documents to rerank.
 retrieval_dataset_loaders.get_dataset_config_names = configurations  # type: ignore[attr-defined]
 
 Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
@@ -63,58 +70,60 @@ Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """A task to be judged on: its name, group, benchmark, and what tells its data from any other's."""
+    """A task, its group and benchmark. data: a digest of its data, or the Hub's revision. texts: of a local task only, for
+    TF-IDF."""
 
     name: str
     group: str
     benchmark: str
     data: str
     task: AbsTask
-    texts: list[str] | None = None  # of a local task: what TF-IDF counts
+    texts: list[str] | None = None
 
 
 class Encoder(AbsEncoder):
-    """An encoder under mteb's protocol. name and revision say which checkpoint, so that no cache mixes two up."""
+    """An encoder under mteb's protocol. name and revision identify the weights: mteb's cache never mixes two encoders."""
 
     def __init__(self, embed: Embed, name: str, revision: str) -> None:
-        self.embed, self.watch = embed, Watch()
+        self.embed, self.check = embed, EmbeddingCheck()
+        self.identity = ModelIdentity(name, revision)
         meta = {"name": name, "revision": revision, "similarity_fn_name": ScoringFunction.COSINE}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=meta)
 
-    def encode(self, inputs: Any, **_: Any) -> np.ndarray:
-        """mteb's batches of texts -> (n, D). Raises Unusable before anything can be scored."""
-        found = [text for batch in inputs for text in batch["text"]]
-        z_ND = np.asarray(self.embed(found))
-        self.watch.add(found, z_ND)
+    def encode(self, inputs: DataLoader[BatchedInput], **_: object) -> np.ndarray:
+        """mteb's batches of texts -> (n, D). Raises Unusable before anything is scored."""
+        sentences = [text for batch in inputs for text in batch["text"]]
+        z_ND = np.asarray(self.embed(sentences))
+        self.check.add(sentences, z_ND)
         return z_ND
 
 
 def published(names: Sequence[str]) -> list[EvaluationTask]:
-    """The tasks of tiers (sts, fast, v2, v1) or mteb's names, each once. ValueError with the closest name."""
-    found: dict[str, EvaluationTask] = {}
+    """The tasks of tiers (sts, fast, v2, v1) or mteb's names, each once. UserError with the closest name."""
+    tasks: dict[str, EvaluationTask] = {}
     for name in names:
-        for chosen in _tier(name) if name in TIERS else [_named(name)]:
-            found.setdefault(chosen.name, chosen)
-    return list(found.values())
+        for task in _tier(name) if name in TIERS else [_named(name)]:
+            tasks.setdefault(task.name, task)
+    return list(tasks.values())
 
 
 def _tier(tier: str) -> Iterator[EvaluationTask]:
     benchmark = V2 if tier == "v2" else V1
-    wanted = {"sts": STS, "fast": FAST}.get(tier)
+    names = {"sts": STS, "fast": FAST}.get(tier)
     # From the benchmark, never by name alone: get_task("STS17") is cross-lingual, the benchmark's is English.
     for task in mteb.get_benchmark(benchmark).tasks:
-        if wanted is None or task.metadata.name in wanted:
-            yield _chosen(task, benchmark)
+        if names is None or task.metadata.name in names:
+            yield _evaluation_task(task, benchmark)
 
 
 def _named(name: str) -> EvaluationTask:
     for benchmark in (V1, V2):
         for task in mteb.get_benchmark(benchmark).tasks:
             if task.metadata.name == name:
-                return _chosen(task, benchmark)
+                return _evaluation_task(task, benchmark)
     known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
     if name in known:
-        return _chosen(mteb.get_task(name), "no benchmark")
+        return _evaluation_task(mteb.get_task(name), "no benchmark")
     near = get_close_matches(name, [*TIERS, *known], n=1, cutoff=0.4)
     meant = f" Did you mean {near[0]}?" if near else ""
     raise UserError(
@@ -122,115 +131,144 @@ def _named(name: str) -> EvaluationTask:
     )
 
 
-def _chosen(task: AbsTask, benchmark: str) -> EvaluationTask:
+def _evaluation_task(task: AbsTask, benchmark: str) -> EvaluationTask:
     return EvaluationTask(
         task.metadata.name, task.metadata.type, benchmark, str(task.metadata.dataset["revision"]), task
     )
 
 
-def prefetch(chosen: EvaluationTask) -> None:
-    """Load a published task's data, from the Hub or this machine's cache. ValueError: neither, or another revision."""
-    task, again = chosen.task, "a network, with the same HF_HOME: unsee evaluate MODEL --tier"
-    parts = task.metadata.tasks if isinstance(task, AbsTaskAggregate) else [task]
+def prefetch(task: EvaluationTask) -> None:
+    """Load a published task's data, from the Hub or this machine's cache. UserError: neither, or another revision."""
+    remedy = f"a network, with the same HF_HOME: unsee evaluate MODEL --tier {task.name} --prefetch."
+    parts = task.task.metadata.tasks if isinstance(task.task, AbsTaskAggregate) else [task.task]
     try:
         with _quiet():
             for part in parts:
                 part.load_data()
-    except Exception as error:  # datasets raises a dozen unrelated types for "not there" and "no network"
+    except Exception as error:
+        if not is_load_error(error):
+            raise
         raise UserError(
-            f"{chosen.name} is not on this machine and could not be loaded ({type(error).__name__}). Where there is "
-            f"{again} {chosen.name} --prefetch."
+            f"{task.name} is not on this machine and could not be loaded ({type(error).__name__}). Where there is "
+            f"{remedy}"
         ) from error
     for part in parts:
-        wanted = part.metadata.dataset["revision"]
-        if other := sorted(revisions(part.dataset) - {wanted}):
+        revision = part.metadata.dataset["revision"]
+        if other := sorted(revisions(part.dataset) - {revision}):
             raise UserError(
-                f"{chosen.name}: this machine has revision {other[0]} of its data, mteb {VERSION} asks for {wanted}. "
-                f"Where there is {again} {chosen.name} --prefetch."
+                f"{task.name}: this machine has revision {other[0]} of its data, mteb {VERSION} needs {revision}. "
+                f"Where there is {remedy}"
             )
 
 
-def score(chosen: EvaluationTask, encoder: Encoder, cache: Path | None) -> dict[str, Any]:
-    """Judge an encoder on a task: the record that is kept (see scores.py). score is absent for the unusable."""
-    encoder.watch, began = Watch(), time.perf_counter()
-    record: dict[str, Any] = {"task": chosen.name, "group": chosen.group, "benchmark": chosen.benchmark}
-    record |= {"metric": chosen.task.metadata.main_score, "data": chosen.data, "mteb": VERSION}
-    if chosen.benchmark != LOCAL:
-        prefetch(chosen)
-    pairs = _pairs(chosen)
+def evaluate_task(task: EvaluationTask, encoder: Encoder, cache: Path | None) -> TaskScore:
+    """Score an encoder on a task. The score is None when its embeddings are unusable."""
+    if task.benchmark != LOCAL:
+        prefetch(task)
+    encoder.check, began = EmbeddingCheck(), time.perf_counter()
+    pairs, measured = _pairs(task), _Measured()
     try:
-        with tempfile.TemporaryDirectory() as predictions, _quiet():
-            done = mteb.evaluate(
-                cast(Any, encoder), chosen.task, co2_tracker=False, show_progress_bar=False, prediction_folder=predictions,
-                encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
-                cache=mteb.ResultCache(cache) if cache else None,
-                overwrite_strategy="always",
-            )  # fmt: skip
-            record["score"] = 100 * float(done.task_results[0].get_score())
-            if pairs is not None:
-                record["pairs"] = {"cosines": _cosines(Path(predictions)), "scores": pairs.scores.tolist()}
-        record["geometry"] = encoder.watch.geometry()
-        if not np.isfinite(record["score"]):
-            raise Unusable("collapsed: the score is not a number")
-        if pairs is not None:
-            record["tfidf"] = tfidf_spearman(pairs)
-    except Unusable as verdict:
-        record.pop("pairs", None)
-        record |= {"score": None, "unusable": str(verdict)}
-    return record | {"seconds": round(time.perf_counter() - began, 2)}
+        measured = _measure(task, encoder, cache, pairs)
+    except Unusable as error:
+        measured = _Measured(unusable=str(error))
+    return TaskScore(
+        task.name,
+        task.group,
+        task.benchmark,
+        task.task.metadata.main_score,
+        task.data,
+        VERSION,
+        encoder.identity,
+        seconds=round(time.perf_counter() - began, 2),
+        **vars(measured),
+    )
 
 
-def _pairs(chosen: EvaluationTask) -> Pairs | None:
+@dataclass(frozen=True)
+class _Measured:
+    """The part of a TaskScore that depends on the embeddings."""
+
+    score: float | None = None
+    geometry: dict[str, float] = field(default_factory=dict)
+    unusable: str | None = None
+    tfidf: float | None = None
+    pairs: PairCosines | None = None
+
+
+def _measure(task: EvaluationTask, encoder: Encoder, cache: Path | None, pairs: Pairs | None) -> _Measured:
+    with tempfile.TemporaryDirectory() as predictions, _quiet():
+        result = mteb.evaluate(
+            cast(EncoderProtocol, encoder), task.task, co2_tracker=False, show_progress_bar=False, prediction_folder=predictions,
+            encode_kwargs={"batch_size": 1024, "show_progress_bar": False},
+            cache=mteb.ResultCache(cache) if cache else None,
+            overwrite_strategy="always",
+        )  # fmt: skip
+        score = 100 * float(result.task_results[0].get_score())
+        cosines = None if pairs is None else _cosines(Path(predictions))
+    geometry = encoder.check.geometry()
+    if not np.isfinite(score):
+        raise Unusable("collapsed: the score is not a number")
+    if pairs is None or cosines is None:
+        return _Measured(score, geometry)
+    tfidf = tfidf_spearman(pairs)
+    return _Measured(
+        score,
+        geometry,
+        tfidf=tfidf if np.isfinite(tfidf) else None,
+        pairs=PairCosines(cosines, pairs.scores.tolist()),
+    )
+
+
+def _pairs(task: EvaluationTask) -> Pairs | None:
     """The sentence pairs of an STS task of one subset and split; None for any other."""
-    task = chosen.task
-    if chosen.group != "STS" or len(task.hf_subsets) != 1 or len(task.eval_splits) != 1:
+    sts = task.task
+    if not isinstance(sts, AbsTaskSTS) or len(sts.hf_subsets) != 1 or len(sts.eval_splits) != 1:
         return None
-    task.load_data()
-    assert task.dataset is not None
-    splits = task.dataset.get(task.hf_subsets[0], task.dataset)
-    rows, (first, second) = splits[task.eval_splits[0]], cast(AbsTaskSTS, task).column_names
+    sts.load_data()
+    assert sts.dataset is not None
+    splits = sts.dataset.get(sts.hf_subsets[0], sts.dataset)
+    rows, (first, second) = splits[sts.eval_splits[0]], sts.column_names
     return Pairs(list(rows[first]), list(rows[second]), np.asarray(rows["score"], dtype=np.float64))
 
 
 def _cosines(predictions: Path) -> list[float]:
     (file,) = predictions.glob("*.json")
-    found = json.loads(file.read_text(encoding="utf-8"))
-    ((_, split),) = ((name, part) for name, part in found.items() if name != "mteb_model_meta")
+    tree = json.loads(file.read_text(encoding="utf-8"))
+    ((_, split),) = ((name, part) for name, part in tree.items() if name != "mteb_model_meta")
     ((_, scores),) = split.items()
     return [float(np.ravel(cosine)[0]) for cosine in scores["cosine_scores"]]
 
 
-class _quiet(warnings.catch_warnings):
-    """What mteb and datasets log and warn of is for their developers; ours are sentences."""
-
-    def __enter__(self) -> Any:
-        entered = super().__enter__()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and log lines of mteb and datasets, which are for their developers."""
+    for library in ("mteb", "datasets"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    disable_progress_bars()
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for library in ("mteb", "datasets"):
-            logging.getLogger(library).setLevel(logging.ERROR)
-        disable_progress_bars()
-        return entered
+        yield
 
 
 def local(described: LocalTask) -> EvaluationTask:
     """A local task as a real mteb task."""
     base, group, main = KINDS[described.kind]
-    facts = TaskMetadata(
-        name=described.name, description="A local task.", type=cast(Any, group), main_score=main, eval_langs=["eng-Latn"],
+    metadata = TaskMetadata(
+        name=described.name, description="A local task.", type=group, main_score=main, eval_langs=["eng-Latn"],
         dataset={"path": described.name, "revision": described.digest}, category="t2t",
     )  # fmt: skip
-    task = type("LocalTask", (base,), {"metadata": facts, "load_data": _filled})()
+    task = type("LocalTask", (base,), {"metadata": metadata, "load_data": _is_loaded})()
     task.dataset, task.data_loaded = dataset_of(described), True
     if described.kind == "clustering":  # all texts, not mteb's 4%
         task.max_fraction_of_documents_to_embed = None
     return EvaluationTask(described.name, group, LOCAL, described.digest, task, list(texts(described.data)))
 
 
-def _filled(*_: Any, **__: Any) -> None:
-    """A local task's data is there from the start."""
+def _is_loaded(*_: object, **__: object) -> None:
+    """A local task has its data from the start."""
 
 
-KINDS: dict[str, tuple[type[AbsTask], str, str]] = {
+KINDS: dict[str, tuple[type[AbsTask], TaskType, str]] = {
     "sts": (AbsTaskSTS, "STS", "cosine_spearman"),
     "pair_classification": (AbsTaskPairClassification, "PairClassification", "max_ap"),
     "classification": (AbsTaskClassification, "Classification", "accuracy"),

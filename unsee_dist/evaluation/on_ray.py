@@ -1,7 +1,7 @@
-"""Tasks judged side by side on a Ray cluster, one a worker; every record is what this process would have made.
+"""Tasks evaluated side by side on a Ray cluster, one a worker; the scores are those of a single process.
 
 The nodes share a file system, as those of a training job do: a worker opens the model and the files by the paths
-typed here, and its scores go where this process puts its own.
+of the command, and this process writes the scores.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from rich.console import Console
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.models import Model, open_model
 from unsee_dist.evaluation.mteb_suite import EvaluationTask
-from unsee_dist.evaluation.scores import ScoreRecord, keep
-from unsee_dist.evaluation.tasks import EvaluationRequest, choose, judge, unjudged
+from unsee_dist.evaluation.scores import write_score
+from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, missing_scores, select_tasks
+from unsee_dist.metrics.task_score import TaskScore
 
 
 class RemoteTask(NamedTuple):
-    """One task for a worker: the command as typed, in which folder, and the name of the task."""
+    """One task for a worker: the command, the folder it was started in, and the name of the task."""
 
     request: EvaluationRequest
     cwd: str
@@ -29,34 +30,35 @@ class RemoteTask(NamedTuple):
 
 
 def evaluate_on_ray(
-    request: EvaluationRequest, model: Model, chosen: Sequence[EvaluationTask], console: Console
+    request: EvaluationRequest, model: Model, tasks: Sequence[EvaluationTask], console: Console
 ) -> None:
-    """Judge on the cluster of RAY_ADDRESS, else on this machine's cores, what `model` was not judged on; keep it.
+    """Measure and write the missing scores, on the cluster of RAY_ADDRESS, else on this machine's cores.
 
-    ValueError: no cluster answers, or a worker found another model under the same path.
+    UserError: no cluster answers, or a worker opened another model under the same path.
     """
-    parts = [RemoteTask(request, os.getcwd(), one.name) for one in unjudged(model, chosen)]
-    if not parts:
+    missing = [RemoteTask(request, os.getcwd(), task.name) for task in missing_scores(model, tasks)]
+    if not missing:
         return
     from unsee_dist.ray_pool.cluster import connected
     from unsee_dist.ray_pool.tasks import map_unordered
 
     with connected():
-        for done, (index, record) in enumerate(map_unordered(work, parts), start=1):
-            console.print(f"{done}/{len(parts)} {parts[index].task}", style="dim")
-            found = record["model"]["revision"]
-            if found != model.revision:
+        for done, (index, score) in enumerate(map_unordered(evaluate_remote, missing), start=1):
+            console.print(f"{done}/{len(missing)} {missing[index].task}", style="dim")
+            revision = score.model.revision
+            if revision != model.revision:
                 raise UserError(
-                    f"{request.model} is revision {model.revision} here and {found} on a worker: its files changed "
-                    "meanwhile, or the nodes do not share them. Put it where all see the same files."
+                    f"{request.model} is revision {model.revision} here and {revision} on a worker: its files changed "
+                    "meanwhile, or the nodes do not share them. Put it where all nodes see the same files."
                 )
-            keep(model.home, record)
+            write_score(model.home, score)
 
 
-def work(part: RemoteTask) -> ScoreRecord:
-    """What a worker does."""
-    with contextlib.chdir(part.cwd):
-        (one,) = [one for one in choose(part.request.tiers, part.request.folders) if one.name == part.task]
-        with open(os.devnull, "w") as nothing:
-            (record,) = judge(open_model(part.request.model), [one], Console(file=nothing))
-    return record
+def evaluate_remote(remote: RemoteTask) -> TaskScore:
+    """One task, on a worker."""
+    request = remote.request
+    with contextlib.chdir(remote.cwd):
+        tasks = [task for task in select_tasks(request.tiers, request.folders) if task.name == remote.task]
+        with open(os.devnull, "w") as nowhere:
+            (score,) = evaluate_tasks(open_model(request.model), tasks, Console(file=nowhere))
+    return score

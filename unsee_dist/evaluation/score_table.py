@@ -1,11 +1,13 @@
-"""Scores by task group, in the order of the MTEB paper, as a table for people and as one dict for machines."""
+"""Scores by task group, in the order of the MTEB paper: a table for people, a dict for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 
 from rich.table import Table
+
+from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 
 GROUPS = (
     "Classification",
@@ -16,63 +18,65 @@ GROUPS = (
     "STS",
     "Summarization",
 )
-
-ScoreRecord = Mapping[str, Any]
-
-
-def by_group(records: Iterable[ScoreRecord]) -> dict[str, list[ScoreRecord]]:
-    """Records by group, the paper's seven groups first."""
-    records = list(records)
-    names = [*GROUPS, *sorted({str(record["group"]) for record in records} - set(GROUPS))]
-    found = {name: [record for record in records if record["group"] == name] for name in names}
-    return {name: inner for name, inner in found.items() if inner}
+OPTIONAL = ("unusable", "tfidf")  # left out of the JSON when a task has none
 
 
-def mean(records: Sequence[ScoreRecord]) -> float | None:
-    """The mean score; None when a record has none: a mean over the rest would look like success."""
-    scores = [record["score"] for record in records]
-    return None if not scores or None in scores else sum(scores) / len(scores)
+def by_group(scores: Iterable[TaskScore]) -> dict[str, list[TaskScore]]:
+    """Scores by group, the paper's seven groups first."""
+    scores = list(scores)
+    names = [*GROUPS, *sorted({score.group for score in scores} - set(GROUPS))]
+    groups = {name: [score for score in scores if score.group == name] for name in names}
+    return {name: members for name, members in groups.items() if members}
 
 
-def table(title: str, records: Sequence[ScoreRecord]) -> Table:
-    """Task by task, each group's mean under it where it has several tasks, and the mean of all."""
-    made = Table("group", "task", "metric", title=title, title_justify="left", box=None)
+def mean(scores: Sequence[TaskScore]) -> float | None:
+    """The mean score; None when a task has none: a mean over the rest would look like success."""
+    values = [score.score for score in scores if score.score is not None]
+    return sum(values) / len(values) if values and len(values) == len(scores) else None
+
+
+def table(title: str, scores: Sequence[TaskScore]) -> Table:
+    """A row a task, the mean of each group with several tasks, and the mean of all."""
+    rows = Table("group", "task", "metric", title=title, title_justify="left", box=None)
     for name in ("score", "TF-IDF"):
-        made.add_column(name, justify="right")
-    for group, inner in by_group(records).items():
-        for place, record in enumerate(inner):
-            floor = number(record["tfidf"]) if "tfidf" in record else ""
-            made.add_row(
-                group if place == 0 else "", record["task"], record["metric"], number(record["score"]), floor
-            )
-        if len(inner) > 1:
-            made.add_row("", f"mean of {len(inner)}", "", number(mean(inner)), "", style="bold")
-    if len(records) > 1:
-        made.add_row("all", f"mean of {len(records)} tasks", "", number(mean(records)), "", style="bold")
-    return made
+        rows.add_column(name, justify="right")
+    for group, members in by_group(scores).items():
+        for place, score in enumerate(members):
+            baseline = "" if score.tfidf is None else number(score.tfidf)
+            rows.add_row(group if place == 0 else "", score.task, score.metric, number(score.score), baseline)
+        if len(members) > 1:
+            rows.add_row("", f"mean of {len(members)}", "", number(mean(members)), "", style="bold")
+    if len(scores) > 1:
+        rows.add_row("all", f"mean of {len(scores)} tasks", "", number(mean(scores)), "", style="bold")
+    return rows
 
 
-def summary(title: str, model: Mapping[str, str], records: Sequence[ScoreRecord]) -> dict[str, Any]:
-    """What --json prints."""
-    groups = {name: mean(inner) for name, inner in by_group(records).items()}
-    plain = [{key: value for key, value in record.items() if key != "pairs"} for record in records]
-    return {"title": title, "model": dict(model), "groups": groups, "mean": mean(records), "tasks": plain}
+def summary(title: str, model: ModelIdentity, scores: Sequence[TaskScore]) -> dict[str, object]:
+    """The JSON of `unsee evaluate --json`."""
+    groups = {name: mean(members) for name, members in by_group(scores).items()}
+    tasks = [_as_dict(score) for score in scores]
+    return {"title": title, "model": asdict(model), "groups": groups, "mean": mean(scores), "tasks": tasks}
+
+
+def _as_dict(score: TaskScore) -> dict[str, object]:
+    tree = asdict(score)
+    del tree["pairs"]
+    return {name: value for name, value in tree.items() if value is not None or name not in OPTIONAL}
 
 
 def number(score: float | None) -> str:
-    """Two digits; a dash for what has no score."""
+    """Two digits; a dash for no score."""
     return "–" if score is None else f"{score:.2f}"
 
 
-def verdicts(records: Iterable[ScoreRecord]) -> list[str]:
-    """What must be said beside the numbers: the unusable, and what loses against counting words."""
-    said = []
-    for record in records:
-        if record["score"] is None:
-            said.append(f"{record['task']}: no score. {record['unusable'].capitalize()}.")
-        elif round(record["score"], 2) < round(record.get("tfidf", float("-inf")), 2):  # as they are shown
-            floor = number(record["tfidf"])
-            said.append(
-                f"{record['task']}: {number(record['score'])} is below TF-IDF ({floor}), which only counts words."
+def warnings(scores: Iterable[TaskScore]) -> list[str]:
+    """A sentence for each task whose embeddings are unusable, or whose score is below the TF-IDF baseline."""
+    sentences = []
+    for score in scores:
+        if score.score is None:
+            sentences.append(f"{score.task}: no score. {(score.unusable or 'unusable').capitalize()}.")
+        elif score.below_tfidf:
+            sentences.append(
+                f"{score.task}: {number(score.score)} is below TF-IDF ({number(score.tfidf)}), which only counts words."
             )
-    return said
+    return sentences

@@ -1,47 +1,39 @@
-"""Scores on disk: one JSON a task in the folder of a model, so that shards of a suite merge by being there.
+"""Scores on disk: one JSON file a task in the folder of a model, so the parts of a benchmark need no merging.
 
-A record: task, group, benchmark, metric, score (x 100; null = unusable, and `unusable` says why), data (a digest
-of the task's data, or the Hub's revision), mteb (its version), model {name, revision}, geometry (see
-geometry.py), seconds; of STS also pairs {cosines, scores} and tfidf (the floor, x 100).
+{"format": 1, "task": "STS12", "score": 71.2, ...}        the fields of metrics/task_score.py
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
 
-from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import write_file
+from unsee_dist.errors import writing
+from unsee_dist.files.records import RecordFile
+from unsee_dist.metrics.task_score import TaskScore
 
-ScoreRecord = dict[str, Any]
+FORMAT = 1
+REMEDY = "Delete it, and evaluate again: unsee evaluate."
 
 
-def keep(home: Path, record: Mapping[str, Any]) -> None:
-    """Write a record into a model's folder; a reader sees the old one or the new one."""
-    name = f"{record['task']}.json".replace("/", "__")
-    with writing(home / name):
+@cache
+def _file(name: str) -> RecordFile[TaskScore]:
+    return RecordFile(name, TaskScore, FORMAT, REMEDY)
+
+
+def write_score(home: Path, score: TaskScore) -> None:
+    """Write a score into a model's folder, in one move. UserError: it cannot be written."""
+    with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-        write_file(home / name, json.dumps(record) + "\n")
+    _file(f"{score.task.replace('/', '__')}.json").write(home, score)
 
 
-def kept(home: Path) -> dict[str, ScoreRecord]:
-    """The records of a model by task. ValueError when a file is not one of ours."""
-    found = {}
-    for path in sorted(home.glob("*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            found[str(record["task"])] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{path} is not a score of `unsee evaluate`. Remove it, evaluate again."
-            ) from error
-    return found
+def read_scores(home: Path) -> dict[str, TaskScore]:
+    """The scores in a model's folder, by task. UserError: a file is damaged, or has another format."""
+    scores = (_file(path.name).read(home) for path in sorted(home.glob("*.json")))
+    return {score.task: score for score in scores if score is not None}
 
 
-def same_question(record: ScoreRecord | None, data: str, mteb: str, revision: str) -> bool:
-    """Whether a record answers for this data, this version of mteb and this model."""
-    return record is not None and (
-        (record["data"], record["mteb"], record["model"]["revision"]) == (data, mteb, revision)
-    )
+def is_current(score: TaskScore | None, data: str, mteb: str, revision: str) -> bool:
+    """Whether a score was measured on this data, with this version of mteb and this model."""
+    return score is not None and (score.data, score.mteb, score.model.revision) == (data, mteb, revision)

@@ -7,6 +7,7 @@ import numpy as np
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.tables import TABLES, columns, pick
+from unsee_dist.files.hub import is_load_error, reason
 from unsee_dist.metrics.sts import Pairs
 
 FIRST = ("sentence1", "sentence_1", "text1")
@@ -18,7 +19,7 @@ def load_pairs(source: str | Path) -> Pairs:
     """Pairs from a .tsv, .csv or .jsonl file, or from the Hub: "owner/name" or "owner/name:split".
 
     The header names sentence1, sentence2 and score (or label, similarity_score). A Hub name without a
-    split means its validation split. Raises ValueError with what to do when it cannot be read.
+    split means its validation split. UserError: it cannot be read.
     """
     wanted = (FIRST, SECOND, SCORE)
     path = Path(source)
@@ -28,18 +29,18 @@ def load_pairs(source: str | Path) -> Pairs:
 
 
 def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
-    """Several sets by name: a file's stem, or the Hub's name. ValueError where two share one.
+    """Several sets by name: a file's stem, or the Hub's name. UserError: two share one.
 
     On the Hub: mteb/sts12-sts:test to sts16-sts:test, mteb/stsbenchmark-sts:validation, mteb/sickr-sts:test,
     mteb/biosses-sts:test.
     """
-    found: dict[str, Pairs] = {}
+    sets: dict[str, Pairs] = {}
     for source in [sources] if isinstance(sources, str) else sources:
         name = Path(source).stem if Path(source).suffix in TABLES else source
-        if name in found:
+        if name in sets:
             raise UserError(f"evaluate.sts: two sets are called {name}. Rename one of the files.")
-        found[name] = load_pairs(source)
-    return found
+        sets[name] = load_pairs(source)
+    return sets
 
 
 def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
@@ -51,7 +52,7 @@ def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
         ) from error
     if not np.isfinite(scores).all() or len(scores) < 2 or np.ptp(scores) == 0:
         raise UserError(
-            f"{source}: the {len(scores)} scores are not finite or all equal, so they order nothing. "
+            f"{source}: the {len(scores)} scores are not finite or all equal, so they give no order. "
             "Give at least two pairs with different scores."
         )
     return Pairs([str(first) for first, _, _ in rows], [str(second) for _, second, _ in rows], scores)
@@ -59,15 +60,16 @@ def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
 
 def _from_hub(source: str, wanted: tuple[tuple[str, ...], ...]) -> list[tuple[object, ...]]:
     name, _, split = source.partition(":")
-    # Here, not above: it takes seconds to import and most runs read a file.
+    # Not at the top: it takes seconds to import, and most runs read a file.
     import datasets
 
     try:
         rows = datasets.load_dataset(name, split=split or "validation")
-    except Exception as error:  # datasets raises a dozen unrelated types for "not there" and "no network"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:
+        if not is_load_error(error):
+            raise
         raise UserError(
-            f"evaluate.sts = {source} is neither a file here nor a dataset that could be loaded ({reason}). "
+            f"evaluate.sts = {source} is neither a file here nor a dataset that could be loaded ({reason(error)}). "
             "Write the path of a .tsv, .csv or .jsonl file, or load the dataset once where there is a "
             f"network: python -c \"import datasets; datasets.load_dataset('{name}')\"."
         ) from error

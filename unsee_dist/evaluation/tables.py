@@ -15,10 +15,10 @@ Row = Mapping[str, object]
 def columns(
     path: Path, wanted: Sequence[Sequence[str]], lists: Sequence[str] = ()
 ) -> list[tuple[object, ...]]:
-    """The wanted columns of a table, in order; each is given by the names it may have in the header.
+    """The wanted columns of a table, in order; each with the names it may have in the header.
 
-    A cell is a text or a number; of the columns named in `lists`, a list of texts that is not empty. Raises
-    ValueError when the file is missing, empty, not text, lacks a column or has a row of another width.
+    A cell is a text or a number; in the columns named in `lists`, a list of texts that is not empty. UserError: the
+    file is missing, empty, not text, lacks a column or has a row of another width.
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
@@ -27,20 +27,24 @@ def columns(
     try:
         rows = list(_rows(path))
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Convert it: iconv -f LATIN1 -t UTF-8."
+        ) from error
     if not rows:
         raise UserError(f"{path} has no rows. It needs a header and at least one row.")
     return pick(rows, wanted, str(path), lists)
 
 
 def header(path: Path) -> list[str]:
-    """The column names of a table: of a .jsonl, the keys of its first line. ValueError as `columns`."""
+    """The column names of a table: of a .jsonl, the keys of its first line. UserError as `columns`."""
     if not path.is_file() or path.suffix not in TABLES:
         raise UserError(f"{path} is not a .tsv, .csv or .jsonl file.")
     try:
         first = next(_rows(path), None)
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}).") from error
+        raise UserError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Convert it: iconv -f LATIN1 -t UTF-8."
+        ) from error
     if first is None:
         raise UserError(f"{path} has no rows. It needs a header and at least one row.")
     return [str(name) for name in first]
@@ -51,21 +55,21 @@ def pick(
 ) -> list[tuple[object, ...]]:
     """The wanted columns of rows that are dicts; see `columns`."""
     rows = list(rows)
-    found = [_name(names, list(rows[0]), source) for names in wanted]
+    names_here = [_name(names, list(rows[0]), source) for names in wanted]
     return [
-        tuple(_cell(row.get(name), name in lists, f"{source}, row {number}: {name}") for name in found)
+        tuple(_cell(row.get(name), name in lists, f"{source}, row {number}: {name}") for name in names_here)
         for number, row in enumerate(rows, start=1)
     ]
 
 
 def _cell(cell: object, is_list: bool, where: str) -> object:
     if cell is None:
-        raise UserError(f"{where} has no value. Complete it.")
+        raise UserError(f"{where} has no value. Write one, or delete the row.")
     if not is_list and isinstance(cell, dict | list):
         raise UserError(f"{where} is {json.dumps(cell)[:80]}. Write a text or a number.")
     texts = isinstance(cell, list) and cell and all(isinstance(text, str) for text in cell)
     if is_list and not texts:
-        raise UserError(f"{where} must be a list of at least one text.")
+        raise UserError(f"{where} is not a list of texts. Write a list of at least one text.")
     return cell
 
 
@@ -73,8 +77,8 @@ def _name(names: Sequence[str], header: list[str], source: str) -> str:
     for name in names:
         if name in header:
             return name
-    there = ", ".join(map(str, header))
-    raise UserError(f"{source} has no column {' or '.join(names)}. Its columns are: {there}.")
+    others = ", ".join(map(str, header))
+    raise UserError(f"{source} has no column {' or '.join(names)}. Its columns are: {others}. Rename one.")
 
 
 def _rows(path: Path) -> Iterator[Row]:

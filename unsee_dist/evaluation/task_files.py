@@ -1,6 +1,6 @@
-"""The files of a local task, read by its kind into the columns that mteb's task classes take.
+"""The files of a local task, read by its kind into the columns that mteb's task classes need.
 
-Refused is what would score without saying anything: one label only, a label a text, no relevant document.
+Refused are data on which any encoder scores the same: a single label, a label for each text, no relevant document.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from unsee_dist.evaluation.tables import columns
 TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
 BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 
-Data = dict[str, dict[str, list[Any]]]  # part ("train", "test", "corpus", ...) -> column -> cells
+Table = dict[str, list[Any]]  # column -> cells: texts, numbers, or lists of texts
+Data = dict[str, Table]  # part ("train", "test", "corpus", ...) -> table
 
 
-def _table(path: Path, lists: Sequence[str] = (), **wanted: tuple[str, ...]) -> dict[str, list[Any]]:
+def _table(path: Path, lists: Sequence[str] = (), **wanted: tuple[str, ...]) -> Table:
     rows = columns(path, list(wanted.values()), lists)
     return {name: [row[place] for row in rows] for place, name in enumerate(wanted)}
 
@@ -75,11 +76,11 @@ def _clustering(files: dict[str, Path]) -> Data:
 
 
 def _labels(labels: list[str], path: Path) -> list[str]:
-    """The different ones, sorted. ValueError for a single one, which any encoder would find."""
+    """The different ones, sorted. UserError: there is only one."""
     known = sorted(set(labels))
     if len(known) < 2:
         raise UserError(
-            f"{path}: label = {known[0]} everywhere, so nothing has to be told apart. Give two or more."
+            f"{path}: label = {known[0]} everywhere, so any encoder is right. Give two labels or more."
         )
     return known
 
@@ -91,44 +92,49 @@ def _reranking(files: dict[str, Path]) -> Data:
 
 
 def _questions(files: dict[str, Path]) -> Data:
-    request = load_questions(files["file"])
-    documents = [f"d{place}" for place in range(len(request.answers))]
-    queries = [f"q{place}" for place in range(len(request.queries))]
-    judged = {
+    pairs = load_questions(files["file"])
+    documents = [f"d{place}" for place in range(len(pairs.answers))]
+    queries = [f"q{place}" for place in range(len(pairs.queries))]
+    qrels = {
         "query": queries,
-        "document": [documents[own] for own in request.own],
+        "document": [documents[own] for own in pairs.own],
         "score": [1] * len(queries),
     }
-    corpus, asking = {"id": documents, "text": request.answers}, {"id": queries, "text": request.queries}
-    return {"corpus": corpus, "queries": asking, "qrels": judged}
+    return {
+        "corpus": {"id": documents, "text": pairs.answers},
+        "queries": {"id": queries, "text": pairs.queries},
+        "qrels": qrels,
+    }
 
 
 def _retrieval(files: dict[str, Path]) -> Data:
     folder = files["folder"]
     corpus, queries = (_texts(folder / name) for name in BEIR[:2])
     path = folder / BEIR[2]
-    judged = _table(path, query=("query-id",), document=("corpus-id",), score=("score",))
-    judged = _strings(judged, "query", "document", "score")
+    qrels = _table(path, query=("query-id",), document=("corpus-id",), score=("score",))
+    qrels = _strings(qrels, "query", "document", "score")
     for name, known in (("query", queries["id"]), ("document", corpus["id"])):
-        lost = sorted(set(judged[name]) - set(known))
-        if lost:
-            raise UserError(f"{path}: the {name} {lost[0]} is not among the {name}s' _id.")
-    wrong = [score for score in judged["score"] if not re.fullmatch(r"-?\d+(\.0*)?", score)]
+        unknown = sorted(set(qrels[name]) - set(known))
+        if unknown:
+            raise UserError(
+                f"{path}: the {name} {unknown[0]} is not among the _id of the {name} file. Add it there, or delete the line."
+            )
+    wrong = [score for score in qrels["score"] if not re.fullmatch(r"-?\d+(\.0*)?", score)]
     if wrong:
-        raise UserError(f"{path}: score = {wrong[0]} is no grade. Write whole numbers, such as 1.")
-    judged["score"] = [int(float(score)) for score in judged["score"]]
-    if max(judged["score"]) < 1:
+        raise UserError(f"{path}: score = {wrong[0]} is not a whole number. Write whole numbers, such as 1.")
+    qrels["score"] = [int(float(score)) for score in qrels["score"]]
+    if max(qrels["score"]) < 1:
         raise UserError(
-            f"{path}: no score is above 0, so no query has a document to find. Grade some with 1."
+            f"{path}: no score is above 0, so no query has a document to find. Write 1 for the documents that answer a query."
         )
-    return {"corpus": corpus, "queries": queries, "qrels": judged}
+    return {"corpus": corpus, "queries": queries, "qrels": qrels}
 
 
-def _texts(path: Path) -> dict[str, list[Any]]:
+def _texts(path: Path) -> Table:
     table = _strings(_table(path, id=("_id", "id"), text=("text",)), "id", "text")
     twice = next((one for one, count in Counter(table["id"]).items() if count > 1), None)
     if twice is not None:
-        raise UserError(f"{path}: _id = {twice} is given twice. Give every text its own.")
+        raise UserError(f"{path}: _id = {twice} appears twice. Give every text its own.")
     titles = (json.loads(line).get("title") or "" for line in _lines(path))
     return table | {
         "text": [f"{title} {text}".strip() for title, text in zip(titles, table["text"], strict=True)]
@@ -139,12 +145,12 @@ def _lines(path: Path) -> Iterator[str]:
     return (line for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip())
 
 
-def _strings(table: dict[str, list[Any]], *names: str) -> dict[str, list[Any]]:
+def _strings(table: Table, *names: str) -> Table:
     return table | {name: [str(cell) for cell in table[name]] for name in names}
 
 
 def texts(data: Data) -> Iterator[str]:
-    """Every text of a task, as often as it stands there."""
+    """Every text of a task, repeated ones repeatedly."""
     for part in data.values():
         for name in ("text", "sentences", "sentence1", "sentence2", "query"):
             if name != "query" or "positive" in part:

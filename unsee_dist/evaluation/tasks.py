@@ -1,4 +1,4 @@
-"""The tasks of a command, and the records of a model on them: those kept from before, the others made now."""
+"""The tasks of a command, and the scores of a model on them: those on disk, and the others, which are measured now."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from unsee_dist.evaluation import mteb_suite as suite
 from unsee_dist.evaluation.local_tasks import local_tasks
 from unsee_dist.evaluation.models import Model
 from unsee_dist.evaluation.mteb_suite import EvaluationTask
-from unsee_dist.evaluation.scores import ScoreRecord, keep, kept, same_question
+from unsee_dist.evaluation.scores import is_current, read_scores, write_score
+from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
 
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """A command: MODEL, tiers and names of published tasks, folders of local ones, which part of them, and on what.
+    """The arguments of `unsee evaluate`: MODEL, tiers or names of published tasks, folders of local tasks.
 
-    shard: "k/n" = the k-th of n parts; the same call without it finds what the parts have judged.
-    engine: "ray" = side by side on a Ray cluster; None = one after another, here.
+    shard: "k/n" = only the k-th of n parts of the tasks; the same command without it reads the scores of all parts.
+    engine: "ray" = side by side on a Ray cluster; None = one after another in this process.
     """
 
     model: str
@@ -33,46 +34,48 @@ class EvaluationRequest:
     engine: str | None = None
 
 
-def choose(tiers: Sequence[str], folders: Sequence[Path]) -> list[EvaluationTask]:
-    """The tasks request for, each name once. ValueError when none is, or two tasks share a name."""
+def select_tasks(tiers: Sequence[str], folders: Sequence[Path]) -> list[EvaluationTask]:
+    """The tasks of a command, each name once. UserError: there is none, or two share a name."""
     if not tiers and not folders:
         raise UserError(
-            f"Say what to judge on: --tier {' | '.join(suite.TIERS)} | TASK of mteb, or --tasks DIR."
+            f"There is no task to evaluate on. Write --tier {' | '.join(suite.TIERS)} | TASK of mteb, or --tasks DIR."
         )
-    chosen = suite.published(tiers) if tiers else []
+    tasks = suite.published(tiers) if tiers else []
     for folder in folders:
-        chosen += [suite.local(task) for task in local_tasks(folder)]
-    names = [one.name for one in chosen]
+        tasks += [suite.local(task) for task in local_tasks(folder)]
+    names = [task.name for task in tasks]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(
-            f"Two tasks are called {twice[0]}. Rename one: its name is its file's, or in tasks.yaml."
+            f"Two tasks are called {twice[0]}. Rename the file of one, or its entry in tasks.yaml."
         )
-    return chosen
+    return tasks
 
 
-def part_of(chosen: Sequence[EvaluationTask], shard: str) -> Sequence[EvaluationTask]:
+def shard_of(tasks: Sequence[EvaluationTask], shard: str) -> Sequence[EvaluationTask]:
     """The k-th of n parts, for shard = "k/n"; the n parts are all tasks, each once."""
-    found = re.fullmatch(r"(\d+)/(\d+)", shard)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise UserError(f"--shard {shard} is no part. Write k/n with k from 1 to n, such as 1/8.")
-    return chosen[int(found[1]) - 1 :: int(found[2])]
+    return tasks[int(match[1]) - 1 :: int(match[2])]
 
 
-def unjudged(model: Model, chosen: Sequence[EvaluationTask]) -> list[EvaluationTask]:
-    """The tasks without a record of this data, this version of mteb and this model."""
-    before, at = kept(model.home), model.revision
-    return [one for one in chosen if not same_question(before.get(one.name), one.data, suite.VERSION, at)]
+def missing_scores(model: Model, tasks: Sequence[EvaluationTask]) -> list[EvaluationTask]:
+    """The tasks without a score for this data, this version of mteb and this model."""
+    scores, revision = read_scores(model.home), model.revision
+    return [
+        task for task in tasks if not is_current(scores.get(task.name), task.data, suite.VERSION, revision)
+    ]
 
 
-def judge(model: Model, chosen: Sequence[EvaluationTask], console: Console) -> list[ScoreRecord]:
-    """The records of the tasks, in order; those that were missing are kept now."""
+def evaluate_tasks(model: Model, tasks: Sequence[EvaluationTask], console: Console) -> list[TaskScore]:
+    """The scores of the tasks, in order; those that are missing on disk are measured and written."""
     encoder = suite.Encoder(model.embed, model.name, model.revision)
-    for place, one in enumerate(left := unjudged(model, chosen), start=1):
-        console.print(f"{place}/{len(left)} {one.name}", style="dim")
+    missing = missing_scores(model, tasks)
+    for place, task in enumerate(missing, start=1):
+        console.print(f"{place}/{len(missing)} {task.name}", style="dim")
         if isinstance(model.embed, TfIdf):
-            model.embed.prepare(one.texts or ())
-        record = suite.score(one, encoder, model.home / "mteb")
-        keep(model.home, record | {"model": {"name": model.name, "revision": model.revision}})
-    found = kept(model.home)
-    return [found[one.name] for one in chosen]
+            model.embed.prepare(task.texts or ())
+        write_score(model.home, suite.evaluate_task(task, encoder, model.home / "mteb"))
+    scores = read_scores(model.home)
+    return [scores[task.name] for task in tasks]

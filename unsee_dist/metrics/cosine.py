@@ -8,7 +8,7 @@ Shapes: N embeddings, D their width.
 import numpy as np
 
 # Below this the embeddings differ by little more than the rounding of fp32 (about 1e-7 a number, times
-# the sums of an encoder): an order of such cosines is an order of rounding errors. Scale: `spread`.
+# the sums of an encoder): an order of such cosines is an order of rounding errors. Scale: `relative_std`.
 CONSTANT = 1e-4
 
 
@@ -29,5 +29,5 @@ def relative_std(u_ND: np.ndarray) -> float:
 
 
 def collapsed(u_ND: np.ndarray) -> bool:
-    """Whether unit vectors are one point (to rounding) or not finite: nothing can be read from them."""
+    """Whether unit vectors are one point (to rounding) or not finite: they cannot be used."""
     return not np.isfinite(u_ND).all() or relative_std(u_ND) < CONSTANT

@@ -26,11 +26,12 @@ import numpy as np
 
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import unit_rows
+from unsee_dist.metrics.names import CORRELATION, EFFECTIVE_RANK, MEAN_COSINE, SPECTRUM, STD, STD_MIN, part
 
-# Eigenvalues of C sum to at most 1. Under (1e-6)² lies the rounding of fp32 embeddings: read as exactly 0,
-# or a collapsed encoder's rounding errors, which point everywhere, would count as a full rank.
-FLOOR = 1e-12
-NAMES = ("std", "std_min", "correlation", "effective_rank", "mean_cosine")
+# Eigenvalues of C sum to at most 1. Those below (1e-6)² are rounding errors of fp32 embeddings, and count as 0: else
+# the rounding errors of a collapsed encoder, in all directions, would be a full rank.
+ZERO = 1e-12
+NAMES = (STD, STD_MIN, CORRELATION, EFFECTIVE_RANK, MEAN_COSINE)
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,18 @@ def moments(z_ND: np.ndarray) -> Moments:
 def geometry(of: Moments) -> dict[str, float]:
     """std, std_min, correlation, effective_rank, mean_cosine, spectrum/k; all NaN where a moment is not finite.
 
-    Raises ValueError for fewer than two embeddings.
+    UserError: fewer than two embeddings.
     """
     if of.count < 2:
         raise UserError(f"The geometry of {of.count} embeddings is undefined. Give at least 2 sentences.")
     places = [2**power for power in range(len(of.sum_D).bit_length())]
     if not np.isfinite(of.second_DD).all():
-        return dict.fromkeys((*NAMES, *(f"spectrum/{place}" for place in places)), float("nan"))
+        return dict.fromkeys((*NAMES, *(part(SPECTRUM, place) for place in places)), float("nan"))
     covariance_DD = _covariance(of)
     deviation_D = np.sqrt(np.maximum(covariance_DD.diagonal(), 0))
     eigenvalues_D = _eigenvalues(covariance_DD)
     pairs = of.count * (of.count - 1)
-    found = (
+    values = (
         deviation_D.mean() * np.sqrt(len(deviation_D)),
         deviation_D.min() * np.sqrt(len(deviation_D)),
         _correlation(covariance_DD, deviation_D),
@@ -73,8 +74,8 @@ def geometry(of: Moments) -> dict[str, float]:
         (of.sum_D @ of.sum_D - of.second_DD.trace()) / pairs,
     )
     total = eigenvalues_D.sum() or 1.0  # of one point, every share is 0
-    shares = {f"spectrum/{place}": float(eigenvalues_D[place - 1] / total) for place in places}
-    return {name: float(value) for name, value in zip(NAMES, found, strict=True)} | shares
+    shares = {part(SPECTRUM, place): float(eigenvalues_D[place - 1] / total) for place in places}
+    return {name: float(value) for name, value in zip(NAMES, values, strict=True)} | shares
 
 
 def alignment(first_ND: np.ndarray, second_ND: np.ndarray) -> float:
@@ -97,11 +98,11 @@ def _covariance(of: Moments) -> np.ndarray:
 def _eigenvalues(covariance_DD: np.ndarray) -> np.ndarray:
     """Largest first; what is rounding is 0."""
     eigenvalues_D = np.linalg.eigvalsh(covariance_DD)[::-1]
-    return np.where(eigenvalues_D > FLOOR, eigenvalues_D, 0)
+    return np.where(eigenvalues_D > ZERO, eigenvalues_D, 0)
 
 
 def _correlation(covariance_DD: np.ndarray, deviation_D: np.ndarray) -> float:
-    live = deviation_D**2 > FLOOR  # a dead dimension correlates with nothing
+    live = deviation_D**2 > ZERO  # a dead dimension correlates with nothing
     if live.sum() < 2:
         return 0.0
     correlation_DD = covariance_DD[np.ix_(live, live)] / np.outer(deviation_D[live], deviation_D[live])

@@ -14,6 +14,7 @@ import numpy as np
 
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import unit_rows
+from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, part
 
 Encode = Callable[[list[str]], np.ndarray]
 
@@ -34,68 +35,70 @@ class Questions(NamedTuple):
         return len(self.answers)
 
 
-def questions(pairs: list[tuple[str, str]], source: str) -> Questions:
-    """Questions from (query, answer) pairs; equal answers become one candidate."""
+def make_questions(pairs: list[tuple[str, str]], source: str) -> Questions:
+    """From (query, answer) pairs; equal answers become one candidate."""
     index: dict[str, int] = {}
     own = np.array([index.setdefault(answer, len(index)) for _, answer in pairs], dtype=np.int64)
     if len(index) < 2:
-        raise UserError(f"{source} has fewer than two different answers, so nothing has to be found.")
+        raise UserError(
+            f"{source} has fewer than two different answers, so any encoder is right. Give pairs with different answers."
+        )
     return Questions([query for query, _ in pairs], list(index), own)
 
 
-def retrieval_scores(asked: Questions, encode: Encode) -> dict[str, float]:
+def retrieval_scores(questions: Questions, encode: Encode) -> dict[str, float]:
     """mrr and recall_at_1 (shares, 0 to 1) and candidates; NaN where embeddings are not finite."""
-    unique = list(dict.fromkeys(asked.queries + asked.answers))
-    return retrieval_scores_of(asked, dict(zip(unique, encode(unique), strict=True)))
+    unique = list(dict.fromkeys(questions.queries + questions.answers))
+    return retrieval_scores_of(questions, dict(zip(unique, encode(unique), strict=True)))
 
 
 def set_scores(sets: Mapping[str, Questions], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
     """mrr and recall_at_1 as means of the sets, candidates of the smallest; of several also each with /NAME."""
-    by_name = {name: retrieval_scores_of(asked, embeddings) for name, asked in sets.items()}
-    means = {
-        key: float(np.mean([scores[key] for scores in by_name.values()])) for key in ("mrr", "recall_at_1")
-    }
-    means["candidates"] = min(scores["candidates"] for scores in by_name.values())
+    by_name = {name: retrieval_scores_of(questions, embeddings) for name, questions in sets.items()}
+    means = {key: float(np.mean([scores[key] for scores in by_name.values()])) for key in (MRR, RECALL_AT_1)}
+    means[CANDIDATES] = min(scores[CANDIDATES] for scores in by_name.values())
     if len(sets) == 1:
         return means
     return means | {
-        f"{key}/{name}": value for name, scores in by_name.items() for key, value in scores.items()
+        part(key, name): value for name, scores in by_name.items() for key, value in scores.items()
     }
 
 
-def retrieval_scores_of(asked: Questions, embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
+def retrieval_scores_of(questions: Questions, embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`retrieval_scores` from the embeddings of all queries and answers, by sentence."""
-    query_ND = unit_rows(np.stack([embeddings[query] for query in asked.queries]))
-    answer_AD = unit_rows(np.stack([embeddings[answer] for answer in asked.answers]))
+    query_ND = unit_rows(np.stack([embeddings[query] for query in questions.queries]))
+    answer_AD = unit_rows(np.stack([embeddings[answer] for answer in questions.answers]))
     if not (np.isfinite(query_ND).all() and np.isfinite(answer_AD).all()):
-        return {"mrr": float("nan"), "recall_at_1": float("nan"), "candidates": float(asked.candidates)}
-    return _scores(asked, (query_ND[part] @ answer_AD.T for part in _parts(len(query_ND))))
+        return {MRR: float("nan"), RECALL_AT_1: float("nan"), CANDIDATES: float(questions.candidates)}
+    return _scores(questions, (query_ND[block] @ answer_AD.T for block in _blocks(len(query_ND))))
 
 
-def tfidf_scores(asked: Questions) -> dict[str, float]:
-    """The floor that needs no training: TF-IDF cosine on the same questions."""
+def tfidf_scores(questions: Questions) -> dict[str, float]:
+    """The baseline that needs no training: TF-IDF cosine on the same questions."""
     from unsee_dist.metrics.tfidf import word_counts
 
-    counts = word_counts(asked.queries + asked.answers)
-    query_NV, answer_AV = counts.transform(asked.queries), counts.transform(asked.answers)
-    return _scores(asked, ((query_NV[part] @ answer_AV.T).toarray() for part in _parts(len(asked.queries))))
+    counts = word_counts(questions.queries + questions.answers)
+    query_NV, answer_AV = counts.transform(questions.queries), counts.transform(questions.answers)
+    return _scores(
+        questions, ((query_NV[block] @ answer_AV.T).toarray() for block in _blocks(len(questions.queries)))
+    )
 
 
-def _parts(count: int) -> Iterator[slice]:
+def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
 
-def _scores(asked: Questions, cosines: Iterator[np.ndarray]) -> dict[str, float]:
+def _scores(questions: Questions, cosines: Iterator[np.ndarray]) -> dict[str, float]:
     ranks: list[np.ndarray] = []
     start = 0
     for cosine_BA in cosines:
-        own_B = asked.own[start : start + len(cosine_BA)]
+        own_B = questions.own[start : start + len(cosine_BA)]
         own_cosine_B1 = np.take_along_axis(cosine_BA, own_B[:, None], axis=1)
         ranks.append(np.sum(cosine_BA >= own_cosine_B1 - TIE, axis=1))
         start += len(cosine_BA)
     rank_N = np.concatenate(ranks)
     return {
-        "mrr": float(np.mean(1 / rank_N)),
-        "recall_at_1": float(np.mean(rank_N == 1)),
-        "candidates": float(asked.candidates),
+        MRR: float(np.mean(1 / rank_N)),
+        RECALL_AT_1: float(np.mean(rank_N == 1)),
+        CANDIDATES: float(questions.candidates),
     }

@@ -1,9 +1,8 @@
-"""TF-IDF, the floor that needs no training: an encoder that counts the words of the task's own texts."""
+"""TF-IDF, the baseline that needs no training: an encoder that counts the words of the task's own texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -19,27 +18,31 @@ class TfIdf:
     """`prepare` on all texts of a task, then (n texts) -> (n, words) float32."""
 
     def prepare(self, texts: Sequence[str]) -> None:
-        """Learn the words. ValueError when there is none."""
+        """Learn the words. UserError: there are none."""
         self.counts = word_counts(texts, max_features=WORDS, dtype=np.float32)
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         return self.counts.transform(texts).toarray()
 
 
-def word_counts(texts: Sequence[str], **settings: Any) -> TfidfVectorizer:
+def word_counts(
+    texts: Sequence[str], max_features: int | None = None, dtype: type[np.floating] = np.float64
+) -> TfidfVectorizer:
     """Fitted with scikit-learn's defaults, by which a word has two letters and more.
 
-    Where no text has such a word (Chinese, a blank after each character) it is what stands between blanks.
-    ValueError when all texts are blank.
+    Where no text has such a word (Chinese, a blank after each character) a word is any text between blanks.
+    UserError: all texts are blank.
     """
     try:
-        return TfidfVectorizer(**settings).fit(texts)
+        return TfidfVectorizer(max_features=max_features, dtype=dtype).fit(texts)
     except ValueError:  # "empty vocabulary"
-        anything = TfidfVectorizer(token_pattern=r"\S+", **settings)
+        anything = TfidfVectorizer(token_pattern=r"\S+", max_features=max_features, dtype=dtype)
     try:
         return anything.fit(texts)
     except ValueError as error:
-        raise UserError(f"TF-IDF counts words, and all {len(texts)} texts are blank.") from error
+        raise UserError(
+            f"TF-IDF counts words, and all {len(texts)} texts are blank. Give texts with words."
+        ) from error
 
 
 def tfidf_spearman(pairs: Pairs) -> float:

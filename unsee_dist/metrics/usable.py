@@ -1,7 +1,7 @@
-"""No score for embeddings that say nothing: not finite, all at one point, or all on one line.
+"""No score for unusable embeddings: not finite, all at one point, or all on one line.
 
-mteb gives a NaN on STS but a number on retrieval, classification and clustering for such an encoder; so every
-embedding is looked at on its way to mteb, before anything is scored.
+For such an encoder mteb gives NaN on STS, but a number on retrieval, classification and clustering. So all embeddings
+are checked on their way to mteb, before anything is scored.
 """
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import CONSTANT
 from unsee_dist.metrics.geometry import Moments, geometry, moments
+from unsee_dist.metrics.names import EFFECTIVE_RANK, STD
 
 ENOUGH = 16  # different texts: the rank of n points is at most n - 1, and a pair may be equal to the encoder
 LINE = 2.0  # effective rank below which the embeddings differ along one direction only
@@ -16,18 +17,18 @@ WIDEST = 4096  # dimensions up to which D x D moments are cheap; wider is TF-IDF
 
 
 class Unusable(UserError):
-    """The encoder's embeddings carry nothing that could be scored; the message says what they are."""
+    """The encoder's embeddings cannot be scored; the message says why."""
 
 
-class Watch:
-    """What one task's embeddings look like so far, and a stop where they are unusable."""
+class EmbeddingCheck:
+    """The embeddings of one task so far. Raises Unusable as soon as they are."""
 
     def __init__(self) -> None:
         self.texts: set[int] = set()
-        self.seen: Moments | None = None
+        self.total: Moments | None = None
 
     def add(self, texts: list[str], z_ND: np.ndarray) -> None:
-        """Look at the embeddings of some texts. Raises Unusable."""
+        """Check the embeddings of some texts. Raises Unusable."""
         broken = int(np.sum(~np.isfinite(z_ND).all(axis=1)))
         if broken:
             raise Unusable(f"{broken} of {len(z_ND)} embeddings are not finite (NaN or infinite)")
@@ -35,23 +36,23 @@ class Watch:
         if z_ND.shape[1] > WIDEST:
             return
         part = moments(z_ND)
-        self.seen = part if self.seen is None else self.seen + part
+        self.total = part if self.total is None else self.total + part
         if len(self.texts) >= ENOUGH:
             self.geometry()
 
     def geometry(self) -> dict[str, float]:
-        """The geometry of all seen ({} when nothing was). Raises Unusable."""
-        if self.seen is None or self.seen.count < 2:
+        """The geometry of all embeddings so far ({} for fewer than two). Raises Unusable."""
+        if self.total is None or self.total.count < 2:
             return {}
-        found = geometry(self.seen)
-        if len(self.texts) > 1 and found["std"] < CONSTANT:
+        values = geometry(self.total)
+        if len(self.texts) > 1 and values[STD] < CONSTANT:
             raise Unusable(
                 f"collapsed: the embeddings of {len(self.texts)} different texts are one point "
-                f"(std {found['std']:.1e}, 1 = isotropic)"
+                f"(std {values[STD]:.1e}, 1 = isotropic)"
             )
-        if len(self.texts) >= ENOUGH and found["effective_rank"] < LINE:
+        if len(self.texts) >= ENOUGH and values[EFFECTIVE_RANK] < LINE:
             raise Unusable(
                 f"collapsed: the embeddings of {len(self.texts)} different texts lie on one line "
-                f"(effective rank {found['effective_rank']:.2f})"
+                f"(effective rank {values[EFFECTIVE_RANK]:.2f})"
             )
-        return found
+        return values

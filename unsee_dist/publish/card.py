@@ -11,29 +11,30 @@ from typing import Any
 
 import yaml
 
-ScoreRecord = Mapping[str, Any]
+from unsee_dist.config.sections import Pooling
+from unsee_dist.metrics.task_score import TaskScore
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card is filled from. config: the run's; absent for a model that was not trained here."""
+    """The values in a card. config: the run's; empty for a model that was not trained here."""
 
     name: str
     revision: str
     width: int
-    pooling: str
+    pooling: Pooling
     max_tokens: int
     config: Mapping[str, Any]
     corpus: str | None = None  # fingerprint of the shards
     step: int | None = None
     geometry: Mapping[str, float] = field(default_factory=dict)
-    records: Sequence[ScoreRecord] = ()
-    verdicts: Sequence[str] = ()  # what must be said beside the scores
+    scores: Sequence[TaskScore] = ()
+    warnings: Sequence[str] = ()  # printed below the scores
 
 
 def card(facts: Facts) -> str:
     """README.md: front matter, use, origin, geometry, scores, configuration."""
-    parts = [_front(facts), f"# {facts.name}\n", _what(facts), USE.format(max_tokens=facts.max_tokens)]
+    parts = [_front(facts), f"# {facts.name}\n", _description(facts), USE.format(max_tokens=facts.max_tokens)]
     if facts.pooling == "mean":
         parts.append(PLAIN.format(max_tokens=facts.max_tokens))
     if facts.geometry:
@@ -49,30 +50,28 @@ def card(facts: Facts) -> str:
 
 
 def _front(facts: Facts) -> str:
-    scored = [record for record in facts.records if record["score"] is not None]
-    front: dict[str, Any] = {
+    front: dict[str, object] = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "feature-extraction", "sentence-similarity", "unsee"],
     }
-    if scored:
-        results = [_result(record) for record in scored]
+    results = [_result(score, score.score) for score in facts.scores if score.score is not None]
+    if results:
         front["model-index"] = [{"name": facts.name, "results": results}]
     return f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n"
 
 
-def _result(record: ScoreRecord) -> dict[str, Any]:
-    metric = {"type": record["metric"], "value": round(record["score"], 3), "name": record["metric"]}
-    dataset = {"type": "mteb" if record["benchmark"] != "local" else "local", "name": record["task"]}
+def _result(score: TaskScore, value: float) -> dict[str, object]:
+    dataset = {"type": "mteb" if score.benchmark != "local" else "local", "name": score.task}
     return {
-        "task": {"type": record["group"]},
-        "dataset": dataset | {"revision": record["data"]},
-        "metrics": [metric],
-        "source": {"name": f"{record['benchmark']}, mteb {record['mteb']}"},
+        "task": {"type": score.group},
+        "dataset": dataset | {"revision": score.data},
+        "metrics": [{"type": score.metric, "value": round(value, 3), "name": score.metric}],
+        "source": {"name": f"{score.benchmark}, mteb {score.mteb}"},
     }
 
 
-def _what(facts: Facts) -> str:
+def _description(facts: Facts) -> str:
     lines = [
         f"A sentence encoder: {facts.width} numbers a sentence, {facts.pooling} pooling, sentences cut to "
         f"{facts.max_tokens} word pieces, compared by cosine. Revision `{facts.revision}`."
@@ -92,22 +91,21 @@ def _what(facts: Facts) -> str:
 
 
 def _scores(facts: Facts) -> str:
-    records = facts.records
-    if not records:
-        return "## Scores\n\nNot judged yet: `unsee evaluate`.\n"
+    if not facts.scores:
+        return "## Scores\n\nNot evaluated yet: `unsee evaluate`.\n"
     lines = [
         "## Scores\n",
         "| benchmark | group | task | metric | score | TF-IDF |",
         "|---|---|---|---|---:|---:|",
     ]
-    for record in records:
-        score = f"{record['score']:.2f}" if record["score"] is not None else f"none: {record['unusable']}"
-        floor = f"{record['tfidf']:.2f}" if "tfidf" in record else ""
-        cells = [record["benchmark"], record["group"], record["task"], record["metric"], score, floor]
+    for score in facts.scores:
+        value = f"{score.score:.2f}" if score.score is not None else f"none: {score.unusable}"
+        baseline = "" if score.tfidf is None else f"{score.tfidf:.2f}"
+        cells = [score.benchmark, score.group, score.task, score.metric, value, baseline]
         lines.append("| " + " | ".join(cells) + " |")
-    said = [f"{sentence}\n" for sentence in facts.verdicts]
-    versions = ", ".join(sorted({record["mteb"] for record in records}))
-    return "\n".join([*lines, "", *said, f"mteb {versions}; scores x 100.", ""])
+    warnings = [f"{sentence}\n" for sentence in facts.warnings]
+    versions = ", ".join(sorted({score.mteb for score in facts.scores}))
+    return "\n".join([*lines, "", *warnings, f"mteb {versions}; scores x 100.", ""])
 
 
 USE = """## Use

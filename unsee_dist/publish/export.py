@@ -1,8 +1,9 @@
-"""`unsee export`: a run as a folder to give away: the encoder, and a card filled from what the run recorded."""
+"""`unsee export`: a run as a folder for others: the encoder, and a model card filled from the run's files."""
 
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,14 +16,26 @@ import yaml
 
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import atomic_folder
-from unsee_dist.metrics.usable import Unusable, Watch
-from unsee_dist.publish.card import Facts, ScoreRecord, card
+from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.metrics.names import (
+    ALIGNMENT,
+    CORRELATION,
+    EFFECTIVE_RANK,
+    MEAN_COSINE,
+    STD,
+    STEP,
+    UNIFORMITY,
+    dev,
+)
+from unsee_dist.metrics.task_score import TaskScore
+from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
+from unsee_dist.publish.card import Facts, card
 from unsee_dist.tracking.metrics_file import evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
-PROBED = 64  # texts whose embeddings are looked at before an export
-GEOMETRY = ("std", "effective_rank", "mean_cosine", "correlation", "uniformity", "alignment")
+CHECKED = 64  # texts whose embeddings are checked before an export
+GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
 
 class Model(Protocol):
@@ -41,34 +54,33 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What `unsee evaluate` measured of the model, and what must be said beside it."""
+class Evaluation:
+    """The scores of `unsee evaluate`, and the warnings to print with them."""
 
-    records: Sequence[ScoreRecord] = ()
-    verdicts: Sequence[str] = ()
+    scores: Sequence[TaskScore] = ()
+    warnings: Sequence[str] = ()
 
 
-def check(given: str, out: Path) -> None:
-    """UserError before anything is loaded: `given` is no folder, or `out` holds something that is no export."""
+def check(source: str, out: Path) -> None:
+    """UserError before anything is loaded: `source` is no folder, or `out` holds something that is no export."""
     if out.exists() and not (out / "modules.json").is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
-    if not Path(given).is_dir():
+    if not Path(source).is_dir():
         raise UserError(
-            f"{given} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
+            f"{source} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
         )
 
 
-def export(given: str, model: Model, scores: Scores, out: Path, onnx: bool) -> None:
-    """Write the model opened from `given` to `out`, replacing an export that is there. UserError: it is unusable."""
-    path = Path(given)
+def export(source: str, model: Model, evaluation: Evaluation, out: Path, onnx: bool) -> None:
+    """Write the model opened from `source` to `out`, replacing an older export. UserError: it is unusable."""
     with writing(f"--out {out}", "Give another folder."):
         out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out.absolute()) as new:  # "." has no name to put another beside
-        _fill(new, path, model, scores, onnx)
+        _write(new, Path(source), model, evaluation, onnx)
 
 
-def _fill(new: Path, path: Path, model: Model, scores: Scores, onnx: bool) -> None:
-    """The encoder of `path`, its card and, where asked for, model.onnx."""
+def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bool) -> None:
+    """The encoder of `path`, its card and, with `onnx`, model.onnx."""
     if (path / "manifest.json").is_file():
         from unsee_dist.publish.from_checkpoint import write_online
 
@@ -79,7 +91,7 @@ def _fill(new: Path, path: Path, model: Model, scores: Scores, onnx: bool) -> No
     if not (new / "modules.json").is_file():
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
     _refuse_unusable(str(path), model, new)
-    facts = facts_of(model, scores, new)
+    facts = facts_of(model, evaluation, new)
     (new / "README.md").write_text(card(facts), encoding="utf-8")
     if onnx:
         from unsee_dist.publish.onnx import write_onnx
@@ -87,34 +99,34 @@ def _fill(new: Path, path: Path, model: Model, scores: Scores, onnx: bool) -> No
         write_onnx(new, facts.pooling)
 
 
-def _refuse_unusable(given: str, model: Model, folder: Path) -> None:
-    """ValueError when the embeddings of different texts say nothing: not finite, one point, one line."""
-    texts, watch = _texts(folder), Watch()
+def _refuse_unusable(source: str, model: Model, folder: Path) -> None:
+    """UserError when the embeddings of different texts are not finite, at one point, or on one line."""
+    texts = _texts(folder)
     try:
-        watch.add(texts, model.embed(texts))
-    except Unusable as verdict:
+        EmbeddingCheck().add(texts, model.embed(texts))
+    except Unusable as error:
         raise UserError(
-            f"{given} is not exported: {verdict}. Give an earlier checkpoint: unsee checkpoint ls RUN."
-        ) from verdict
+            f"{source} is not exported: {error}. Give an earlier checkpoint: unsee checkpoint ls RUN."
+        ) from error
 
 
 def _texts(folder: Path) -> list[str]:
-    """Texts that the encoder's own vocabulary tells apart, whatever its language."""
+    """Random texts of the encoder's own vocabulary, whatever its language."""
     from transformers import AutoTokenizer
 
     tokenizer, rng = AutoTokenizer.from_pretrained(folder), random.Random(0)
     known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(PROBED)]
+    return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(CHECKED)]
 
 
-def facts_of(model: Model, scores: Scores, folder: Path) -> Facts:
-    """What the card says, from the export and, where there is one, its run."""
+def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
+    """The values of the card, from the export and, if there is one, its run."""
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
     for section, key in (("run", "dir"), ("data", "shards"), ("evaluate", "sts"), ("evaluate", "retrieval")):
-        if config:  # where files lay on the machine that trained it is nobody's business
+        if config:  # paths of the machine that trained it are not published
             config.get(section, {}).pop(key, None)
     if config:
         config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
@@ -129,10 +141,8 @@ def facts_of(model: Model, scores: Scores, folder: Path) -> Facts:
         corpus=_fingerprint(run) if run else None,
         step=step,
         geometry=geometry,
-        records=sorted(
-            scores.records, key=lambda record: (record["benchmark"], record["group"], record["task"])
-        ),
-        verdicts=scores.verdicts,
+        scores=sorted(evaluation.scores, key=lambda score: (score.benchmark, score.group, score.task)),
+        warnings=evaluation.warnings,
     )
 
 
@@ -141,19 +151,16 @@ def _without_folders(name: str) -> str:
 
 
 def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
-    """The step an export stands at, and the geometry measured there."""
-    words = model.revision.split("-")
-    step = next(
-        (int(word.removeprefix("step")) for word in words if word.startswith("step") and word[4:]), None
-    )
-    if model.revision.startswith("step-"):
-        step = int(words[1])
+    """The step of an export, and the geometry measured at that step."""
+    parts = model.revision.split("-")
+    steps = [int(part.removeprefix("step")) for part in parts if part.startswith("step") and part != "step"]
+    step = int(parts[1]) if model.revision.startswith("step-") else next(iter(steps), None)
     try:
-        found = evaluations(run / "metrics.jsonl")
-    except UserError:  # a damaged record leaves the card without geometry
-        return step, {}
-    at = [line for line in found if line["step"] == step]
-    return step, {name: at[-1][f"dev/{name}"] for name in GEOMETRY if at and f"dev/{name}" in at[-1]}
+        lines = [line for line in evaluations(run / "metrics.jsonl") if line[STEP] == step]
+    except UserError:  # the file is damaged: the card has no geometry
+        lines = []
+    values = {name: lines[-1].get(dev(name), math.nan) for name in GEOMETRY} if lines else {}
+    return step, {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _fingerprint(run: Path) -> str | None:
@@ -170,9 +177,10 @@ def push(folder: Path, name: str) -> None:
         api = HfApi()
         api.create_repo(name, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=name)
-    except Exception as error:  # the Hub's client raises a dozen unrelated types for "no network", "no token"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:
+        if not is_load_error(error):
+            raise
         raise UserError(
-            f"--push {name} failed ({reason}). {folder} is written; where there is a network: hf auth login, then "
+            f"--push {name} failed ({reason(error)}). {folder} is written; where there is a network: hf auth login, then "
             f"hf upload {name} {folder}."
         ) from error

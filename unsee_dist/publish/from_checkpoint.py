@@ -15,9 +15,11 @@ from unsee_dist.training.checkpoint.state import CheckpointReader, StateSlice
 
 
 def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
-    """Write what the online encoder was at `checkpoint` of `run` into `folder`. ValueError when one is damaged."""
+    """Write the online encoder of `checkpoint` of `run` into `folder`. UserError: the checkpoint is damaged."""
     if not (run / "config.yaml").is_file():
-        raise UserError(f"{checkpoint} is a checkpoint without its run: {run / 'config.yaml'} is not there.")
+        raise UserError(
+            f"{checkpoint} is a checkpoint without its run: {run / 'config.yaml'} is missing. Give a checkpoint in its run's folder."
+        )
     model = load(str(run / "config.yaml")).model
     try:
         manifest = directory.verify(checkpoint)

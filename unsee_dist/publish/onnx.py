@@ -1,4 +1,4 @@
-"""model.onnx: token ids and mask in, one embedding a sentence out, pooling inside; checked before it is kept.
+"""model.onnx: token ids and mask in, one embedding a sentence out, pooling inside; checked after it is written.
 
     mean: z = Σ_t m_t h_t / Σ_t m_t        cls: z = h_0        inputs: input_ids, attention_mask (B, T) int64
 
@@ -10,13 +10,17 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unsee_dist.config.sections import Pooling
 from unsee_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NAME = "model.onnx"
 BOUND = 1e-4  # the largest difference of any number of any embedding
@@ -30,7 +34,7 @@ PROBE = [
 class Pooled(torch.nn.Module):
     """An encoder with its pooling: (B, T) ids and mask -> (B, D)."""
 
-    def __init__(self, encoder: Any, pooling: str) -> None:
+    def __init__(self, encoder: PreTrainedModel, pooling: Pooling) -> None:
         super().__init__()
         self.encoder, self.pooling = encoder, pooling
 
@@ -42,11 +46,11 @@ class Pooled(torch.nn.Module):
         return (hidden_BTD * mask_BT1).sum(1) / mask_BT1.sum(1)
 
 
-def write_onnx(folder: Path, pooling: str) -> None:
-    """Write model.onnx into an export. ValueError: the extra is missing, or its embeddings are not the encoder's."""
+def write_onnx(folder: Path, pooling: Pooling) -> None:
+    """Write model.onnx into an export. UserError: the extra is missing, or its embeddings are not the encoder's."""
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it and would say so with a traceback)
+        import onnxscript  # noqa: F401 (torch's exporter needs it, and without it ends with a traceback)
     except ImportError as error:
         raise UserError(f'--onnx needs {error.name}: pip install -c constraints.txt -e ".[onnx]".') from error
     from transformers import AutoModel, AutoTokenizer

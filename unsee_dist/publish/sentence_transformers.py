@@ -34,7 +34,7 @@ def write_encoder(
     pooling: str,
     max_tokens: int,
 ) -> None:
-    """Write the encoder into `folder`, replacing what is there only when the new one is complete.
+    """Write the encoder into `folder`, replacing an older export only when the new one is complete.
 
     state: the encoder's parameters under its own names (those of AutoModel, no prefix), any device; saved
     as fp32. pooling: "mean" or "cls". max_tokens: word pieces a sentence is cut to, special ones included.
@@ -81,8 +81,8 @@ def _write_tokenizer(
     path = new / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["model_max_length"] = max_tokens
-    # transformers 5 writes a backend, a class and a list that 4.57 cannot read; 5 still reads the old words.
-    # is_local and local_files_only are how the tokenizer was loaded here, not what it is.
+    # transformers 5 writes a backend, a class and a list that 4.57 cannot read; 5 still reads the old names.
+    # is_local and local_files_only say how the tokenizer was loaded here, not what it is.
     for key in ("backend", "is_local", "local_files_only"):
         settings.pop(key, None)
     if settings.get("tokenizer_class") == "TokenizersBackend":
@@ -90,8 +90,8 @@ def _write_tokenizer(
     if isinstance(settings.get("extra_special_tokens"), list):
         settings["additional_special_tokens"] = settings.pop("extra_special_tokens")
     # sentence-transformers 5.1 passes on all that the tokenizer gives; DistilBERT takes no token types.
-    given = settings.get("model_input_names", tokenizer.model_input_names)
-    settings["model_input_names"] = [name for name in given if name in _inputs(config, given)]
+    names = settings.get("model_input_names", tokenizer.model_input_names)
+    settings["model_input_names"] = [name for name in names if name in _inputs(config, names)]
     _json(path, settings)
 
 

@@ -4,7 +4,8 @@ cluster.py   connect to a cluster, or start one on this machine; what it has, wh
 tasks.py     a function over items, side by side on the cluster
 
 Ray reads how to authenticate once, when it is imported, and sends its token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or
-~/.ray/auth_token) to an address that was named only when told to. A cluster that asks for none does not look at it.
+~/.ray/auth_token) to a given address only when RAY_AUTH_MODE is set at that time: so it is set here. A cluster without
+authentication ignores the token.
 """
 
 import os

@@ -1,7 +1,7 @@
 """Cluster: connect to a Ray cluster that runs, or start one on this machine.
 
     with connected("10.0.0.1:6379"):        # or RAY_ADDRESS; without either, a cluster of this machine's cores
-        nodes()                             # what it has
+        nodes()                             # its machines
         for index, result in map_unordered(function, items): ...
 
 Workers import the same unsee_dist as this process: its folder is first on their PYTHONPATH, so nodes share a file
@@ -43,8 +43,8 @@ class Node(NamedTuple):
 def connected(address: str | None = None, worker_output: bool = False) -> Iterator[None]:
     """A connection to the cluster at address (host:port), else at RAY_ADDRESS, else to one started for this block.
 
-    "local" starts one whatever RAY_ADDRESS says. Inside a connection that is open already, that one serves.
-    worker_output: show here what the workers print. Raises ValueError, one sentence, when no cluster answers.
+    "local" starts one whatever RAY_ADDRESS says. Inside a connection that is open already, that one is used.
+    worker_output: show here what the workers print. Raises UserError when no cluster answers.
     """
     if ray.is_initialized():
         yield
@@ -61,13 +61,13 @@ def connected(address: str | None = None, worker_output: bool = False) -> Iterat
         ray.init(address=address, **settings)
     except (OSError, RuntimeError, RayError) as error:
         ray.shutdown()
-        told = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         why = (
             "could not be started on this machine"
             if address == LOCAL
             else f"at {address} refused this process"
         )
-        raise UserError(f"the Ray cluster {why} ({told}). {_remedy(address)}") from error
+        raise UserError(f"the Ray cluster {why} ({reason}). {_remedy(address)}") from error
     try:
         yield
     finally:
@@ -77,38 +77,38 @@ def connected(address: str | None = None, worker_output: bool = False) -> Iterat
 def nodes() -> list[Node]:
     """The machines of the connected cluster that are alive."""
     alive = (node for node in ray.nodes() if node["Alive"])
-    found = ((node["NodeManagerHostname"], node["Resources"]) for node in alive)
-    return [Node(name, has.get("CPU", 0.0), has.get("GPU", 0.0)) for name, has in found]
+    resources = ((node["NodeManagerHostname"], node["Resources"]) for node in alive)
+    return [Node(name, has.get("CPU", 0.0), has.get("GPU", 0.0)) for name, has in resources]
 
 
-def missing(there: list[Node], cpus: float, gpus: float = 0, times: int = 1) -> str | None:
+def shortage(cluster: list[Node], cpus: float, gpus: float = 0, times: int = 1) -> str | None:
     """What these nodes lack to run `times` pieces of work at once, each on one node with so many CPUs and GPUs.
 
     None when they have it; else a clause such as "needs 4 CPUs on one node, and the largest has 2".
     """
     for name, each, most in (
-        ("CPUs", cpus, max((node.cpus for node in there), default=0)),
-        ("GPUs", gpus, max((node.gpus for node in there), default=0)),
+        ("CPUs", cpus, max((node.cpus for node in cluster), default=0)),
+        ("GPUs", gpus, max((node.gpus for node in cluster), default=0)),
     ):
         if each > most:
             return f"needs {each:g} {name} on one node, and the largest has {most:g}"
-    fit = slots(there, cpus, gpus)
+    fit = slots(cluster, cpus, gpus)
     if not fit:
         return f"needs {cpus:g} CPUs and {gpus:g} GPUs on one node, and no node has both"
     if fit < times:
         each_of = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        return f"needs {times} times {each_of} at once, and {len(there)} nodes have them {fit} times"
+        return f"needs {times} times {each_of} at once, and {len(cluster)} nodes have them {fit} times"
     return None
 
 
-def slots(there: list[Node], cpus: float, gpus: float = 0) -> int:
+def slots(cluster: list[Node], cpus: float, gpus: float = 0) -> int:
     """How many pieces of work with so many CPUs (more than 0) and GPUs these nodes run at once."""
     assert cpus > 0
-    return sum(int(min(node.cpus / cpus, node.gpus / gpus if gpus else node.cpus / cpus)) for node in there)
+    return sum(int(min(node.cpus / cpus, node.gpus / gpus if gpus else node.cpus / cpus)) for node in cluster)
 
 
 def _check(address: str) -> None:
-    """ValueError unless a cluster answers at the address within a bounded time.
+    """UserError unless a cluster answers at the address within a bounded time.
 
     ray.init itself gave up after 13 minutes where nothing listened: so another process asks first.
     """
@@ -132,13 +132,13 @@ def _check(address: str) -> None:
             f"what listens at {address} did not answer as a Ray cluster in {ANSWER_S:g} s. {_remedy(address)}"
         ) from error
     if answer.returncode:
-        told = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
-        if any("InvalidAuthToken" in line or "authentication token" in line.lower() for line in told):
+        lines = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
+        if any("InvalidAuthToken" in line or "authentication token" in line.lower() for line in lines):
             raise UserError(
                 f"the Ray cluster at {address} does not take this process's token. Give it the cluster's: "
                 "RAY_AUTH_TOKEN_PATH=FILE, a file that `ray get-auth-token` wrote on the head."
             )
-        why = told[-1] if told else f"exit code {answer.returncode}"
+        why = lines[-1] if lines else f"exit code {answer.returncode}"
         raise UserError(f"the Ray cluster at {address} cannot be used ({why}). {_remedy(address)}")
 
 
@@ -152,7 +152,7 @@ def _import_path() -> str:
 
 def _remedy(address: str) -> str:
     if address == LOCAL:
-        return "Ray's own account is in /tmp/ray/session_latest/logs."
+        return "Ray's own log is in /tmp/ray/session_latest/logs."
     return (
         "Start one with `ray start --head --port=6379`, and `ray start --address=HEAD:6379` on the other machines; "
         "or leave the address and RAY_ADDRESS out to use this machine alone."

@@ -16,7 +16,7 @@ from ray.exceptions import (
 )
 
 from unsee_dist.errors import ExitCode, UserError, exit_code_of
-from unsee_dist.ray_pool.cluster import missing, nodes, slots
+from unsee_dist.ray_pool.cluster import nodes, shortage, slots
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,13 +32,13 @@ def map_unordered(
     function is one that the workers can import, or that carries no module of its own; it may run twice for an
     item, when a worker or a node dies: it must then do the same again. cpus: of each. at_most: items under way
     at once; None = twice as many as run at once. Items are taken as they are needed.
-    Raises what function raises; ValueError, a sentence, when no node has so many cpus; ChildProcessError when
+    Raises what function raises; UserError when no node has so many cpus; ChildProcessError when
     workers died again and again.
     """
-    there = nodes()
-    if lack := missing(there, cpus):
-        raise UserError(f"a task {lack}. Start Ray with more (`ray start --num-cpus=N`), or ask for fewer.")
-    limit = at_most or AHEAD * slots(there, cpus)
+    cluster = nodes()
+    if lacks := shortage(cluster, cpus):
+        raise UserError(f"a task {lacks}. Start Ray with more (`ray start --num-cpus=N`), or ask for fewer.")
+    limit = at_most or AHEAD * slots(cluster, cpus)
     remote = ray.remote(num_cpus=cpus, max_retries=RETRIES)(function)
     waiting: dict[Any, int] = {}
     try:
@@ -72,8 +72,8 @@ def _next(waiting: dict[Any, int]) -> tuple[int, Any]:
         OutOfMemoryError,
         TaskUnschedulableError,
     ) as error:
-        told = str(error).strip().partition("\n")[0]
+        reason = str(error).strip().partition("\n")[0]
         raise ChildProcessError(
-            f"item {index} could not be done on the Ray cluster in {RETRIES + 1} attempts ({told}). "
+            f"item {index} could not be done on the Ray cluster in {RETRIES + 1} attempts ({reason}). "
             "Look at the memory of its machines, and run it again."
         ) from error

@@ -1,31 +1,45 @@
-"""Whose folder it is, and who drives it."""
+"""The folder of a sweep: which sweep it holds, and which process drives it."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.atomic import write_file
+from unsee_dist.files.records import RecordFile
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import TRIALS
 
-SWEEP, DRIVER = "sweep.yaml", "driver.json"
+SWEEP = "sweep.yaml"
 MARK = "UNSEE_SWEEP_MARK"  # a file, named by the batch system's script
 
 
-def claim(sweep: Sweep) -> None:
-    """Make the sweep's folder, or see that it is this sweep's. ValueError names what differs."""
+@dataclass(frozen=True)
+class Driver:
+    """The process that drives a sweep, or did when it was killed."""
+
+    host: str
+    pid: int
+
+
+DRIVER = RecordFile(
+    "driver.json", Driver, version=1, remedy="Delete it when no `unsee sweep` of this folder runs."
+)
+
+
+def make_folder(sweep: Sweep) -> None:
+    """Make the sweep's folder, or check that it holds this sweep. UserError names what differs."""
     path, text = sweep.folder / SWEEP, sweep.as_yaml()
     if path.exists():
-        there = path.read_text(encoding="utf-8")
-        if there != text:
-            pairs = itertools.zip_longest(there.splitlines(), text.splitlines(), fillvalue="nothing")
+        existing = path.read_text(encoding="utf-8")
+        if existing != text:
+            pairs = itertools.zip_longest(existing.splitlines(), text.splitlines(), fillvalue="nothing")
             old, new = next((old.strip(), new.strip()) for old, new in pairs if old != new)
             raise UserError(
                 f"{sweep.folder} holds another sweep: {old} there, {new} here. Write another sweep.dir, or continue "
@@ -35,31 +49,29 @@ def claim(sweep: Sweep) -> None:
     if sweep.folder.exists() and any(sweep.folder.iterdir()):
         raise UserError(f"sweep.dir = {sweep.folder} is not empty and no sweep. Write another sweep.dir.")
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_file(path, text)
 
 
 @contextmanager
-def driving(folder: Path) -> Iterator[None]:
-    """This process drives the sweep in `folder`. ValueError: another one of this host does."""
-    path, host = folder / DRIVER, socket.gethostname()
+def registered_driver(folder: Path) -> Iterator[None]:
+    """This process drives the sweep in `folder`. UserError: another one of this host does."""
     other = driver_of(folder)
-    if other is not None and other["host"] == host and Path(f"/proc/{other['pid']}").exists():
-        raise UserError(f"{folder} is driven by process {other['pid']}. Stop it: unsee sweep --stop {folder}")
-    path.write_text(json.dumps({"host": host, "pid": os.getpid()}), encoding="utf-8")
+    if other is not None and other.host == socket.gethostname() and Path(f"/proc/{other.pid}").exists():
+        raise UserError(f"{folder} is driven by process {other.pid}. Stop it: unsee sweep --stop {folder}")
+    DRIVER.write(folder, Driver(socket.gethostname(), os.getpid()))
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        (folder / DRIVER.name).unlink(missing_ok=True)
 
 
-def driver_of(folder: Path) -> dict[str, Any] | None:
-    """Host and process that drive the sweep, or did when they were killed; None when it ended by itself."""
-    path = folder / DRIVER
-    return json.loads(path.read_bytes()) if path.exists() else None
+def driver_of(folder: Path) -> Driver | None:
+    """The process that drives the sweep, or did when it was killed; None when it ended by itself."""
+    return DRIVER.read(folder)
 
 
-def leave_mark(folder: Path, ended: int) -> None:
-    """Tell the batch system's script that a signal has stopped the sweep, and how far it is: it may start it again.
+def write_progress(folder: Path, ended: int) -> None:
+    """Write for the batch system's script that a signal has stopped the sweep, and its progress: it may start it again.
 
     The trials that have ended, and the steps in all newest checkpoints: two equal marks are no progress.
     """
@@ -67,7 +79,7 @@ def leave_mark(folder: Path, ended: int) -> None:
     if path:
         runs = (folder / TRIALS).glob("*")
         steps = sum(max(map(_step, (run / "checkpoints").glob("step-*")), default=0) for run in runs)
-        Path(path).write_text(f"{ended} trials ended, {steps} steps saved\n", encoding="utf-8")
+        write_file(Path(path), f"{ended} trials ended, {steps} steps saved\n")
 
 
 def _step(checkpoint: Path) -> int:

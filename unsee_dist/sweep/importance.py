@@ -32,5 +32,5 @@ def importances(sweep: Sweep, rows: Sequence[Row]) -> tuple[dict[str, float], li
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {key: float(weight) for key, weight in found.items()}, left_out
+        shares = optuna.importance.get_param_importances(study, evaluator=evaluator)
+    return {key: float(weight) for key, weight in shares.items()}, left_out

@@ -1,30 +1,32 @@
-"""The ledger of a sweep: trials.json, a row a trial, rewritten as Ray Tune tells it. What people and reports read.
+"""The ledger of a sweep: trials.json, a row a trial, rewritten after each change. What people and reports read.
 
-It is derived: Tune says which trials there are and how each stands, a trial's own folder says what it has reached.
+It is derived: Tune has the trials and the state of each, a trial's own folder has what it has reached.
 So a trial is one row, however often it, its workers or the sweep were killed.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from unsee_dist.files.atomic import write_file
+from unsee_dist.errors import ExitCode
+from unsee_dist.files.records import RecordFile
+from unsee_dist.log import LOG
+from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, TIME, dev
+from unsee_dist.sweep.failures import describe_failures, read_failures
 from unsee_dist.sweep.space import overrides
-from unsee_dist.sweep.trial import OUTCOME, evaluations, trial_folder, worth
+from unsee_dist.sweep.trial import OUTCOME, Outcome, comparable_score, evaluations, trial_folder
 from unsee_dist.tracking.metrics_file import MetricsFile
 from unsee_dist.tracking.metrics_file import read as read_metrics
 
 if TYPE_CHECKING:
     from unsee_dist.sweep.tune import TrialState
 
-LEDGER, STOP = "trials.json", "stop"
+STOP = "stop"
 Status = Literal["waiting", "running", "complete", "stopped", "broken", "failed"]
 ENDED: tuple[Status, ...] = ("complete", "stopped", "broken", "failed")
 BAD: tuple[Status, ...] = ("broken", "failed")
@@ -34,8 +36,9 @@ BAD: tuple[Status, ...] = ("broken", "failed")
 class Row:
     """A trial. number: from 1, in the order of their making. step, score: of its best evaluation; None before one.
 
-    complete: all steps taken; stopped: given up by the scheduler; broken: its run said why not (collapse, not finite), failed:
-    it died more often than `sweep.retries`. Those two count as worse than any score.
+    complete: all steps taken; stopped: given up by the scheduler; broken: its run said why not (collapse, not finite);
+    failed: by an error that would come again, or more often than `sweep.retries`; exit_code says which. The last two
+    count as worse than any score.
     """
 
     number: int
@@ -47,6 +50,7 @@ class Row:
     score: float | None = None
     why: str = ""
     scores: Mapping[str, float | None] = field(default_factory=dict)  # of its best evaluation
+    exit_code: int = ExitCode.COMPLETE  # of what failed
 
     @property
     def ended(self) -> bool:
@@ -55,6 +59,19 @@ class Row:
     @property
     def settings(self) -> str:
         return " ".join(overrides(_short(self.point)))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """trials.json. time: of its writing, in seconds since 1970."""
+
+    time: float
+    trials: list[Row]
+
+
+LEDGER = RecordFile(
+    "trials.json", Ledger, version=1, remedy="Delete it; --resume writes it again from the trials' folders."
+)
 
 
 @dataclass(frozen=True)
@@ -68,30 +85,29 @@ class Goal:
 
 
 def watch(folder: Path, goal: Goal, states: Sequence[TrialState]) -> bool:
-    """Bring the ledger up to date and say what is new. True when somebody asked the sweep to stop."""
+    """Bring the ledger up to date and log what is new. True when somebody asked the sweep to stop."""
     before = {row.trial: row for row in read(folder)}
     rows = [_row(folder, goal, number, state, before) for number, state in enumerate(states, start=1)]
     if rows != list(before.values()):
         write(folder, rows)
-        _chart(folder, goal, rows)
+        _append_progress(folder, goal, rows)
         for row in rows:
             old = before.get(row.trial)
             if old is None or old.status != row.status:
-                print(said(row, rows, goal), file=sys.stderr, flush=True)
+                if row.status == "failed":
+                    LOG.error(_description(folder, row, states[row.number - 1]))
+                LOG.info(status_line(row, rows, goal))
     return (folder / STOP).exists()
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows in the order of their making; [] before the first."""
-    path = folder / LEDGER
-    if not path.exists():
-        return []
-    return [Row(**row) for row in json.loads(path.read_bytes())["trials"]]
+    """The rows in the order of their making; [] before the first. UserError: the file is damaged."""
+    ledger = LEDGER.read(folder)
+    return ledger.trials if ledger else []
 
 
 def write(folder: Path, rows: Sequence[Row]) -> None:
-    told = {"time": time.time(), "trials": [asdict(row) for row in rows]}
-    write_file(folder / LEDGER, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    LEDGER.write(folder, Ledger(time.time(), list(rows)))
 
 
 def best(rows: Sequence[Row], mode: str) -> Row | None:
@@ -109,7 +125,7 @@ def ranked(rows: Sequence[Row], mode: str) -> list[Row]:
     )
 
 
-def said(row: Row, rows: Sequence[Row], goal: Goal) -> str:
+def status_line(row: Row, rows: Sequence[Row], goal: Goal) -> str:
     """One line about a trial whose status is new."""
     parts = [f"trial {row.number}/{goal.trials} {row.status}"]
     if row.score is not None:
@@ -124,39 +140,62 @@ def said(row: Row, rows: Sequence[Row], goal: Goal) -> str:
     return " | ".join(parts)
 
 
-def _chart(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
+def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
     """A line of the sweep's own metrics.jsonl for each trial that has ended: how many, and the best so far."""
     path, ended, leader = folder / "metrics.jsonl", sum(row.ended for row in rows), best(rows, goal.mode)
     lines = read_metrics(path)
-    if leader is not None and ended > (int(lines[-1]["step"]) if lines else 0):
-        told = {"step": ended, f"best/{goal.metric}": leader.score, "time": time.time()}
-        chart = MetricsFile(path)
-        chart.write(told)
-        chart.close()
+    if leader is not None and ended > (int(lines[-1][STEP]) if lines else 0):
+        file = MetricsFile(path)
+        file.write({STEP: ended, f"best/{goal.metric}": leader.score, TIME: time.time()})
+        file.close()
 
 
 def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, Row]) -> Row:
     old = before.get(state.id)
-    reached = int(state.last.get("step", 0))
+    reached = int(state.last.get(STEP, 0))
+    run = trial_folder(folder, state.id)
+    if state.status != "TERMINATED" and any(failure.recurs for failure in read_failures(run)):
+        state = replace(state, status="ERROR")  # Tune only counts down the attempts that are refused
     if old is not None and old.reached >= reached and old.status == _status(state, old.status):
         return old
-    run = trial_folder(folder, state.id)
     lines = evaluations(run)
     top = _best_line(lines, goal)
-    outcome = _outcome(run)
-    status = _status(state, outcome.get("outcome", ""))
-    why = state.error or (outcome.get("why", "") if status == "broken" else "")
+    outcome = OUTCOME.read(run)
+    status = _status(state, outcome.outcome if outcome else "")
+    why, code = _failure(run, state, status, outcome)
     return Row(
         number,
         state.id,
         status,
         dict(state.point),
-        reached=max(reached if status != "broken" else 0, *(line["step"] for line in lines), 0),
-        step=top["step"] if top else None,
+        reached=max(reached if status != "broken" else 0, *(line[STEP] for line in lines), 0),
+        step=top[STEP] if top else None,
         score=top[goal.metric] if top else None,
         why=why,
-        scores={key: value for key, value in (top or {}).items() if key.startswith("dev/")},
+        scores=_finite({key: value for key, value in (top or {}).items() if key.startswith(DEV)}),
+        exit_code=code,
     )
+
+
+def _description(folder: Path, row: Row, state: TrialState) -> str:
+    """What a person needs of a failed trial. Without a record of ours, Ray's whole text: a worker or a node that died."""
+    run = trial_folder(folder, row.trial)
+    failures = read_failures(run)
+    if failures:
+        return describe_failures(str(row.number), run, failures)
+    return f"{state.error}\ntrial {row.number} failed, see above"
+
+
+def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | None) -> tuple[str, int]:
+    """Why a broken or a failed trial is one, and the exit code of it."""
+    if status == "broken":
+        return (outcome.why if outcome else ""), ExitCode.COMPLETE
+    if status != "failed":
+        return "", ExitCode.COMPLETE
+    failures = read_failures(run)
+    if failures:
+        return failures[0].line, failures[0].code
+    return (state.error or "unknown").splitlines()[-1], ExitCode.RANK_LOST
 
 
 def _status(state: TrialState, outcome: str) -> Status:
@@ -169,14 +208,14 @@ def _status(state: TrialState, outcome: str) -> Status:
 
 def _best_line(lines: Sequence[dict[str, Any]], goal: Goal) -> dict[str, Any] | None:
     sign = 1 if goal.mode == "max" else -1
-    sound = [line for line in lines if math.isfinite(line.get(goal.metric) or math.nan)]
-    sound = [line for line in sound if not line.get("dev/collapsed")]
-    return max(sound, key=lambda line: sign * worth(line, goal.metric, goal.mode), default=None)
+    sound = [line for line in lines if math.isfinite(line.get(goal.metric, math.nan))]
+    sound = [line for line in sound if not line.get(dev(COLLAPSED))]
+    return max(sound, key=lambda line: sign * comparable_score(line, goal.metric, goal.mode), default=None)
 
 
-def _outcome(run: Path) -> dict[str, Any]:
-    path = run / OUTCOME
-    return json.loads(path.read_bytes()) if path.exists() else {}
+def _finite(scores: Mapping[str, float]) -> dict[str, float | None]:
+    """None for what is not finite, which JSON does not have."""
+    return {key: value if math.isfinite(value) else None for key, value in scores.items()}
 
 
 def _short(point: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unsee_dist.files.atomic import write_file
+from unsee_dist.metrics.names import STEP
 from unsee_dist.sweep.ledger import BAD, Row, best
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Axis
@@ -28,7 +31,7 @@ def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) 
     kinds = list(dict.fromkeys(str(row.point.get(by)) for row in rows)) if by else [""]
     for row in rows:
         lines = evaluations(trial_folder(sweep.folder, row.trial))
-        points = [(line["step"], line[metric]) for line in lines if line.get(metric) is not None]
+        points = [(line[STEP], line[metric]) for line in lines if math.isfinite(line.get(metric, math.nan))]
         if not points:
             continue
         kind = str(row.point.get(by)) if by else ""
@@ -52,7 +55,7 @@ def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) 
         panel.legend(handles.values(), handles.keys(), fontsize=8)
     panel.set_xlabel("step (● complete, | stopped, × broken; the best is thick)")
     panel.set_ylabel(metric)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def parallel(sweep: Sweep, rows: Sequence[Row], path: Path) -> None:
@@ -81,7 +84,7 @@ def parallel(sweep: Sweep, rows: Sequence[Row], path: Path) -> None:
     panel.set_xlim(-0.3, len(axes) + 0.4)
     for side in ("top", "left", "right", "bottom"):
         panel.spines[side].set_visible(False)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
 
 
 def importance(weights: Mapping[str, float], metric: str, path: Path) -> None:
@@ -95,7 +98,13 @@ def importance(weights: Mapping[str, float], metric: str, path: Path) -> None:
     panel.set_xlim(0, 1.1)
     panel.set_xlabel(f"share of the variance of {metric} (fANOVA)", fontsize=8)
     panel.tick_params(labelsize=8)
-    figure.savefig(path, dpi=DPI)
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    picture = BytesIO()
+    figure.savefig(picture, dpi=DPI, format=path.suffix[1:])
+    write_file(path, picture.getvalue())
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -108,7 +117,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _height(axis: Axis, point: Mapping[str, Any]) -> float:
-    """Where a value stands on its axis, 0 to 1; below it when the trial has none."""
+    """The place of a value on its axis, 0 to 1; below it when the trial has none."""
     if axis.key not in point:
         return ABSENT
     value = point[axis.key]

@@ -1,4 +1,4 @@
-"""What a sweep found: a table, plots, and the best settings as a preset that `unsee train` takes.
+"""The results of a sweep: a table, plots, and the best settings as a preset that `unsee train` takes.
 
 report/trials.md  report.json  best.yaml  curves.png  parallel.png  importance.png  confirm.md
 """
@@ -6,7 +6,6 @@ report/trials.md  report.json  best.yaml  curves.png  parallel.png  importance.p
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config.sections import RunConfig, every_steps
+from unsee_dist.files.atomic import write_file
+from unsee_dist.log import LOG
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import Row
 from unsee_dist.sweep.settings import Sweep
@@ -28,7 +29,7 @@ REPORT, CONFIRM = "report", "confirm"
 
 
 def write_report(sweep: Sweep, rows: Sequence[Row]) -> Path:
-    """Write the report of the trials as they stand, and print its table. Returns its folder."""
+    """Write the report of the trials so far, and print its table. Returns its folder."""
     from unsee_dist.sweep import plots
     from unsee_dist.sweep.importance import importances
 
@@ -38,23 +39,23 @@ def write_report(sweep: Sweep, rows: Sequence[Row]) -> Path:
     top = ledger.best(rows, sweep.settings.mode)
     weights, left_out = importances(sweep, rows)
     _print(table(sweep, ordered))
-    _write(folder / "trials.md", markdown(sweep, ordered, weights, left_out))
-    told = {
+    write_file(folder / "trials.md", markdown(sweep, ordered, weights, left_out))
+    results = {
         "metric": sweep.settings.metric,
         "mode": sweep.settings.mode,
         "best": asdict(top) if top else None,
         "importance": weights,
         "trials": [asdict(row) for row in ordered],
     }
-    _write(folder / "report.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    write_file(folder / "report.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     if top is not None:
-        _write(folder / "best.yaml", preset(sweep, top))
+        write_file(folder / "best.yaml", preset(sweep, top))
         plots.curves(sweep, rows, rungs(sweep), folder / "curves.png")
         plots.parallel(sweep, rows, folder / "parallel.png")
-        print(f"best: unsee train {folder / 'best.yaml'} run.dir=...", file=sys.stderr)
+        LOG.info(f"best: unsee train {folder / 'best.yaml'} run.dir=...")
     if weights:
         plots.importance(weights, sweep.settings.metric, folder / "importance.png")
-    print(f"report: {folder}", file=sys.stderr, flush=True)
+    LOG.info(f"report: {folder}")
     return folder
 
 
@@ -72,15 +73,15 @@ def write_confirmation(sweep: Sweep, rows: Sequence[Row]) -> None:
     ]
     for name, of in (("best of the sweep", scores[True]), ("base", scores[False])):
         each = ", ".join(f"{of[seed]:.2f}" for seed in sorted(of))
-        lines.append(f"| {name} | {len(of)} | {_spread(list(of.values()))} | {each} |")
+        lines.append(f"| {name} | {len(of)} | {_mean_and_deviation(list(of.values()))} | {each} |")
     lines.append(
-        f"| difference, seed by seed | {len(gains)} | {_spread(gains)} | {', '.join(f'{g:+.2f}' for g in gains)} |"
+        f"| difference, seed by seed | {len(gains)} | {_mean_and_deviation(gains)} | {', '.join(f'{g:+.2f}' for g in gains)} |"
     )
     text = "\n".join(lines) + "\n"
     folder = sweep.folder / REPORT
     folder.mkdir(exist_ok=True)
-    _write(folder / "confirm.md", text)
-    print(text, file=sys.stderr, flush=True)
+    write_file(folder / "confirm.md", text)
+    LOG.info(text)
 
 
 def table(sweep: Sweep, ordered: Sequence[Row]) -> Table:
@@ -91,13 +92,13 @@ def table(sweep: Sweep, ordered: Sequence[Row]) -> Table:
 
 
 def markdown(sweep: Sweep, ordered: Sequence[Row], weights: dict[str, float], left_out: Sequence[str]) -> str:
-    """The table, best first, and what mattered."""
+    """The table, best first, and which settings mattered."""
     head = ["trial", "status", sweep.settings.metric, "at step", "of", *_keys(sweep), "run"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     lines += [f"| {' | '.join(_cells(sweep, row))} |" for row in ordered]
     if weights:
-        told = ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items())
-        lines += ["", f"Share of the scores' variance that a setting explains (fANOVA): {told}."]
+        shares = ", ".join(f"{key} {weight:.0%}" for key, weight in weights.items())
+        lines += ["", f"Share of the scores' variance that a setting explains (fANOVA): {shares}."]
     if left_out:
         lines += ["", f"Not every trial has {', '.join(left_out)}: left out there."]
     lines += ["", *(f"Trial {row.number}: {row.why}" for row in ordered if row.why)]
@@ -123,8 +124,8 @@ def preset(sweep: Sweep, row: Row) -> str:
         }
         if differ:
             tree[section] = differ
-    said = f"# {sweep.settings.name}, trial {row.number}: {sweep.settings.metric} {row.score:.4g} at step {row.step}.\n"
-    return said + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+    header = f"# {sweep.settings.name}, trial {row.number}: {sweep.settings.metric} {row.score:.4g} at step {row.step}.\n"
+    return header + yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
 
 
 def rungs(sweep: Sweep) -> list[int]:
@@ -132,11 +133,11 @@ def rungs(sweep: Sweep) -> list[int]:
     settings = sweep.settings
     if settings.scheduler != "asha":
         return []
-    found, rung = [], every_steps(settings.grace, sweep.steps)
+    steps, rung = [], every_steps(settings.grace, sweep.steps)
     while rung < sweep.steps:
-        found.append(rung)
+        steps.append(rung)
         rung *= settings.reduction
-    return found
+    return steps
 
 
 def _keys(sweep: Sweep) -> list[str]:
@@ -160,7 +161,7 @@ def _cells(sweep: Sweep, row: Row) -> list[str]:
     ]
 
 
-def _spread(values: Sequence[float]) -> str:
+def _mean_and_deviation(values: Sequence[float]) -> str:
     if not values:
         return "–"
     return f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
@@ -168,10 +169,3 @@ def _spread(values: Sequence[float]) -> str:
 
 def _print(shown: Table) -> None:
     Console(file=sys.stderr, highlight=False, width=None if sys.stderr.isatty() else 160).print(shown)
-
-
-def _write(path: Path, text: str) -> None:
-    """Under a name with a dot first: who watches the folder sees whole files only."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

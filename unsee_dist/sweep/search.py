@@ -1,4 +1,4 @@
-"""From a sweep to its answer: claim the folder, look at the cluster, let the trials run, tell what came of it.
+"""From a sweep to its answer: make the folder, look at the cluster, run the trials, write the report.
 
 <sweep.dir>/sweep.yaml      the whole sweep, resolved; the same command, or --resume, continues it
            /trials.json     a row a trial
@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -21,19 +20,21 @@ import yaml
 
 from unsee_dist.config.sections import every_steps
 from unsee_dist.errors import ExitCode, UserError
-from unsee_dist.ray_pool.cluster import connected, missing, nodes, slots
+from unsee_dist.log import LOG
+from unsee_dist.ray_pool.cluster import connected, nodes, shortage, slots
 from unsee_dist.sweep import ledger
-from unsee_dist.sweep.driver import claim, driving, leave_mark
+from unsee_dist.sweep.driver import make_folder, registered_driver, write_progress
+from unsee_dist.sweep.failures import begin_attempt, forget_failures
 from unsee_dist.sweep.ledger import Goal, Row
 from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
-from unsee_dist.sweep.trial import Place, ask_to_end, train_trial, trial_folder
+from unsee_dist.sweep.trial import DriverProcess, request_end, train_trial, trial_folder
 from unsee_dist.sweep.tune import Calls, Group, Study, search
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun
 
-MLFLOW_SAYS = {  # of a trial that is over
+MLFLOW_STATUS = {  # of a trial that is over
     "complete": "FINISHED",
     "stopped": "FINISHED",
     "broken": "FAILED",
@@ -47,46 +48,58 @@ CARRIED = ("HF_", "UNSEE_", "TRANSFORMERS_", "TOKENIZERS_", "DS_")  # of the env
 def run(sweep: Sweep, seeds: int = 0) -> int:
     """Run the sweep, or what is left of it; then the best and the base on so many seeds.
 
-    Returns 0 when it is complete, 75 when it was stopped before.
+    Returns an ExitCode: COMPLETE, STOPPED when it was stopped before, and of a trial that failed the worst: BUG, MISTAKE,
+    TRANSIENT, or RANK_LOST.
 
-    Raises ValueError: another sweep's folder, a cluster too small, no trial that came to a score.
+    Raises UserError: another sweep's folder, a cluster too small, no trial with a score.
     """
-    claim(sweep)
-    with driving(sweep.folder), connected():
-        study, group = plan_of(sweep)
-        _say(
+    make_folder(sweep)
+    with registered_driver(sweep.folder), connected():
+        study, group = make_study(sweep)
+        LOG.info(
             f"{sweep.settings.name}: {study.trials} trials of {study.steps} steps on {group.ranks} ranks, "
             f"{study.at_once} at a time, see {sweep.folder}"
         )
         points = sweep.space.grid()[: study.trials] if sweep.settings.search == "grid" else []
         with tracked(sweep) as environment:
-            rows = let_run(sweep, study, group, points, environment)
+            rows = run_trials(sweep, study, group, points, environment)
             done = not unfinished(rows, study)
             write_report(sweep, rows)
-            if done:
+            if done and exit_code(rows) is ExitCode.COMPLETE:
                 _check_scores(sweep, rows)
-            if done and seeds:
+            if done and seeds and ledger.best(rows, study.mode) is not None:
                 done = confirm(sweep, study, group, seeds, environment)
     if not done:
         if not (sweep.folder / ledger.STOP).exists():  # by a signal, and not by --stop
-            leave_mark(sweep.folder, sum(row.ended for row in rows))
-        _say(f"stopped; the same command continues, or: unsee sweep --resume {sweep.folder}")
+            write_progress(sweep.folder, sum(row.ended for row in rows))
+        LOG.info(f"stopped; the same command continues, or: unsee sweep --resume {sweep.folder}")
         return ExitCode.STOPPED
-    return ExitCode.COMPLETE
+    failed = [row for row in rows if row.status == "failed"]
+    if failed:
+        numbers = ", ".join(str(row.number) for row in failed)
+        LOG.info(f"failed: trial {numbers}, see above. Try again: unsee sweep --resume {sweep.folder}")
+    return exit_code(rows)
 
 
-def plan_of(sweep: Sweep) -> tuple[Study, Group]:
-    """How to search on the connected cluster. ValueError: it cannot hold one trial."""
+SEVERITY = (ExitCode.BUG, ExitCode.MISTAKE, ExitCode.TRANSIENT, ExitCode.RANK_LOST, ExitCode.COMPLETE)
+
+
+def exit_code(rows: Sequence[Row]) -> ExitCode:
+    """Of a sweep whose trials have all ended: the worst of those that failed, COMPLETE when none has."""
+    return min((ExitCode(row.exit_code) for row in rows), key=SEVERITY.index, default=ExitCode.COMPLETE)
+
+
+def make_study(sweep: Sweep) -> tuple[Study, Group]:
+    """How to search on the connected cluster. UserError: it cannot hold one trial."""
     settings = sweep.settings
     group = Group(settings.ranks, settings.cpus, settings.gpus, settings.retries)
-    there = nodes()
-    lack = missing(there, group.cpus, group.gpus, group.ranks)
-    if lack:
+    cluster = nodes()
+    if lacks := shortage(cluster, group.cpus, group.gpus, group.ranks):
         raise UserError(
-            f"sweep.ranks = {group.ranks}: a trial {lack}. Write fewer ranks, less sweep.cpus or sweep.gpus, "
+            f"sweep.ranks = {group.ranks}: a trial {lacks}. Write fewer ranks, less sweep.cpus or sweep.gpus, "
             "or add nodes to the cluster."
         )
-    fit = slots(there, group.cpus, group.gpus) // group.ranks
+    fit = slots(cluster, group.cpus, group.gpus) // group.ranks
     study = Study(
         folder=sweep.folder,
         metric=settings.metric,
@@ -104,12 +117,17 @@ def plan_of(sweep: Sweep) -> tuple[Study, Group]:
     return study, group
 
 
-def let_run(
+def run_trials(
     sweep: Sweep, study: Study, group: Group, points: list[Point], environment: Mapping[str, str]
 ) -> list[Row]:
-    """Let the trials run until they have ended or somebody stops them; `points` where they are known before."""
+    """Run the trials until they have ended or somebody stops them; `points` where they are known before.
+
+    Trials that failed in an earlier start are tried again: the cause may have been mended.
+    """
+    for row in ledger.read(study.folder):
+        forget_failures(trial_folder(study.folder, row.trial))
     carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
-    place = Place(str(Path.cwd()), carried | dict(environment))
+    driver = DriverProcess(str(Path.cwd()), carried | dict(environment))
     (sweep.folder / ledger.STOP).unlink(missing_ok=True)
     goal = Goal(study.metric, study.mode, study.trials, study.steps)
     search(
@@ -118,23 +136,28 @@ def let_run(
         sweep.space.suggest,
         points,
         Calls(
-            partial(train_trial, sweep, place),
+            partial(train_trial, sweep, driver),
+            partial(_begin_attempt, study.folder.resolve()),
             partial(ledger.watch, study.folder, goal),
-            partial(ask_to_end, study.folder),
+            partial(request_end, study.folder),
         ),
     )
     return ledger.read(study.folder)
 
 
+def _begin_attempt(folder: Path, trial: str) -> str | None:
+    return begin_attempt(trial_folder(folder, trial))
+
+
 def confirm(sweep: Sweep, study: Study, group: Group, seeds: int, environment: Mapping[str, str]) -> bool:
     """Train the best point and the base to their ends on `seeds` seeds each, and compare. False: stopped before."""
     top = ledger.best(ledger.read(sweep.folder), study.mode)
-    assert top is not None  # _check_scores
+    assert top is not None
     points = [point | {"seed": seed} for seed in range(seeds) for point in (dict(top.point), {})]
     again = sweep.within(CONFIRM)
     again.folder.mkdir(exist_ok=True)
     study = replace(study, folder=again.folder, trials=len(points), scheduler="none", hours=None)
-    rows = let_run(again, study, group, points, environment)
+    rows = run_trials(again, study, group, points, environment)
     write_confirmation(sweep, rows)
     return not unfinished(rows, study)
 
@@ -154,7 +177,9 @@ def tracked(sweep: Sweep) -> Iterator[dict[str, str]]:
         yield {}
         return
     tree = yaml.safe_load(sweep.as_yaml())
-    parent = ParentRun(sweep.folder, describe(sweep.settings.name, tree), sweep.folder / REPORT, warn=_say)
+    parent = ParentRun(
+        sweep.folder, describe(sweep.settings.name, tree), sweep.folder / REPORT, warn=LOG.warning
+    )
     status = "KILLED"
     try:
         yield parent.environment()
@@ -170,17 +195,13 @@ def tracked(sweep: Sweep) -> Iterator[dict[str, str]]:
         if any(not row.ended for row in rows):
             status = "KILLED"
         for row in rows:
-            parent.send_left(trial_folder(sweep.folder, row.trial), MLFLOW_SAYS[row.status])
+            parent.send_left(trial_folder(sweep.folder, row.trial), MLFLOW_STATUS[row.status])
         parent.close(status)
 
 
 def _check_scores(sweep: Sweep, rows: list[Row]) -> None:
     if all(row.score is None for row in rows):
         hours = sweep.settings.hours
-        silent = f"sweep.hours = {hours:g} were over" if hours else "no evaluation had it"
-        whys = "; ".join(sorted({row.why for row in rows if row.why})) or silent
-        raise UserError(f"sweep.metric = {sweep.settings.metric} never appeared: {whys}")
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
+        no_reason = f"sweep.hours = {hours:g} were over" if hours else "no evaluation had it"
+        reasons = "; ".join(sorted({row.why for row in rows if row.why})) or no_reason
+        raise UserError(f"sweep.metric = {sweep.settings.metric} never appeared: {reasons}")

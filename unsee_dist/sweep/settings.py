@@ -23,7 +23,7 @@ from unsee_dist.config.load import SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
 from unsee_dist.config.section import Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
-from unsee_dist.metrics.names import ALWAYS, NEEDS
+from unsee_dist.metrics.names import ALWAYS, NEEDS, STS, dev
 from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
 
 
@@ -34,13 +34,13 @@ class SweepSettings(Section):
     dir: Text = (
         "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
     )
-    metric: Text = "dev/sts"  # of an evaluation line
+    metric: Text = dev(STS)  # of an evaluation line
     mode: Literal["max", "min"] = "max"
     search: Literal["tpe", "random", "grid"] = "tpe"  # grid: all combinations of choices
     trials: Count | None = None  # absent = 16, or all of a grid
     scheduler: Literal["asha", "median", "none"] = "asha"  # which trials are stopped before their last step
     grace: Cadence = 0.2  # steps, or below 1 a fraction of train.steps, before a trial may be stopped
-    reduction: Annotated[int, Field(ge=2)] = 3  # asha: one of so many goes on past each rung
+    reduction: Annotated[int, Field(ge=2)] = 3  # asha: one of so many continues past each rung
     ranks: Count = 1  # processes of a trial
     cpus: Annotated[float, Field(gt=0)] = 1.0  # of a rank
     gpus: Annotated[float, Field(ge=0)] = 0.0  # of a rank
@@ -49,7 +49,7 @@ class SweepSettings(Section):
         None  # the sweep ends after these; absent = when all trials have
     )
     retries: Annotated[int, Field(ge=0)] = (
-        2  # of a trial whose rank or node died; each goes on from its checkpoint
+        2  # of a trial whose rank or node died; each continues from its checkpoint
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # of the search
 
@@ -122,16 +122,16 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
     Raises ConfigError with every mistake at once: of the file, of the space, and of the runs it would make.
     """
     mistakes: list[Mistake] = []
-    first, layers = file_layers(_found(path), SECTIONS | {"sweep", "space"}, mistakes)
+    first, layers = file_layers(_sweep_file(path), SECTIONS | {"sweep", "space"}, mistakes)
     layers.append(override_layer(given, mistakes))
     settings = _settings([_of("sweep", layer) for layer in layers], first, mistakes)
     varied = {key: typed for layer in layers for key, typed in _of("space", layer).items()}
-    told = {
+    values = {
         key: parse_value(typed.value) if isinstance(typed.value, str) else typed.value
         for key, typed in varied.items()
     }
     axes = parse(
-        {key: Typed(told[key], typed.where) for key, typed in varied.items() if told[key] is not None},
+        {key: Typed(values[key], typed.where) for key, typed in varied.items() if values[key] is not None},
         mistakes,
     )
     run_layers = tuple(
@@ -150,7 +150,7 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
     return Sweep(settings, base, space, first, run_layers)
 
 
-def _found(path: str) -> str:
+def _sweep_file(path: str) -> str:
     """`tiny` is configs/sweeps/tiny.yaml."""
     from unsee_dist.config.presets import CONFIGS
 
@@ -204,7 +204,7 @@ def _flat(config: RunConfig) -> dict[str, Any]:
 
 
 def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: list[Mistake]) -> None:
-    """What the sections say of each other."""
+    """Mistakes between the settings of two sections."""
 
     def wrong(key: str, value: object, why: str, instead: str) -> None:
         mistakes.append(Mistake(key, value, "", why, instead))
@@ -233,7 +233,7 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
 def _of_corners(first: Path, layers: Sequence[Layer], space: Space, ranks: int) -> list[Mistake]:
     """What is wrong with the runs at the corners of the space; each mistake once, at the place of its axis."""
     places: dict[str, Axis] = {axis.key: axis for axis in space.axes}
-    found: dict[tuple[str, str], Mistake] = {}
+    distinct: dict[tuple[str, str], Mistake] = {}
     for point in space.corners():
         mistakes: list[Mistake] = []
         config = _run_of(first, layers, overrides(point), mistakes)
@@ -245,8 +245,8 @@ def _of_corners(first: Path, layers: Sequence[Layer], space: Space, ranks: int) 
         for mistake in mistakes:
             if mistake.key in places:
                 mistake = mistake._replace(key=f"space.{mistake.key}", where=places[mistake.key].where)
-            found.setdefault((mistake.key, str(mistake.value)), mistake)
-    return list(found.values())
+            distinct.setdefault((mistake.key, str(mistake.value)), mistake)
+    return list(distinct.values())
 
 
 def _plain(when: Any) -> dict[str, list[str]]:

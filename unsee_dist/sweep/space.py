@@ -5,7 +5,7 @@
       train.lr: {loguniform: [1e-5, 3e-4]}
       objective.covariance: {loguniform: [0.1, 10], when: {objective.name: vicreg}}
 
-Pure: knows neither Ray nor files. A point is {key: value} of the axes whose condition holds.
+Pure: no Ray, no files. A point is {key: value} of the axes whose condition holds.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Space:
 
     def corners(self) -> Iterator[Point]:
         """Points that together hold every choice and both ends of every range, under every condition."""
-        asked = {key for axis in self.axes for key in axis.when} | {"objective.name"}
-        deciding = [axis for axis in self.axes if axis.key in asked and axis.kind == "choice"]
+        conditions = {key for axis in self.axes for key in axis.when} | {"objective.name"}
+        deciding = [axis for axis in self.axes if axis.key in conditions and axis.kind == "choice"]
         for values in itertools.product(*(axis.values for axis in deciding)):
             given = {axis.key: value for axis, value in zip(deciding, values, strict=True)}
             active = [axis for axis in self.axes if axis.holds(given, self.fixed)]

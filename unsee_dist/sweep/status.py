@@ -1,4 +1,4 @@
-"""How a sweep stands, and stopping it: by its folder alone, from any machine that sees it."""
+"""The status of a sweep, and stopping it: by its folder alone, from any machine that can read it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_S = 120.0  # for the driver to see the request and save its state
 
 
 def sweep_file(folder: Path) -> str:
-    """The sweep a folder holds. ValueError: none."""
+    """The sweep a folder holds. UserError: none."""
     path = folder / SWEEP
     if not path.is_file():
         raise UserError(
@@ -33,24 +33,24 @@ def show(folder: Path) -> None:
     console = Console(highlight=False)
     console.print(table(sweep, ledger.ranked(rows, sweep.settings.mode)))
     driver = driver_of(folder)
-    who = f"driven by process {driver['pid']} on {driver['host']}" if driver else "nobody drives it"
+    who = f"driven by process {driver.pid} on {driver.host}" if driver else "nobody drives it"
     ended = sum(row.ended for row in rows)
     console.print(f"{ended} of {sweep.trials} trials ended; {who}", soft_wrap=True)
 
 
 def stop(folder: Path) -> None:
-    """Ask the driver to stop, and wait until it has. ValueError: nobody drives it, or it does not answer."""
+    """Ask the driver to stop, and wait until it has. UserError: nobody drives it, or it does not answer."""
     sweep_file(folder)
     if driver_of(folder) is None:
         raise UserError(f"{folder} is not running: nothing to stop.")
-    for place in (folder, folder / CONFIRM):  # a confirmation looks in its own folder
-        if place.is_dir():
-            (place / ledger.STOP).touch()
+    for searched in (folder, folder / CONFIRM):  # a confirmation looks in its own folder
+        if searched.is_dir():
+            (searched / ledger.STOP).touch()
     until = time.monotonic() + PATIENCE_S
-    while driver_of(folder) is not None:
+    while (driver := driver_of(folder)) is not None:
         if time.monotonic() > until:
             raise UserError(
-                f"the driver of {folder} has not answered for {PATIENCE_S:g} s: {driver_of(folder)}. Was it killed? "
-                f"Then continue with unsee sweep --resume {folder}."
+                f"process {driver.pid} on {driver.host}, which drives {folder}, has not answered for {PATIENCE_S:g} s. "
+                f"Was it killed? Then continue with unsee sweep --resume {folder}."
             )
         time.sleep(0.5)

@@ -1,11 +1,11 @@
 """One trial: the training of `unsee train`, in a worker that a sweep has started, reporting each evaluation.
 
-A trial is a run like any other: its folder lies in <sweep>/trials/<id>, and started again it goes on there.
+A trial is a run like any other: its folder is <sweep>/trials/<id>, and when it is started again it continues there.
+It ends in one of three ways: an outcome (outcome.json), a failure (failures.py), or a killed process (neither).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import threading
@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from unsee_dist.errors import UserError
-from unsee_dist.files.atomic import write_file
+from unsee_dist.files.records import RecordFile
+from unsee_dist.metrics.names import COLLAPSED, STEP, dev
+from unsee_dist.sweep.failures import write_failure
 from unsee_dist.sweep.settings import Sweep
+from unsee_dist.sweep.space import Point
 from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import Line
 
@@ -25,43 +28,71 @@ if TYPE_CHECKING:
     from unsee_dist.distributed.world import World
     from unsee_dist.supervision.signals import StopSignal
 
-WORST = (
-    1e9  # of a collapsed or broken trial, with the sign that is worst: schedulers interpolate, so no infinity
-)
-TRIALS, OUTCOME, END = "trials", "outcome.json", "end"
-LOOK_S = 0.5  # between looks whether the trial is to end
+# The score of a collapsed or broken trial, with the sign that is worst: schedulers interpolate, so no infinity.
+WORST = 1e9
+TRIALS, END = "trials", "end"
+CHECK_EVERY_S = 0.5  # whether the trial is asked to end
+
+Report = Callable[[Mapping[str, float]], None]
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a worker must know of the driver's process. environment: settings of trackers and libraries."""
+class Outcome:
+    """How a trial ended that did not fail. broken: its run said why (a collapse, not finite), in `why`.
+
+    reports_s: seconds that each of its reports took.
+    """
+
+    outcome: Literal["complete", "stopped", "broken"]
+    why: str = ""
+    reports_s: tuple[float, ...] = ()
+
+
+OUTCOME = RecordFile(
+    "outcome.json", Outcome, version=1, remedy="Delete it; --resume trains the trial's rest."
+)
+
+
+@dataclass(frozen=True)
+class DriverProcess:
+    """What a worker takes over from the driver's process. environment: settings of trackers and libraries."""
 
     folder: str
     environment: Mapping[str, str]
 
 
-def worth(scores: Mapping[str, float], metric: str, mode: str) -> float:
+def comparable_score(scores: Mapping[str, float], metric: str, mode: str) -> float:
     """What a trial is compared by after an evaluation: the metric, or the worst there is when it means nothing."""
     value = scores.get(metric)
-    if value is None or not math.isfinite(value) or scores.get("dev/collapsed"):
+    if value is None or not math.isfinite(value) or scores.get(dev(COLLAPSED)):
         return -WORST if mode == "max" else WORST
     return value
 
 
-def train_trial(
-    sweep: Sweep,
-    place: Place,
-    trial: str,
-    point: Mapping[str, Any],
-    report: Callable[[Mapping[str, float]], None],
-) -> None:
+def train_trial(sweep: Sweep, driver: DriverProcess, trial: str, point: Point, report: Report) -> None:
     """Train the trial's run, or continue it; every rank of its worker group calls this.
 
-    A mistake that all ranks know of (a collapse under `guard.collapse: stop`, say) ends the trial as the worst of all.
-    Anything else rises: Ray starts the group again. Where the scheduler has given the trial up (`ask_to_end`), it ends
-    after its step, with a checkpoint.
+    A mistake that all ranks share (a collapse under `guard.collapse: stop`, say) ends the trial as the worst of all.
+    After `request_end` it ends after its step, with a checkpoint. Any other error is recorded (failures.py) and raised;
+    a rank that was lost is not recorded: Ray starts the trial again.
     """
-    _enter(place)
+    _enter(driver)
+    from unsee_dist.distributed.world import PeerFailed
+
+    try:
+        _train(sweep, trial, point, report)
+    except (PeerFailed, RankLost):
+        raise
+    except Exception as error:
+        write_failure(trial_folder(sweep.folder, trial), int(os.environ.get("RANK", "0")), error)
+        raise
+
+
+class RankLost(RuntimeError):
+    """A collective has failed because another rank is gone."""
+
+
+def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
     from unsee_dist.distributed.world import SharedUserError, join_world, wait_for_all
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped, StopSignal
@@ -71,42 +102,45 @@ def train_trial(
     folder = trial_folder(sweep.folder, trial)
     config = sweep.config(dict(point), f"run.dir={folder}", f"run.name={sweep.settings.name}-{trial}")
     world = join_world()
-
-    spent_s: list[float] = []
-
-    def tell(step: int, scores: Mapping[str, float]) -> None:
-        if step > 0:  # the untrained encoder is no result of a trial
-            begun = time.perf_counter()
-            report({"step": step, metric: worth(scores, metric, mode)})
-            spent_s.append(time.perf_counter() - begun)
-
     watchdog = Watchdog(world, config.guard.timeout_s)
     watchdog.start()
+    reports_s: list[float] = []
+
+    def report_evaluation(step: int, scores: Mapping[str, float]) -> None:
+        if step > 0:  # the untrained encoder is no result of a trial
+            begun = time.perf_counter()
+            report({STEP: step, metric: comparable_score(scores, metric, mode)})
+            reports_s.append(time.perf_counter() - begun)
+
     stop = StopSignal()
-    threading.Thread(target=_listen, args=(folder / END, stop), name="end", daemon=True).start()
+    threading.Thread(target=_wait_for_end, args=(folder / END, stop), name="end", daemon=True).start()
     try:
-        _tell_again(world, folder, tell)
-        train(config, stop, tell)
-        _keep(world, folder, "complete", "", spent_s)
+        _report_newest(world, folder, report_evaluation)
+        train(config, stop, report_evaluation)
+        _write_outcome(world, folder, Outcome("complete", reports_s=tuple(reports_s)))
         wait_for_all(world)
     except Stopped:
-        _keep(world, folder, "stopped", "", spent_s)
+        _write_outcome(world, folder, Outcome("stopped", reports_s=tuple(reports_s)))
     except SharedUserError as mistake:
-        _keep(world, folder, "broken", str(mistake), spent_s)
-        report({"step": sweep.steps, metric: worth({}, metric, mode)})
+        _write_outcome(world, folder, Outcome("broken", str(mistake), tuple(reports_s)))
+        report({STEP: sweep.steps, metric: comparable_score({}, metric, mode)})
+    except RuntimeError as error:
+        if (sentence := watchdog.explain()) is not None:
+            raise RankLost(sentence) from error
+        raise
     finally:
         watchdog.announce_exit("its trial has ended")
 
 
-def ask_to_end(sweep: Path, trial: str) -> None:
-    """The scheduler has given the trial up."""
+def request_end(sweep: Path, trial: str) -> None:
+    """Ask the workers of a trial to end it after their step: the scheduler has given it up."""
     (trial_folder(sweep, trial) / END).touch()
 
 
-def _listen(end: Path, stop: StopSignal) -> None:
+def _wait_for_end(end: Path, stop: StopSignal) -> None:
     while not stop.requested:
         stop.requested = end.exists()
-        time.sleep(LOOK_S)
+        time.sleep(CHECK_EVERY_S)
 
 
 def trial_folder(sweep: Path, trial: str) -> Path:
@@ -118,33 +152,32 @@ def evaluations(run: Path) -> list[Line]:
     return metrics_file.evaluations(run / "metrics.jsonl", after=0)
 
 
-def _enter(place: Place) -> None:
-    """Stand where the driver stood: the configuration's paths are relative to that folder."""
+def _enter(driver: DriverProcess) -> None:
+    """Work in the folder of the driver, whose environment the worker takes over: the configuration's paths are relative
+    to that folder. Never undone: the process is the trial's own."""
     try:
-        os.chdir(place.folder)
+        os.chdir(driver.folder)
     except OSError as error:
         raise UserError(
-            f"{place.folder} cannot be entered here ({error.strerror}): every node of the cluster must see the folder "
+            f"{driver.folder} cannot be entered here ({error.strerror}): every node of the cluster must see the folder "
             "in which the sweep was started."
         ) from error
-    os.environ |= place.environment
+    os.environ |= driver.environment
 
 
-def _tell_again(world: World, folder: Path, tell: Callable[[int, Mapping[str, float]], None]) -> None:
-    """The newest evaluation of a run that is continued: Tune may not have heard of it."""
+def _report_newest(
+    world: World, folder: Path, report_evaluation: Callable[[int, Mapping[str, float]], None]
+) -> None:
+    """Report the newest evaluation of a run that is continued: a report before the kill may be lost."""
     import torch.distributed as dist
 
-    found = [evaluations(folder)[-1:] if world.rank == 0 else []]
+    newest: list[Sequence[Line]] = [evaluations(folder)[-1:] if world.rank == 0 else []]
     if world.size > 1:
-        dist.broadcast_object_list(found, src=0)
-    for line in found[0]:
-        scores = {key: math.nan if value is None else value for key, value in line.items()}
-        tell(int(line["step"]), scores)
+        dist.broadcast_object_list(newest, src=0)
+    for line in newest[0]:
+        report_evaluation(int(line[STEP]), line)
 
 
-def _keep(world: World, folder: Path, outcome: str, why: str, reports_s: Sequence[float]) -> None:
-    """How a trial ended, and how long it waited for each of its reports to be taken."""
+def _write_outcome(world: World, folder: Path, outcome: Outcome) -> None:
     if world.rank == 0 and folder.is_dir():
-        told = {"outcome": outcome, "why": why, "reports_s": list(reports_s)}
-        text = json.dumps(told, ensure_ascii=False)
-        write_file(folder / OUTCOME, text + "\n")
+        OUTCOME.write(folder, outcome)

@@ -6,27 +6,33 @@
 
 A trial that the scheduler gives up is not killed: `end` asks its workers to leave, which they do at a step's end with
 a checkpoint. (Killed, it would keep its processors: Ray Train frees them through the dashboard, which may not run.)
-Two levels of failure: a worker or its node that dies restarts the trial's worker group, a trial's own process that
-dies restarts the trial; either way `work` finds its folder as it was left. Tune's own state lies in `folder`/tune.
+A trial whose worker, node or own process dies is started again, `Group.retries` times, and `work` finds its folder
+with what the attempt before has written. `begin` may refuse an attempt: then the trial has failed. Tune's own state is
+in `folder`/tune.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from unsee_dist.log import quiet
+from unsee_dist.metrics.names import STEP  # in every report: schedulers compare trials at the same step
+
 Numbers = Mapping[str, float]
 Report = Callable[[Numbers], None]  # collective over the ranks of a trial
 Work = Callable[[str, Mapping[str, Any], Report], None]  # (trial, point, report), on every rank
+Begin = Callable[[str], str | None]  # before each attempt at a trial: why there must be none
 
 NAME = "tune"  # Tune's state: <folder>/tune
 POINT = "point"  # of Tune's configuration where the points are given
-STEP = "step"  # the key of every report by which schedulers compare trials
-ASK_AGAIN_S = "1"
+POLL_S = "1"
 # Tune and Train read these in the driver, the trials and the workers.
 SETTINGS = {
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -34,7 +40,7 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # csv, json and tensorboard of what metrics.jsonl has
     "TUNE_WARN_THRESHOLD_S": "10",
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables: the ledger has ours
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": ASK_AGAIN_S,  # how often reports are collected
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": POLL_S,  # how often reports are collected
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",  # an import of torch on a busy disk takes minutes
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process a trial, for warnings of clouds we do not read
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
@@ -75,7 +81,7 @@ class Group:
 
 @dataclass(frozen=True)
 class TrialState:
-    """A trial as Tune sees it."""
+    """A trial of Tune. error: the text of the exception that ended it, traceback included."""
 
     id: str
     status: Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
@@ -85,14 +91,19 @@ class TrialState:
 
 
 Watch = Callable[[Sequence[TrialState]], bool]  # True: stop the search, to be continued later
-End = Callable[[str], None]  # ask the workers of a trial to leave
+End = Callable[[str], None]  # ask the workers of a trial to end it
+
+
+class TrialRefused(RuntimeError):
+    """`begin` has refused an attempt at the trial."""
 
 
 @dataclass(frozen=True)
 class Calls:
-    """What a search calls: `work` in the workers, the others where it was started."""
+    """What a search calls: `work` in the workers, `begin` in the trial's process, the others where it was started."""
 
     work: Work
+    begin: Begin
     watch: Watch
     end: End
 
@@ -106,13 +117,39 @@ def search(
 ) -> None:
     """Run, or continue, the trials of `study`: `points` where given, else what `suggest` takes from an Optuna trial.
 
-    `calls` must be picklable. `watch` is told all trials after each turn. SIGTERM, SIGINT, SIGUSR1 or a True of `watch`
-    end the search with every unfinished trial ready to go on. The cluster must be connected.
+    `calls` must be picklable. `watch` is called with all trials after each turn. SIGTERM, SIGINT, SIGUSR1 or a True of
+    `watch` end the search with every unfinished trial ready to be continued. The cluster must be connected.
     """
+    # Tune prints the traceback of each attempt: `watch` has the error of what failed in the end.
+    with _environment(SETTINGS), quiet("ray.tune", level=logging.CRITICAL):
+        _search(study, group, suggest, points, calls)
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Variables of this process for the time of the block."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _search(
+    study: Study,
+    group: Group,
+    suggest: Callable[[Any], None],
+    points: Sequence[Mapping[str, Any]],
+    calls: Calls,
+) -> None:
     from ray import tune
 
-    os.environ |= SETTINGS
-    trainable = _trainable(group, calls.work, study.folder.resolve() / "train")
+    trainable = _trainable(group, calls, study.folder.resolve() / "train")
     path = str(study.folder.resolve() / NAME)
     before = signal.signal(signal.SIGTERM, _as_interrupt)
     if tune.Tuner.can_restore(path):
@@ -160,7 +197,7 @@ def _searcher(study: Study, suggest: Callable[[Any], None]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # of this command's process: the ledger has ours
     sampler = (
         # constant_liar: trials that run side by side do not all try the same place
         optuna.samplers.TPESampler(
@@ -176,21 +213,21 @@ def _scheduler(study: Study, end: End) -> Any:
     from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 
     if study.scheduler == "asha":
-        return _asking(AsyncHyperBandScheduler, end)(
+        return _by_request(AsyncHyperBandScheduler, end)(
             time_attr=STEP,
             max_t=study.steps + 1,  # a trial that has come to its end is not "stopped" there
             grace_period=study.grace,
             reduction_factor=study.reduction,
         )
     if study.scheduler == "median":
-        return _asking(MedianStoppingRule, end)(time_attr=STEP, grace_period=study.grace)
+        return _by_request(MedianStoppingRule, end)(time_attr=STEP, grace_period=study.grace)
     return FIFOScheduler()
 
 
-def _asking(kind: Any, end: End) -> Any:
-    """The scheduler, asking a trial to end where it would have it killed."""
+def _by_request(kind: Any, end: End) -> Any:
+    """The scheduler, which asks a trial to end where Ray's would have it killed."""
 
-    class Asking(kind):  # type: ignore[misc]  # one of two schedulers of Ray
+    class EndsByRequest(kind):  # type: ignore[misc]  # one of two schedulers of Ray
         def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
             decision = super().on_trial_result(tune_controller, trial, result)
             if decision != self.STOP:
@@ -198,27 +235,29 @@ def _asking(kind: Any, end: End) -> Any:
             end(trial.trial_id)
             return str(self.CONTINUE)
 
-    return Asking
+    return EndsByRequest
 
 
-def _trainable(group: Group, work: Work, storage: Path) -> Any:
+def _trainable(group: Group, calls: Calls, storage: Path) -> Any:
     """What Tune runs for a point: it trains in a worker group of its own and passes the reports on."""
     from ray import tune
 
-    from unsee_dist.sweep.placement import free, note
+    from unsee_dist.sweep.placement import record_placement, remove_placement
 
     def trial(config: Mapping[str, Any]) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.tune.integration.ray_train import TuneReportCallback
 
-        os.environ |= SETTINGS
+        os.environ |= SETTINGS  # of a process that Ray made for this trial: never restored
         name = tune.get_context().get_trial_id()
-        places = storage / f"{name}.places"
-        free(places)  # of this trial's process before, if it was killed
+        placement = storage / f"{name}.placement"
+        remove_placement(placement)  # of this trial's process before, if it was killed
+        if why := calls.begin(name):
+            raise TrialRefused(why)
         TorchTrainer(
             _worker,
-            train_loop_config={"work": work, "trial": name, "point": _point(config)},
+            train_loop_config={"work": calls.work, "trial": name, "point": _point(config)},
             torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=group.ranks, use_gpu=group.gpus > 0, resources_per_worker=group.bundle()
@@ -226,8 +265,8 @@ def _trainable(group: Group, work: Work, storage: Path) -> Any:
             run_config=RunConfig(
                 name=name,
                 storage_path=str(storage),
-                failure_config=FailureConfig(max_failures=group.retries),
-                callbacks=[TuneReportCallback(), note(places)],  # type: ignore[list-item]
+                failure_config=FailureConfig(max_failures=0),  # Tune starts the trial again, and counts
+                callbacks=[TuneReportCallback(), record_placement(placement)],  # type: ignore[list-item]
             ),
         ).fit()
 
@@ -236,17 +275,17 @@ def _trainable(group: Group, work: Work, storage: Path) -> Any:
     return tune.with_resources(trial, {"node:__internal_head__": 0.001})
 
 
-def _worker(order: Mapping[str, Any]) -> None:
+def _worker(config: Mapping[str, Any]) -> None:
     import ray.train
 
-    order["work"](order["trial"], order["point"], lambda numbers: ray.train.report(dict(numbers)))
+    config["work"](config["trial"], config["point"], lambda numbers: ray.train.report(dict(numbers)))
 
 
 def _watching(watch: Watch) -> Any:
     from ray.tune import Callback
 
     class Watching(Callback):
-        """Tells `watch` all trials after each turn of Tune's loop."""
+        """Calls `watch` with all trials after each turn of Tune's loop."""
 
         def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
             if watch([_state(trial) for trial in trials]):
@@ -261,8 +300,7 @@ def _state(trial: Any) -> TrialState:
     }
     error = None
     if trial.status == "ERROR":
-        told = trial.get_pickled_error() or trial.get_error()
-        error = (str(told).strip().splitlines() or ["unknown"])[-1]
+        error = str(trial.get_pickled_error() or trial.get_error()).strip()
     return TrialState(trial.trial_id, trial.status, _point(trial.config), last, error)
 
 

@@ -1,29 +1,53 @@
-"""What rank 0 says: one line an interval, one an evaluation, a bar on a terminal, a table at the end.
+"""The lines of rank 0: one an interval, one an evaluation, a bar on a terminal, a table at the end.
 
 step 01200/30000 | loss 3.4120 agree 0.021 redundancy 3.391 | lr 2.9e-05 decay 0.9990 | grad 0.43
 | distance 0.012 | 212 sent/s wait 3% | eta 01:42            (one line)
 """
 
+import logging
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from unsee_dist.metrics.names import TRAINING
+from unsee_dist.log import LOG, printed_by
+from unsee_dist.metrics.names import (
+    CANDIDATES,
+    COLLAPSED,
+    DAMAGED,
+    DECAY,
+    DISTANCE,
+    EFFECTIVE_RANK,
+    GRAD_NORM,
+    LOSS,
+    LR,
+    MEAN_COSINE,
+    MRR,
+    RECALL_AT_1,
+    SENTENCES_PER_S,
+    SKIPPED,
+    STD,
+    STEP,
+    STS,
+    TRAINING,
+    WAIT,
+    dev,
+)
 
-# Key, name in the line, format; in the order in which they are said.
+# Key, name in the line, format; in their order in the line.
 SCORES = (
-    ("dev/sts", "sts", "{:.2f}"),
-    ("dev/mrr", "mrr", "{:.3f}"),
-    ("dev/recall_at_1", "recall@1", "{:.3f}"),
-    ("dev/candidates", "of", "{:.0f}"),
-    ("dev/effective_rank", "effective rank", "{:.1f}"),
-    ("dev/std", "std", "{:.3f}"),
-    ("dev/mean_cosine", "mean cosine", "{:.3f}"),
+    (dev(STS), "sts", "{:.2f}"),
+    (dev(MRR), "mrr", "{:.3f}"),
+    (dev(RECALL_AT_1), "recall@1", "{:.3f}"),
+    (dev(CANDIDATES), "of", "{:.0f}"),
+    (dev(EFFECTIVE_RANK), "effective rank", "{:.1f}"),
+    (dev(STD), "std", "{:.3f}"),
+    (dev(MEAN_COSINE), "mean cosine", "{:.3f}"),
 )
 
 Line = Mapping[str, object]
@@ -33,17 +57,17 @@ def step_line(line: Line, steps: int, eta_s: float) -> str:
     """A training line of metrics.jsonl as text; keys that are absent are left out."""
     width = len(str(steps))
     terms = [f"{name} {_short(value)}" for name, value in line.items() if name not in TRAINING]
-    loss = [f"loss {_number(line['loss']):.4f}"] if "loss" in line else []
-    speed = [f"{_rate(_number(line['sentences_per_s']))} sent/s"] if "sentences_per_s" in line else []
+    loss = [f"loss {_number(line[LOSS]):.4f}"] if LOSS in line else []
+    speed = [f"{_rate(_number(line[SENTENCES_PER_S]))} sent/s"] if SENTENCES_PER_S in line else []
     parts = [
-        [f"step {_number(line['step']):0{width}.0f}/{steps}"],
+        [f"step {_number(line[STEP]):0{width}.0f}/{steps}"],
         loss + terms,
-        _named(line, ("lr", "lr", "{:.1e}"), ("decay", "decay", "{:.4f}")),
-        _named(line, ("grad_norm", "grad", "{:.2f}")),
-        _named(line, ("distance", "distance", "{:.3g}")),
-        speed + _named(line, ("wait", "wait", "{:.0%}")),
-        [f"skipped {_number(line['skipped']):.0f}"] if line.get("skipped") else [],
-        [f"{_number(line['damaged']):.0f} damaged (unsee shards verify)"] if line.get("damaged") else [],
+        _named(line, (LR, "lr", "{:.1e}"), (DECAY, "decay", "{:.4f}")),
+        _named(line, (GRAD_NORM, "grad", "{:.2f}")),
+        _named(line, (DISTANCE, "distance", "{:.3g}")),
+        speed + _named(line, (WAIT, "wait", "{:.0%}")),
+        [f"skipped {_number(line[SKIPPED]):.0f}"] if line.get(SKIPPED) else [],
+        [f"{_number(line[DAMAGED]):.0f} damaged (unsee shards verify)"] if line.get(DAMAGED) else [],
         [f"eta {clock(eta_s)}"],
     ]
     return " | ".join(" ".join(part) for part in parts if part)
@@ -52,9 +76,9 @@ def step_line(line: Line, steps: int, eta_s: float) -> str:
 def evaluation_line(line: Line, steps: int, best: bool) -> str:
     """An evaluation line of metrics.jsonl as text."""
     width = len(str(steps))
-    parts = [f"eval {_number(line['step']):0{width}.0f}/{steps}", *_named(line, *SCORES)]
-    if line.get("dev/collapsed"):
-        finite = math.isfinite(_number(line["dev/std"]))
+    parts = [f"eval {_number(line[STEP]):0{width}.0f}/{steps}", *_named(line, *SCORES)]
+    if line.get(dev(COLLAPSED)):
+        finite = math.isfinite(_number(line[dev(STD)]))
         parts.append(
             "COLLAPSED: all embeddings are one point" if finite else "BROKEN: embeddings are not finite"
         )
@@ -68,16 +92,31 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
 
 
+class _OnConsole(logging.Handler):
+    """Lines of the logger on the console of a run, above its bar: as they are, brackets are no markup, never wrapped."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self.console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "yellow" if record.levelno >= logging.WARNING else None
+        self.console.print(record.getMessage(), markup=False, soft_wrap=True, style=style)
+
+
 class ConsoleReporter:
     """The console of a run of `steps` steps that begins after `first` (0, or where it resumes).
 
-    Lines are printed as given, never wrapped; a progress bar is drawn only on a terminal.
+    Every line goes through the logger, which prints on this console until `close`; a progress bar is drawn only on a
+    terminal.
     """
 
     def __init__(self, steps: int, first: int = 0, console: Console | None = None) -> None:
         # stderr, so that a command's own output on stdout stays clean.
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.steps, self.first = steps, first
+        self._open = ExitStack()
+        self._open.enter_context(printed_by(_OnConsole(self.console)))
         self._began_s = time.monotonic()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -93,43 +132,42 @@ class ConsoleReporter:
             self._bar.update(self._task, completed=step)
 
     def training(self, line: Line) -> None:
-        """Say a training line of metrics.jsonl."""
-        step = _number(line["step"])
+        """Print a training line of metrics.jsonl."""
+        step = _number(line[STEP])
         taken_s = time.monotonic() - self._began_s
         eta_s = taken_s / max(1, step - self.first) * (self.steps - step)
-        self.say(step_line(line, self.steps, eta_s))
+        LOG.info(step_line(line, self.steps, eta_s))
 
     def evaluation(self, line: Line, best: bool) -> None:
-        """Say an evaluation line of metrics.jsonl."""
-        self.say(evaluation_line(line, self.steps, best))
-
-    def say(self, sentence: str) -> None:
-        """Print one line as it is: brackets are not markup, long lines are not wrapped."""
-        self.console.print(sentence, markup=False, soft_wrap=True)
+        """Print an evaluation line of metrics.jsonl."""
+        LOG.info(evaluation_line(line, self.steps, best))
 
     def warn(self, sentence: str) -> None:
-        """Print one line that wants attention. May be called from another thread."""
-        self.console.print(f"warning: {sentence}", markup=False, soft_wrap=True, style="yellow")
+        """Print one line that needs attention. May be called from another thread."""
+        LOG.warning("warning: %s", sentence)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar; the logger prints on stderr again."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+        self._open.close()
 
-    def closing(self, columns: Mapping[str, Line], paths: Mapping[str, object], next_: Sequence[str]) -> None:
+    def summary(self, columns: Mapping[str, Line], paths: Mapping[str, object], next_: Sequence[str]) -> None:
         """The end: scores by column ("before", "best (step 900)", "final"), paths, commands to run next."""
-        self.close()
         table = Table("", *columns)
         for key, name, form in SCORES:
             if any(key in line for line in columns.values()):
                 cells = [form.format(_number(line[key])) if key in line else "–" for line in columns.values()]
                 table.add_row("of candidates" if name == "of" else name, *cells)
+        if self._bar is not None:
+            self._bar.stop()
         self.console.print(table)
         for name, path in paths.items():
-            self.say(f"{name}: {path}")
+            LOG.info("%s: %s", name, path)
         for command in next_:
-            self.say(f"next: {command}")
+            LOG.info("next: %s", command)
+        self.close()
 
 
 def _named(line: Line, *wanted: tuple[str, str, str]) -> list[str]:
@@ -137,7 +175,7 @@ def _named(line: Line, *wanted: tuple[str, str, str]) -> list[str]:
 
 
 def _number(value: object) -> float:
-    return math.nan if value is None else float(value)  # type: ignore[arg-type]  # null in metrics.jsonl
+    return float(value)  # type: ignore[arg-type]
 
 
 def _short(value: object) -> str:

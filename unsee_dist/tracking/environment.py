@@ -1,4 +1,4 @@
-"""What a run ran in and on: versions, machine, git commit, and its configuration as flat text."""
+"""The environment of a run: versions, machine, git commit, and its configuration as flat text."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from unsee_dist.tracking.mlflow_run import RunDescription
 PACKAGES = ("unsee_dist", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "numpy", "mlflow")
 
 
-# A sweep tells its trials of their parent run by these; the key is there when MLflow has not answered yet.
+# By these variables a sweep names the parent run to its trials; the key is set also when MLflow has not answered yet.
 PARENT = {"MLFLOW_PARENT_RUN_ID": "mlflow.parentRunId", "UNSEE_PARENT_KEY": "unsee.parent"}
 
 

@@ -1,6 +1,6 @@
 """Files of one JSON object a line, each with its step: metrics.jsonl and trace/rank-R.jsonl. The only writer and reader.
 
-Lines are valid JSON: NaN and infinities, which JSON has no words for, are written as null. Lines are held
+Lines are valid JSON: NaN and infinities, which JSON does not have, are written as null and read as NaN. Lines are held
 in memory for up to a second, so a kill loses at most the last moment; `flush` before a checkpoint is
 published, and `cut_back` to the checkpoint's step on resume, make the file the history of one run.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from unsee_dist.errors import UserError, writing
-from unsee_dist.metrics.names import DEV
+from unsee_dist.metrics.names import DEV, LOSS, STEP
 
 FLUSH_S = 1.0
 REMEDY = "Make room; the same command continues the run."
@@ -34,7 +34,7 @@ class MetricsFile:
 
     def write(self, line: Mapping[str, object]) -> None:
         """Append one object; it must have a "step". Steps never decrease down the file."""
-        assert "step" in line, f"a line of {self.path.name} has no step: {sorted(line)}"
+        assert STEP in line, f"a line of {self.path.name} has no step: {sorted(line)}"
         with writing(self.path, REMEDY):
             self._file.write(_json(line) + "\n")
             now = time.monotonic()
@@ -57,7 +57,7 @@ class MetricsFile:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a file in order, [] when there is none. null stands for a number that is not finite.
+    """The lines of a file in order, [] when there is none. null is read as NaN.
 
     A line cut short by a kill ends the file and is left out. UserError: another line is damaged.
     """
@@ -66,12 +66,12 @@ def read(path: Path) -> list[Line]:
 
 def training_lines(path: Path) -> list[Line]:
     """The lines that steps wrote."""
-    return [line for line in read(path) if "loss" in line]
+    return [line for line in read(path) if LOSS in line]
 
 
 def evaluations(path: Path, after: int = -1) -> list[Line]:
     """The lines that evaluations wrote, of later steps than `after`; 0 leaves out the untrained encoder's."""
-    return [line for line in read(path) if line["step"] > after and any(key.startswith(DEV) for key in line)]
+    return [line for line in read(path) if line[STEP] > after and any(key.startswith(DEV) for key in line)]
 
 
 def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[Line], int]:
@@ -88,7 +88,7 @@ def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[
         if _step(line + b"\n") is None:
             place = f"line {number}" if offset == 0 else f"line {number} after byte {offset}"
             raise UserError(f"{path}, {place} is damaged. Delete that line, or move the file away.")
-        lines.append(json.loads(line))
+        lines.append(_parse(line))
     return lines, offset + len(whole)
 
 
@@ -96,7 +96,7 @@ def cut_back(path: Path, step: int) -> int:
     """Keep the lines of `path` with a step of at most `step`; returns how many lines were cut.
 
     Called on resume, before the file is opened again. It is one truncation, so a kill leaves the old file
-    or the new one. A line cut short by a kill ends the file; ValueError when a damaged line stands
+    or the new one. A line cut short by a kill ends the file; UserError when a damaged line comes
     before one that belongs to the history. A missing file has no lines.
     """
     if not path.exists():
@@ -115,7 +115,7 @@ def cut_back(path: Path, step: int) -> int:
                     f"{path}, line {damaged} is damaged, and later lines belong to step {step} or before. "
                     "Delete that line, or move the file away to start a new one."
                 )
-            assert cut == 0, f"{path}, line {number}: step {at} stands after a later step"
+            assert cut == 0, f"{path}, line {number}: step {at} comes after a later step"
             kept += len(line)
     if cut:
         with path.open("rb+") as file:
@@ -128,9 +128,13 @@ def _step(line: bytes) -> int | None:
     if not line.endswith(b"\n"):
         return None
     try:
-        return int(json.loads(line)["step"])
+        return int(json.loads(line)[STEP])
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _parse(line: bytes) -> Line:
+    return {key: math.nan if value is None else value for key, value in json.loads(line).items()}
 
 
 def _json(line: Mapping[str, object]) -> str:

@@ -1,12 +1,12 @@
 """The parent run of a sweep in MLflow: one for the sweep's folder, its trials below it, its report as artifacts.
 
-It is a run like any other (`MlflowSink`): its thread never stands in the way, a dead server loses nothing, the
+It is a run like any other (`MlflowSink`): its thread never holds up the sweep, a dead server loses nothing, the
 folder's mlflow.json and the key in the run's tags keep it from being made twice. What it does besides:
 
-    environment()     tells a trial's training of its parent, by variables that `tracking.environment.describe` reads
+    environment()     names the parent to a trial's training, by variables that `tracking.environment.describe` reads
     report folder     every file in it is an artifact, sent again whenever it has changed
-    children          whoever bears the parent's key is put below it, also those that began before MLflow answered;
-                      none says RUNNING when the sweep is over
+    children          runs with the parent's key become its children, also those that began before MLflow answered;
+                      none has the status RUNNING when the sweep is over
     send_left(trial)  sends what a trial that is over could not: its server may have been dead at its end
 """
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from unsee_dist.errors import UserError
 from unsee_dist.tracking.environment import PARENT, describe
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink
@@ -44,7 +45,7 @@ class ParentRun:
         warn: Callable[[str], None] = print,
     ) -> None:
         self._report, self._experiment, self._warn = report, description.experiment, warn
-        self._heard = threading.Event()
+        self._answered = threading.Event()
         self._sent: dict[Path, str] = {}
         self._server: MlflowClient | None = None
         self._sink = MlflowSink(folder, description, uri, warn=self._fail, also=self._deliver)
@@ -61,20 +62,26 @@ class ParentRun:
         tables at once. A trial that starts without the id is found by the key later. Names and passwords of
         this process go along: a worker on another node has none.
         """
-        self._heard.wait(wait_s)
-        told = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-        told |= {"MLFLOW_TRACKING_URI": self._sink.uri, "MLFLOW_EXPERIMENT_NAME": self._experiment}
-        known = {"unsee.parent": self._sink.key, "mlflow.parentRunId": self.run_id}
-        return told | {name: value for name, tag in PARENT.items() if (value := known[tag])}
+        self._answered.wait(wait_s)
+        variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+        variables |= {"MLFLOW_TRACKING_URI": self._sink.uri, "MLFLOW_EXPERIMENT_NAME": self._experiment}
+        tags = {"unsee.parent": self._sink.key, "mlflow.parentRunId": self.run_id}
+        return variables | {name: value for name, tag in PARENT.items() if (value := tags[tag])}
 
     def tag(self, key: str, value: str) -> None:
-        """Set a tag, soon: best.train.lr, say, or mlflow.note.content, the Markdown that its page shows as description."""
+        """Set a tag, soon: best.train.lr, for example, or mlflow.note.content, the Markdown that its page shows as description."""
         self._sink.tag(key, value)
 
     def send_left(self, trial: Path, status: str = "FINISHED", timeout_s: float = 30.0) -> bool:
         """Send what the training in the folder `trial`, which is over, has not; True when nothing is left."""
-        if not (trial / "config.yaml").exists() or load(trial / "mlflow.json", None, {}).delivered:
+        if not (trial / "config.yaml").exists():
             return True
+        try:
+            if load(trial, None, {}).delivered:
+                return True
+        except UserError as error:  # one damaged file keeps none of the other trials from being sent
+            self._warn(str(error))
+            return False
         tree = yaml.safe_load((trial / "config.yaml").read_text())
         description = describe(tree["run"]["name"], tree, os.environ | self.environment(0))
         sink = MlflowSink(trial, description, self._sink.uri, warn=self._warn)
@@ -85,7 +92,7 @@ class ParentRun:
         return self._sink.close(timeout_s, status)
 
     def _fail(self, sentence: str) -> None:
-        self._heard.set()
+        self._answered.set()
         self._warn(sentence)
 
     def _deliver(self, client: "MlflowClient", run_id: str, last: bool) -> None:
@@ -94,7 +101,7 @@ class ParentRun:
         if client is not self._server or last:
             self._adopt(client, run_id, last)
         self._server = client
-        self._heard.set()
+        self._answered.set()
         for path in sorted(self._report.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 self._send(client, run_id, path)
@@ -111,7 +118,7 @@ class ParentRun:
         for child in _children(client, run_id, self._sink.key):
             if child.data.tags.get("mlflow.parentRunId") != run_id:
                 client.set_tag(child.info.run_id, "mlflow.parentRunId", run_id)
-            if last and child.info.status == "RUNNING":  # killed, and nobody was left to say so
+            if last and child.info.status == "RUNNING":  # killed, and no process was left to set it
                 client.set_terminated(child.info.run_id, "KILLED")
 
 

@@ -1,4 +1,4 @@
-"""A run in MLflow: found by its id or its key, else made; its parameters, tags and metrics in calls of a lawful size."""
+"""A run in MLflow: found by its id or its key, else made; its parameters, tags and metrics in calls of a size that MLflow accepts."""
 
 import logging
 import os
@@ -33,11 +33,12 @@ class RunDescription:
 
 
 def connect(uri: str) -> "MlflowClient":
-    """A client that says soon that nobody answers. mlflow takes seconds to import: call it from a thread."""
-    for name, value in QUIET.items():
+    """A client that gives up soon when nobody answers. mlflow takes seconds to import: call it from a thread."""
+    for name, value in QUIET.items():  # MLflow reads them at each call; the user's own values win
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
+    # Not restored: MLflow logs from threads of its own until the process ends, between the lines of the run.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
@@ -47,8 +48,8 @@ def open_run(client: "MlflowClient", description: RunDescription, state: Unsent)
     experiment_id = _experiment(client, description.experiment)
     run = _living(client, state.run_id) if state.run_id else None
     if run is None:  # made, but the answer came too late; or the id is another server's
-        found = client.search_runs([experiment_id], f"tags.`unsee.key` = '{state.key}'", max_results=1)
-        run = found[0] if found else None
+        runs = client.search_runs([experiment_id], f"tags.`unsee.key` = '{state.key}'", max_results=1)
+        run = runs[0] if runs else None
     if run is None:
         tags = {"unsee.key": state.key}
         return client.create_run(experiment_id, tags=tags, run_name=description.name)

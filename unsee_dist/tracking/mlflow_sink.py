@@ -1,15 +1,15 @@
-"""MLflow beside a run, never in its way.
+"""MLflow beside a run: it never holds up the training.
 
 metrics.jsonl is the record of a run; this sends it on. A thread reads what was added to the file and
 logs it in batches, so the training loop never calls MLflow, a server that is slow costs nothing, and one
 that is dead loses nothing: the file is what remains to be sent, at the next try, at `close`, or when the
-same command starts again. What the server already has is asked of the server (the newest step of each
-metric), so nothing is logged twice however often either side was killed.
+same command starts again. The server is asked what it has already (the newest step of each metric), so nothing is logged twice however often either side was killed.
 
     metrics.jsonl ──read from offset──► lines newer than the server's ──log_batch──► MLflow
     mlflow.json   the run's id, its key, tags not yet delivered, and whether MLflow has all of it
 """
 
+import math
 import os
 import threading
 import time
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee_dist.errors import foreseen, is_our_bug, report
+from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking import mlflow_run
 from unsee_dist.tracking.metrics_file import added
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -39,9 +40,9 @@ def tracking_uri(uri: str | None = None) -> str:
 class MlflowSink:
     """Sends `folder`/metrics.jsonl to MLflow from a thread; make it on rank 0, after `cut_back` on resume.
 
-    run_id: that of the checkpoint, or None; `folder`/mlflow.json knows it too. warn is called, from the
+    run_id: that of the checkpoint, or None; `folder`/mlflow.json has it too. warn is called, from the
     thread, with one sentence when MLflow stops answering. also is called at each sending, from the thread,
-    with the client, the run's id and whether it is the last; what it raises counts as no answer. No method
+    with the client, the run's id and whether it is the last; what it raises counts as no answer. UserError: mlflow.json is damaged. No other method
     raises and none waits for MLflow except `close`, which waits at most its timeout.
     """
 
@@ -55,9 +56,9 @@ class MlflowSink:
         also: Also | None = None,
     ) -> None:
         self.uri, self._also = tracking_uri(uri), also
-        self._file, self._state_file = folder / "metrics.jsonl", folder / "mlflow.json"
+        self._file, self._folder = folder / "metrics.jsonl", folder
         self._description, self._warn = description, warn
-        self._state = load(self._state_file, run_id, description.tags)
+        self._state = load(folder, run_id, description.tags)
         self._lock, self._stop, self._given_up = threading.Lock(), threading.Event(), threading.Event()
         self._status = "FINISHED"
         self._offset, self._newest = 0, {}  # type: int, dict[str, int]
@@ -96,8 +97,8 @@ class MlflowSink:
         self._given_up.set()
         if not self._delivered:
             self._warn(
-                f"MLflow at {self.uri} has not got all of this run{self._why}. It is all in {self._file}; the same "
-                "command sends the rest once the server is there."
+                f"MLflow at {self.uri} has not received all of this run{self._why}. {self._file} has all of it; the same "
+                "command sends the rest when the server answers."
             )
         return self._delivered
 
@@ -109,7 +110,7 @@ class MlflowSink:
             try:
                 self._deliver(stopping)
                 down, wait_s, self._why = False, EVERY_S, ""
-            except Exception as error:  # whatever a tracker does, training goes on: say it once, try again
+            except Exception as error:  # whatever a tracker does, training continues: warn once, try again
                 self._why = f" ({_first_line(error)})"
                 if is_our_bug(error):
                     if not down:
@@ -141,16 +142,16 @@ class MlflowSink:
             self._send_tags(client, run_id)
             client.set_terminated(run_id, self._status)
             self._state.delivered = self._delivered = True
-            self._state.save(self._state_file)
+            self._state.save(self._folder)
 
     def _connect(self) -> None:
         client = mlflow_run.connect(self.uri)
         self._state.delivered = False
-        self._state.save(self._state_file)
+        self._state.save(self._folder)
         run = mlflow_run.open_run(client, self._description, self._state)
         with self._lock:
             self._state.run_id = run.info.run_id
-        self._state.save(self._state_file)
+        self._state.save(self._folder)
         missing = {k: v for k, v in self._description.params.items() if k not in run.data.params}
         mlflow_run.log_params(client, run.info.run_id, missing)
         self._newest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
@@ -162,25 +163,25 @@ class MlflowSink:
             tags = dict(self._state.tags)
         if not tags:
             return
-        self._state.save(self._state_file)
+        self._state.save(self._folder)
         mlflow_run.log_tags(client, run_id, tags)
         with self._lock:
             self._state.tags = {k: v for k, v in self._state.tags.items() if tags.get(k) != v}
-        self._state.save(self._state_file)
+        self._state.save(self._folder)
 
     def _send(self, client: "MlflowClient", run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         metrics = []
         for line in lines:
-            step, at_ms = int(line["step"]), int(1000 * line.get("time", time.time()))
+            step, at_ms = int(line[STEP]), int(1000 * line.get(TIME, time.time()))
             for key, value in line.items():
-                number = isinstance(value, int | float) and key not in ("step", "time")
-                if number and step > self._newest.get(key, -1):
+                number = isinstance(value, int | float) and key not in (STEP, TIME)
+                if number and math.isfinite(value) and step > self._newest.get(key, -1):
                     metrics.append((key, float(value), at_ms, step))
                     self._newest[key] = step
         mlflow_run.log_metrics(client, run_id, metrics)
 
 
-LATER = "Training goes on; metrics.jsonl keeps everything and is sent when it answers."
+LATER = "Training continues; metrics.jsonl keeps everything and is sent when it answers."
 
 
 def _first_line(error: Exception) -> str:

@@ -1,15 +1,18 @@
-"""What a run leaves behind while it goes: metrics.jsonl, the trace, the console's lines, MLflow.
+"""The records of a run while it trains: metrics.jsonl, the trace, lines on the console, MLflow.
 
-Rank 0 speaks and writes; the trace alone is each rank's own. Nothing here waits for a network.
+Rank 0 prints and writes; only the trace is each rank's own. Nothing here waits for a network.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from unsee_dist.errors import EXTRA_OF
+from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -19,13 +22,19 @@ from unsee_dist.tracking.mlflow_sink import MlflowSink
 class RunRecorder:
     """The records of one rank. `first` is the step the run continues from: files are cut back to it.
 
-    every: steps between lines of metrics.jsonl. say_every: steps between lines on the console.
+    every: steps between lines of metrics.jsonl. console_every: steps between lines on the console.
     """
 
     def __init__(
-        self, folder: Path, rank: int, *, steps: int, first: int, every: int, say_every: int
+        self, folder: Path, rank: int, *, steps: int, first: int, every: int, console_every: int
     ) -> None:
-        self.folder, self.rank, self.steps, self.every, self.say_every = folder, rank, steps, every, say_every
+        self.folder, self.rank, self.steps, self.every, self.console_every = (
+            folder,
+            rank,
+            steps,
+            every,
+            console_every,
+        )
         self._trace: MetricsFile | None = None
         self._metrics: MetricsFile | None = None
         self._console: ConsoleReporter | None = None
@@ -40,14 +49,22 @@ class RunRecorder:
         """Write trace/rank-R.jsonl from here on (data.trace). A run that had more ranks before keeps their lines."""
         folder = self.folder / "trace"
         path = folder / f"rank-{self.rank}.jsonl"
-        gone = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
-        for old in [path, *(gone if self.rank == 0 else [])]:
+        surplus = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
+        for old in [path, *(surplus if self.rank == 0 else [])]:
             cut_back(old, self._first)
         self._trace = MetricsFile(path)
 
     def send_to_mlflow(self, description: RunDescription, run_id: str | None) -> None:
-        """Follow metrics.jsonl to MLflow from a thread of rank 0 (track.mlflow)."""
-        if self.rank == 0 and self._console is not None:
+        """Follow metrics.jsonl to MLflow from a thread of rank 0 (track.mlflow). Without the package: a warning."""
+        if self.rank != 0 or self._console is None:
+            return
+        if find_spec("mlflow") is None:
+            self._console.warn(
+                "track.mlflow = true, but mlflow is not installed: metrics.jsonl is this run's only record. Write: "
+                f'pip install "unsee_dist[{EXTRA_OF["mlflow"]}]" (the same command then sends all of it), or '
+                "track.mlflow=false"
+            )
+        else:
             self._mlflow = MlflowSink(self.folder, description, run_id=run_id, warn=self._console.warn)
 
     @property
@@ -56,33 +73,29 @@ class RunRecorder:
 
     def trace(self, step: int, ids: tuple[int, ...]) -> None:
         if self._trace is not None:
-            self._trace.write({"step": step, "ids": list(ids)})
+            self._trace.write({STEP: step, "ids": list(ids)})
 
     def step(self, line: Mapping[str, Any]) -> None:
         if self._metrics is None or self._console is None:
             return
-        last = line["step"] == self.steps
-        if line["step"] % self.every == 0 or last:
-            self._metrics.write({**line, "time": time.time()})
-        if line["step"] % self.say_every == 0 or last:
+        last = line[STEP] == self.steps
+        if line[STEP] % self.every == 0 or last:
+            self._metrics.write({**line, TIME: time.time()})
+        if line[STEP] % self.console_every == 0 or last:
             self._console.training(line)
-        self._console.advance(line["step"])
+        self._console.advance(line[STEP])
 
     def evaluation(self, line: Mapping[str, Any], best: bool) -> None:
         if self._metrics is not None and self._console is not None:
-            self._metrics.write({**line, "time": time.time()})
+            self._metrics.write({**line, TIME: time.time()})
             self._console.evaluation(line, best)
 
-    def say(self, sentence: str) -> None:
-        if self._console is not None:
-            self._console.say(sentence)
-
-    def closing(
+    def summary(
         self, columns: Mapping[str, Mapping[str, object]], paths: Mapping[str, object], then: list[str]
     ) -> None:
         """The closing table, and the exported model's path as a tag in MLflow."""
         if self._console is not None:
-            self._console.closing(columns, paths, then)
+            self._console.summary(columns, paths, then)
         if self._mlflow is not None:
             for name, path in paths.items():
                 self._mlflow.tag(f"unsee.{name}", str(path))

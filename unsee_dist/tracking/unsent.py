@@ -1,20 +1,19 @@
-"""What a tracker still has to send: the lines behind an offset of metrics.jsonl, tags, and the run's id."""
+"""mlflow.json in a run's folder: which run of the tracker it is, and what the tracker has not got yet."""
 
-import json
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unsee_dist.files.atomic import write_file
+from unsee_dist.files.records import RecordFile
 
 
 @dataclass
 class Unsent:
-    """Kept in mlflow.json of the run's folder from one start of the run to the next.
+    """Kept from one start of the run to the next; the lines of metrics.jsonl behind an offset are not in it.
 
-    key is ours and is written before the tracker's run is made, so that a run whose making was answered
-    too late is found again instead of made twice. delivered: the run is over and the tracker has all of it.
+    key is ours and is written before the tracker's run is made: a run whose making was answered too late is found by
+    it instead of made twice. delivered: the run is over and the tracker has all of it.
     """
 
     key: str
@@ -22,17 +21,25 @@ class Unsent:
     tags: dict[str, str]
     delivered: bool = False
 
-    def save(self, path: Path) -> None:
+    def save(self, folder: Path) -> None:
         """Replace the file in one move."""
-        kept = {"key": self.key, "run_id": self.run_id, "tags": dict(self.tags), "delivered": self.delivered}
-        write_file(path, json.dumps(kept))
+        FILE.write(folder, replace(self, tags=dict(self.tags)))  # another thread may add a tag meanwhile
 
 
-def load(path: Path, run_id: str | None, tags: Mapping[str, str]) -> Unsent:
-    """What `path` kept, with the given run id and tags before its own; a new key when there is no file."""
-    try:
-        kept = json.loads(path.read_text())
-        delivered = kept.get("delivered", False)
-        return Unsent(kept["key"], run_id or kept["run_id"], kept["tags"] | dict(tags), delivered)
-    except (OSError, ValueError, KeyError, TypeError):  # absent or damaged: the tracker is asked instead
+FILE = RecordFile(
+    "mlflow.json",
+    Unsent,
+    version=1,
+    remedy="Delete it: MLflow is then asked by the checkpoint's id, or gets a new run.",
+)
+
+
+def load(folder: Path, run_id: str | None, tags: Mapping[str, str]) -> Unsent:
+    """What `folder` has kept, with the given run id and tags before its own; a new key when there is no file.
+
+    UserError: the file is damaged.
+    """
+    kept = FILE.read(folder)
+    if kept is None:
         return Unsent(str(uuid.uuid4()), run_id, dict(tags))
+    return replace(kept, run_id=run_id or kept.run_id, tags=kept.tags | dict(tags))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from unsee_dist.config.sections import GuardSettings
+from unsee_dist.metrics.names import COLLAPSED, EFFECTIVE_RANK, STD, dev
 
 MEMORY = 0.99  # of the running mean and deviation
 SPIKE_FROM_STEP = 50  # applied steps before a loss can be a spike: the running mean needs some
@@ -82,15 +83,15 @@ def _spike(settings: GuardSettings, state: GuardState, step: int, loss: float) -
 
 def healthy(settings: GuardSettings, scores: Mapping[str, float]) -> bool:
     """Whether the embeddings of an evaluation have not collapsed. NaN has: it is below every bound."""
-    rank, std = scores["dev/effective_rank"], scores["dev/std"]
-    return rank >= settings.effective_rank and std >= settings.std and not scores.get("dev/collapsed")
+    rank, std = scores[dev(EFFECTIVE_RANK)], scores[dev(STD)]
+    return rank >= settings.effective_rank and std >= settings.std and not scores.get(dev(COLLAPSED))
 
 
 def after_evaluation(
     settings: GuardSettings, state: GuardState, scores: Mapping[str, float]
 ) -> tuple[Action, str]:
     """What to do after an evaluation, and the message to print ("" for none). Updates `state`."""
-    rank, std = scores["dev/effective_rank"], scores["dev/std"]
+    rank, std = scores[dev(EFFECTIVE_RANK)], scores[dev(STD)]
     state.collapsed_in_row = 0 if healthy(settings, scores) else state.collapsed_in_row + 1
     if state.collapsed_in_row < settings.evaluations:
         return Action.CONTINUE, ""

@@ -17,7 +17,23 @@ from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import SharedUserError, World
-from unsee_dist.metrics.names import best_metric
+from unsee_dist.metrics.names import (
+    BEST,
+    DAMAGED,
+    DECAY,
+    DISTANCE,
+    GRAD_NORM,
+    LOSS,
+    LR,
+    SENTENCES,
+    SENTENCES_PER_S,
+    SKIPPED,
+    STEP,
+    TOKENS_PER_S,
+    WAIT,
+    best_metric,
+    dev,
+)
 from unsee_dist.model.target import Target, decay_at
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
@@ -116,11 +132,9 @@ def _train_steps(run: Training) -> dict[str, float]:
         result, rates = run_step(run, batch)
         done = time.perf_counter()
         duration = done - started
-        speed = {"sentences_per_s": config.train.batch / duration, "wait": (received - started) / duration}
-        speed["tokens_per_s"] = batch.tokens * world.size / duration
-        damaged = (
-            {"damaged": batch.damaged} if batch.damaged else {}
-        )  # sentences read in place of damaged ones
+        speed = {SENTENCES_PER_S: config.train.batch / duration, WAIT: (received - started) / duration}
+        speed[TOKENS_PER_S] = batch.tokens * world.size / duration
+        damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences that others replace
         run.recorder.step(metrics_line(run, result, *rates) | damaged | speed)
         _apply_guard(run, *after_step(config.guard, progress.guard, batch.step, result.loss, result.applied))
         if result.stop_requested:
@@ -155,12 +169,12 @@ def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, floa
 def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> dict[str, float]:
     """A training line of metrics.jsonl; `distance` (‖θ-ξ‖/‖θ‖) on the lines that the console prints."""
     step = run.progress.step
-    line = {"step": step, "loss": result.loss, **result.terms, "lr": lr, "grad_norm": result.grad_norm}
+    line = {STEP: step, LOSS: result.loss, **result.terms, LR: lr, GRAD_NORM: result.grad_norm}
     if run.target is not None:
-        line["decay"] = decay
+        line[DECAY] = decay
         if step % console_every(run.steps) == 0 or step == run.steps:
-            line["distance"] = distance(run.engine, run.target)
-    return line | {"sentences": step * run.config.train.batch, "skipped": run.progress.skipped}
+            line[DISTANCE] = distance(run.engine, run.target)
+    return line | {SENTENCES: step * run.config.train.batch, SKIPPED: run.progress.skipped}
 
 
 def distance(engine: Engine[Unsee], target: Target) -> float:
@@ -178,7 +192,7 @@ def evaluate(run: Training) -> dict[str, float]:
     scores = broadcast_scores(run.engine.world, run.evaluate())
     progress = run.progress
     if run.target is not None:
-        scores["dev/distance"] = distance(run.engine, run.target)
+        scores[dev(DISTANCE)] = distance(run.engine, run.target)
     deciding = best_metric(scores)
     # Not step 0: `best/` is the best encoder that training made. Not a collapsed one: cosines that differ by 1e-6 can
     # be in an order that scores well.
@@ -188,7 +202,7 @@ def evaluate(run: Training) -> dict[str, float]:
         and healthy(run.config.guard, scores)
         and (progress.best is None or deciding[1] > progress.best.value)
     )
-    run.recorder.evaluation({"step": progress.step, **scores, "dev/best": float(better)}, better)
+    run.recorder.evaluation({STEP: progress.step, **scores, dev(BEST): float(better)}, better)
     if progress.step == 0:
         progress.before = scores
     if better and deciding is not None:

@@ -4,39 +4,29 @@ import numpy as np
 import pytest
 
 from unsee_dist.evaluation.comparison import Row, as_dict, cell, markdown, sentences, tasks_of
+from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 
 
-def _record(task, group, score, data="d", noise=None, **more):
-    record = {
-        "task": task,
-        "group": group,
-        "metric": "m",
-        "score": score,
-        "data": data,
-        "mteb": "2",
-        "benchmark": "local",
-    } | more
+def _score(task, group, score, data="d", noise=None, **more):
+    pairs = None
     if noise is not None:
-        rng = np.random.default_rng(0)
-        y = rng.integers(0, 6, 200).astype(float)
-        record["pairs"] = {
-            "cosines": (y + np.random.default_rng(1).normal(size=200) * noise).tolist(),
-            "scores": y.tolist(),
-        }
-    return record
+        y = np.random.default_rng(0).integers(0, 6, 200).astype(float)
+        pairs = PairCosines((y + np.random.default_rng(1).normal(size=200) * noise).tolist(), y.tolist())
+    model = ModelIdentity("a", "b")
+    return TaskScore(task, group, "local", "m", data, "2", model, score, seconds=1.0, pairs=pairs, **more)
 
 
 def _row(name, *seeds):
-    return Row(name, tuple({record["task"]: record for record in seed} for seed in seeds))
+    return Row(name, tuple({score.task: score for score in seed} for seed in seeds))
 
 
 def test_seeds_are_mean_and_deviation_and_groups_are_means_of_tasks_by_seed():
     row = _row(
         "a",
-        [_record("x", "STS", 60), _record("y", "STS", 70)],
-        [_record("x", "STS", 64), _record("y", "STS", 70)],
+        [_score("x", "STS", 60), _score("y", "STS", 70)],
+        [_score("x", "STS", 64), _score("y", "STS", 70)],
     )
-    assert cell(row.scores("x")) == f"62.00 ± {np.std([60, 64], ddof=1):.2f}"
+    assert cell(row.values("x")) == f"62.00 ± {np.std([60, 64], ddof=1):.2f}"
     assert row.mean(["x", "y"]) == [65, 67]
     shown = markdown([row, row])
     assert "| a | 2 | 62.00 ± 2.83 | 70.00 ± 0.00 | 66.00 ± 1.41 |" in shown
@@ -44,8 +34,8 @@ def test_seeds_are_mean_and_deviation_and_groups_are_means_of_tasks_by_seed():
     assert as_dict([row, row])["judged_on"] == "local · mteb 2"
 
 
-def test_many_tasks_stand_below_each_other_and_few_beside():
-    few, many = ([_record(f"t{n}", "STS", 60 + n) for n in range(count)] for count in (3, 5))
+def test_many_tasks_are_rows_and_few_are_columns():
+    few, many = ([_score(f"t{n}", "STS", 60 + n) for n in range(count)] for count in (3, 5))
     assert "| a | 1 | 60.00 | 61.00 | 62.00 | 61.00 |" in markdown([_row("a", few), _row("b", few)])
     lines = markdown([_row("a", many), _row("b", many, many)]).split("\n")
     assert lines[:4] == [
@@ -58,15 +48,15 @@ def test_many_tasks_stand_below_each_other_and_few_beside():
 
 
 def test_a_missing_task_leaves_no_mean():
-    row = _row("a", [_record("x", "STS", 60)], [_record("x", "STS", 64), _record("y", "STS", 70)])
-    assert row.scores("y") is None
+    row = _row("a", [_score("x", "STS", 60)], [_score("x", "STS", 64), _score("y", "STS", 70)])
+    assert row.values("y") is None
     assert row.mean(["x", "y"]) is None
     assert cell(None) == "–"
 
 
 def test_an_unusable_encoder_has_no_number_and_the_sentence_says_why():
-    good = _row("good", [_record("x", "STS", 60, noise=1)])
-    bad = _row("bad", [_record("x", "STS", None, unusable="collapsed: one point")])
+    good = _row("good", [_score("x", "STS", 60, noise=1)])
+    bad = _row("bad", [_score("x", "STS", None, unusable="collapsed: one point")])
     assert sentences([good, bad]) == ["bad cannot be compared: collapsed: one point."]
     assert as_dict([good, bad])["scores"]["bad"]["x"] is None
     assert as_dict([good, bad])["differences"]["bad"] == {}
@@ -74,26 +64,26 @@ def test_an_unusable_encoder_has_no_number_and_the_sentence_says_why():
 
 @pytest.mark.parametrize(("noise", "word"), [(0.3, "better"), (9, "worse"), (1, "no difference")])
 def test_a_sentence_says_what_the_interval_allows(noise, word):
-    base = _row("base", [_record("x", "STS", 60, noise=1), _record("z", "Clustering", 30)])
-    other = _row("other", [_record("x", "STS", 61, noise=noise), _record("z", "Clustering", 33)])
-    (said,) = sentences([base, other])
-    assert word in said
-    assert "+3.00 on z" in said
-    assert "not over seeds" in said
-    without_pairs = [_row(name, [_record("z", "Clustering", 30)]) for name in ("base", "other")]
+    base = _row("base", [_score("x", "STS", 60, noise=1), _score("z", "Clustering", 30)])
+    other = _row("other", [_score("x", "STS", 61, noise=noise), _score("z", "Clustering", 33)])
+    (text,) = sentences([base, other])
+    assert word in text
+    assert "+3.00 on z" in text
+    assert "not over seeds" in text
+    without_pairs = [_row(name, [_score("z", "Clustering", 30)]) for name in ("base", "other")]
     assert sentences(without_pairs) == ["other against base (1 seed and 1 seed): +0.00 on z."]
 
 
-def test_answers_to_different_questions_are_not_compared():
-    with pytest.raises(ValueError, match="x: b was judged on data other"):
-        tasks_of([_row("a", [_record("x", "STS", 60)]), _row("b", [_record("x", "STS", 60, data="other")])])
+def test_scores_on_different_data_are_not_compared():
+    with pytest.raises(ValueError, match="x: b was evaluated on data other"):
+        tasks_of([_row("a", [_score("x", "STS", 60)]), _row("b", [_score("x", "STS", 60, data="other")])])
 
 
-def test_who_scores_less_than_counting_words_is_said_once_for_each_task():
+def test_rows_below_tfidf_are_named_once_for_each_task():
     rows = [
-        _row(name, [_record("x", "STS", score, tfidf=69.308)])
-        for name, score in (("a", 55), ("b", 80), ("floor", 69.3075))
+        _row(name, [_score("x", "STS", score, tfidf=69.308)])
+        for name, score in (("a", 55), ("b", 80), ("c", 69.3075))
     ]
-    rows.append(_row("broken", [_record("x", "STS", None, unusable="collapsed", tfidf=69.308)]))
+    rows.append(_row("broken", [_score("x", "STS", None, unusable="collapsed", tfidf=69.308)]))
     assert sentences(rows)[-1] == "Below TF-IDF (69.31), which only counts words, on x: a."
-    assert not any("Below" in said for said in sentences(rows[1:3]))
+    assert not any("Below" in text for text in sentences(rows[1:3]))

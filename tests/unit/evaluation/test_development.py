@@ -6,10 +6,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from unsee_dist.evaluation.development import Development, deal, verdicts
+from unsee_dist.evaluation.development import Development, deal, warnings
 from unsee_dist.metrics.geometry import NAMES
 from unsee_dist.metrics.names import best_metric
-from unsee_dist.metrics.retrieval import questions, tfidf_scores
+from unsee_dist.metrics.retrieval import make_questions, tfidf_scores
 from unsee_dist.metrics.sts import Pairs, spearman
 from unsee_dist.metrics.tfidf import tfidf_spearman
 
@@ -18,8 +18,8 @@ def _tasks(seed=0):
     rng = np.random.default_rng(seed)
     words = [" ".join(["word"] * int(rng.integers(1, 9)) + [str(i)]) for i in range(60)]
     pairs = Pairs(list(rng.choice(words, 50)), list(rng.choice(words, 50)), rng.random(50))
-    asked = questions([(words[i], f"answer {i}") for i in range(20)], "test")
-    return {"set": pairs}, {"set": asked}, words[:30]
+    questions = make_questions([(words[i], f"answer {i}") for i in range(20)], "test")
+    return {"set": pairs}, {"set": questions}, words[:30]
 
 
 def _embed(sentence):
@@ -75,12 +75,12 @@ def test_any_number_of_ranks_scores_what_one_rank_scores(size):
 
 
 def test_its_scores_are_those_of_the_metrics_alone():
-    sets, asked, probe = _tasks(1)
+    sets, questions, probe = _tasks(1)
 
     def encode(s):
         return np.stack([_embed(x) for x in s])
 
-    scores = Development(sets, asked, probe)(encode)
+    scores = Development(sets, questions, probe)(encode)
     assert scores["dev/sts"] == spearman(sets["set"], encode)
     assert scores["dev/candidates"] == 20
     assert scores["dev/collapsed"] == 0
@@ -92,13 +92,13 @@ def test_its_scores_are_those_of_the_metrics_alone():
 
 
 def test_several_sets_score_by_name_and_their_mean_decides():
-    (one, asked, probe), (other, _, _) = _tasks(1), _tasks(2)
+    (one, questions, probe), (other, _, _) = _tasks(1), _tasks(2)
     sets = {"one": one["set"], "other": other["set"]}
 
     def encode(s):
         return np.stack([_embed(x) for x in s])
 
-    scores = Development(sets, asked, probe)(encode)
+    scores = Development(sets, questions, probe)(encode)
     each = {name: spearman(pairs, encode) for name, pairs in sets.items()}
     assert {name: scores[f"dev/sts/{name}"] for name in sets} == each
     assert scores["dev/sts"] == pytest.approx(np.mean(list(each.values())))
@@ -113,7 +113,7 @@ def test_a_collapsed_encoder_is_flagged_and_never_best():
     assert best_metric({"dev/mrr": 1 / 20, "dev/collapsed": 0.0}) == ("dev/mrr", 1 / 20)
 
 
-def test_the_baseline_is_tfidf_and_what_lies_below_it_is_said():
+def test_the_baseline_is_tfidf_and_a_score_below_it_is_a_warning():
     sts, retrieval, probe = _tasks()
     baseline = Development(sts, retrieval, probe).baseline()
     assert baseline["dev/sts"] == tfidf_spearman(sts["set"])
@@ -121,14 +121,14 @@ def test_the_baseline_is_tfidf_and_what_lies_below_it_is_said():
         f"dev/{name}": value for name, value in tfidf_scores(retrieval["set"]).items()
     }.items() <= baseline.items()
     good = {name: value + 0.1 for name, value in baseline.items()} | {"dev/collapsed": 0.0}
-    assert verdicts(good, baseline) == []
-    (said,) = verdicts(good | {"dev/sts": baseline["dev/sts"] - 1}, baseline)
-    assert said.startswith("dev/sts")
-    assert "below TF-IDF" in said
+    assert warnings(good, baseline) == []
+    (sentence,) = warnings(good | {"dev/sts": baseline["dev/sts"] - 1}, baseline)
+    assert sentence.startswith("dev/sts")
+    assert "below TF-IDF" in sentence
     for std, word in ((0.0, "one point"), (float("nan"), "not finite")):
-        (said,) = verdicts(good | {"dev/collapsed": 1.0, "dev/std": std}, baseline)
-        assert word in said
-    assert verdicts({"dev/std": 1.0}, {}) == []
+        (sentence,) = warnings(good | {"dev/collapsed": 1.0, "dev/std": std}, baseline)
+        assert word in sentence
+    assert warnings({"dev/std": 1.0}, {}) == []
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 11])

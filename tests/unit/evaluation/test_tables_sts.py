@@ -123,7 +123,11 @@ def test_columns_are_found_by_name_in_any_order(tmp_path):
         ("header.tsv", b"sentence1\tsentence2\tscore\n", "no rows"),
         ("column.tsv", b"sentence1\tsentence2\trating\na\tb\t1\n", "no column score or label"),
         ("cell.tsv", b"sentence1\tsentence2\tscore\na\tb\n", "line 2 has 2 columns, its header 3"),
-        ("tab.tsv", b"sentence1\tsentence2\tscore\na\t1\t2\tb\n", "line 2 has 4 columns, its header 3. Mend"),
+        (
+            "tab.tsv",
+            b"sentence1\tsentence2\tscore\na\t1\t2\tb\n",
+            "line 2 has 4 columns, its header 3. Correct",
+        ),
         ("open.csv", b'sentence1,sentence2,score\n"a,b,1\n', "is no table row"),
         (
             "key.jsonl",

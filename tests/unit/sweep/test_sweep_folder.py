@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from unsee_dist.errors import UserError
 from unsee_dist.sweep import ledger, status
-from unsee_dist.sweep.driver import DRIVER, claim, driver_of, driving
+from unsee_dist.sweep.driver import DRIVER, Driver, driver_of, make_folder, registered_driver
 from unsee_dist.sweep.ledger import Goal, Row, write
 from unsee_dist.sweep.settings import Sweep, load_sweep
 
@@ -26,35 +26,37 @@ def sweep_in(folder: Path, *given: str) -> Sweep:
 
 
 def test_the_same_sweep_goes_on_and_another_is_refused_by_name(tmp_path: Path) -> None:
-    claim(sweep_in(tmp_path))
-    claim(sweep_in(tmp_path))
+    make_folder(sweep_in(tmp_path))
+    make_folder(sweep_in(tmp_path))
     again = load_sweep(status.sweep_file(tmp_path / "sweep"))
-    claim(again)  # what --resume does
+    make_folder(again)  # what --resume does
     with pytest.raises(ValueError, match=r"another sweep: lr: 0.0001 there, lr: 0.0003 here"):
-        claim(sweep_in(tmp_path, "train.lr=3e-4"))
+        make_folder(sweep_in(tmp_path, "train.lr=3e-4"))
     with pytest.raises(ValueError, match="another sweep: trials: null there, trials: 9 here"):
-        claim(sweep_in(tmp_path, "sweep.trials=9"))
+        make_folder(sweep_in(tmp_path, "sweep.trials=9"))
 
 
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "thesis.tex").touch()
     with pytest.raises(ValueError, match="is not empty and no sweep"):
-        claim(sweep_in(tmp_path))
+        make_folder(sweep_in(tmp_path))
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["thesis.tex"]
 
 
 def test_one_process_drives_and_a_killed_one_does_not_count(tmp_path: Path) -> None:
-    with driving(tmp_path):
-        with pytest.raises(ValueError, match=f"is driven by process {os.getpid()}"), driving(tmp_path):
+    with registered_driver(tmp_path):
+        with (
+            pytest.raises(ValueError, match=f"is driven by process {os.getpid()}"),
+            registered_driver(tmp_path),
+        ):
             pass
         found = driver_of(tmp_path)
         assert found is not None
-        assert found["host"] == socket.gethostname()
+        assert found.host == socket.gethostname()
     assert driver_of(tmp_path) is None
-    gone = {"host": socket.gethostname(), "pid": 2**22 + 1}  # no such process
-    (tmp_path / DRIVER).write_text(json.dumps(gone))
-    with driving(tmp_path):
+    DRIVER.write(tmp_path, Driver(socket.gethostname(), 2**22 + 1))  # no such process
+    with registered_driver(tmp_path):
         pass
 
 
@@ -64,7 +66,7 @@ def test_status_and_stop(
     sweep = sweep_in(tmp_path)
     with pytest.raises(ValueError, match="holds no sweep"):
         status.show(tmp_path)
-    claim(sweep)
+    make_folder(sweep)
     write(sweep.folder, [Row(1, "a", "complete", {"train.lr": 1e-4}, 100, 100, 71.25)])
     status.show(sweep.folder)
     shown = capsys.readouterr().out
@@ -74,7 +76,19 @@ def test_status_and_stop(
         status.stop(sweep.folder)
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)
     (sweep.folder / "confirm").mkdir()
-    with driving(sweep.folder), pytest.raises(ValueError, match=r"has not answered.*--resume"):
+    with registered_driver(sweep.folder), pytest.raises(ValueError, match=r"has not answered.*--resume"):
         status.stop(sweep.folder)
     for place in (sweep.folder, sweep.folder / "confirm"):  # whichever is searched
         assert ledger.watch(place, Goal("dev/sts", "max", trials=1, steps=100), [])
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\x00", b'{"format": 1, "host": 3}', b'{"format": 9}'])
+def test_a_damaged_file_of_the_folder_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    sweep = sweep_in(tmp_path)
+    make_folder(sweep)
+    for name in (ledger.LEDGER.name, DRIVER.name):
+        path = sweep.folder / name
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} (is damaged|has format).*Delete it"):
+            status.show(sweep.folder)
+        path.unlink()

@@ -9,7 +9,7 @@ import pytest
 
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import Goal
-from unsee_dist.sweep.trial import OUTCOME, WORST, trial_folder, worth
+from unsee_dist.sweep.trial import OUTCOME, WORST, Outcome, comparable_score, trial_folder
 from unsee_dist.sweep.tune import TrialState
 
 GOAL = Goal("dev/sts", "max", trials=3, steps=40)
@@ -27,7 +27,7 @@ def trial(
         "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "de'
     )
     if outcome:
-        (run / OUTCOME).write_text(json.dumps({"outcome": outcome, "why": f"why {name}"}))
+        OUTCOME.write(run, Outcome(outcome, f"why {name}"))  # type: ignore[arg-type]
 
 
 def state(name: str, status: str, step: int = 0) -> TrialState:
@@ -80,6 +80,13 @@ def test_each_trial_is_one_row_and_only_sound_ones_are_best(
     assert [(line["step"], line["best/dev/sts"]) for line in lines] == [(4, 70.0)]
 
 
+def test_a_score_of_zero_is_a_score_and_one_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
+    trial(tmp_path, "a", {10: 0.0, 20: None}, "complete", **{"dev/std": float("nan")})
+    ledger.watch(tmp_path, GOAL, [state("a", "TERMINATED", 40)])
+    (row,) = ledger.read(tmp_path)
+    assert (row.score, row.step, row.scores) == (0.0, 10, {"dev/sts": 0.0, "dev/std": None})
+
+
 def test_a_stop_is_asked_for_by_a_file(tmp_path: Path) -> None:
     assert not ledger.watch(tmp_path, GOAL, [state("a", "RUNNING")])
     (tmp_path / ledger.STOP).touch()
@@ -88,6 +95,6 @@ def test_a_stop_is_asked_for_by_a_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scores", [{}, {"dev/sts": float("nan")}, {"dev/sts": 71.0, "dev/collapsed": 1.0}])
 def test_what_means_nothing_is_worst(scores: dict[str, float]) -> None:
-    assert worth(scores, "dev/sts", "max") == -WORST
-    assert worth(scores, "dev/sts", "min") == WORST
-    assert worth({"dev/sts": 71.0, "dev/collapsed": 0.0}, "dev/sts", "max") == 71.0
+    assert comparable_score(scores, "dev/sts", "max") == -WORST
+    assert comparable_score(scores, "dev/sts", "min") == WORST
+    assert comparable_score({"dev/sts": 71.0, "dev/collapsed": 0.0}, "dev/sts", "max") == 71.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from unsee_dist.sweep.driver import MARK, leave_mark
+from unsee_dist.sweep.driver import MARK, write_progress
 
 
 def _saved(folder: Path, trial: str, *steps: int) -> None:
@@ -18,14 +18,14 @@ def test_the_mark_counts_the_newest_checkpoint_of_each_trial(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mark = tmp_path / "mark"
-    leave_mark(tmp_path, 0)  # no batch system asks
+    write_progress(tmp_path, 0)  # no batch system asks
     monkeypatch.setenv(MARK, str(mark))
-    leave_mark(tmp_path, 0)
+    write_progress(tmp_path, 0)
     assert mark.read_text() == "0 trials ended, 0 steps saved\n"
     _saved(tmp_path, "a", 10, 20)
     _saved(tmp_path, "b", 5)
-    leave_mark(tmp_path, 1)
+    write_progress(tmp_path, 1)
     assert mark.read_text() == "1 trials ended, 25 steps saved\n"
     _saved(tmp_path, "a", 30)
-    leave_mark(tmp_path, 1)
+    write_progress(tmp_path, 1)
     assert mark.read_text() == "1 trials ended, 35 steps saved\n"

@@ -1,10 +1,12 @@
 """Lines read as the style guide's example; nothing is wrapped, interpreted or drawn off a terminal."""
 
 import io
+import math
 
 import pytest
 from rich.console import Console
 
+from unsee_dist.log import LOG
 from unsee_dist.tracking.console import ConsoleReporter, clock, evaluation_line, step_line
 
 LINE = {
@@ -33,7 +35,7 @@ def test_a_training_line_is_the_documented_one():
 
 
 def test_absent_keys_are_left_out_and_null_is_nan():
-    assert step_line({"step": 1, "loss": None}, 10, 0) == "step 01/10 | loss nan | eta 00:00"
+    assert step_line({"step": 1, "loss": math.nan}, 10, 0) == "step 01/10 | loss nan | eta 00:00"
     assert "skipped 2" in step_line(LINE | {"skipped": 2}, 30000, 0)
     assert "41.2k sent/s" in step_line(LINE | {"sentences_per_s": 41234}, 30000, 0)
 
@@ -44,10 +46,10 @@ def test_an_evaluation_line():
         evaluation_line(line, 100, True)
         == "eval 050/100 | sts 70.12 | effective rank 88.0 | std 0.900 | best so far"
     )
-    collapsed = evaluation_line(line | {"dev/sts": None, "dev/collapsed": 1.0}, 100, False)
+    collapsed = evaluation_line(line | {"dev/sts": math.nan, "dev/collapsed": 1.0}, 100, False)
     assert "sts nan" in collapsed
     assert "COLLAPSED: all embeddings are one point" in collapsed
-    broken = evaluation_line({"step": 50, "dev/std": None, "dev/collapsed": 1.0}, 100, False)
+    broken = evaluation_line({"step": 50, "dev/std": math.nan, "dev/collapsed": 1.0}, 100, False)
     assert "BROKEN: embeddings are not finite" in broken
 
 
@@ -66,12 +68,12 @@ def _console(terminal):
 
 
 def test_lines_are_printed_as_they_are_on_anything_that_is_no_terminal():
-    talk, out = _console(False)
-    talk.advance(3)
-    talk.training(LINE | {"step": 50})
-    talk.say("a [bold]bracket[/bold] " + "long " * 30)
-    talk.warn("careful")
-    talk.close()
+    reporter, out = _console(False)
+    reporter.advance(3)
+    reporter.training(LINE | {"step": 50})
+    LOG.info("a [bold]bracket[/bold] " + "long " * 30)
+    reporter.warn("careful")
+    reporter.close()
     lines = out.getvalue().splitlines()
     assert len(lines) == 3
     assert lines[0].startswith("step 050/100 | loss 3.4120")
@@ -79,22 +81,35 @@ def test_lines_are_printed_as_they_are_on_anything_that_is_no_terminal():
     assert "\x1b" not in out.getvalue()
 
 
-def test_a_bar_is_drawn_on_a_terminal_and_taken_away():
-    talk, out = _console(True)
-    talk.advance(42)
-    talk._bar.refresh()
+def test_a_bar_is_drawn_on_a_terminal_and_removed():
+    reporter, out = _console(True)
+    reporter.advance(42)
+    reporter._bar.refresh()
     assert "42/100" in out.getvalue()
-    talk.close()
-    talk.close()
+    reporter.close()
+    reporter.close()
 
 
 def test_the_closing_table_shows_only_what_was_measured():
-    talk, out = _console(False)
+    reporter, out = _console(False)
     columns = {"before": {"dev/sts": 54.1}, "best (step 90)": {"dev/sts": 70.5, "dev/std": 0.9}}
-    talk.closing(columns, {"best": "runs/a/best"}, ["unsee evaluate runs/a/best"])
+    reporter.summary(columns, {"best": "runs/a/best"}, ["unsee evaluate runs/a/best"])
     text = out.getvalue()
     assert "54.10" in text
     assert "70.50" in text
     assert "mrr" not in text
     assert "best: runs/a/best" in text
     assert text.rstrip().endswith("next: unsee evaluate runs/a/best")
+
+
+def test_a_console_that_is_closed_gives_the_lines_back_to_stderr(capsys):
+    reporter, out = _console(False)
+    left_open, _ = _console(False)  # of a run that died in this process
+    second, newest = _console(False)
+    LOG.info("while it is open")
+    for each in (second, left_open, reporter):
+        each.close()
+    LOG.info("afterwards")
+    assert newest.getvalue() == "while it is open\n"
+    assert out.getvalue() == ""
+    assert capsys.readouterr().err == "afterwards\n"

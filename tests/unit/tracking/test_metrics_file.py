@@ -34,6 +34,17 @@ def test_what_is_written_is_read_and_not_finite_is_null(tmp_path):
     assert strict == {"step": 0, "dev/sts": None, "loss": None, "ids": [3, 1]}
 
 
+def test_null_is_read_as_nan(tmp_path):
+    file = MetricsFile(tmp_path / "m.jsonl")
+    file.write({"step": 1, "loss": float("nan"), "dev/sts": float("-inf"), "ids": [3, 1]})
+    file.close()
+    (line,) = metrics_file.read(tmp_path / "m.jsonl")
+    assert np.isnan([line.pop("loss"), line.pop("dev/sts")]).all()
+    assert line == {"step": 1, "ids": [3, 1]}
+    assert metrics_file.training_lines(tmp_path / "m.jsonl")
+    assert metrics_file.evaluations(tmp_path / "m.jsonl")
+
+
 def test_a_numpy_nan_is_null_too(tmp_path):
     file = MetricsFile(tmp_path / "m.jsonl")
     file.write({"step": 1, "loss": np.float64("nan")})

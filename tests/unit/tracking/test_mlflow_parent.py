@@ -180,7 +180,7 @@ def test_a_database_that_is_read_only_is_said_and_nothing_else_happens(sweep, ur
     _until(lambda: said)
     assert "readonly database" in said[0]
     assert not parent.close(timeout_s=20)
-    assert "the same command sends the rest once the server is there" in said[-1]
+    assert "the same command sends the rest when the server answers" in said[-1]
     assert _runs(uri)[1] == 0
 
 

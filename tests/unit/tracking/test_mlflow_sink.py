@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from unsee_dist.errors import UserError
 from unsee_dist.tracking import mlflow_run, mlflow_sink
 from unsee_dist.tracking.metrics_file import MetricsFile, added, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -198,16 +199,23 @@ def test_a_server_killed_and_restarted_has_every_line_once(folder, tmp_path, uri
     assert len(_runs(uri)) == 1
 
 
-def test_only_whole_lines_are_read_and_a_damaged_state_is_a_new_one(tmp_path):
+def test_only_whole_lines_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert added(path, 0) == ([], 0)
     path.write_bytes(b'{"step": 1}\n{"step": 2}\n{"st')
     lines, offset = added(path, 0)
     assert (lines, offset) == ([{"step": 1}, {"step": 2}], 24)
     assert added(path, offset) == ([], offset)
-    state = tmp_path / "mlflow.json"
-    state.write_text('{"key": "k", "run_')
-    assert load(state, "given", {}).run_id == "given"
+
+
+def test_the_state_is_kept_and_a_damaged_one_is_no_new_run(tmp_path):
+    first = load(tmp_path, None, {"a": "1"})
+    first.save(tmp_path)
+    again = load(tmp_path, "given", {"b": "2"})
+    assert (again.key, again.run_id, again.tags) == (first.key, "given", {"a": "1", "b": "2"})
+    (tmp_path / "mlflow.json").write_text('{"key": "k", "run_')
+    with pytest.raises(UserError, match=r"mlflow.json is damaged .*Delete it"):
+        load(tmp_path, "given", {})
 
 
 def test_the_uri_is_the_settings_then_the_environments_then_sqlite_here(monkeypatch, tmp_path):

@@ -1,9 +1,11 @@
-"""Rank 0 writes and speaks, every rank keeps its own trace, and a resumed rank cuts its files back."""
+"""Rank 0 writes and prints, every rank keeps its own trace, and a resumed rank cuts its files back."""
 
 import json
+import sys
 
 import pytest
 
+from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.recorder import RunRecorder
 
 
@@ -12,7 +14,7 @@ def _steps(path):
 
 
 def _run(folder, rank, first, last, every=1):
-    recorder = RunRecorder(folder, rank, steps=20, first=first, every=every, say_every=10)
+    recorder = RunRecorder(folder, rank, steps=20, first=first, every=every, console_every=10)
     recorder.keep_trace(1)
     if first == 0:
         recorder.evaluation({"step": 0, "dev/sts": 50.0}, True)
@@ -41,7 +43,20 @@ def test_lines_are_written_every_so_often_and_at_the_end(tmp_path):
     assert _steps(tmp_path / "metrics.jsonl") == [0, 7, 14, 20]
 
 
-def test_other_ranks_write_nothing_but_their_trace_and_say_nothing(tmp_path, capsys):
+def test_other_ranks_write_nothing_but_their_trace_and_print_nothing(tmp_path, capsys):
     _run(tmp_path, 3, 0, 20)
     assert sorted(path.name for path in tmp_path.rglob("*.jsonl")) == ["rank-3.jsonl"]
     assert capsys.readouterr().err == ""
+
+
+def test_without_mlflow_a_run_is_recorded_and_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    recorder = RunRecorder(tmp_path, 0, steps=2, first=0, every=1, console_every=1)
+    recorder.send_to_mlflow(RunDescription("unsee", "mine", {}), None)
+    recorder.step({"step": 2, "loss": 1.0})
+    recorder.close()
+    printed = capsys.readouterr().err
+    assert printed.count("mlflow is not installed") == 1
+    assert 'pip install "unsee_dist[mlflow]"' in printed
+    assert not (tmp_path / "mlflow.json").exists()
+    assert (tmp_path / "metrics.jsonl").exists()

@@ -158,3 +158,39 @@ def test_the_sentence_about_a_collapse_has_the_numbers() -> None:
         in sentence
     )
     assert state.collapsed_in_row == 2
+
+
+def test_a_loss_that_stands_still_is_no_spike() -> None:
+    """Its deviation is 0, and a step on the mean is not above it."""
+    state = GuardState()
+    said = [after_step(SETTINGS, state, step, 3.0, True)[1] for step in range(200)]
+    assert not any(said)
+    assert state.spikes == 0
+
+
+@pytest.mark.parametrize(("variance", "loss", "deviations"), [(4.0, 50.0, 20), (0.25, 20.0, 20)])
+def test_a_spike_is_measured_in_deviations(variance: float, loss: float, deviations: int) -> None:
+    state = GuardState(seen=60, mean=10.0, variance=variance)
+    _, sentence = after_step(SETTINGS, state, 61, loss, True)
+    assert f"loss {loss:g} is {deviations} deviations above its running mean 10" in sentence
+
+
+def test_the_bound_of_a_spike_grows_with_the_deviation() -> None:
+    """Deviation 4: the bound is 10 + 8 · 4 = 42."""
+    for loss, jumped in ((41.0, False), (43.0, True)):
+        state = GuardState(seen=60, mean=10.0, variance=16.0)
+        assert bool(after_step(SETTINGS, state, 61, loss, True)[1]) is jumped
+
+
+def test_spikes_are_counted() -> None:
+    state = GuardState(seen=60, mean=10.0, variance=1.0, spikes=4)
+    after_step(SETTINGS, state, 61, 1000.0, True)
+    assert state.spikes == 5
+
+
+def test_a_stop_says_what_to_change_and_what_is_left() -> None:
+    _, stopped = after_step(SETTINGS, GuardState(skips_in_row=2, rollbacks=1), 9, math.nan, False)
+    assert "again after going back to a checkpoint" in stopped
+    assert stopped.endswith("or write parallel.precision=fp32; the checkpoints before are untouched.")
+    _, collapsed = after_evaluation(SETTINGS, GuardState(collapsed_in_row=1), HEALTHY | {"dev/std": 0.0})
+    assert collapsed.endswith("covariance weight, or use target.kind=ema; `best/` is from before.")

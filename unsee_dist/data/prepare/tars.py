@@ -57,16 +57,15 @@ def check_whole(name: str, file: IO[bytes]) -> None:
     """UserError when the headers of a tar do not lead to its end, or when it ends in the middle."""
     size = file.seek(0, 2)
     file.seek(0)
+    end, last = 0, ""
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            end, last = 0, ""
             for member in tar:
                 last = member.name
-                # the payload in whole blocks; links and folders have none
-                blocks = -(-member.size // tarfile.BLOCKSIZE) if member.isreg() else 0
-                end = member.offset_data + blocks * tarfile.BLOCKSIZE
+                end = tar.offset  # of the next header, also after a sparse file
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{name} is not a tar, or is damaged at its start ({error}). {REMEDY}") from error
+        place = f"after its member {last}, at byte {end}" if last else "at its start, or is not a tar"
+        raise UserError(f"{name} is damaged {place} ({error}). {REMEDY}") from error
     if end > size:
         raise UserError(
             f"{name} ends in the middle of its member {last}: the file is cut off at byte {size}. {REMEDY}"

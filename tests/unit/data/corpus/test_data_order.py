@@ -90,3 +90,18 @@ def test_golden_order():
     sizes = np.array([1024] * 150 + [313])
     ids = Order(sizes, seed=2024).ids(np.arange(2 * sizes.sum()))
     assert xxhash.xxh3_128_hexdigest(ids.astype("<i8").tobytes()) == "398bb16a368515a36cbce7c2c05f6ea0"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.uint64, np.int64, list])
+def test_ids_are_int64_whatever_sizes_and_positions_are(dtype):
+    """uint64 and int64 together would be floats, and a large id another one."""
+    sizes, positions = [3, 7, 7, 2, 7], [0, 40, 25, 51]
+    expected = Order(np.array(sizes), 5, 2).ids(np.array(positions))
+    given = [values if dtype is list else np.array(values, dtype=dtype) for values in (sizes, positions)]
+    ids = Order(given[0], 5, 2).ids(given[1])
+    assert ids.dtype == np.int64
+    assert np.array_equal(ids, expected)
+
+
+def test_an_order_of_nothing_has_no_sentences():
+    assert Order(np.array([], dtype=np.int64), 1).sentences == 0

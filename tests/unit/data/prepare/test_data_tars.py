@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,6 +113,31 @@ def test_a_tar_cut_between_two_members_is_named(tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:at])
     with pytest.raises(UserError, match=r"cut.tar ends without its end mark .*: the file is cut off"):
         sentences(tmp_path / "cut.tar")
+
+
+def test_a_tar_cut_inside_a_header_or_a_payload_names_the_member_before(tmp_path: Path) -> None:
+    with tarfile.open(a_tar(tmp_path / "t.tar")) as tar:
+        ninth, tenth = tar.getmembers()[8:10]
+    for at, sentence in (
+        (tenth.offset + 100, f"ends without its end mark after {ninth.name}: it was cut"),
+        (ninth.offset_data + 100, f"is damaged after its member {ninth.name}, at byte {tenth.offset}"),
+    ):
+        (tmp_path / "cut.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:at])
+        with pytest.raises(UserError, match=sentence):
+            sentences(tmp_path / "cut.tar")
+
+
+@pytest.mark.skipif(shutil.which("tar") is None, reason="needs GNU tar")
+@pytest.mark.parametrize("form", ["gnu", "pax"])
+def test_a_tar_with_a_sparse_file_is_whole(tmp_path: Path, form: str) -> None:
+    with (tmp_path / "a.bin").open("wb") as file:
+        file.write(b"head")
+        file.truncate(5 << 20)
+    (tmp_path / "b.txt").write_text(rule(1))
+    command = ["tar", "-C", tmp_path, f"--format={form}", "-S", "-cf", tmp_path / "t.tar", "a.bin", "b.txt"]
+    subprocess.run(command, check=True)
+    assert (tmp_path / "t.tar").stat().st_size < 1 << 20
+    assert sentences(tmp_path / "t.tar") == [rule(1)]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "zeroed"])

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unsee_dist.data.corpus.ragged import ragged
 from unsee_dist.data.stream import packing
 from unsee_dist.data.stream.packing import attention_mask, pack
 
@@ -94,3 +95,69 @@ def test_a_piece_survives_a_pickle_without_shared_memory():
 def test_what_cannot_be_packed(tokens, says):
     with pytest.raises(ValueError, match=says):
         pack(tokens, WIDTH, 0, True)
+
+
+def test_a_piece_goes_to_a_device_and_into_locked_memory_as_a_whole(monkeypatch):
+    """ "meta" stands for a GPU, and a negative copy for memory that the system may not move."""
+    micro_batch = pack([[5, 6], [7], [8, 9, 4]], 4, 0, True)
+    moved = micro_batch.to("meta")
+    assert {t.device.type for t in (moved.input_ids, moved.position_ids, moved.segment_ids)} == {"meta"}
+    assert (moved.input_ids.shape, moved.sentences) == (micro_batch.input_ids.shape, 3)
+    assert micro_batch.input_ids.device.type == "cpu"
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: -1 - tensor)
+    pinned = micro_batch.pin_memory()
+    for name in ("input_ids", "position_ids", "segment_ids"):
+        assert torch.equal(getattr(pinned, name), -1 - getattr(micro_batch, name))
+    assert pinned.sentences == 3
+
+
+def test_all_of_a_piece_survives_a_pickle():
+    micro_batch = pack([[5, 6], [7], [8, 9, 4]], 4, 0, True)
+    again = pickle.loads(pickle.dumps(micro_batch))
+    for name in ("input_ids", "position_ids", "segment_ids"):
+        assert torch.equal(getattr(again, name), getattr(micro_batch, name))
+        assert getattr(again, name).dtype == torch.int64
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_sentences_end_to_end_are_packed_as_lists_are(share):
+    lists = [[5, 6, 7], [8], [9, 4], [3, 3, 3, 3]]
+    listed, flat = pack(lists, 6, 1, share), pack(ragged(lists), 6, 1, share)
+    assert torch.equal(listed.input_ids, flat.input_ids)
+    assert torch.equal(listed.segment_ids, flat.segment_ids)
+    assert flat.sentences == 4
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_row_may_be_full_and_padding_has_the_tokenizers_id(share):
+    micro_batch = pack([[5] * WIDTH, [6]], WIDTH, 99, share)
+    assert micro_batch.input_ids.tolist() == [[5] * WIDTH, [6] + [99] * (WIDTH - 1)]
+    assert micro_batch.segment_ids.tolist() == [[0] * WIDTH, [1] + [-1] * (WIDTH - 1)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "says"),
+    [
+        (
+            [],
+            r"^a sentence has no tokens, so it has no embedding\. Use a tokenizer that adds its special tokens\.$",
+        ),
+        (
+            [[1] * 17],
+            r"^a sentence has 17 tokens and a row holds 16\. Truncate to model\.max_tokens = 16 first\.$",
+        ),
+    ],
+)
+def test_what_cannot_be_packed_says_what_to_do(tokens, says):
+    with pytest.raises(ValueError, match=says):
+        pack(tokens, WIDTH, 0, False)
+
+
+def test_a_micro_batch_of_thousands_is_packed_as_a_small_one():
+    """More sentences than one loop takes: each of them in one place, and first-fit decreasing leaves no row to spare."""
+    lengths = np.random.default_rng(0).integers(1, WIDTH + 1, 3000)
+    micro_batch = pack([[number + 1] * int(n) for number, n in enumerate(lengths)], WIDTH, 0, True)
+    assert np.array_equal(np.bincount(micro_batch.input_ids.ravel(), minlength=3001)[1:], lengths)
+    rows, starts = packing._one_by_one(lengths, WIDTH)
+    first = micro_batch.segment_ids.numpy()[rows, starts]
+    assert np.array_equal(first, np.arange(3000))

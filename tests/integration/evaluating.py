@@ -21,15 +21,15 @@ TASKS = ("intents", "topics", "same", "rerank", "search", "similar", "dev")  # w
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command printed, and its exit code."""
+class Output:
+    """The output of a command, and its exit code."""
 
     code: int
     out: str
     err: str
 
 
-def unsee(*arguments: str, cwd: Path) -> Said:
+def unsee(*arguments: str, cwd: Path) -> Output:
     """`unsee ...` in this process (a new one imports torch and mteb for seconds), from the folder `cwd`."""
     from unsee_dist import cli
 
@@ -44,13 +44,13 @@ def unsee(*arguments: str, cwd: Path) -> Said:
             cli.main()
         except SystemExit as ended:
             code = int(ended.code or 0)
-    return Said(code, out.getvalue(), err.getvalue())
+    return Output(code, out.getvalue(), err.getvalue())
 
 
-def is_sentence(said: Said, *words: str) -> None:
-    assert said.code == 2, f"exit code {said.code}: {said.out} {said.err}"
-    assert "Traceback" not in said.err
-    assert all(word in said.err for word in words), said.err
+def is_sentence(output: Output, *words: str) -> None:
+    assert output.code == 2, f"exit code {output.code}: {output.out} {output.err}"
+    assert "Traceback" not in output.err
+    assert all(word in output.err for word in words), output.err
 
 
 def loaded(folder: Path) -> Any:

@@ -1,0 +1,64 @@
+"""What a library could not load becomes a sentence; a bug of ours, a full disk and a sentence stay what they are."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+from datasets.exceptions import DatasetGenerationError
+from huggingface_hub.errors import OfflineModeIsEnabled
+
+from unsee_dist.errors import UserError
+from unsee_dist.files import hub
+from unsee_dist.files.hub import is_load_error, reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OfflineModeIsEnabled("offline"),
+        DatasetGenerationError("cut off"),
+        FileNotFoundError("no such data set"),
+        ConnectionError("no network"),
+        ValueError("unknown split"),
+    ],
+)
+def test_errors_of_the_libraries_are_load_errors(error: Exception) -> None:
+    assert is_load_error(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("a sentence"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ModuleNotFoundError("No module named 'mteb'", name="mteb"),
+        TypeError("an unexpected argument"),
+        AssertionError(),
+    ],
+)
+def test_other_errors_are_not(error: Exception) -> None:
+    assert not is_load_error(error)
+
+
+def _raised_by(function: Callable[[], object]) -> Exception:
+    with pytest.raises(ValueError, match="unpack") as caught:
+        function()
+    return caught.value
+
+
+def test_the_same_error_is_ours_when_our_line_raised_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug() -> None:
+        (_,) = ()
+
+    assert is_load_error(_raised_by(bug))
+    monkeypatch.setattr(
+        hub, "bug", eval(compile("lambda: [0 for (_,) in ((),)]", "hub", "eval"), vars(hub)), False
+    )
+    assert not is_load_error(_raised_by(vars(hub)["bug"]))
+
+
+def test_a_reason_is_one_line() -> None:
+    assert reason(ValueError("\n  first\nsecond")) == "first"
+    assert reason(ValueError()) == "ValueError"

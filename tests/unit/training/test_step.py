@@ -1,0 +1,242 @@
+"""A step's order and what it leaves alone, seen from a stand-in for the engine; the real one is in tests/procs."""
+
+from __future__ import annotations
+
+import math
+import socket
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from unsee_dist.data.stream.packing import pack
+from unsee_dist.data.stream.stream import Batch
+from unsee_dist.errors import UserError
+from unsee_dist.supervision import phases
+from unsee_dist.training.step import StepResult, says_what_fits, seed_step, train_step
+
+STEP = 41
+
+
+def batch(*sentences: int) -> Batch:
+    """A batch with micro-batches of so many sentences of one token."""
+    pieces = tuple(pack([[7]] * count, 4, 0, False) for count in sentences)
+    return Batch(STEP, tuple(range(sum(sentences))), pieces, sum(sentences))
+
+
+class Remembering:
+    """An objective with state, as CorInfoMax."""
+
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+
+    def commit(self) -> None:
+        self.log.append("commit")
+
+    def discard(self) -> None:
+        self.log.append("forget")
+
+
+class Recorded:
+    """Says into `log` what it is asked for. `norm`, `overflow`: what this step's gradients are like."""
+
+    def __init__(
+        self, log: list[str], precision: str = "bf16", norm: float = 2.5, stateful: bool = True
+    ) -> None:
+        self.log, self.precision, self.norm, self.overflow = log, precision, norm, False
+        self.loss, self.asked_by_others = torch.tensor(3.0, requires_grad=True), 0.0
+        objective = Remembering(log) if stateful else object()
+        self.module = SimpleNamespace(objective=objective, terms=("agree", "spread"))
+        self.lr: float | None = None
+        self.reported: list[float] = []
+
+    def __call__(self, micro_batches: Any) -> tuple[Tensor, Tensor]:
+        self.log.append(f"forward of {len(micro_batches)}")
+        return self.loss * 1.0, torch.tensor([1.0, 2.0])
+
+    def backward(self, loss: Tensor) -> None:
+        self.log.append("backward")
+        loss.backward()
+
+    def finish(self, values: Tensor) -> tuple[list[float], float]:
+        assert not values.requires_grad
+        self.log.append("finish")
+        self.reported = values.tolist()
+        *means, asked = self.reported
+        return [*means, max(asked, self.asked_by_others)], self.norm
+
+    def step(self, lr: float) -> bool:
+        self.log.append("step")
+        self.lr = lr
+        return not self.overflow
+
+    def discard(self) -> None:
+        self.log.append("discard")
+
+
+class Followed:
+    def __init__(self, log: list[str]) -> None:
+        self.log = log
+        self.decay: float | None = None
+
+    def follow(self, decay: float) -> None:
+        self.log.append("follow")
+        self.decay = decay
+
+
+def taken(engine: Any, target: Any, stop: Any = None, lr: float = 1e-3) -> StepResult:
+    return train_step(engine, target, batch(2, 3), lr, 0.99, stop)
+
+
+def test_an_applied_step_in_its_order_and_its_phases() -> None:
+    log: list[str] = []
+    engine, target = Recorded(log), Followed(log)
+
+    def entered(phase: str, step: int) -> None:
+        log.append(f"[{phase} {step}]")
+
+    phases.enter_phase("start", 0)
+    with phases.observing(entered):
+        result = taken(engine, target)
+    assert log == [
+        f"[forward {STEP}]",
+        "forward of 2",
+        f"[backward {STEP}]",
+        "backward",
+        f"[finish {STEP}]",
+        "finish",
+        f"[update {STEP}]",
+        "step",
+        "commit",
+        f"[ema {STEP}]",
+        "follow",
+        f"[log {STEP}]",
+    ]
+    assert result == StepResult(3.0, {"agree": 1.0, "spread": 2.0}, 2.5, applied=True, asked=False)
+    assert (engine.lr, target.decay) == (1e-3, 0.99)
+    assert engine.loss.grad == 1.0
+
+
+@pytest.mark.parametrize("bad", ["loss", "norm", "both"])
+def test_a_step_that_is_not_finite_moves_nothing(bad: str) -> None:
+    log: list[str] = []
+    engine = Recorded(log, norm=math.inf if bad != "loss" else 2.5)
+    if bad != "norm":
+        engine.loss = torch.tensor(math.nan, requires_grad=True)
+    result = taken(engine, Followed(log))
+    assert log == ["forward of 2", "backward", "finish", "discard", "forget"]
+    assert result.applied is False
+    assert math.isfinite(result.loss) == (bad == "norm")
+    assert math.isfinite(result.grad_norm) == (bad == "loss")
+
+
+@pytest.mark.parametrize(("norm", "overflow"), [(math.inf, True), (2.5, True), (math.nan, False)])
+def test_fp16_shows_an_overflow_to_the_engine_and_moves_nothing_else(norm: float, overflow: bool) -> None:
+    """The engine lowers its loss scale in its own step."""
+    log: list[str] = []
+    engine = Recorded(log, "fp16", norm)
+    engine.overflow = overflow
+    assert not taken(engine, Followed(log)).applied
+    assert log == ["forward of 2", "backward", "finish", "step", "forget"]
+
+
+def test_a_finite_step_in_fp16_is_applied() -> None:
+    log: list[str] = []
+    assert taken(Recorded(log, "fp16"), Followed(log)).applied
+    assert log[-3:] == ["step", "commit", "follow"]
+
+
+def test_without_a_target_and_without_state_only_the_weights_move() -> None:
+    log: list[str] = []
+    assert taken(Recorded(log, stateful=False), None).applied
+    assert log == ["forward of 2", "backward", "finish", "step"]
+    engine = Recorded(log, stateful=False, norm=math.nan)
+    assert not taken(engine, None).applied
+
+
+def test_ranks_tell_each_other_that_one_of_them_was_asked_to_stop() -> None:
+    engine = Recorded([])
+    for stop, own in ((None, 0.0), (SimpleNamespace(asked=False), 0.0), (SimpleNamespace(asked=True), 1.0)):
+        assert taken(engine, None, stop).asked is (own > 0)
+        assert engine.reported == [3.0, 1.0, 2.0, own]
+    engine.asked_by_others = 1 / 256  # the mean over ranks
+    assert taken(engine, None, SimpleNamespace(asked=False)).asked is True
+
+
+def test_terms_without_a_name_are_our_own_mistake() -> None:
+    engine = Recorded([])
+    engine.module.terms = ("agree",)
+    with pytest.raises(ValueError, match="zip"):
+        taken(engine, None)
+
+
+def test_memory_that_runs_out_in_a_step_is_a_sentence() -> None:
+    engine = Recorded([])
+
+    def runs_out(_loss: Tensor) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    engine.backward = runs_out  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=rf"train\.micro_batch = 3 does not fit .* at step {STEP}: "):
+        taken(engine, None)
+
+
+def refused(error: Exception, *sentences: int) -> str:
+    with pytest.raises(UserError) as caught, says_what_fits(batch(*sentences)):
+        raise error
+    assert caught.value.__cause__ is error
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory.\nSee the documentation"),
+        MemoryError("CUDA out of memory."),
+        RuntimeError("CUDA out of memory. you can't allocate memory here"),
+    ],
+)
+def test_memory_that_runs_out_names_half_the_largest_micro_batch(error: Exception) -> None:
+    said = refused(error, 3, 9, 5)
+    assert said.startswith(
+        f"train.micro_batch = 9 does not fit into the memory of {socket.gethostname()} at step {STEP}: CUDA out of"
+    )
+    assert said.endswith(" Write train.micro_batch=4: it changes no result.")
+    assert "See the documentation" not in said
+
+
+def test_one_sentence_that_does_not_fit_asks_for_shorter_ones_or_more_ranks() -> None:
+    assert refused(MemoryError("no memory"), 2).endswith("Write train.micro_batch=1: it changes no result.")
+    assert refused(MemoryError("no memory"), 1).endswith(
+        "no memory A single sentence does not fit: lower model.max_tokens, or use more ranks and parallel.zero=3."
+    )
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), ValueError("can't allocate memory"), KeyError(1)]
+)
+def test_other_errors_of_a_step_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, says_what_fits(batch(3)):
+        raise error
+    assert caught.value is error
+
+
+def drawn(seed: int, step: int, rank: int) -> float:
+    seed_step(seed, step, rank)
+    return torch.rand(()).item()
+
+
+def test_masks_depend_on_seed_step_and_rank_and_on_nothing_else() -> None:
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3), (2, 1, 3), (1, 3, 2)]
+    first = [drawn(*place) for place in places]
+    torch.rand(100)
+    assert first == [drawn(*place) for place in places]
+    assert len(set(first)) == len(places)
+
+
+def test_the_seed_of_a_step_is_pinned() -> None:
+    """Another one would change what every resumed run drops next. All 64 bits of numpy's SeedSequence are used."""
+    seed_step(2024, 7, 3)
+    assert torch.initial_seed() % 2**64 == 0x72F27510508BB985
