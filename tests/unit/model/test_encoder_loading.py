@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 from pathlib import Path
@@ -106,12 +107,30 @@ def test_a_gpu_has_torchs_own_attention_and_dropout(
     assert isinstance(encoder[1], cpu_dropout.Dropout) is not gpu
 
 
-def test_loading_says_nothing_of_what_is_meant(bert: Path) -> None:
-    logging.set_verbosity_info()
-    logging.enable_progress_bar()
-    load_encoder(str(bert), None)
-    assert logging.get_verbosity() == logging.ERROR
-    assert not logging.is_progress_bar_enabled()
+@pytest.mark.parametrize("fails", [False, True])
+def test_loading_is_quiet_and_leaves_the_verbosity_of_transformers_as_before(
+    fails: bool, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during = []
+
+    def from_pretrained(*_: object, **__: object) -> nn.Module:
+        during.append((logging.get_verbosity(), logging.is_progress_bar_enabled()))
+        if fails:
+            raise KeyError("bug")
+        return tiny()
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", from_pretrained)
+    verbosity = logging.get_verbosity()
+    try:
+        for level, bar in ((logging.INFO, True), (logging.WARNING, False)):
+            logging.set_verbosity(level)
+            logging.enable_progress_bar() if bar else logging.disable_progress_bar()
+            with pytest.raises(KeyError) if fails else contextlib.nullcontext():
+                load_encoder(str(bert), None)
+            assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == (level, bar)
+    finally:
+        logging.set_verbosity(verbosity)
+    assert during == [(logging.ERROR, False)] * 2
 
 
 def test_an_architecture_without_a_switch_for_its_pooler_is_loaded_and_loses_it(tmp_path: Path) -> None:
@@ -152,7 +171,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(bert: Path, copy: Path)
         load_encoder(str(copy), None)
     assert str(caught.value) == (
         f"model.encoder = {copy} has weights that are not finite (NaN or infinite): embeddings.word_embeddings.weight. "
-        "No training mends that: give another encoder."
+        "Training cannot repair them: write another encoder."
     )
 
 
@@ -162,7 +181,7 @@ def test_a_path_that_is_no_folder_is_told_from_a_hub_name(name: str) -> None:
         with pytest.raises(UserError) as caught:
             load(name)
         assert str(caught.value) == (
-            f"model.encoder = {name} is no folder. Write an encoder's folder or a hub name."
+            f"model.encoder = {name} is not a folder. Write the folder of an encoder or a hub name."
         )
 
 
@@ -172,7 +191,7 @@ def test_a_hub_name_that_is_not_here_says_what_to_do(name: str) -> None:
         with pytest.raises(UserError) as caught:
             load(name)
         assert str(caught.value) == (
-            f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub was not reached. "
+            f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub cannot be reached. "
             "Write a folder, check the spelling, or download it first where there is a network: "
             f"`hf download {name}`."
         )
@@ -194,7 +213,7 @@ def test_a_folder_without_config_json_is_no_encoder(copy: Path) -> None:
         with pytest.raises(UserError) as caught:
             load(str(copy))
         assert str(caught.value) == (
-            f"model.encoder = {copy} has no config.json: it is no Hugging Face encoder. Write its folder."
+            f"model.encoder = {copy} has no config.json, so it is not a Hugging Face encoder. Write the folder of one."
         )
 
 
