@@ -62,7 +62,7 @@ class Recorded:
 
     def reduce(self, values: Tensor) -> tuple[list[float], float]:
         assert not values.requires_grad
-        self.log.append("finish")
+        self.log.append("reduce")
         self.reported = values.tolist()
         *means, asked = self.reported
         return [*means, max(asked, self.asked_by_others)], self.norm
@@ -106,7 +106,7 @@ def test_an_applied_step_in_its_order_and_its_phases() -> None:
         f"[backward {STEP}]",
         "backward",
         f"[finish {STEP}]",
-        "finish",
+        "reduce",
         f"[update {STEP}]",
         "step",
         "commit",
@@ -126,7 +126,7 @@ def test_a_step_that_is_not_finite_moves_nothing(bad: str) -> None:
     if bad != "norm":
         engine.loss = torch.tensor(math.nan, requires_grad=True)
     result = taken(engine, Followed(log))
-    assert log == ["forward of 2", "backward", "finish", "discard", "forget"]
+    assert log == ["forward of 2", "backward", "reduce", "discard", "forget"]
     assert result.applied is False
     assert math.isfinite(result.loss) == (bad == "norm")
     assert math.isfinite(result.grad_norm) == (bad == "loss")
@@ -139,7 +139,7 @@ def test_fp16_shows_an_overflow_to_the_engine_and_moves_nothing_else(norm: float
     engine = Recorded(log, "fp16", norm)
     engine.overflow = overflow
     assert not taken(engine, Followed(log)).applied
-    assert log == ["forward of 2", "backward", "finish", "step", "forget"]
+    assert log == ["forward of 2", "backward", "reduce", "step", "forget"]
 
 
 def test_a_finite_step_in_fp16_is_applied() -> None:
@@ -151,7 +151,7 @@ def test_a_finite_step_in_fp16_is_applied() -> None:
 def test_without_a_target_and_without_state_only_the_weights_move() -> None:
     log: list[str] = []
     assert taken(Recorded(log, stateful=False), None).applied
-    assert log == ["forward of 2", "backward", "finish", "step"]
+    assert log == ["forward of 2", "backward", "reduce", "step"]
     engine = Recorded(log, stateful=False, norm=math.nan)
     assert not taken(engine, None).applied
 
