@@ -94,14 +94,14 @@ def receive(request: BaseHTTPRequestHandler, folder: Path, body: bytes) -> None:
     if request.headers.get("Authorization") != f"Bearer {TOKEN}":
         send(request, 401, b'{"error": "Invalid username or password."}', {})
         return
-    told: dict[str, Any] = {}
+    reply: dict[str, Any] = {}
     match parts:
         case ["api", "repos", "create"]:
             asked = json.loads(body)
             (folder / "models" / asked["organization"] / asked["name"]).mkdir(parents=True, exist_ok=True)
-            told = {"url": f"{url}/{asked['organization']}/{asked['name']}"}
+            reply = {"url": f"{url}/{asked['organization']}/{asked['name']}"}
         case ["api", "models", _, _, "preupload", _]:
-            told["files"] = [
+            reply["files"] = [
                 {
                     "path": path,
                     "uploadMode": "lfs" if path.endswith(".safetensors") else "regular",
@@ -110,7 +110,7 @@ def receive(request: BaseHTTPRequestHandler, folder: Path, body: bytes) -> None:
                 for path in (file["path"] for file in json.loads(body)["files"])
             ]
         case [_, _, "info", "lfs", "objects", "batch"]:
-            told["objects"] = [
+            reply["objects"] = [
                 asked | {"actions": {"upload": {"href": f"{url}/lfs/{asked['oid']}"}}}
                 for asked in json.loads(body)["objects"]
             ]
@@ -124,8 +124,8 @@ def receive(request: BaseHTTPRequestHandler, folder: Path, body: bytes) -> None:
                     path.write_bytes(base64.b64decode(value["content"]))
                 if line["key"] == "lfsFile":
                     (lfs / value["oid"]).rename(path)
-            told = {"commitOid": digest(name), "commitUrl": f"{url}/{owner}/{name}/commit/{digest(name)}"}
-    send(request, 200, json.dumps(told).encode(), {})
+            reply = {"commitOid": digest(name), "commitUrl": f"{url}/{owner}/{name}/commit/{digest(name)}"}
+    send(request, 200, json.dumps(reply).encode(), {})
 
 
 def gone(request: BaseHTTPRequestHandler, why: str) -> None:

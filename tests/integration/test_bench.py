@@ -10,14 +10,14 @@ from integration.tiny import Tiny
 
 
 def test_the_parts_of_a_real_step_add_up(tiny: Tiny) -> None:
-    told = [
+    arguments = [
         "-m",
         "unsee_dist.bench.step",
         str(tiny.config),
         f"run.dir={tiny.folder / 'bench'}",
         "track.mlflow=false",
     ]
-    done = launch.run([sys.executable, *told], timeout_s=240)
+    done = launch.run([sys.executable, *arguments], timeout_s=240)
     assert done.returncode == 0, done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
     parts = sum(ms for name, ms in row["ms"].items() if name != "step")

@@ -153,6 +153,27 @@ def test_a_half_written_export_is_refused(place: Path, tiny: Tiny, tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", "null"),
+        ("modules.json", '[{"path": 3}]'),
+        ("modules.json", '[{"idx": 0, "name": "0", "path": "", "type": "os.path"}]'),
+        ("1_Pooling/config.json", "{}"),
+        ("sentence_bert_config.json", '{"unknown": 1}'),
+        ("tokenizer_config.json", "[]"),
+        ("tokenizer.json", "{}"),
+    ],
+)
+def test_a_damaged_export_is_refused(
+    place: Path, tiny: Tiny, tmp_path: Path, file: str, content: str
+) -> None:
+    folder = write_model(tmp_path / "damaged", tiny)
+    (folder / file).write_text(content)
+    output = unsee("evaluate", str(folder), "--tasks", str(place / "tasks"), cwd=tmp_path)
+    is_sentence(output, "damaged", "Export it again")
+
+
 def test_mteb_runs_its_own_mock_tasks_on_our_encoder(place: Path) -> None:
     import mteb
 

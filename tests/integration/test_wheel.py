@@ -92,9 +92,9 @@ def test_presets_and_a_project_of_ones_own(installed: Path, tmp_path: Path) -> N
 def test_a_run_by_every_launcher_from_an_empty_folder(
     installed: Path, tmp_path: Path, tiny: Tiny, launcher: str
 ) -> None:
-    told = [str(tiny.config), f"run.dir={tmp_path / 'run'}", "track.mlflow=false"]
+    arguments = [str(tiny.config), f"run.dir={tmp_path / 'run'}", "track.mlflow=false"]
     commands = {
-        "unsee": ["unsee", "train", *told],
+        "unsee": ["unsee", "train", *arguments],
         "torchrun": [
             "python",
             "-m",
@@ -104,7 +104,7 @@ def test_a_run_by_every_launcher_from_an_empty_folder(
             "-m",
             "unsee_dist.train",
             "--config",
-            *told,
+            *arguments,
         ],
         "deepspeed": [
             "python",
@@ -117,7 +117,7 @@ def test_a_run_by_every_launcher_from_an_empty_folder(
             "--module",
             "unsee_dist.train",
             "--config",
-            *told,
+            *arguments,
         ],
     }
     done = run(installed, tmp_path / "empty", *commands[launcher])

@@ -122,10 +122,10 @@ def test_doctor_says_what_a_run_would_use(monkeypatch, capsys) -> None:
 def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys) -> None:
     from unsee_dist.distributed import engine
 
-    for can, said in ((True, False), (False, True)):
+    for can, warned in ((True, False), (False, True)):
         monkeypatch.setattr(engine, "cpu_computes_bf16", lambda can=can: can)
         _, out, _ = unsee(monkeypatch, capsys, "doctor")
-        assert ("write parallel.precision=fp32" in out) == (said and "no GPU" in out)
+        assert ("write parallel.precision=fp32" in out) == (warned and "no GPU" in out)
 
 
 def test_sweep_wants_one_thing_to_do(monkeypatch, capsys, tmp_path: Path) -> None:
@@ -141,9 +141,9 @@ def test_sweep_wants_one_thing_to_do(monkeypatch, capsys, tmp_path: Path) -> Non
 def test_prepare_then_look_then_damage(monkeypatch, capsys, tmp_path: Path) -> None:
     text, out = tmp_path / "text.txt", tmp_path / "corpus"
     text.write_text("".join(f"sentence number {n} of many\n" for n in range(3000)))
-    code, told, _ = unsee(monkeypatch, capsys, "prepare", text, "--out", out, "--max-words", 5)
+    code, output, _ = unsee(monkeypatch, capsys, "prepare", text, "--out", out, "--max-words", 5)
     assert code == 0
-    assert "3,000" in told
+    assert "3,000" in output
     assert "3,000 sentences" in unsee(monkeypatch, capsys, "shards", "info", out)[1]
     assert len(unsee(monkeypatch, capsys, "shards", "head", out, "-n", 3)[1].splitlines()) == 3
     assert unsee(monkeypatch, capsys, "shards", "verify", out)[0] == 0

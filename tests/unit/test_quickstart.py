@@ -41,12 +41,12 @@ def test_the_preset_is_right_with_what_the_command_gives(tmp_path: Path) -> None
 
 def test_ranks_share_the_cores_and_forget_another_launcher() -> None:
     given = {"PATH": "/elsewhere", "RANK": "3", "WORLD_SIZE": "4", "SLURM_STEP_NUM_TASKS": "4", "LANG": "C"}
-    found = quickstart.training_environment(given, cores=2, gpus=0)
-    assert found["OMP_NUM_THREADS"] == "1"
-    assert found["PATH"].split(":")[0] == str(Path(sys.executable).parent)
-    assert found["HF_HUB_OFFLINE"] == "1"
-    assert found["LANG"] == "C"
-    assert not {"RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(found)
+    environment = quickstart.training_environment(given, cores=2, gpus=0)
+    assert environment["OMP_NUM_THREADS"] == "1"
+    assert environment["PATH"].split(":")[0] == str(Path(sys.executable).parent)
+    assert environment["HF_HUB_OFFLINE"] == "1"
+    assert environment["LANG"] == "C"
+    assert not {"RANK", "WORLD_SIZE", "SLURM_STEP_NUM_TASKS"} & set(environment)
     assert quickstart.training_environment(given, cores=16, gpus=0)["OMP_NUM_THREADS"] == "8"
     assert quickstart.training_environment(given, cores=1, gpus=0)["OMP_NUM_THREADS"] == "1"
     assert "DS_ACCELERATOR" not in quickstart.training_environment(given, cores=2, gpus=1)
@@ -58,17 +58,17 @@ def test_a_free_port_can_be_bound() -> None:
 
 
 def test_the_table_shows_before_best_last_and_the_baseline() -> None:
-    judged = [line(0, 0.08, 0.05), line(50, 0.3, 0.21), line(100, 0.2, 0.125)]
-    found = rows(shown(quickstart.table(judged, line(0, 0.4651, 0.382))))
-    assert found["untrained"] == ["0.080", "0.050", "1,000"]
-    assert found["trained, best of 2 (step 50)"] == ["0.300", "0.210", "1,000"]
-    assert found["trained, last (step 100)"] == ["0.200", "0.125", "1,000"]
-    assert found["TF-IDF, no training"] == ["0.465", "0.382", "1,000"]
+    evaluations = [line(0, 0.08, 0.05), line(50, 0.3, 0.21), line(100, 0.2, 0.125)]
+    cells = rows(shown(quickstart.table(evaluations, line(0, 0.4651, 0.382))))
+    assert cells["untrained"] == ["0.080", "0.050", "1,000"]
+    assert cells["trained, best of 2 (step 50)"] == ["0.300", "0.210", "1,000"]
+    assert cells["trained, last (step 100)"] == ["0.200", "0.125", "1,000"]
+    assert cells["TF-IDF, no training"] == ["0.465", "0.382", "1,000"]
 
 
 def test_a_score_that_is_worse_than_before_is_shown_as_it_is() -> None:
-    found = rows(shown(quickstart.table([line(0, 0.3, 0.2), line(9, 0.1, 0.05)], line(0, 0.4, 0.3))))
-    assert found["trained, best of 1 (step 9)"] == ["0.100", "0.050", "1,000"]
+    cells = rows(shown(quickstart.table([line(0, 0.3, 0.2), line(9, 0.1, 0.05)], line(0, 0.4, 0.3))))
+    assert cells["trained, best of 1 (step 9)"] == ["0.100", "0.050", "1,000"]
 
 
 def test_scores_come_from_the_evaluation_lines(tmp_path: Path) -> None:

@@ -128,7 +128,8 @@ def _sentence_transformer(source: str) -> SentenceTransformer:
         try:
             return SentenceTransformer(source).eval()
         except Exception as error:
-            if not is_load_error(error):
+            # a config that is no object, or has a wrong key, ends with a TypeError or an AttributeError there
+            if not is_load_error(error, TypeError, AttributeError):
                 raise
             if Path(source).is_dir():
                 raise UserError(

@@ -10,13 +10,13 @@ LIBRARIES = frozenset(
 )
 
 
-def is_load_error(error: Exception) -> bool:
+def is_load_error(error: Exception, *more: type[Exception]) -> bool:
     """Whether a library could not load or upload something. False for a bug of ours, and for an error that is or becomes a
-    sentence by itself: a UserError, a full disk, a missing package."""
+    sentence by itself: a UserError, a full disk, a missing package. more: types that damaged files raise inside a library."""
     if is_our_bug(error) or exit_code_of(error) is ExitCode.MISTAKE:
         return False
     of_library = any(cls.__module__.partition(".")[0] in LIBRARIES for cls in type(error).__mro__)
-    return of_library or isinstance(error, OSError | ValueError | KeyError | RuntimeError)
+    return of_library or isinstance(error, (OSError, ValueError, KeyError, RuntimeError, *more))
 
 
 def reason(error: Exception) -> str:

@@ -42,6 +42,13 @@ def test_other_errors_are_not(error: Exception) -> None:
     assert not is_load_error(error)
 
 
+def test_a_caller_can_add_types_but_not_a_bug_of_ours() -> None:
+    assert is_load_error(TypeError("a config without a key"), TypeError)
+    assert not is_load_error(UserError("a sentence"), UserError)
+    bug = eval(compile("lambda: [0 for (_,) in ((),)]", "hub", "eval"), vars(hub))
+    assert not is_load_error(_raised_by(bug), ValueError)
+
+
 def _raised_by(function: Callable[[], object]) -> Exception:
     with pytest.raises(ValueError, match="unpack") as caught:
         function()
