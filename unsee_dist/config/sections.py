@@ -101,7 +101,7 @@ class CheckpointSettings(Section):
     keep: Annotated[int, Field(ge=2)] = (
         2  # newest checkpoints kept; one alone would be lost while it is replaced
     )
-    background: bool = True  # written by a thread while training goes on
+    background: bool = True  # written by a thread while training continues
     grace_s: Annotated[float, Field(gt=0)] = 90.0  # after a signal, seconds until the process must be gone
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))

@@ -224,9 +224,8 @@ def share_errors(world: World, group: dist.ProcessGroup | None = None) -> Iterat
         return
     if own is not None and exit_code_of(own) is ExitCode.BUG:
         raise own
-    worst = min(
-        failures, key=lambda failure: (failure.code, failure.rank)
-    )  # a bug before a mistake before a fault
+    # a bug before a mistake before a passing fault
+    worst = min(failures, key=lambda failure: (failure.code, failure.rank))
     if worst.code is ExitCode.BUG:
         raise PeerFailed(f"rank {worst.rank} has failed; its traceback is above or in its own log")
     kind = SharedUserError if worst.code is ExitCode.MISTAKE else SharedTransientError

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -33,9 +33,10 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
     from transformers import AutoConfig
 
     source = _source(name)
+    overrides: dict[str, float] = {}
     with _loading(name), quiet_transformers():
-        config = AutoConfig.from_pretrained(source)
-        overrides = {} if dropout is None else dict.fromkeys(_dropouts(config), dropout)
+        if dropout is not None:
+            overrides = dict.fromkeys(_dropouts(AutoConfig.from_pretrained(source)), dropout)
         encoder = _load_weights(source, overrides)
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if not_finite:
@@ -52,7 +53,7 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer. Raises ValueError when the folder has none."""
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoTokenizer
 
     source, path = _source(name), Path(name).expanduser()
     if path.is_dir() and not _has_tokenizer(path):
@@ -61,7 +62,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
         )
     with _loading(name):
         tokenizer = AutoTokenizer.from_pretrained(source)
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+    if not tokenizer.is_fast:
         raise UserError(
             f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it."
         )
@@ -70,7 +71,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
             f"model.encoder = {name} lacks a tokenizer (no vocabulary was found). "
             "Copy tokenizer.json and tokenizer_config.json into that folder."
         )
-    return tokenizer
+    return cast("PreTrainedTokenizerFast", tokenizer)
 
 
 def _source(name: str) -> str:
@@ -184,9 +185,8 @@ def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
 def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooling) -> Tensor:
     """(R, T, D) hidden states and the sentence of every token (-1 = padding) -> (S, D) fp32."""
     hidden_ND, sentence_N = hidden_RTD.flatten(0, 1), sentence_RT.flatten()
-    slot_N = torch.where(
-        sentence_N >= 0, sentence_N, sentences
-    )  # padding goes into an extra slot that is cut off
+    # padding goes into an extra slot, which is cut off
+    slot_N = torch.where(sentence_N >= 0, sentence_N, sentences)
     if pooling == "cls":
         places_N = torch.arange(len(slot_N), device=slot_N.device)
         first_S = places_N.new_full((sentences + 1,), len(slot_N)).scatter_reduce(0, slot_N, places_N, "amin")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import shutil
 from pathlib import Path
@@ -51,6 +52,12 @@ class Recorded:
         monkeypatch.setattr(getattr(transformers, kind), "from_pretrained", from_pretrained)
 
 
+@pytest.fixture
+def no_config(monkeypatch: pytest.MonkeyPatch) -> None:
+    """owner/name has a configuration without a dropout."""
+    Recorded(monkeypatch, "AutoConfig", SimpleNamespace())
+
+
 def tiny() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.3))
 
@@ -90,6 +97,7 @@ def test_the_dropouts_of_other_architectures_are_found_by_their_names(
 
 
 @pytest.mark.parametrize(("gpu", "attention"), [(True, "sdpa"), (False, cpu_dropout.NAME)])
+@pytest.mark.usefixtures("no_config")
 def test_a_gpu_has_torchs_own_attention_and_dropout(
     monkeypatch: pytest.MonkeyPatch, gpu: bool, attention: str
 ) -> None:
@@ -106,12 +114,26 @@ def test_a_gpu_has_torchs_own_attention_and_dropout(
     assert isinstance(encoder[1], cpu_dropout.Dropout) is not gpu
 
 
-def test_loading_says_nothing_of_what_is_meant(bert: Path) -> None:
+def test_loading_is_quiet_and_transformers_is_as_it_was_afterwards(
+    bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = logging.get_verbosity()
     logging.set_verbosity_info()
     logging.enable_progress_bar()
+    inside: list[tuple[int, bool]] = []
+    load = transformers.AutoModel.from_pretrained
+
+    def from_pretrained(*arguments: Any, **named: Any) -> Any:
+        inside.append((logging.get_verbosity(), logging.is_progress_bar_enabled()))
+        return load(*arguments, **named)
+
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", from_pretrained)
     load_encoder(str(bert), None)
-    assert logging.get_verbosity() == logging.ERROR
-    assert not logging.is_progress_bar_enabled()
+    assert inside == [(logging.ERROR, False)]
+    assert logging.get_verbosity() == logging.INFO
+    assert logging.is_progress_bar_enabled()
+    logging.set_verbosity(before)
+    assert "UNEXPECTED" not in capsys.readouterr().err
 
 
 def test_an_architecture_without_a_switch_for_its_pooler_is_loaded_and_loses_it(tmp_path: Path) -> None:
@@ -135,6 +157,7 @@ def test_an_architecture_without_a_switch_for_its_pooler_is_loaded_and_loses_it(
     )
 
 
+@pytest.mark.usefixtures("no_config")
 def test_the_switch_is_left_out_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Recorded(monkeypatch, "AutoModel", tiny(), TypeError("unexpected keyword add_pooling_layer"))
     load_encoder("owner/name", None)
@@ -152,7 +175,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(bert: Path, copy: Path)
         load_encoder(str(copy), None)
     assert str(caught.value) == (
         f"model.encoder = {copy} has weights that are not finite (NaN or infinite): embeddings.word_embeddings.weight. "
-        "No training mends that: give another encoder."
+        "Training cannot repair them: write another encoder."
     )
 
 
@@ -162,7 +185,7 @@ def test_a_path_that_is_no_folder_is_told_from_a_hub_name(name: str) -> None:
         with pytest.raises(UserError) as caught:
             load(name)
         assert str(caught.value) == (
-            f"model.encoder = {name} is no folder. Write an encoder's folder or a hub name."
+            f"model.encoder = {name} is not a folder. Write the folder of an encoder or a hub name."
         )
 
 
@@ -172,7 +195,7 @@ def test_a_hub_name_that_is_not_here_says_what_to_do(name: str) -> None:
         with pytest.raises(UserError) as caught:
             load(name)
         assert str(caught.value) == (
-            f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub was not reached. "
+            f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub cannot be reached. "
             "Write a folder, check the spelling, or download it first where there is a network: "
             f"`hf download {name}`."
         )
@@ -194,7 +217,7 @@ def test_a_folder_without_config_json_is_no_encoder(copy: Path) -> None:
         with pytest.raises(UserError) as caught:
             load(str(copy))
         assert str(caught.value) == (
-            f"model.encoder = {copy} has no config.json: it is no Hugging Face encoder. Write its folder."
+            f"model.encoder = {copy} has no config.json, so it is not a Hugging Face encoder. Write the folder of one."
         )
 
 
@@ -208,11 +231,15 @@ def test_a_folder_without_a_tokenizer_is_an_encoder_all_the_same(copy: Path) -> 
     )
 
 
-class Tokenizer:
-    all_special_tokens = ("[PAD]", "[UNK]", "[CLS]")
+class Tokenizer(transformers.PreTrainedTokenizerFast):
+    """Of a size, with three special tokens."""
 
-    def __init__(self, size: int, is_fast: bool = True) -> None:
-        self.size, self.is_fast = size, is_fast
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        return ["[PAD]", "[UNK]", "[CLS]"]
 
     def __len__(self) -> int:
         return self.size
@@ -240,7 +267,7 @@ def test_a_tokenizer_of_nothing_but_special_tokens_and_a_slow_one_are_refused(
         "model.encoder = owner/name lacks a tokenizer (no vocabulary was found). "
         "Copy tokenizer.json and tokenizer_config.json into that folder."
     )
-    Recorded(monkeypatch, "AutoTokenizer", Tokenizer(4, is_fast=False))
+    Recorded(monkeypatch, "AutoTokenizer", SimpleNamespace(is_fast=False))
     with pytest.raises(UserError) as caught:
         load_tokenizer("owner/name")
     assert str(caught.value) == (
@@ -261,6 +288,7 @@ def test_a_folder_that_cannot_be_read_gives_the_reasons_first_line(
 
 
 @pytest.mark.parametrize("kind", ["AutoModel", "AutoTokenizer"])
+@pytest.mark.usefixtures("no_config")
 def test_a_fault_that_passes_and_a_bug_stay_what_they_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (OSError(errno.ESTALE, "stale"), KeyError("bug")):
         Recorded(monkeypatch, kind, tiny(), error)
@@ -277,6 +305,7 @@ def test_weights_of_a_hub_name_are_no_folder(monkeypatch: pytest.MonkeyPatch) ->
         load_encoder("owner/name", None)
 
 
+@pytest.mark.usefixtures("no_config")
 def test_a_pooler_with_parameters_is_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     class Pooled(nn.Module):
         def __init__(self) -> None:

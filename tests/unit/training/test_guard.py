@@ -190,7 +190,9 @@ def test_spikes_are_counted() -> None:
 
 def test_a_stop_says_what_to_change_and_what_is_left() -> None:
     _, stopped = after_step(SETTINGS, GuardState(skips_in_row=2, rollbacks=1), 9, math.nan, False)
-    assert "again after going back to a checkpoint" in stopped
-    assert stopped.endswith("or write parallel.precision=fp32; the checkpoints before are untouched.")
+    assert "again after returning to a checkpoint" in stopped
+    assert stopped.endswith("or write parallel.precision=fp32. The earlier checkpoints are unchanged.")
     _, collapsed = after_evaluation(SETTINGS, GuardState(collapsed_in_row=1), HEALTHY | {"dev/std": 0.0})
-    assert collapsed.endswith("covariance weight, or use target.kind=ema; `best/` is from before.")
+    assert collapsed.endswith(
+        "covariance weight, or use target.kind=ema; `best/` was written before the collapse."
+    )

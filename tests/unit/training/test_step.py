@@ -15,7 +15,7 @@ from unsee_dist.data.stream.packing import pack
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.errors import UserError
 from unsee_dist.supervision import phases
-from unsee_dist.training.step import StepResult, says_what_fits, seed_step, train_step
+from unsee_dist.training.step import StepResult, explain_out_of_memory, seed_step, train_step
 
 STEP = 41
 
@@ -60,9 +60,9 @@ class Recorded:
         self.log.append("backward")
         loss.backward()
 
-    def finish(self, values: Tensor) -> tuple[list[float], float]:
+    def reduce(self, values: Tensor) -> tuple[list[float], float]:
         assert not values.requires_grad
-        self.log.append("finish")
+        self.log.append("reduce")
         self.reported = values.tolist()
         *means, asked = self.reported
         return [*means, max(asked, self.asked_by_others)], self.norm
@@ -106,7 +106,7 @@ def test_an_applied_step_in_its_order_and_its_phases() -> None:
         f"[backward {STEP}]",
         "backward",
         f"[finish {STEP}]",
-        "finish",
+        "reduce",
         f"[update {STEP}]",
         "step",
         "commit",
@@ -114,7 +114,7 @@ def test_an_applied_step_in_its_order_and_its_phases() -> None:
         "follow",
         f"[log {STEP}]",
     ]
-    assert result == StepResult(3.0, {"agree": 1.0, "spread": 2.0}, 2.5, applied=True, asked=False)
+    assert result == StepResult(3.0, {"agree": 1.0, "spread": 2.0}, 2.5, applied=True, stop_requested=False)
     assert (engine.lr, target.decay) == (1e-3, 0.99)
     assert engine.loss.grad == 1.0
 
@@ -126,7 +126,7 @@ def test_a_step_that_is_not_finite_moves_nothing(bad: str) -> None:
     if bad != "norm":
         engine.loss = torch.tensor(math.nan, requires_grad=True)
     result = taken(engine, Followed(log))
-    assert log == ["forward of 2", "backward", "finish", "discard", "forget"]
+    assert log == ["forward of 2", "backward", "reduce", "discard", "forget"]
     assert result.applied is False
     assert math.isfinite(result.loss) == (bad == "norm")
     assert math.isfinite(result.grad_norm) == (bad == "loss")
@@ -139,7 +139,7 @@ def test_fp16_shows_an_overflow_to_the_engine_and_moves_nothing_else(norm: float
     engine = Recorded(log, "fp16", norm)
     engine.overflow = overflow
     assert not taken(engine, Followed(log)).applied
-    assert log == ["forward of 2", "backward", "finish", "step", "forget"]
+    assert log == ["forward of 2", "backward", "reduce", "step", "forget"]
 
 
 def test_a_finite_step_in_fp16_is_applied() -> None:
@@ -151,18 +151,22 @@ def test_a_finite_step_in_fp16_is_applied() -> None:
 def test_without_a_target_and_without_state_only_the_weights_move() -> None:
     log: list[str] = []
     assert taken(Recorded(log, stateful=False), None).applied
-    assert log == ["forward of 2", "backward", "finish", "step"]
+    assert log == ["forward of 2", "backward", "reduce", "step"]
     engine = Recorded(log, stateful=False, norm=math.nan)
     assert not taken(engine, None).applied
 
 
 def test_ranks_tell_each_other_that_one_of_them_was_asked_to_stop() -> None:
     engine = Recorded([])
-    for stop, own in ((None, 0.0), (SimpleNamespace(asked=False), 0.0), (SimpleNamespace(asked=True), 1.0)):
-        assert taken(engine, None, stop).asked is (own > 0)
+    for stop, own in (
+        (None, 0.0),
+        (SimpleNamespace(requested=False), 0.0),
+        (SimpleNamespace(requested=True), 1.0),
+    ):
+        assert taken(engine, None, stop).stop_requested is (own > 0)
         assert engine.reported == [3.0, 1.0, 2.0, own]
     engine.asked_by_others = 1 / 256  # the mean over ranks
-    assert taken(engine, None, SimpleNamespace(asked=False)).asked is True
+    assert taken(engine, None, SimpleNamespace(requested=False)).stop_requested is True
 
 
 def test_terms_without_a_name_are_our_own_mistake() -> None:
@@ -184,7 +188,7 @@ def test_memory_that_runs_out_in_a_step_is_a_sentence() -> None:
 
 
 def refused(error: Exception, *sentences: int) -> str:
-    with pytest.raises(UserError) as caught, says_what_fits(batch(*sentences)):
+    with pytest.raises(UserError) as caught, explain_out_of_memory(batch(*sentences)):
         raise error
     assert caught.value.__cause__ is error
     return str(caught.value)
@@ -218,7 +222,7 @@ def test_one_sentence_that_does_not_fit_asks_for_shorter_ones_or_more_ranks() ->
     "error", [RuntimeError("shapes differ"), ValueError("can't allocate memory"), KeyError(1)]
 )
 def test_other_errors_of_a_step_stay_what_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, says_what_fits(batch(3)):
+    with pytest.raises(type(error)) as caught, explain_out_of_memory(batch(3)):
         raise error
     assert caught.value is error
 

@@ -79,9 +79,9 @@ class _UniqueHashes(NamedTuple):
     kept: np.ndarray  # bool: not held out
 
 
-def ranges(records: int) -> list[tuple[int, int]]:
-    """Ranges of hashes with about RANGE of the records each."""
-    cuts = -(-records // RANGE) or 1
+def ranges(sentences: int) -> list[tuple[int, int]]:
+    """Ranges of hashes with about RANGE of the sentences each."""
+    cuts = -(-sentences // RANGE) or 1
     return list(pairwise(HASHES * i // cuts for i in range(cuts + 1)))
 
 

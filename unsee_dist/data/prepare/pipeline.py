@@ -46,10 +46,8 @@ DEV = "dev.tsv"
 NEIGHBOURS = "dev-neighbours.tsv"
 SIZES = "sizes.json"
 MAX_SPLITS = 512  # of a large corpus, about: every run is opened for every shard
-SPLIT_BYTES = (
-    16 * 2**20,
-    64 * 2**20,
-)  # smallest and largest split; a process needs some six times as much memory
+# smallest and largest split; a process needs some six times as much memory
+SPLIT_BYTES = 16 * 2**20, 64 * 2**20
 
 
 def prepare(
@@ -166,9 +164,9 @@ class _Preparation:
             raise
 
     def count_ranges(
-        self, runs: list[Path], records: int, held: frozenset[merge.Hash], bar: Bar
+        self, runs: list[Path], sentences: int, held: frozenset[merge.Hash], bar: Bar
     ) -> list[merge.RangeCount]:
-        tasks = [merge.CountTask(runs, first, last, held) for first, last in merge.ranges(records)]
+        tasks = [merge.CountTask(runs, first, last, held) for first, last in merge.ranges(sentences)]
         advance = bar.stage("counting", len(tasks), "ranges")
         return _collect(self.run_tasks(merge.count_range, tasks), advance)
 

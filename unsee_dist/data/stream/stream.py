@@ -101,10 +101,10 @@ class Stream:
         """This rank's parts of steps first_step..last_step, both included; the first step of a run is 1."""
         assert first_step >= 1
         self._steps.steps = range(first_step, last_step + 1)
-        for part in self._loader:
-            if isinstance(part, WorkerError):
-                raise TransientError(part.message) if part.transient else UserError(part.message)
-            yield part
+        for loaded in self._loader:
+            if isinstance(loaded, WorkerError):
+                raise TransientError(loaded.message) if loaded.transient else UserError(loaded.message)
+            yield loaded
 
     def sample(self, n: int) -> list[str]:
         """The first n sentences of the corpus by id."""
@@ -142,8 +142,8 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         ranks: int,
     ) -> None:
         self.corpus, self.tokenizer, self.config = corpus, tokenizer, config
-        self.part = config.train.batch // ranks
-        self.start = rank * self.part
+        self.per_rank = config.train.batch // ranks
+        self.start = rank * self.per_rank
         self.order = corpus.order(config.seed)
         reader = corpus.tokens(tokenizer, config.model.max_tokens)
         self.tokens = Window(reader.read, corpus.window_blocks) if reader else None
@@ -169,15 +169,15 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         blocks, lines = self.corpus.find(ids)
         sentences = self.tokens.take(blocks, lines) if self.tokens else self._tokenise(blocks, lines)
         micro_batches = tuple(
-            pack(part, self.config.model.max_tokens, self._pad, self.config.data.pack is not False)
-            for part in sentences.cut(self.config.train.micro_batch or self.part)
+            pack(micro_batch, self.config.model.max_tokens, self._pad, self.config.data.pack is not False)
+            for micro_batch in sentences.cut(self.config.train.micro_batch or self.per_rank)
         )
         return Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), damaged)
 
     def ids(self, step: int) -> tuple[np.ndarray, int]:
         """The ids of this rank's sentences, and how many sentences of the whole step are replaced."""
         first = (step - 1) * self.config.train.batch
-        own = slice(self.start, self.start + self.part)
+        own = slice(self.start, self.start + self.per_rank)
         ids = self._ordered_ids(first, first + self.config.train.batch)
         if self.corpus.on_damage == "stop":
             return ids[own], 0

@@ -22,7 +22,7 @@ from unsee_dist.training.checkpoint.manifest import Manifest
 
 ADAM = ("exp_avg", "exp_avg_sq")
 BUFFERS = "buffers.safetensors"
-Part = tuple[str, int, Tensor]  # name of a parameter, start in its flattened form, values
+MasterRange = tuple[str, int, Tensor]  # name of a parameter, start in its flattened form, values
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def files(engine: Engine[Unsee], target: Target | None) -> dict[str, dict[str, T
     """What this rank writes: file name -> key -> tensor. At stage 0 every rank holds everything and writes an N-th of it."""
     world = engine.world
     own = {
-        part.key: part.tensor.detach()
-        for number, part in enumerate(state_slices(engine, target))
+        each.key: each.tensor.detach()
+        for number, each in enumerate(state_slices(engine, target))
         if engine.stage > 0 or number % world.size == world.rank
     }
     content = {f"rank-{world.rank:05d}.safetensors": own}
@@ -68,8 +68,8 @@ def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target
     """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
     with share_errors(engine.world):
         reader = CheckpointReader(folder, manifest)
-        for part in state_slices(engine, target):
-            reader.fill(part)
+        for each in state_slices(engine, target):
+            reader.fill(each)
         buffers = load_file(folder / BUFFERS)
         for name, buffer in engine.module.objective.named_buffers():
             if name not in buffers or buffers[name].shape != buffer.shape:
@@ -105,18 +105,18 @@ class CheckpointReader:
             length = opened.get_slice(key).get_shape()[0]
             self.ranges[kind, name].append((int(start), int(start) + length, opened, key))
 
-    def fill(self, part: StateSlice) -> None:
-        """Copy the stored elements of the part's range into its tensor. ValueError when some are missing."""
-        first, last = part.start, part.start + len(part.tensor)
+    def fill(self, wanted: StateSlice) -> None:
+        """Copy the stored elements of the slice's range into its tensor. ValueError when some are missing."""
+        first, last = wanted.start, wanted.start + len(wanted.tensor)
         filled = 0
-        for start, stop, opened, key in self.ranges.get((part.kind, part.name), ()):
+        for start, stop, opened, key in self.ranges.get((wanted.kind, wanted.name), ()):
             low, high = max(first, start), min(last, stop)
             if low < high:
-                part.tensor[low - first : high - first] = opened.get_slice(key)[low - start : high - start]
+                wanted.tensor[low - first : high - first] = opened.get_slice(key)[low - start : high - start]
                 filled += high - low
-        if filled != len(part.tensor):
+        if filled != len(wanted.tensor):
             raise UserError(
-                f"{self.folder} holds {filled} of {len(part.tensor)} elements of {part.kind} {part.name}: it belongs to "
+                f"{self.folder} holds {filled} of {len(wanted.tensor)} elements of {wanted.kind} {wanted.name}: it belongs to "
                 "another encoder or projector. Give this run a run.dir of its own."
             )
 
@@ -128,12 +128,12 @@ def full_weights(engine: Engine[Unsee], prefix: str) -> dict[str, Tensor]:
     """
     module = engine.module.get_submodule(prefix)
     shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
-    own: list[Part] = [
+    own: list[MasterRange] = [
         (shard.name.removeprefix(f"{prefix}."), shard.start, shard.master.cpu())
         for shard in engine.shards
         if shard.name.startswith(f"{prefix}.")
     ]
-    collected: list[list[Part]] = [own] * engine.world.size if engine.world.rank == 0 else []
+    collected: list[list[MasterRange]] = [own] * engine.world.size if engine.world.rank == 0 else []
     if engine.world.size > 1 and engine.stage > 0:
         received = [own] * engine.world.size if engine.world.rank == 0 else None  # every item is replaced
         dist.gather_object(own, received, dst=0)
