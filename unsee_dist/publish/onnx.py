@@ -7,7 +7,6 @@ Needs the extra: pip install -c constraints.txt -e ".[onnx]".
 
 from __future__ import annotations
 
-import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.errors import UserError
+from unsee_dist.log import quiet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,8 +61,7 @@ def write_onnx(folder: Path, pooling: Pooling) -> None:
     batch = tokenizer(PROBE, padding=True, truncation=True, return_tensors="pt")
     inputs = (batch["input_ids"], batch["attention_mask"])
     rows, tokens = torch.export.Dim("rows", min=1), torch.export.Dim("tokens", min=2)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # "torchvision is not installed"
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), quiet("torch.onnx"):  # "torchvision is not installed"
         warnings.simplefilter("ignore")
         torch.onnx.export(
             pooled, inputs, folder / NAME, input_names=["input_ids", "attention_mask"],

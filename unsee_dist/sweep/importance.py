@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 
+from unsee_dist.log import quiet
 from unsee_dist.sweep.ledger import BAD, Row
 from unsee_dist.sweep.settings import Sweep
 
@@ -16,13 +18,13 @@ def importances(sweep: Sweep, rows: Sequence[Row]) -> tuple[dict[str, float], li
     left out because some trials lack them. ({}, []) with too few scores, or none that differ."""
     import optuna
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     sound = [row for row in rows if row.score is not None and row.status not in BAD]
     shared = [axis for axis in sweep.space.axes if all(axis.key in row.point for row in sound)]
     left_out = [axis.key for axis in sweep.space.axes if axis not in shared]
     if len(sound) < FEWEST or len({row.score for row in sound}) < 2 or not shared:
         return {}, []
-    study = optuna.create_study(direction="maximize" if sweep.settings.mode == "max" else "minimize")
+    with quiet("optuna", level=logging.WARNING):
+        study = optuna.create_study(direction="maximize" if sweep.settings.mode == "max" else "minimize")
     distributions = {axis.key: axis.distribution() for axis in shared}
     for row in sound:
         params = {axis.key: row.point[axis.key] for axis in shared}

@@ -121,7 +121,11 @@ def search(
     `watch` end the search with every unfinished trial ready to be continued. The cluster must be connected.
     """
     # Tune prints the traceback of each attempt: `watch` has the error of what failed in the end.
-    with _environment(SETTINGS), quiet("ray.tune", level=logging.CRITICAL):
+    with (
+        _environment(SETTINGS),
+        quiet("ray.tune", level=logging.CRITICAL),
+        quiet("optuna", level=logging.WARNING),
+    ):
         _search(study, group, suggest, points, calls)
 
 
@@ -197,7 +201,6 @@ def _searcher(study: Study, suggest: Callable[[Any], None]) -> Any:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # of this command's process: the ledger has ours
     sampler = (
         # constant_liar: trials that run side by side do not all try the same place
         optuna.samplers.TPESampler(
