@@ -69,9 +69,9 @@ ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def system_error(error: Exception) -> OSError | None:
     """What the system refused, out of an error that has only its words: "... (os error 28)" of a library in Rust,
     "... [Errno 28] ..." of shutil."""
-    found = re.search(r"\((?:os error )(\d+)\)|\[Errno (\d+)\]", str(error))
-    number = int(found[1] or found[2]) if found else 0
-    return OSError(number, os.strerror(number)) if found else None
+    match = re.search(r"\((?:os error )(\d+)\)|\[Errno (\d+)\]", str(error))
+    number = int(match[1] or match[2]) if match else 0
+    return OSError(number, os.strerror(number)) if match else None
 
 
 def is_transient(error: BaseException) -> bool:

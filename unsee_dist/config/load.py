@@ -69,8 +69,8 @@ def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> Ru
     tree = merge([_known(layer, mistakes) for layer in layers])
     if tree.get("run.name", Typed(None, "")).value is None:
         tree["run.name"] = Typed(first.stem, str(first))
-    config, found = _validate(tree)
-    mistakes += found
+    config, invalid = _validate(tree)
+    mistakes += invalid
     return config
 
 

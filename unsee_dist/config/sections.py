@@ -144,9 +144,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
-        found = conflicts(self)
-        if found:
-            raise Conflicts(found)
+        if between := conflicts(self):
+            raise Conflicts(between)
         return self
 
     def as_yaml(self) -> str:
@@ -173,16 +172,16 @@ class Conflicts(UserError):
 
 def conflicts(config: RunConfig) -> list[Conflict]:
     """The conflicts between settings. The run itself checks what depends on the machine (ranks, GPU)."""
-    found = []
+    between = []
     train = config.train
     if train.micro_batch is not None and train.micro_batch > train.batch:
         why = f"is larger than train.batch = {train.batch}"
         instead = f"write at most {train.batch}, or leave it out to encode a rank's part at once"
-        found.append(Conflict("train.micro_batch", ("train.batch",), why, instead))
+        between.append(Conflict("train.micro_batch", ("train.batch",), why, instead))
     if train.steps is None and train.epochs is None:
         why = "and train.epochs are both absent, so the run has no end"
-        found.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))
-    return found
+        between.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))
+    return between
 
 
 def every_steps(every: float, steps: int) -> int:

@@ -55,12 +55,12 @@ def shards(
 ) -> tuple[Shard, ...]:
     """The trainable weights of this rank, in the optimizer's order."""
     if stage == 0:
-        found = _replicated(optimizer, names)
+        of_rank = _replicated(optimizer, names)
     elif stage == 3:
-        found = _flat_by_parameter(cast("PartitionedOptimizer", optimizer), names, rank)
+        of_rank = _flat_by_parameter(cast("PartitionedOptimizer", optimizer), names, rank)
     else:
-        found = _flat_by_group(cast("FlatOptimizer", optimizer), names)
-    return tuple(shard for shard in found if shard.length > 0)
+        of_rank = _flat_by_group(cast("FlatOptimizer", optimizer), names)
+    return tuple(shard for shard in of_rank if shard.length > 0)
 
 
 def _replicated(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> Iterator[Shard]:

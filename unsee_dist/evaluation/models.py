@@ -24,8 +24,10 @@ import xxhash
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.log import quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
+from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.tracking.metrics_file import read
 
 if TYPE_CHECKING:
@@ -116,14 +118,10 @@ def _load(source: str, folder: Path | None, run: Path | None, export: str) -> Mo
 
 
 def _sentence_transformer(source: str) -> SentenceTransformer:
-    from huggingface_hub.utils import logging as hub_logging
     from sentence_transformers import SentenceTransformer
-    from transformers.utils import logging
 
-    logging.set_verbosity_error()  # "pooler: missing", which is no mistake here
-    logging.disable_progress_bar()
-    hub_logging.set_verbosity_error()  # "using cached commit hash", which is no mistake without a network
-    with warnings.catch_warnings():
+    # Not reported: "pooler: missing", and "using cached commit hash" without a network. Neither is a mistake here.
+    with quiet_transformers(), quiet("huggingface_hub"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 6.x: 5.1's names of the modules are old
         try:
             return SentenceTransformer(source).eval()

@@ -6,7 +6,6 @@ Scores are mteb's main scores x 100, averaged over a task's subsets and splits a
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 import time
 import warnings
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import mteb
 import numpy as np
-from datasets import disable_progress_bars
+from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from mteb.abstasks import AbsTaskSTS, retrieval_dataset_loaders
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.models import EncoderProtocol, ModelMeta
@@ -30,6 +29,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.evaluation.mteb_data import configurations, revisions
 from unsee_dist.evaluation.mteb_tasks import LOCAL, VERSION, EvaluationTask
 from unsee_dist.files.hub import is_load_error
+from unsee_dist.log import quiet
 from unsee_dist.metrics.sts import Pairs
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.metrics.tfidf import tfidf_spearman
@@ -166,9 +166,12 @@ def _cosines(predictions: Path) -> list[float]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the warnings and log lines of mteb and datasets, which are for their developers."""
-    for library in ("mteb", "datasets"):
-        logging.getLogger(library).setLevel(logging.ERROR)
+    bars = are_progress_bars_disabled()
     disable_progress_bars()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    try:
+        with quiet("mteb", "datasets"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if not bars:
+            enable_progress_bars()
