@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.opening import FORMATS, Advance
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, is_transient
 from unsee_dist.files.tables import table_rows
 
 LINE_BYTES = 16 * 1024 * 1024  # a longer line is neither a sentence nor a document, and would fill the memory
@@ -130,6 +130,8 @@ def read_dataset(name: str, field: str) -> Iterator[list[str]]:
     try:
         rows = load_dataset(path, config or None, split=split or "train", streaming=True)
     except (ValueError, OSError) as error:
+        if is_transient(error):
+            raise
         first = str(error).partition("\n")[0]
         raise UserError(f"{name} cannot be read ({first}). Write dataset:OWNER/NAME,CONFIG#SPLIT.") from error
     for row in rows:

@@ -18,7 +18,7 @@ import fsspec
 import xxhash
 import zstandard
 
-from unsee_dist.errors import UserError, file_error
+from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.files.remote import is_remote
 
 CHUNK_BYTES = 256 * 1024
@@ -119,7 +119,9 @@ def _errors_as_sentences(name: str) -> Iterator[None]:
         raise UserError(f"{name} cannot be read ({error}). Install what it names.") from error
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
-        raise file_error(f"{name} cannot be read ({why}). Give a file that you may read.", error) from error
+        sentence = f"{name} cannot be read ({why}). Give a file that you may read."
+        # fsspec makes "file not found" of whatever a server answers
+        raise _server_error(sentence, error.__cause__) or file_error(sentence, error) from error
     except ValueError as error:
         if "Protocol not known" not in str(error):
             raise
@@ -127,7 +129,18 @@ def _errors_as_sentences(name: str) -> Iterator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("aiohttp"):
             raise
-        raise UserError(f"{name} cannot be read ({error}). Try again, or copy it here first.") from error
+        sentence = f"{name} cannot be read ({error}). Check the URL, or copy the file here first."
+        raise _server_error(sentence, error) or TransientError(sentence) from error
+
+
+def _server_error(sentence: str, error: BaseException | None) -> UserError | TransientError | None:
+    """By the status that a server has answered with; None without one. Too slow, too many and its own failures pass."""
+    status = getattr(error, "status", None)
+    if not isinstance(status, int):
+        return None
+    return (
+        UserError(sentence) if 400 <= status < 500 and status not in (408, 429) else TransientError(sentence)
+    )
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:

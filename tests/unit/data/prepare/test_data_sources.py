@@ -19,6 +19,7 @@ from unsee_dist.data.prepare import documents as parsing
 from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.documents import documents_of
 from unsee_dist.data.prepare.sources import describe, input_splits, resolve
+from unsee_dist.errors import TransientError, UserError
 
 
 def documents(inputs, field, split_bytes=1000):
@@ -182,6 +183,39 @@ def test_a_file_over_http(tmp_path, make_sentence):
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
+
+
+class _Failing(_Quiet):
+    """A server that answers with the number in the file's name; cut.txt ends before the length it has promised."""
+
+    def do_GET(self):
+        name = self.path.strip("/").removesuffix(".txt")
+        self.send_response(200 if name == "cut" else int(name))
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"One sentence.\n")
+        self.close_connection = True
+
+    do_HEAD = do_GET
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("403", UserError),
+        ("410", UserError),
+        ("429", TransientError),
+        ("503", TransientError),
+        ("cut", TransientError),
+    ],
+)
+def test_a_server_that_fails_passes_and_one_that_refuses_is_a_mistake(name, kind):
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Failing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/{name}.txt"
+        with pytest.raises(kind, match=f"{name}.txt cannot be read"):
+            list(opening.raw(url, lambda _: None))
+        server.shutdown()
 
 
 def test_a_dataset_is_streamed(tmp_path, make_sentence):
