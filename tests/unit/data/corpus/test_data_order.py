@@ -105,3 +105,12 @@ def test_ids_are_int64_whatever_sizes_and_positions_are(dtype):
 
 def test_an_order_of_nothing_has_no_sentences():
     assert Order(np.array([], dtype=np.int64), 1).sentences == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_ids_beyond_what_a_float_holds_are_exact(dtype):
+    """One block of 2^60 sentences: an epoch is one window, and its order is the window's permutation."""
+    size = 2**60 + 1
+    positions = np.array([0, 5, 2**59 + 1, size - 1])
+    expected = permute(positions.astype(np.uint64), size, key(7, 0, 1, 0)).astype(np.int64)
+    assert np.array_equal(Order(np.array([size], dtype=dtype), 7).ids(positions), expected)
