@@ -119,7 +119,7 @@ def test_a_tar_cut_inside_a_header_or_a_payload_names_the_member_before(tmp_path
     with tarfile.open(a_tar(tmp_path / "t.tar")) as tar:
         ninth, tenth = tar.getmembers()[8:10]
     for at, sentence in (
-        (tenth.offset + 100, f"ends without its end mark after {ninth.name}: it was cut"),
+        (tenth.offset + 100, f"ends without its end mark after {ninth.name}: the file is cut off"),
         (ninth.offset_data + 100, f"is damaged after its member {ninth.name}, at byte {tenth.offset}"),
     ):
         (tmp_path / "cut.tar").write_bytes((tmp_path / "t.tar").read_bytes()[:at])
