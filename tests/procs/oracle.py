@@ -5,24 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from unsee_dist.config.sections import ProjectorKind, ProjectorSettings
+from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.distributed.engine import Engine, parameter_groups
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.world import World
+from unsee_dist.model.dropout import install, register
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.step import StepResult, seed_step, train_step
+from unsee_dist.training.step import StepResult, train_step
 
 VOCABULARY, WIDTH, ROW, BATCH = 60, 16, 24, 24
 LR, DECAY, CLIP, WEIGHT_DECAY = 2e-3, 0.9, 1.0, 0.05
@@ -45,7 +48,7 @@ class Case:
     objective: str = "vicreg"
     ema: bool = True
     both: bool = False
-    dropout: float = 0.0
+    dropout: float = 0.1
     projector: ProjectorKind = "blocks"
 
     @property
@@ -69,8 +72,9 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
         hidden_dropout_prob=case.dropout,
         attention_probs_dropout_prob=case.dropout,
     )
-    config._attn_implementation = "eager"
+    config._attn_implementation = register()
     online = BertModel(config, add_pooling_layer=False).train()
+    install(online)
     with torch.no_grad():  # random LayerNorm and bias values: zeros hide a wrong decay
         for parameter in online.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -105,8 +109,12 @@ def batch(
     part = BATCH // size
     mine = tokens[rank * part : (rank + 1) * part]
     cut = micro_batch or part
-    micro_batches = tuple(pack(mine[at : at + cut], ROW, 0, packed) for at in range(0, part, cut))
-    return Batch(step, tuple(range(part)), micro_batches, sum(map(len, mine)))
+    ids = np.arange(BATCH)[rank * part : (rank + 1) * part]
+    keys = mask_keys(0, step, ids)
+    micro_batches = tuple(
+        pack(mine[at : at + cut], ROW, 0, packed, keys[at : at + cut]) for at in range(0, part, cut)
+    )
+    return Batch(step, tuple(ids.tolist()), micro_batches, sum(map(len, mine)))
 
 
 @dataclass
@@ -120,7 +128,6 @@ class Running:
         self, step: int, *, micro_batch: int | None = None, packed: bool = True, lr: float = LR
     ) -> StepResult:
         world = self.engine.world
-        seed_step(0, step, world.rank)
         part = batch(step, world.rank, world.size, micro_batch, packed)
         return train_step(self.engine, self.target, part, lr, DECAY)
 
@@ -209,7 +216,6 @@ def oracle(case: Case, steps: int) -> Oracle:
     frozen = {n: p for n, p in module.frozen().items() if n in names}
     seen = Oracle([], [], [], {}, {})
     for step in range(1, steps + 1):
-        seed_step(0, step, 0)
         loss, _ = module(batch(step, packed=False).micro_batches)
         optimizer.zero_grad()
         loss.backward()

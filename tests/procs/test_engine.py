@@ -1,6 +1,6 @@
 """Law 2, one loss: N ranks under any ZeRO stage equal one plain process on the whole batch. And its known violations.
 
-Different data on every rank, ten steps (some wrong ways are right on the first), fp32 and dropout 0: to rounding.
+Different data on every rank, ten steps (some wrong ways are right on the first), fp32, dropout 0.1: to rounding.
 """
 
 from __future__ import annotations

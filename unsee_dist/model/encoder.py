@@ -13,13 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from unsee_dist.config.sections import Pooling
+from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
 from unsee_dist.errors import UserError, is_transient
-from unsee_dist.model import cpu_dropout
+from unsee_dist.model.dropout import UnknownShape, install, masks_for, register, remove
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -44,8 +46,9 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
             f"model.encoder = {name} has weights that are not finite (NaN or infinite): {not_finite[0]}. Training cannot "
             "repair them: write another encoder."
         )
-    if not torch.cuda.is_available():
-        cpu_dropout.replace_dropout(encoder)
+    install(encoder)
+    if not drops_by_sentence(encoder.train()):
+        remove(encoder)
     if getattr(encoder, "pooler", None) is not None:
         encoder.register_module("pooler", None)
     return encoder.train()
@@ -119,8 +122,7 @@ def quiet_transformers() -> Iterator[None]:
 def _load_weights(source: str, overrides: Mapping[str, float]) -> PreTrainedModel:
     from transformers import AutoModel
 
-    attention = "sdpa" if torch.cuda.is_available() else cpu_dropout.register()
-    arguments = {"dtype": torch.float32, "attn_implementation": attention, **overrides}
+    arguments = {"dtype": torch.float32, "attn_implementation": register(), **overrides}
     try:
         return AutoModel.from_pretrained(source, add_pooling_layer=False, **arguments)
     except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
@@ -167,7 +169,8 @@ def encode(encoder: PreTrainedModel, micro_batch: MicroBatch, pooling: Pooling, 
         arguments["position_ids"] = (micro_batch.position_ids + _first_position(encoder)).repeat(views, 1)
     else:
         arguments["attention_mask"] = (segments_RT >= 0).long().repeat(views, 1)
-    hidden_RTD = encoder(**arguments)[0]
+    with masks_for(encoder, micro_batch, views):
+        hidden_RTD = encoder(**arguments)[0]
     offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * micro_batch.sentences
     sentence_RT = torch.where(
         segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1
@@ -204,6 +207,31 @@ def _first_position(encoder: PreTrainedModel) -> int:
     if encoder.config.model_type in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
         return int(encoder.config.pad_token_id) + 1
     return 0
+
+
+@torch.no_grad()
+def drops_by_sentence(encoder: PreTrainedModel) -> bool:
+    """Whether every dropout of this encoder draws the masks of a sentence. It is tried, not derived from its name.
+
+    Compares three sentences encoded together with each of them alone, under dropout: whatever drops by torch's
+    generator, or by the place in the batch, differs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    size = encoder.config.vocab_size
+    tokens = [torch.randint(5, size, (n,), generator=generator).tolist() for n in (9, 5, 7)]
+    keys = mask_keys(0, 0, np.arange(3))
+    pad, device = encoder.config.pad_token_id or 0, next(encoder.parameters()).device
+    with torch.random.fork_rng([]):
+        try:
+            together = encode(encoder, pack(tokens, 24, pad, False, keys).to(device), "mean", 1)
+            alone = [
+                encode(encoder, pack([tokens[i]], 24, pad, False, keys[i : i + 1]).to(device), "mean", 1)
+                for i in range(3)
+            ]
+        except UnknownShape:
+            return False
+    bound = 1e-4 if next(encoder.parameters()).dtype == torch.float32 else 5e-2
+    return bool((together - torch.cat(alone)).abs().max() <= bound * together.abs().max())
 
 
 @torch.no_grad()

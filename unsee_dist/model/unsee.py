@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.packing import MicroBatch
+from unsee_dist.model.dropout import TARGET, set_network
 from unsee_dist.model.encoder import encode
 from unsee_dist.objectives.outcome import Objective, Outcome
 
@@ -55,6 +56,8 @@ class Unsee(nn.Module):
         self.online, self.projector, self.objective = online, projector, objective
         self.pooling, self.both = pooling, both
         self.target = copy.deepcopy(online).requires_grad_(False) if ema else None
+        if self.target is not None:
+            set_network(self.target, TARGET)
         self.target_projector = copy.deepcopy(projector).requires_grad_(False) if ema and both else None
 
     def forward(
@@ -87,7 +90,8 @@ class Unsee(nn.Module):
         return loss, terms.sum(0)
 
     def _encode_online(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
-        """Both views in one pass. With several micro_batches each is encoded again in backward, under the same masks."""
+        """Both views in one pass. With several micro_batches each is encoded again in backward, under the masks that its
+        sentences have."""
         if len(micro_batches) == 1:
             return self._views([encode(self.online, micro_batches[0], self.pooling, VIEWS)])
         return self._views(
@@ -99,7 +103,7 @@ class Unsee(nn.Module):
                     self.pooling,
                     VIEWS,
                     use_reentrant=False,
-                    preserve_rng_state=True,
+                    preserve_rng_state=False,
                 )
                 for micro_batch in micro_batches
             ]

@@ -44,7 +44,7 @@ from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.guard import Action, after_evaluation, after_step, healthy
 from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
-from unsee_dist.training.step import StepResult, seed_step, train_step
+from unsee_dist.training.step import StepResult, train_step
 
 CONSOLE_LINES = 100  # log lines of a run on the console
 
@@ -156,7 +156,6 @@ def _train_steps(run: Training) -> dict[str, float]:
 def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
     """Train one step; returns its result, and its learning rate and decay."""
     config, progress, world = run.config, run.progress, run.engine.world
-    seed_step(config.seed, batch.step, world.rank)
     update = progress.updates + 1
     lr = learning_rate(update, run.steps, config.train.lr, config.train.warmup)
     decay = decay_at(update, run.steps, config.target.decay, config.target.schedule)

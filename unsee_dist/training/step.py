@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from unsee_dist.data.stream.stream import Batch
@@ -74,12 +73,6 @@ def train_step(
     enter_phase("log")
     means = dict(zip(model.terms, mean_terms, strict=True))
     return StepResult(mean_loss, means, grad_norm, applied, requests > 0)
-
-
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed the dropout masks of a step from (seed, step, rank) alone, so that a restart changes nothing."""
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(2, np.uint32)
-    torch.manual_seed(int(state[0]) << 32 | int(state[1]))
 
 
 @contextmanager

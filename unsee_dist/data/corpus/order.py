@@ -57,7 +57,7 @@ def _feistel(x: np.ndarray, half: int, round_keys: list[int]) -> np.ndarray:
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
     left, right = x >> shift, x & mask
     for round_key in round_keys:
-        left, right = right, left ^ (_mix(right + np.uint64(round_key)) & mask)
+        left, right = right, left ^ (mix(right + np.uint64(round_key)) & mask)
     return (left << shift) | right
 
 
@@ -71,7 +71,7 @@ def _swap(x: np.ndarray, half: int) -> np.ndarray:
     return ((x & mask) << shift) | (x >> shift)
 
 
-def _mix(z: np.ndarray) -> np.ndarray:
+def mix(z: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser, in place (z is a temporary of _feistel's)."""
     z ^= z >> np.uint64(30)
     z *= np.uint64(_MIX_1)

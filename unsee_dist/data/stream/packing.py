@@ -10,7 +10,7 @@ Shapes: T tokens a row.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,16 +27,18 @@ LOOP_SENTENCES = (
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Sentences encoded at once. All three tensors are (rows, T) int64.
+    """Sentences encoded at once. input_ids, position_ids and segment_ids are (rows, T) int64.
 
     input_ids: padded with the tokenizer's pad id. position_ids: restart at 0 for every sentence.
     segment_ids: which sentence of this micro_batch a token belongs to (0..sentences-1), -1 for padding.
+    keys: (sentences,) int64, of the sentences' dropout masks; None where nothing is dropped.
     """
 
     input_ids: Tensor
     position_ids: Tensor
     segment_ids: Tensor
     sentences: int
+    keys: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -52,24 +54,29 @@ class MicroBatch:
         return self._each(torch.Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
+        ids, positions, segments = map(change, (self.input_ids, self.position_ids, self.segment_ids))
         return MicroBatch(
-            change(self.input_ids), change(self.position_ids), change(self.segment_ids), self.sentences
+            ids, positions, segments, self.sentences, None if self.keys is None else change(self.keys)
         )
 
-    def __reduce__(self) -> tuple[Callable[..., MicroBatch], tuple[np.ndarray | int, ...]]:
+    def __reduce__(self) -> tuple[Callable[..., MicroBatch], tuple[np.ndarray | int | None, ...]]:
         """Pickle as plain bytes: torch would use a file descriptor for every tensor, 3,072 of them for a batch
         of 1,024 in micro_batches of one, and a process may open 1,024."""
         grids = (t.cpu().numpy() for t in (self.input_ids, self.position_ids, self.segment_ids))
-        return _unpickle, (*grids, self.sentences)
+        return _unpickle, (*grids, self.sentences, None if self.keys is None else self.keys.cpu().numpy())
 
 
 def pack(
-    token_ids: Sequence[Sequence[int]] | Ragged, row_tokens: int, pad_id: int, share_rows: bool
+    token_ids: Sequence[Sequence[int]] | Ragged,
+    row_tokens: int,
+    pad_id: int,
+    share_rows: bool,
+    keys: np.ndarray | None = None,
 ) -> MicroBatch:
     """Put sentences (lists of token ids, or Ragged) into rows; a sentence's segment is its index in the input.
 
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens, as many rows as that needs.
-    Otherwise one sentence a row in input order, T = the longest sentence.
+    Otherwise one sentence a row in input order, T = the longest sentence. keys: (sentences,) int64, of their masks.
 
     Raises ValueError for a sentence without tokens or longer than row_tokens.
     """
@@ -88,7 +95,8 @@ def pack(
         width, (rows, starts) = row_tokens, _first_fit_decreasing(lengths, row_tokens)
     else:
         width, rows, starts = int(lengths.max()), np.arange(len(lengths)), np.zeros_like(lengths)
-    return _fill_rows(sentences, rows, starts, (int(rows.max()) + 1, width), pad_id)
+    filled = _fill_rows(sentences, rows, starts, (int(rows.max()) + 1, width), pad_id)
+    return filled if keys is None else replace(filled, keys=torch.from_numpy(keys))
 
 
 def attention_mask(segment_ids: Tensor) -> Tensor:
@@ -99,9 +107,11 @@ def attention_mask(segment_ids: Tensor) -> Tensor:
     return (segment_ids[:, :, None] == segment_ids[:, None, :]).unsqueeze(1)
 
 
-def _unpickle(input_ids: np.ndarray, position_ids: np.ndarray, segment_ids: np.ndarray, n: int) -> MicroBatch:
+def _unpickle(
+    input_ids: np.ndarray, position_ids: np.ndarray, segment_ids: np.ndarray, n: int, keys: np.ndarray | None
+) -> MicroBatch:
     ids, positions, segments = (torch.from_numpy(grid) for grid in (input_ids, position_ids, segment_ids))
-    return MicroBatch(ids, positions, segments, n)
+    return MicroBatch(ids, positions, segments, n, None if keys is None else torch.from_numpy(keys))
 
 
 def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import Ragged, ragged
 from unsee_dist.data.corpus.tokens import Window
 from unsee_dist.data.processes import end_with_parent
+from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
 from unsee_dist.errors import TransientError, UserError, is_transient
 
@@ -168,9 +169,11 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         ids, damaged = self.ids(step)
         blocks, lines = self.corpus.find(ids)
         sentences = self.tokens.take(blocks, lines) if self.tokens else self._tokenise(blocks, lines)
+        size, share_rows = self.config.train.micro_batch or self.per_rank, self.config.data.pack is not False
+        keys = mask_keys(self.config.seed, step, ids)
         micro_batches = tuple(
-            pack(micro_batch, self.config.model.max_tokens, self._pad, self.config.data.pack is not False)
-            for micro_batch in sentences.cut(self.config.train.micro_batch or self.per_rank)
+            pack(part, self.config.model.max_tokens, self._pad, share_rows, keys[start : start + size])
+            for start, part in zip(range(0, len(ids), size), sentences.cut(size), strict=True)
         )
         return Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), damaged)
 

@@ -1,0 +1,117 @@
+"""Dropout masks as a pure function of a sentence: the same for any ranks, rows, neighbours, and however often drawn.
+
+    key    64 bits of (seed, step, sentence id)                            data/stream/mask_keys.py
+    row    = h(h(h(key, network), view), position)                         one a token
+    site   a = h(row, site) or h(h(row, site), head), b = h(a, 0)          one a token (or query and head) at each site
+    word_w = m(a c_w + b) mod 2^64                                         w: four features, or four key positions
+    lane   16 bits of a word; dropped where its lower 15 bits < p 2^15
+
+h, m: xor-shift-multiply finalisers, h is splitmix64's (Steele, Lea, Flood 2014); c_w: odd constants, outputs of h. A
+counter-based generator as Philox is (Salmon et al. 2011): any element by itself, in any order; a multiply-add and one
+finaliser for four elements, since a step on a CPU draws millions. tests/unit/model/test_mask_statistics.py has its
+statistics. Integer arithmetic alone: a CPU and a GPU have the same bits.
+
+Shapes: R rows, T tokens a row, H heads, F features.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+MIX_WORD = 0xD6E8FEB86659FD93
+LANES = 4  # of 16 bits in a word
+BITS = 15
+CACHED_WORDS = 1 << 15  # computed at once on a CPU: what its second-level cache holds
+
+
+def mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser of every int64 element."""
+    x = (x ^ _shifted(x, 30)) * _signed(MIX_1)
+    x = (x ^ _shifted(x, 27)) * _signed(MIX_2)
+    return x ^ _shifted(x, 31)
+
+
+def combined(key: Tensor, part: Tensor | int) -> Tensor:
+    """A key made of a key and one more part. int64, broadcast."""
+    return mix((key ^ part) + _signed(GOLDEN))
+
+
+def hidden_lanes(rows_RT: Tensor, site: int, features: int) -> Tensor:
+    """(R, T, F) int16: random bits for the hidden states of every token. rows_RT: the keys of the tokens."""
+    a_RT = combined(rows_RT, site)
+    return _lanes(a_RT, features)
+
+
+def attention_lanes(rows_RT: Tensor, site: int, heads: int, positions: int) -> Tensor:
+    """(R, H, T, P) int16: random bits for the attention of every query and head to the key positions 0..P-1."""
+    heads_H1 = torch.arange(heads, device=rows_RT.device)[:, None]
+    return _lanes(combined(combined(rows_RT, site)[:, None], heads_H1), positions)
+
+
+def multiplier(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
+    """0 with probability p, else 1 / (1 - p): of `dtype`, in the shape of the int16 lanes, which are overwritten.
+
+    p is rounded to 2^-15, and the factor is that of the rounded p.
+    """
+    dropped = round(p * (1 << BITS))
+    drawn = lanes.bitwise_and_((1 << BITS) - 1)
+    # the sign of (dropped - 1 - drawn) is set where drawn >= dropped: all ones after the shift, kept
+    kept = drawn.neg_().add_(dropped - 1).bitwise_right_shift_(15)
+    factor = torch.tensor(1 / (1 - dropped / (1 << BITS)), dtype=dtype)
+    integer = torch.int32 if dtype == torch.float32 else torch.int16
+    return kept.to(integer).bitwise_and_(int(factor.view(integer))).view(dtype)
+
+
+def _lanes(a: Tensor, n: int) -> Tensor:
+    """(...,) int64 keys -> (..., n) int16."""
+    b = combined(a, 0)
+    count = -(-n // LANES)
+    words = _words_on_cpu(a, b, count) if a.device.type == "cpu" else _words(a, b, count)
+    lanes = words.view(torch.int16)
+    return lanes if n == count * LANES else lanes[..., :n].contiguous()
+
+
+def _words(a: Tensor, b: Tensor, count: int) -> Tensor:
+    """(...,) -> (..., count) int64: the definition."""
+    x = a[..., None] * _constants(count, a.device) + b[..., None]
+    x = (x ^ _shifted(x, 32)) * _signed(MIX_WORD)
+    return x ^ _shifted(x, 32)
+
+
+def _words_on_cpu(a: Tensor, b: Tensor, count: int) -> Tensor:
+    """The same, a block at a time: whole, the intermediate results would go through the memory six times."""
+    words = torch.empty(*a.shape, count, dtype=torch.int64)
+    flat = words.view(-1, count).numpy().view(np.uint64)
+    a_N, b_N = (x.reshape(-1).numpy().view(np.uint64) for x in (a, b))
+    constants = _constants(count, a.device).numpy().view(np.uint64)
+    rows = max(1, CACHED_WORDS // count)
+    upper = np.empty((min(rows, len(a_N)), count), dtype=np.uint64)
+    half, factor = np.uint64(32), np.uint64(MIX_WORD)
+    for start in range(0, len(a_N), rows):
+        x = flat[start : start + rows]
+        high = upper[: len(x)]
+        np.multiply(a_N[start : start + rows, None], constants, out=x)
+        x += b_N[start : start + rows, None]
+        x ^= np.right_shift(x, half, out=high)
+        x *= factor
+        x ^= np.right_shift(x, half, out=high)
+    return words
+
+
+@lru_cache(maxsize=64)
+def _constants(count: int, device: torch.device) -> Tensor:
+    return mix(torch.arange(1, count + 1, dtype=torch.int64) * _signed(GOLDEN)).bitwise_or(1).to(device)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """A logical shift to the right: torch's is arithmetic, since int64 has a sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _signed(x: int) -> int:
+    return x - (1 << 64) if x >> 63 else x
