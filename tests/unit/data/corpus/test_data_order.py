@@ -114,3 +114,17 @@ def test_ids_beyond_what_a_float_holds_are_exact(dtype):
     positions = np.array([0, 5, 2**59 + 1, size - 1])
     expected = permute(positions.astype(np.uint64), size, key(7, 0, 1, 0)).astype(np.int64)
     assert np.array_equal(Order(np.array([size], dtype=dtype), 7).ids(positions), expected)
+
+
+@pytest.mark.parametrize(
+    ("n", "first"),
+    [
+        (2, [0, 1]),
+        (5, [1, 0, 4, 3, 2]),
+        (64, [8, 27, 41, 45, 53, 44, 36, 0]),
+        (65, [9, 33, 59, 41, 44, 2, 19, 60]),
+    ],
+)
+def test_the_permutation_of_a_few_is_pinned(n, first):
+    """The golden order above has large windows only; these have the smallest network, and the first larger one."""
+    assert permute(np.arange(min(n, 8)), n, key(1, n)).tolist() == first
