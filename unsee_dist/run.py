@@ -35,6 +35,7 @@ from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.files.atomic import recover_folder, write_file
+from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
@@ -202,6 +203,12 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     shards = open_corpus(config.data)
     tokenizer = load_tokenizer(config.model.encoder)
     model = build_model(config, world)
+    if masks_of(model.online) is None:
+        print_on_rank_0(
+            world,
+            f"{config.model.encoder} drops by torch's own generator in places that are not known here: its dropout masks "
+            "depend on ranks, micro-batches and packing, so that a run on another layout is another run.",
+        )
     share_rows = shares_rows(config, model)
     if config.data.pack == "auto" and not share_rows:
         print_on_rank_0(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -91,7 +92,7 @@ def test_any_cut_into_pieces_and_rows_is_the_same(size: int) -> None:
 
 
 def pieces_keep_their_masks(rank: int, size: int) -> None:
-    """Dropout on: recomputing a micro_batch in backward must meet the masks of its forward."""
+    """Recomputing a micro_batch in backward must meet the masks of its forward, bit for bit."""
     import unsee_dist.model.unsee as unsee
 
     case = Case("vicreg", dropout=0.1)
@@ -205,11 +206,12 @@ def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
         tokens = [[7] * length] * sentences
         if sentences == 1:  # one sentence too large: rows of padding stand for its length
             grid = pack([[7] * length] * 4000, 24, 0, False)
+            only = torch.where(grid.segment_ids == 0, 0, -1)
             micro_batch = MicroBatch(
-                grid.input_ids, grid.position_ids, torch.where(grid.segment_ids == 0, 0, -1), 1
+                grid.input_ids, grid.position_ids, only, 1, torch.zeros(1, dtype=torch.int64)
             )
         else:
-            micro_batch = pack(tokens, 24, 0, False)
+            micro_batch = pack(tokens, 24, 0, False, np.arange(sentences))
         resource.setrlimit(resource.RLIMIT_AS, (held + 2**26, resource.RLIM_INFINITY))
         try:
             train_step(ours.engine, ours.target, Batch(3, (), (micro_batch,), 0), 1e-3, 0.9)

@@ -172,7 +172,7 @@ def masks_of(encoder: PreTrainedModel) -> Masks | None:
 def masks_for(encoder: PreTrainedModel, micro_batch: MicroBatch, views: int) -> Iterator[None]:
     """In this block the encoder drops by the masks of these sentences. Without keys, or in evaluation, nothing."""
     own = masks_of(encoder)
-    if not encoder.training or micro_batch.keys is None:
+    if micro_batch.keys is None or not encoder.training:
         yield
     elif own is not None:
         with own.of(micro_batch, views):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -20,6 +21,7 @@ from transformers import (
     RobertaModel,
 )
 
+from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
 
@@ -91,7 +93,7 @@ def test_an_encoder_that_ignores_the_mask_or_the_positions_is_found_out(ignored:
 
 def test_each_view_has_its_own_dropout_masks_and_zero_turns_them_off(shared: Path) -> None:
     mini = str(shared / "models" / "wiki-bert-mini")
-    micro_batch = pack(sentences(4, seed=1), 64, 0, True)
+    micro_batch = pack(sentences(4, seed=1), 64, 0, True, mask_keys(0, 1, np.arange(4)))
     for dropout, equal in ((None, False), (0.0, True), (0.3, False)):
         first, second = encode(load_encoder(mini, dropout), micro_batch, "mean", views=2).chunk(2)
         assert torch.allclose(first, second, atol=1e-6) == equal, dropout

@@ -16,7 +16,7 @@ from transformers import DistilBertConfig, DistilBertModel, SqueezeBertConfig, S
 from transformers.utils import logging
 
 from unsee_dist.errors import UserError
-from unsee_dist.model import cpu_dropout
+from unsee_dist.model import dropout
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.model.fresh import FreshSize, write_fresh
 
@@ -53,8 +53,9 @@ class Recorded:
 
 @pytest.fixture
 def no_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    """owner/name has a configuration without a dropout."""
+    """owner/name has a configuration without a dropout, and is no encoder that could be tried."""
     Recorded(monkeypatch, "AutoConfig", SimpleNamespace())
+    monkeypatch.setattr("unsee_dist.model.encoder.drops_by_sentence", lambda _: True)
 
 
 def tiny() -> nn.Module:
@@ -76,15 +77,18 @@ def test_an_encoder_is_loaded_to_be_trained_in_fp32_without_a_pooler(bert: Path)
 def test_a_dropout_of_ours_takes_the_place_of_the_encoders(bert: Path) -> None:
     encoder = load_encoder(str(bert), 0.37)
     assert (encoder.config.hidden_dropout_prob, encoder.config.attention_probs_dropout_prob) == (0.37, 0.37)
-    rates = {module.p for module in encoder.modules() if isinstance(module, cpu_dropout.Dropout)}
+    rates = {module.p for module in encoder.modules() if isinstance(module, dropout.Dropout)}
     assert rates == {0.37}
     assert not any(isinstance(module, nn.Dropout) for module in encoder.modules())
-    assert encoder.config._attn_implementation == cpu_dropout.NAME
+    assert encoder.config._attn_implementation == dropout.NAME
 
 
 def test_the_dropouts_of_other_architectures_are_found_by_their_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(
+        "unsee_dist.model.encoder.drops_by_sentence", lambda _: True
+    )  # SimpleNamespace cannot be tried
     names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"]
     for present in (names, ["attention_dropout", "embedding_dropout"], []):
         config = SimpleNamespace(**dict.fromkeys([*present, "classifier_dropout"], 0.1))
@@ -93,24 +97,6 @@ def test_the_dropouts_of_other_architectures_are_found_by_their_names(
         load_encoder("owner/name", 0.2)
         rates = {key: value for key, value in asked.calls[0][1].items() if "dropout" in key}
         assert rates == dict.fromkeys(present, 0.2)
-
-
-@pytest.mark.parametrize(("gpu", "attention"), [(True, "sdpa"), (False, cpu_dropout.NAME)])
-@pytest.mark.usefixtures("no_config")
-def test_a_gpu_has_torchs_own_attention_and_dropout(
-    monkeypatch: pytest.MonkeyPatch, gpu: bool, attention: str
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    asked = Recorded(monkeypatch, "AutoModel", tiny())
-    encoder = load_encoder("owner/name", None)
-    assert asked.calls == [
-        (
-            "owner/name",
-            {"add_pooling_layer": False, "dtype": torch.float32, "attn_implementation": attention},
-        )
-    ]
-    assert isinstance(encoder[1], nn.Dropout) is gpu
-    assert isinstance(encoder[1], cpu_dropout.Dropout) is not gpu
 
 
 def test_loading_is_quiet_and_transformers_is_as_it_was_afterwards(

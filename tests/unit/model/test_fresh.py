@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -60,7 +61,8 @@ def test_training_can_load_it_and_pack_its_rows(tmp_path: Path) -> None:
     assert sum(p.numel() for p in encoder.parameters()) == parameters
     assert packs_exactly(encoder, "mean")
     tokens = tokenizer(made_up(1)[:4], truncation=True, max_length=24)["input_ids"]
-    assert encode(encoder, pack(tokens, 24, tokenizer.pad_token_id, True), "mean", 1).shape == (4, 16)
+    micro_batch = pack(tokens, 24, tokenizer.pad_token_id, True, np.arange(4))
+    assert encode(encoder, micro_batch, "mean", 1).shape == (4, 16)
 
 
 def test_known_text_comes_back_and_has_no_unknown_piece() -> None:

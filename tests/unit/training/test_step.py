@@ -15,7 +15,7 @@ from unsee_dist.data.stream.packing import pack
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.errors import UserError
 from unsee_dist.supervision import phases
-from unsee_dist.training.step import StepResult, explain_out_of_memory, seed_step, train_step
+from unsee_dist.training.step import StepResult, explain_out_of_memory, train_step
 
 STEP = 41
 
@@ -225,22 +225,3 @@ def test_other_errors_of_a_step_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as caught, explain_out_of_memory(batch(3)):
         raise error
     assert caught.value is error
-
-
-def drawn(seed: int, step: int, rank: int) -> float:
-    seed_step(seed, step, rank)
-    return torch.rand(()).item()
-
-
-def test_masks_depend_on_seed_step_and_rank_and_on_nothing_else() -> None:
-    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 2, 3), (2, 1, 3), (1, 3, 2)]
-    first = [drawn(*place) for place in places]
-    torch.rand(100)
-    assert first == [drawn(*place) for place in places]
-    assert len(set(first)) == len(places)
-
-
-def test_the_seed_of_a_step_is_pinned() -> None:
-    """Another one would change what every resumed run drops next. All 64 bits of numpy's SeedSequence are used."""
-    seed_step(2024, 7, 3)
-    assert torch.initial_seed() % 2**64 == 0x72F27510508BB985

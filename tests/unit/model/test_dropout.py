@@ -1,0 +1,263 @@
+"""Dropout by sentence: each stock encoder drops the same in any rows and company; attention is torch's."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AutoModel,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    MPNetConfig,
+    MPNetModel,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+)
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+
+from unsee_dist.data.stream.mask_keys import mask_keys
+from unsee_dist.data.stream.packing import MicroBatch, pack
+from unsee_dist.model import dropout
+from unsee_dist.model.dropout import TARGET, Dropout, attention, install, masks_of, register, set_network
+from unsee_dist.model.encoder import drops_by_sentence, encode, packs_exactly
+
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 40,
+}
+DISTIL = {
+    "vocab_size": 60,
+    "dim": 16,
+    "n_layers": 2,
+    "n_heads": 2,
+    "hidden_dim": 32,
+    "max_position_embeddings": 40,
+}
+CONFIGS: dict[str, tuple[type[PreTrainedModel], Any]] = {
+    "bert": (BertModel, BertConfig(**SMALL)),
+    "roberta": (RobertaModel, RobertaConfig(**SMALL, pad_token_id=1)),
+    "electra": (ElectraModel, ElectraConfig(**SMALL, embedding_size=16)),
+    "mpnet": (MPNetModel, MPNetConfig(**SMALL, pad_token_id=1)),
+    "distilbert": (DistilBertModel, DistilBertConfig(**DISTIL)),
+}
+IDS = np.array([4, 1, 900, 2, 77, 5, 6])
+
+
+def made(name: str) -> PreTrainedModel:
+    kind, config = CONFIGS[name]
+    torch.manual_seed(0)
+    config = copy.deepcopy(config)
+    config._attn_implementation = register() if name != "mpnet" else "eager"
+    encoder = kind(config).train()
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.register_module("pooler", None)
+    install(encoder)
+    return encoder
+
+
+def sentences() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(3)
+    lengths = (9, 24, 3, 15, 7, 11, 20)
+    return [torch.randint(5, 60, (n,), generator=generator).tolist() for n in lengths]
+
+
+def encoded(
+    encoder: PreTrainedModel, shared: bool, which: list[int], step: int = 1, views: int = 2
+) -> Tensor:
+    """(views, sentences, D)"""
+    tokens, keys = [sentences()[i] for i in which], mask_keys(0, step, IDS[which])
+    with torch.no_grad():
+        flat = encode(encoder, pack(tokens, 30, 1, shared, keys), "mean", views)
+    return flat.view(views, len(which), -1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_masks_do_not_know_rows_neighbours_or_order(name: str) -> None:
+    encoder = made(name)
+    assert drops_by_sentence(encoder)
+    assert not any(type(module) is nn.Dropout for module in encoder.modules())
+    every = list(range(7))
+    whole = encoded(encoder, False, every)
+    shapes = [(False, [i]) for i in every] + [(False, [5, 0, 3])]
+    if packs_exactly(encoder, "mean"):
+        shapes += [(True, every), (True, every[::-1]), (True, [6]), (True, [2, 4, 1])]
+    for shared, which in shapes:
+        torch.testing.assert_close(encoded(encoder, shared, which), whole[:, which], atol=2e-6, rtol=1e-5)
+    assert torch.equal(encoded(encoder, False, every), whole)  # drawn again: the same bits
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_views_networks_steps_and_sentences_have_masks_of_their_own(name: str) -> None:
+    encoder = made(name)
+    target = copy.deepcopy(encoder)
+    set_network(target, TARGET)
+    first, second = encoded(encoder, False, [0, 1, 2])
+    assert masks_of(encoder) is not masks_of(target)
+    others = [second, *encoded(target, False, [0, 1, 2]), encoded(encoder, False, [0, 1, 2], step=2)[0]]
+    for other in others:
+        assert ((first - other).abs().amax(1) > 1e-2).all()
+    twice = pack([sentences()[0]] * 2, 30, 1, False, mask_keys(0, 1, np.array([4, 5])))
+    with torch.no_grad():
+        same_text = encode(encoder, twice, "mean", 1)
+    assert (same_text[0] - same_text[1]).abs().max() > 1e-2
+
+
+def by_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The known wrong way: keys of the places in the micro-batch."""
+    right = dropout.Masks.of
+
+    def of(self: dropout.Masks, micro_batch: MicroBatch, views: int) -> AbstractContextManager[None]:
+        return right(self, replace(micro_batch, keys=torch.arange(micro_batch.sentences)), views)
+
+    monkeypatch.setattr(dropout.Masks, "of", of)
+
+
+def without_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = dropout.masks.combined
+    monkeypatch.setattr(
+        dropout.masks,
+        "combined",
+        lambda key, part: right(key, 0 if isinstance(part, int) and part < 2 else part),
+    )
+
+
+def test_masks_by_place_fail_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = made("bert")
+    by_row(monkeypatch)
+    whole, some = encoded(encoder, False, [0, 1, 2]), encoded(encoder, False, [2, 1])
+    assert (whole[:, 2] - some[:, 0]).abs().max() > 1e-2
+    assert not drops_by_sentence(encoder)
+
+
+def test_masks_without_view_and_network_fail_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = made("bert")
+    without_views(monkeypatch)
+    first, second = encoded(encoder, False, [0, 1, 2])
+    assert torch.equal(first, second)
+
+
+class Functional(BertModel):
+    """It drops once more, by torch's function: nothing that could be replaced."""
+
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        (hidden,) = super().forward(*arguments, **named, return_dict=False)[:1]
+        return (F.dropout(hidden, 0.1, self.training),)
+
+
+def test_an_encoder_whose_dropout_is_not_found_keeps_torchs_seeded_by_its_sentences() -> None:
+    torch.manual_seed(0)
+    config = BertConfig(**SMALL)
+    config._attn_implementation = register()
+    encoder = Functional(config, add_pooling_layer=False).train()
+    install(encoder)
+    assert not drops_by_sentence(encoder)
+    dropout.remove(encoder)
+    assert masks_of(encoder) is None
+    assert any(type(module) is nn.Dropout for module in encoder.modules())
+    assert not any(isinstance(module, Dropout) for module in encoder.modules())
+    state = torch.random.get_rng_state()
+    first = encoded(encoder, False, [0, 1, 2])
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(encoded(encoder, False, [0, 1, 2]), first)  # encoded again in backward
+    assert not torch.allclose(encoded(encoder, False, [0, 1, 2], step=2), first, atol=1e-3)
+    set_network(encoder, TARGET)
+    assert not torch.allclose(encoded(encoder, False, [0, 1, 2]), first, atol=1e-3)
+
+
+def test_without_sentences_in_training_is_our_mistake_and_in_evaluation_none() -> None:
+    encoder, micro_batch = made("bert"), pack(sentences(), 30, 0, True)
+    with pytest.raises(RuntimeError, match="has no sentences"):
+        encode(encoder, micro_batch, "mean", 1)
+    assert encode(encoder.eval(), micro_batch, "mean", 1).isfinite().all()
+
+
+def test_dropout_of_another_shape_is_refused() -> None:
+    own = dropout.Masks()
+    keys = mask_keys(0, 1, np.arange(2))
+    with own.of(pack([[1, 2], [3]], 4, 0, False, keys), 1), pytest.raises(dropout.UnknownShape):
+        own.drop(torch.ones(2, 5, 3), 0.1, 0)
+    with own.of(pack([[1, 2], [3]], 4, 0, False, keys), 1):
+        whole = torch.ones(2, 2, 3)
+        assert own.drop(whole, 0.0, 0) is whole
+
+
+ROWS, HEADS, T, D = 2, 3, 5, 4
+READING = SimpleNamespace(training=False)
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    query, key, value = (2 * torch.randn(ROWS, HEADS, T, D, generator=generator) for _ in range(3))
+    mask = torch.zeros(ROWS, 1, T, T)
+    mask[0, :, :, 3:] = -1e9
+    return query, key, value, mask
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_it_is_torchs_attention_with_the_heads_moved_inwards(masked: bool, scaling: float | None) -> None:
+    query, key, value, mask = inputs()
+    given = mask if masked else None
+    expected = F.scaled_dot_product_attention(query, key, value, given, scale=scaling)
+    reading: Any = READING
+    mixed, weights = attention(
+        reading, query, key, value, given, scaling=scaling, dropout=0.5, sliding_window=9
+    )
+    assert mixed.is_contiguous()
+    torch.testing.assert_close(mixed, expected.transpose(1, 2))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(ROWS, HEADS, T))
+    assert (weights[0, :, :, 3:] == 0).all().item() is masked
+
+
+def test_weights_are_dropped_in_training_only_and_only_when_asked_to() -> None:
+    query, key, value, _ = inputs()
+    own = dropout.Masks()
+    training: Any = SimpleNamespace(training=True, masks=own, mask_site=3)
+    reading: Any = READING
+    whole = attention(reading, query, key, value, None, dropout=0.5)[1]
+    assert torch.equal(attention(training, query, key, value, None)[1], whole)
+    with own.of(pack([[1] * T, [2] * T], T, 0, False, mask_keys(0, 1, np.arange(2))), 1):
+        mixed, weights = attention(training, query, key, value, None, dropout=0.5)
+    kept = weights != 0
+    assert 0.2 < kept.double().mean() < 0.8
+    torch.testing.assert_close(weights[kept], 2 * whole[kept])
+    torch.testing.assert_close(mixed, (weights @ value).transpose(1, 2))
+
+
+def test_it_is_registered_under_the_name_that_is_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in (AttentionInterface._global_mapping, AttentionMaskInterface._global_mapping):
+        monkeypatch.delitem(table, dropout.NAME, raising=False)
+    assert register() == dropout.NAME
+    assert AttentionInterface()[dropout.NAME] is attention
+    assert AttentionMaskInterface()[dropout.NAME] is eager_mask
+
+
+def test_an_encoder_without_dropout_computes_what_eager_attention_computes() -> None:
+    config = BertConfig(**SMALL)
+    torch.manual_seed(0)
+    eager = AutoModel.from_config(config, attn_implementation="eager").eval()
+    ours = AutoModel.from_config(config, attn_implementation=register()).eval()
+    ours.load_state_dict(eager.state_dict())
+    ids = torch.randint(5, 60, (3, 11))
+    mask = (torch.arange(11) < torch.tensor([[11], [4], [7]])).long()
+    expected, got = (encoder(ids, attention_mask=mask)[0] for encoder in (eager, ours))
+    assert (expected - got).abs().max() < 1e-6
