@@ -202,7 +202,7 @@ def as_dict(rows: Sequence[Row]) -> ComparisonDict:
     }
     return {
         "base": rows[0].name,
-        "judged_on": benchmarks(rows),
+        "benchmarks": benchmarks(rows),
         "scores": scores,
         "differences": differences,
         "sentences": sentences(rows),
