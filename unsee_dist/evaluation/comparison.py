@@ -54,7 +54,7 @@ class ComparisonDict(TypedDict):
     """The JSON of `unsee compare --json`."""
 
     base: str
-    judged_on: str
+    benchmarks: str
     scores: dict[str, dict[str, list[float] | None]]
     differences: dict[str, dict[str, dict[str, float]]]
     sentences: list[str]
@@ -202,7 +202,7 @@ def as_dict(rows: Sequence[Row]) -> ComparisonDict:
     }
     return {
         "base": rows[0].name,
-        "judged_on": benchmarks(rows),
+        "benchmarks": benchmarks(rows),
         "scores": scores,
         "differences": differences,
         "sentences": sentences(rows),

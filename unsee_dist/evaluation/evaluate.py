@@ -44,7 +44,7 @@ def _print(model: Model, suffix: str, scores: Sequence[TaskScore], as_json: bool
     identity = ModelIdentity(model.name, model.revision)
     warnings = score_table.warnings(scores)
     if as_json:
-        print(json.dumps(score_table.summary(title, identity, scores) | {"verdicts": warnings}, indent=1))
+        print(json.dumps(score_table.summary(title, identity, scores) | {"warnings": warnings}, indent=1))
         return
     console = Console()
     console.print(score_table.table(title, scores))

@@ -31,7 +31,7 @@ def test_seeds_are_mean_and_deviation_and_groups_are_means_of_tasks_by_seed():
     shown = markdown([row, row])
     assert "| a | 2 | 62.00 ± 2.83 | 70.00 ± 0.00 | 66.00 ± 1.41 |" in shown
     assert "local · mteb 2;" in shown
-    assert as_dict([row, row])["judged_on"] == "local · mteb 2"
+    assert as_dict([row, row])["benchmarks"] == "local · mteb 2"
 
 
 def test_many_tasks_are_rows_and_few_are_columns():
