@@ -73,7 +73,9 @@ def test_a_full_disk_is_a_sentence_and_the_rerun_goes_on(
     ended, told = finish(start(text, out, 1, preexec_fn=limit))
     assert ended == 1
     last = told.strip().splitlines()[-1]
-    assert "cannot be written (File too large). Make room and write the same command again: it continues" in last
+    assert (
+        "cannot be written (File too large). Make room and write the same command again: it continues" in last
+    )
     done = {
         file.name: file.stat().st_mtime_ns for file in (out / "preparing").iterdir() if file.name[:3] == "run"
     }

@@ -48,7 +48,7 @@ class Case:
     objective: str = "vicreg"
     ema: bool = True
     both: bool = False
-    dropout: float = 0.1
+    dropout: float = 0.0
     projector: ProjectorKind = "blocks"
 
     @property
@@ -100,9 +100,17 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
 
 
 def batch(
-    step: int, rank: int = 0, size: int = 1, micro_batch: int | None = None, packed: bool = True
+    step: int,
+    rank: int = 0,
+    size: int = 1,
+    micro_batch: int | None = None,
+    packed: bool = True,
+    by_rank: bool = False,
 ) -> Batch:
-    """This rank's part of step `step`; the global batch is the same for any size, and differs from rank to rank."""
+    """This rank's part of step `step`; the global batch is the same for any size, and differs from rank to rank.
+
+    by_rank: the known wrong way, masks of the place in the rank's part instead of the sentence.
+    """
     generator = torch.Generator().manual_seed(step)
     lengths = torch.randint(3, ROW - 4, (BATCH,), generator=generator).tolist()
     tokens = [torch.randint(1, VOCABULARY, (n,), generator=generator).tolist() for n in lengths]
@@ -110,7 +118,7 @@ def batch(
     mine = tokens[rank * part : (rank + 1) * part]
     cut = micro_batch or part
     ids = np.arange(BATCH)[rank * part : (rank + 1) * part]
-    keys = mask_keys(0, step, ids)
+    keys = mask_keys(0, step, np.arange(part) if by_rank else ids)
     micro_batches = tuple(
         pack(mine[at : at + cut], ROW, 0, packed, keys[at : at + cut]) for at in range(0, part, cut)
     )
@@ -125,10 +133,16 @@ class Running:
     target: Target | None
 
     def train_step(
-        self, step: int, *, micro_batch: int | None = None, packed: bool = True, lr: float = LR
+        self,
+        step: int,
+        *,
+        micro_batch: int | None = None,
+        packed: bool = True,
+        by_rank: bool = False,
+        lr: float = LR,
     ) -> StepResult:
         world = self.engine.world
-        part = batch(step, world.rank, world.size, micro_batch, packed)
+        part = batch(step, world.rank, world.size, micro_batch, packed, by_rank)
         return train_step(self.engine, self.target, part, lr, DECAY)
 
     def whole(self, kind: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Law 2, one loss: N ranks under any ZeRO stage equal one plain process on the whole batch. And its known violations.
 
-Different data on every rank, ten steps (some wrong ways are right on the first), fp32, dropout 0.1: to rounding.
+Different data on every rank, ten steps (some wrong ways are right on the first), fp32, without and with dropout: to rounding.
 """
 
 from __future__ import annotations
@@ -53,30 +53,45 @@ def compare(
     return value_error, moment_error, error
 
 
-def equals_one_process(rank: int, size: int) -> list[str]:
+# Largest error of values, gradient and weights. With dropout the same cases amplify rounding more (no target and both
+# views through one projector: 1.1e-5, 3.6e-5, 8.5e-5 after ten steps); other masks give more than 1e-2.
+BOUNDS = {0.0: (1e-5, 1e-5, 2e-5), 0.1: (5e-5, 2e-4, 5e-4)}
+
+
+def equals_one_process(rank: int, size: int, dropout: float) -> list[str]:
     lines = []
-    for case in CASES:
+    for case in (replace(case, dropout=dropout) for case in CASES):
         truth = oracle(case, STEPS)
         for stage in range(4):
             values, gradient, weights = compare(case, truth, rank, size, stage)
             lines.append(
                 f"{case.objective} ema={case.ema} stage {stage}: {values:.1e} {gradient:.1e} {weights:.1e}"
             )
-            assert values < 1e-5, lines[-1]
-            assert gradient < 1e-5, lines[-1]
-            assert weights < 2e-5, lines[-1]
+            for error, bound in zip((values, gradient, weights), BOUNDS[dropout], strict=True):
+                assert error < bound, lines[-1]
     return lines
 
 
 @pytest.mark.parametrize(
     "size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
-def test_ranks_and_stages_equal_one_process(size: int) -> None:
-    print("\n".join(run(equals_one_process, size, timeout_s=500)[0]))
+@pytest.mark.parametrize("dropout", BOUNDS)
+def test_ranks_and_stages_equal_one_process(size: int, dropout: float) -> None:
+    print("\n".join(run(equals_one_process, size, dropout, timeout_s=500)[0]))
 
 
-def any_cut_is_the_same(rank: int, size: int) -> None:
-    for case in CASES:
+def masks_by_rank(rank: int, size: int) -> float:
+    """The known wrong way: each rank draws the masks of its own places."""
+    case = Case("vicreg", dropout=0.1)
+    return max(compare(case, oracle(case, 3), rank, size, 0, by_rank=True)[:2])
+
+
+def test_masks_of_a_rank_fail_the_law() -> None:
+    assert run(masks_by_rank, 2)[0] > 1e-2
+
+
+def any_cut_is_the_same(rank: int, size: int, dropout: float) -> None:
+    for case in (replace(case, dropout=dropout) for case in CASES):
         truth = oracle(case, 3)
         for stage in range(4):
             for packed, micro_batch in ((True, None), (True, 5), (True, 1), (False, None), (False, 5)):
@@ -87,8 +102,9 @@ def any_cut_is_the_same(rank: int, size: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_any_cut_into_pieces_and_rows_is_the_same(size: int) -> None:
-    run(any_cut_is_the_same, size, timeout_s=500)
+@pytest.mark.parametrize("dropout", BOUNDS)
+def test_any_cut_into_pieces_and_rows_is_the_same(size: int, dropout: float) -> None:
+    run(any_cut_is_the_same, size, dropout, timeout_s=500)
 
 
 def pieces_keep_their_masks(rank: int, size: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom, chisquare
 from torch import Tensor
 
 from unsee_dist.data.stream.mask_keys import mask_keys
@@ -107,11 +108,23 @@ def test_no_two_features_of_a_site_belong_together() -> None:
 
 
 def test_a_generator_with_a_fault_is_seen() -> None:
-    """The negative control: two sites that share their keys in all but one bit, without a finaliser in between."""
-    keys = rows()
-    lanes = [
-        (key[..., None] * masks._constants(64, key.device)).view(torch.int16) for key in (keys, keys ^ 1)
-    ]
-    first, second = (dropped(each.contiguous()) for each in lanes)
-    correlation = np.corrcoef(first[..., 1::4].flatten().numpy(), second[..., 1::4].flatten().numpy())[0, 1]
-    assert abs(correlation) > 4.5 / (first.numel() / 4) ** 0.5
+    """The negative control: words without their last pass. Their lower lanes belong together."""
+    keys = rows(sentences=1024)
+    words = keys[..., None] * masks._constants(64, keys.device) + masks.combined(keys, 0)[..., None]
+    mask = dropped(words.view(torch.int16)).flatten(0, 1).float()
+    correlations = torch.corrcoef(mask.T).fill_diagonal_(0)
+    assert correlations.abs().max().item() > 10 * len(mask) ** -0.5
+
+
+def test_the_number_that_a_token_drops_is_binomial() -> None:
+    """Pairs alone would not show it: features that drop together in threes or more."""
+    mask = hidden(sentences=2048).flatten(0, 1)
+    share = round(P * 2**15) / 2**15
+    counts = np.bincount(mask.sum(1).numpy(), minlength=257)
+    expected = binom.pmf(np.arange(257), 256, share) * len(mask)
+    cut = slice(10, 45)
+
+    def binned(values: np.ndarray) -> np.ndarray:
+        return np.concatenate([[values[:10].sum()], values[cut], [values[45:].sum()]])
+
+    assert chisquare(binned(counts), binned(expected) * (counts.sum() / expected.sum())).pvalue > 1e-3
