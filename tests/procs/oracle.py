@@ -28,6 +28,9 @@ from unsee_dist.training.progress import Progress
 from unsee_dist.training.step import StepResult, train_step
 
 VOCABULARY, WIDTH, ROW, BATCH = 60, 16, 24, 24
+# Adam turns a first gradient below its eps of 1e-8 into a step, and its rounding with it: under the masks of seed 0 one word
+# embedding has 5.2e-9, which exact layouts differ in by 9e-10, and then by 8.7e-5 in that weight for good.
+MASK_SEED = 1
 LR, DECAY, CLIP, WEIGHT_DECAY = 2e-3, 0.9, 1.0, 0.05
 
 # Parameters that a centred or normalised objective (or the softmax) cannot see: their true gradient is 0, and Adam
@@ -118,7 +121,7 @@ def batch(
     mine = tokens[rank * part : (rank + 1) * part]
     cut = micro_batch or part
     ids = np.arange(BATCH)[rank * part : (rank + 1) * part]
-    keys = mask_keys(0, step, np.arange(part) if by_rank else ids)
+    keys = mask_keys(MASK_SEED, step, np.arange(part) if by_rank else ids)
     micro_batches = tuple(
         pack(mine[at : at + cut], ROW, 0, packed, keys[at : at + cut]) for at in range(0, part, cut)
     )

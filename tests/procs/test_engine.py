@@ -53,9 +53,7 @@ def compare(
     return value_error, moment_error, error
 
 
-# Largest error of values, gradient and weights. With dropout the same cases amplify rounding more (no target and both
-# views through one projector: 1.7e-5, 5.6e-5, 1.3e-4 after ten steps); other masks give more than 1e-2.
-BOUNDS = {0.0: (1e-5, 1e-5, 2e-5), 0.1: (5e-5, 2e-4, 5e-4)}
+DROPOUTS = (0.0, 0.1)
 
 
 def equals_one_process(rank: int, size: int, dropout: float) -> list[str]:
@@ -67,15 +65,16 @@ def equals_one_process(rank: int, size: int, dropout: float) -> list[str]:
             lines.append(
                 f"{case.objective} ema={case.ema} stage {stage}: {values:.1e} {gradient:.1e} {weights:.1e}"
             )
-            for error, bound in zip((values, gradient, weights), BOUNDS[dropout], strict=True):
-                assert error < bound, lines[-1]
+            assert values < 1e-5, lines[-1]
+            assert gradient < 1e-5, lines[-1]
+            assert weights < 2e-5, lines[-1]
     return lines
 
 
 @pytest.mark.parametrize(
     "size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("dropout", BOUNDS)
+@pytest.mark.parametrize("dropout", DROPOUTS)
 def test_ranks_and_stages_equal_one_process(size: int, dropout: float) -> None:
     print("\n".join(run(equals_one_process, size, dropout, timeout_s=500)[0]))
 
@@ -102,7 +101,7 @@ def any_cut_is_the_same(rank: int, size: int, dropout: float) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3])
-@pytest.mark.parametrize("dropout", BOUNDS)
+@pytest.mark.parametrize("dropout", DROPOUTS)
 def test_any_cut_into_pieces_and_rows_is_the_same(size: int, dropout: float) -> None:
     run(any_cut_is_the_same, size, dropout, timeout_s=500)
 

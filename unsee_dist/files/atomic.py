@@ -20,7 +20,8 @@ def write_file(path: Path, data: bytes | str, staging: Path | None = None) -> No
     """Write a file whole or not at all. data: bytes, or text to be encoded as UTF-8. staging: a folder on the same disk
     for the temporary file, by default the file's own.
 
-    The temporary name is hidden, and holds the machine and the process: the last process of a killed run never writes into a file of the next one.
+    The temporary name is hidden, and holds the machine and the process: the last process of a killed run never writes
+    into a file of the next one.
     OSError: the old file is untouched, and nothing is left beside it.
     """
     content = data.encode() if isinstance(data, str) else data

@@ -25,9 +25,8 @@ else:
     Value = TypeVar("Value")
 
 FORMAT = "format"
-STRICT = ConfigDict(
-    extra="forbid", allow_inf_nan=False
-)  # for dataclasses inside the value: @with_config(STRICT)
+# Of a value's type, and of each dataclass inside of it: @with_config(STRICT).
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 BYTES = 1 << 28  # of the largest file: the ledger of 100,000 trials has a tenth of it
 
 

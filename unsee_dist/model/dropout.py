@@ -109,9 +109,7 @@ def _attention_lanes(rows: Rows, site: int, heads: int) -> Tensor:
     longest = max(end - start for _, start, end in rows.spans)
     # A copy a sentence: a gather of single elements takes three times as long.
     lanes = masks.attention_lanes(rows.keys_RT, site, heads, longest)
-    square = torch.empty(
-        len(lanes), heads, tokens, tokens, dtype=torch.int16
-    )  # between sentences: never read
+    square = torch.zeros(len(lanes), heads, tokens, tokens, dtype=torch.int16)
     source, target = lanes.numpy(), square.numpy()
     for row, start, end in rows.spans:
         target[row, :, start:end, start:end] = source[row, :, start:end, : end - start]

@@ -23,7 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GOLDEN, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+from unsee_dist.data.corpus import order
+from unsee_dist.data.corpus.order import GOLDEN, MIX_1, MIX_2
+
 LANES = 4  # of 16 bits in a word
 BITS = 15
 CACHED_WORDS = 1 << 15  # computed at once on a CPU: what its second-level cache holds
@@ -32,7 +34,7 @@ CACHED_WORDS = 1 << 15  # computed at once on a CPU: what its second-level cache
 def mix(x: Tensor) -> Tensor:
     """splitmix64's finaliser of every int64 element."""
     if x.device.type == "cpu":  # unsigned, in place: a third of the time
-        return torch.from_numpy(_mix_in_place(x.numpy().view(np.uint64).copy()).view(np.int64))
+        return torch.from_numpy(order.mix(x.numpy().view(np.uint64).copy()).view(np.int64))
     x = (x ^ _shifted(x, 30)) * _signed(MIX_1)
     x = (x ^ _shifted(x, 27)) * _signed(MIX_2)
     return x ^ _shifted(x, 31)
@@ -110,15 +112,6 @@ def _constants(count: int, device: torch.device) -> Tensor:
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """A logical shift to the right: torch's is arithmetic, since int64 has a sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix_in_place(x: np.ndarray) -> np.ndarray:
-    x ^= x >> np.uint64(30)
-    x *= np.uint64(MIX_1)
-    x ^= x >> np.uint64(27)
-    x *= np.uint64(MIX_2)
-    x ^= x >> np.uint64(31)
-    return x
 
 
 def _signed(x: int) -> int:

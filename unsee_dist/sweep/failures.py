@@ -19,10 +19,10 @@ PATTERN = "failure-rank-*.json"
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended a rank. code: an ExitCode; sentence: its last line; traceback: whole, "" for a mistake."""
+    """What ended a rank. sentence: its last line; traceback: whole, "" for a mistake."""
 
     rank: int
-    code: int
+    code: ExitCode
     sentence: str
     traceback: str
 

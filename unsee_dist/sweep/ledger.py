@@ -13,8 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import with_config
+
 from unsee_dist.errors import ExitCode
-from unsee_dist.files.records import RecordFile
+from unsee_dist.files.records import STRICT, RecordFile
 from unsee_dist.log import LOG
 from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, TIME, dev
 from unsee_dist.sweep.failures import describe_failures, read_failures
@@ -32,6 +34,7 @@ ENDED: tuple[Status, ...] = ("complete", "stopped", "broken", "failed")
 BAD: tuple[Status, ...] = ("broken", "failed")
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class Row:
     """A trial. number: from 1, in the order of their making. step, score: of its best evaluation; None before one.
@@ -50,7 +53,7 @@ class Row:
     score: float | None = None
     why: str = ""
     scores: Mapping[str, float | None] = field(default_factory=dict)  # of its best evaluation
-    exit_code: int = ExitCode.COMPLETE  # of what failed
+    exit_code: ExitCode = ExitCode.COMPLETE  # of what failed
 
     @property
     def ended(self) -> bool:
@@ -186,7 +189,7 @@ def _description(folder: Path, row: Row, state: TrialState) -> str:
     return f"{state.error}\ntrial {row.number} failed, see above"
 
 
-def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | None) -> tuple[str, int]:
+def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | None) -> tuple[str, ExitCode]:
     """Why a broken or a failed trial is one, and the exit code of it."""
     if status == "broken":
         return (outcome.why if outcome else ""), ExitCode.COMPLETE

@@ -86,7 +86,7 @@ SEVERITY = (ExitCode.BUG, ExitCode.MISTAKE, ExitCode.TRANSIENT, ExitCode.RANK_LO
 
 def exit_code(rows: Sequence[Row]) -> ExitCode:
     """Of a sweep whose trials have all ended: the worst of those that failed, COMPLETE when none has."""
-    return min((ExitCode(row.exit_code) for row in rows), key=SEVERITY.index, default=ExitCode.COMPLETE)
+    return min((row.exit_code for row in rows), key=SEVERITY.index, default=ExitCode.COMPLETE)
 
 
 def make_study(sweep: Sweep) -> tuple[Study, Group]:

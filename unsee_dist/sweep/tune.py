@@ -126,7 +126,12 @@ def search(
         quiet("ray.tune", level=logging.CRITICAL),
         quiet("optuna", level=logging.WARNING),
     ):
-        _search(study, group, suggest, points, calls)
+        searcher = None if points else _searcher(study, suggest)
+        before = signal.signal(signal.SIGTERM, _as_interrupt)
+        try:
+            _tuner(study, group, searcher, points, calls).fit()
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -144,37 +149,28 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _search(
-    study: Study,
-    group: Group,
-    suggest: Callable[[Any], None],
-    points: Sequence[Mapping[str, Any]],
-    calls: Calls,
-) -> None:
+def _tuner(
+    study: Study, group: Group, searcher: Any, points: Sequence[Mapping[str, Any]], calls: Calls
+) -> Any:
+    """The search that `study.folder` holds, or a new one."""
     from ray import tune
 
-    trainable = _trainable(group, calls, study.folder.resolve() / "train")
-    path = str(study.folder.resolve() / NAME)
-    before = signal.signal(signal.SIGTERM, _as_interrupt)
-    if tune.Tuner.can_restore(path):
-        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, resume_errored=True)
-    else:
-        tuner = tune.Tuner(
-            trainable,
-            param_space={POINT: tune.grid_search([dict(point) for point in points])} if points else None,
-            tune_config=_tune_config(study, None if points else _searcher(study, suggest), calls.end),
-            run_config=tune.RunConfig(
-                name=NAME,
-                storage_path=str(study.folder.resolve()),
-                verbose=0,
-                callbacks=[_watching(calls.watch)],
-                failure_config=tune.FailureConfig(max_failures=group.retries),
-            ),
-        )
-    try:
-        tuner.fit()
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    folder = study.folder.resolve()
+    trainable = _trainable(group, calls, folder / "train")
+    if tune.Tuner.can_restore(str(folder / NAME)):
+        return tune.Tuner.restore(str(folder / NAME), trainable, resume_unfinished=True, resume_errored=True)
+    return tune.Tuner(
+        trainable,
+        param_space={POINT: tune.grid_search([dict(point) for point in points])} if points else None,
+        tune_config=_tune_config(study, searcher, calls.end),
+        run_config=tune.RunConfig(
+            name=NAME,
+            storage_path=str(folder),
+            verbose=0,
+            callbacks=[_watching(calls.watch)],
+            failure_config=tune.FailureConfig(max_failures=group.retries),
+        ),
+    )
 
 
 def _tune_config(study: Study, searcher: Any, end: End) -> Any:

@@ -13,22 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AttentionInterface,
-    AutoModel,
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    ElectraConfig,
-    ElectraModel,
-    MPNetConfig,
-    MPNetModel,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import AttentionInterface, AutoModel, BertConfig, BertModel, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
@@ -36,61 +23,30 @@ from unsee_dist.model import dropout
 from unsee_dist.model.dropout import TARGET, Dropout, attention, install, masks_of, register, set_network
 from unsee_dist.model.encoder import drops_by_sentence, encode, packs_exactly
 
-SMALL = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 40,
-}
-DISTIL = {
-    "vocab_size": 60,
-    "dim": 16,
-    "n_layers": 2,
-    "n_heads": 2,
-    "hidden_dim": 32,
-    "max_position_embeddings": 40,
-}
-CONFIGS: dict[str, tuple[type[PreTrainedModel], Any]] = {
-    "bert": (BertModel, BertConfig(**SMALL)),
-    "roberta": (RobertaModel, RobertaConfig(**SMALL, pad_token_id=1)),
-    "electra": (ElectraModel, ElectraConfig(**SMALL, embedding_size=16)),
-    "mpnet": (MPNetModel, MPNetConfig(**SMALL, pad_token_id=1)),
-    "distilbert": (DistilBertModel, DistilBertConfig(**DISTIL)),
-}
 IDS = np.array([4, 1, 900, 2, 77, 5, 6])
 
 
+SENTENCES = sentences(7, seed=3)
+
+
 def made(name: str) -> PreTrainedModel:
-    kind, config = CONFIGS[name]
-    torch.manual_seed(0)
-    config = copy.deepcopy(config)
-    config._attn_implementation = register() if name != "mpnet" else "eager"
-    encoder = kind(config).train()
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.register_module("pooler", None)
-    install(encoder)
-    return encoder
-
-
-def sentences() -> list[list[int]]:
-    generator = torch.Generator().manual_seed(3)
-    lengths = (9, 24, 3, 15, 7, 11, 20)
-    return [torch.randint(5, 60, (n,), generator=generator).tolist() for n in lengths]
+    """MPNet computes its attention itself, and drops its weights by a module."""
+    module = make_encoder(name, "eager" if name == "mpnet" else register()).train()
+    install(module)
+    return module
 
 
 def encoded(
     encoder: PreTrainedModel, shared: bool, which: list[int], step: int = 1, views: int = 2
 ) -> Tensor:
     """(views, sentences, D)"""
-    tokens, keys = [sentences()[i] for i in which], mask_keys(0, step, IDS[which])
+    tokens, keys = [SENTENCES[i] for i in which], mask_keys(0, step, IDS[which])
     with torch.no_grad():
         flat = encode(encoder, pack(tokens, 30, 1, shared, keys), "mean", views)
     return flat.view(views, len(which), -1)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_masks_do_not_know_rows_neighbours_or_order(name: str) -> None:
     encoder = made(name)
     assert drops_by_sentence(encoder)
@@ -105,7 +61,7 @@ def test_masks_do_not_know_rows_neighbours_or_order(name: str) -> None:
     assert torch.equal(encoded(encoder, False, every), whole)  # drawn again: the same bits
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_views_networks_steps_and_sentences_have_masks_of_their_own(name: str) -> None:
     encoder = made(name)
     target = copy.deepcopy(encoder)
@@ -115,7 +71,7 @@ def test_views_networks_steps_and_sentences_have_masks_of_their_own(name: str) -
     others = [second, *encoded(target, False, [0, 1, 2]), encoded(encoder, False, [0, 1, 2], step=2)[0]]
     for other in others:
         assert ((first - other).abs().amax(1) > 1e-2).all()
-    twice = pack([sentences()[0]] * 2, 30, 1, False, mask_keys(0, 1, np.array([4, 5])))
+    twice = pack([SENTENCES[0]] * 2, 30, 1, False, mask_keys(0, 1, np.array([4, 5])))
     with torch.no_grad():
         same_text = encode(encoder, twice, "mean", 1)
     assert (same_text[0] - same_text[1]).abs().max() > 1e-2
@@ -150,9 +106,12 @@ def test_masks_by_place_fail_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_masks_without_view_and_network_fail_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = made("bert")
+    target = copy.deepcopy(encoder)
+    set_network(target, TARGET)
     without_views(monkeypatch)
     first, second = encoded(encoder, False, [0, 1, 2])
     assert torch.equal(first, second)
+    assert torch.equal(first, encoded(target, False, [0, 1, 2])[0])
 
 
 class Functional(BertModel):
@@ -184,7 +143,7 @@ def test_an_encoder_whose_dropout_is_not_found_keeps_torchs_seeded_by_its_senten
 
 
 def test_without_sentences_in_training_is_our_mistake_and_in_evaluation_none() -> None:
-    encoder, micro_batch = made("bert"), pack(sentences(), 30, 0, True)
+    encoder, micro_batch = made("bert"), pack(SENTENCES, 30, 0, True)
     with pytest.raises(RuntimeError, match="has no sentences"):
         encode(encoder, micro_batch, "mean", 1)
     assert encode(encoder.eval(), micro_batch, "mean", 1).isfinite().all()

@@ -8,62 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import (
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    ElectraConfig,
-    ElectraModel,
-    MPNetConfig,
-    MPNetModel,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import BertConfig, BertModel
+from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
 
-SMALL = {
-    "vocab_size": 60,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 32,
-    "max_position_embeddings": 40,
-}
-DISTIL = {
-    "vocab_size": 60,
-    "dim": 16,
-    "n_layers": 2,
-    "n_heads": 2,
-    "hidden_dim": 32,
-    "max_position_embeddings": 40,
-}
-
-
-def encoders() -> dict[str, Any]:
-    torch.manual_seed(0)
-    return {
-        "bert": BertModel(BertConfig(**SMALL), add_pooling_layer=False),
-        "roberta": RobertaModel(RobertaConfig(**SMALL, pad_token_id=1), add_pooling_layer=False),
-        "electra": ElectraModel(ElectraConfig(**SMALL, embedding_size=16)),
-        "mpnet": MPNetModel(MPNetConfig(**SMALL, pad_token_id=1), add_pooling_layer=False),
-        "distilbert": DistilBertModel(DistilBertConfig(**DISTIL)),
-    }
-
-
-def sentences(count: int, seed: int) -> list[list[int]]:
-    generator = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(3, 25, (count,), generator=generator).tolist()
-    return [torch.randint(5, 60, (n,), generator=generator).tolist() for n in lengths]
-
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "mpnet", "distilbert"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
 def test_packed_equals_padded(name: str, pooling: Any) -> None:
-    encoder = encoders()[name].eval()
+    encoder = make_encoder(name).eval()
     if not packs_exactly(encoder, pooling):
         assert name == "distilbert"  # takes no positions: data.pack: auto pads it
         return

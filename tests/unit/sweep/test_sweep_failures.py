@@ -113,6 +113,7 @@ def test_the_ledger_says_the_rank_and_the_exit_code(
 )
 def test_the_exit_code_of_a_sweep_is_its_worst(codes: tuple[int, ...], worst: ExitCode) -> None:
     rows = [
-        Row(n, str(n), "failed" if code else "complete", {}, exit_code=code) for n, code in enumerate(codes)
+        Row(n, str(n), "failed" if code else "complete", {}, exit_code=ExitCode(code))
+        for n, code in enumerate(codes)
     ]
     assert exit_code(rows) is worst

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import socket
 from pathlib import Path
@@ -92,3 +94,27 @@ def test_a_damaged_file_of_the_folder_is_a_sentence(tmp_path: Path, content: byt
         with pytest.raises(UserError, match=rf"{name} (is damaged|has format).*Delete it"):
             status.show(sweep.folder)
         path.unlink()
+
+
+ROW = {"number": 1, "trial": "a", "status": "complete", "point": {"train.lr": 1e-4}, "score": 71.0}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"score": "71"},
+        {"score": math.nan},
+        {"status": "fine"},
+        {"exit_code": 99},
+        {"number": 1.5},
+        {"note": "mine"},
+        {"point": [1]},
+    ],
+)
+def test_a_row_that_nobody_wrote_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    path = tmp_path / ledger.LEDGER.name
+    path.write_text(json.dumps({"format": 1, "time": 1.0, "trials": [ROW]}))
+    assert ledger.read(tmp_path)[0].score == 71.0
+    path.write_text(json.dumps({"format": 1, "time": 1.0, "trials": [ROW | wrong]}))
+    with pytest.raises(UserError, match=r"trials.json is damaged \(trials"):
+        ledger.read(tmp_path)
