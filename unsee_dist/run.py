@@ -283,7 +283,7 @@ def build_target(engine: Engine[Unsee]) -> Target | None:
     if not frozen:
         return None
     shards = [shard for shard in engine.shards if shard.name in frozen]
-    return Target(shards, Replica(shards, frozen, engine.stage, engine.world.size))
+    return Target(shards, Replica(shards, frozen, engine.stage, engine.world.size, engine.writes))
 
 
 def build_development(config: RunConfig, stream: Stream, world: World) -> Development:
