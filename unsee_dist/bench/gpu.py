@@ -1,6 +1,6 @@
-"""`unsee bench --only gpu`: the training step on one GPU at BERT-base's size, beside sentence-transformers, in a few minutes.
+"""`unsee bench --only gpu`: the training step on one GPU at BERT-base's size, beside sentence-transformers.
 
-Nothing is needed but the package and a GPU: random weights, random sentences, no network.
+It takes under five minutes, and needs nothing but the package and a GPU: random weights, random sentences, no network.
 
     gpu_step.py      the cases of the step: one process, so that python starts once. A case that ends its process
                      becomes a row that says so, and another process takes the cases after it
@@ -29,8 +29,8 @@ from unsee_dist.bench.table import Row
 from unsee_dist.errors import UserError
 
 STEP, PEER, SCALING = (f"unsee_dist.bench.{name}" for name in ("gpu_step", "gpu_peer", "scaling"))
-MINUTES = 4.5  # after which no new case is begun
-CASE_S = 90.0  # the longest a case may take, python's start included
+MINUTES = 4.0  # after which no new case is begun
+CASE_S = 120.0  # the longest a case may take, python's start included
 FRUITLESS = 2  # processes in a row that gave no row: the fault is not the case's
 PEER_BATCHES = (1024, 32)
 RANKS = (1, 2, 4, 8)
@@ -51,14 +51,14 @@ def check_gpu() -> None:
     """UserError: there is no GPU."""
     if not torch.cuda.is_available():
         raise UserError(
-            f"--only gpu needs a GPU, and torch {torch.__version__} sees none here (`unsee doctor` lists what it sees). "
+            f"--only gpu needs a GPU, and torch {torch.__version__} sees none here (see `unsee doctor`). "
             "Run it on a machine with one, or leave out --only gpu."
         )
 
 
 def measure(config: str, overrides: Sequence[str], console: Console) -> Iterator[Row]:
-    """The results so far, after each case; the tables are printed last. A case without numbers has the reason in `error`,
-    and in `stderr` where its process ended with an error."""
+    """The results so far, after each case; the tables are printed last. A case without numbers has the reason in
+    `error`, and in `stderr` where its process ended with an error."""
     deadline, arguments = Deadline(MINUTES), [config, *overrides]
     result: Row = {"lengths": synthetic.LENGTHS, "rows": [], "peers": [], "scaling": []}
     for row in step_rows([case.label for case in CASES], arguments, deadline, console):
@@ -110,9 +110,13 @@ def step_rows(
                         console.print(f"{remaining[0]} ...", markup=False)
         except ProcessFailed as error:
             label = remaining.pop(0) if remaining else "the end of the process"
-            yield {"case": label, "error": str(error), "stderr": error.stderr}
+            yield {"case": label, "error": _ended(error), "stderr": error.stderr}
     why = "the time was over" if fruitless < FRUITLESS else "the processes before it failed"
     yield from ({"case": label, "error": f"left out: {why}"} for label in remaining)
+
+
+def _ended(error: ProcessFailed) -> str:
+    return f"its process failed: {error.why}"
 
 
 def peer_rows(arguments: Sequence[str], deadline: Deadline, console: Console) -> Iterator[Row]:
@@ -126,7 +130,7 @@ def peer_rows(arguments: Sequence[str], deadline: Deadline, console: Console) ->
         try:
             yield from rows(PEER, [json.dumps(PEER_BATCHES), *arguments], 1, limit_s=CASE_S)
         except ProcessFailed as error:
-            yield {"case": NAME, "error": str(error), "stderr": error.stderr}
+            yield {"case": NAME, "error": _ended(error), "stderr": error.stderr}
 
 
 def scaling_rows(arguments: Sequence[str], deadline: Deadline, console: Console) -> Iterator[Row]:
@@ -137,8 +141,8 @@ def scaling_rows(arguments: Sequence[str], deadline: Deadline, console: Console)
             f"weak scaling of gloo ranks wants {CORES} cores, here are {cores}: left out", markup=False
         )
         return
-    # threads: as many a rank whatever the ranks, else one rank alone would have all cores. lo: a machine without a network
-    # may have no other interface
+    # threads: as many a rank whatever the ranks, else one rank alone would have all cores. lo: a machine without a
+    # network may have no other interface
     more = {
         "CUDA_VISIBLE_DEVICES": "",
         "GLOO_SOCKET_IFNAME": "lo",
@@ -154,7 +158,7 @@ def scaling_rows(arguments: Sequence[str], deadline: Deadline, console: Console)
         try:
             row |= in_processes(SCALING, arguments, ranks, environment=more, limit_s=CASE_S)
         except ProcessFailed as error:
-            yield row | {"error": str(error), "stderr": error.stderr}
+            yield row | {"error": _ended(error), "stderr": error.stderr}
             continue
         alone = row["sentences_per_s"] if ranks == 1 else alone
         yield row | ({} if alone is None else {"efficiency": row["sentences_per_s"] / (ranks * alone)})

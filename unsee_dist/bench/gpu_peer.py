@@ -1,9 +1,10 @@
-"""sentence-transformers' SimCSE on the shapes of gpu_step.py: `python -m unsee_dist.bench.gpu_peer BATCHES CONFIG [key=value ...]`,
-where BATCHES is a JSON list of batch sizes. Prints a JSON line for each.
+"""sentence-transformers' SimCSE on the shapes of gpu_step.py.
 
-Its model, its MultipleNegativesRankingLoss on (s, s), bf16 autocast, AdamW and clipping as its Trainer sets them, on the token
-ids of our batches, padded to the longest sentence. Its data loading, tokenising and logging are left out. Two encodings
-of a sentence a step, where UNSEE has four.
+    python -m unsee_dist.bench.gpu_peer BATCHES CONFIG [key=value ...]      BATCHES: a JSON list; a JSON line for each
+
+Its model, its MultipleNegativesRankingLoss on (s, s), bf16 autocast, AdamW and clipping as its Trainer sets them, on
+the token ids of our batches, padded to the longest sentence. Its data loading, tokenising and logging are left out.
+Two encodings of a sentence a step, where UNSEE has four.
 """
 
 from __future__ import annotations

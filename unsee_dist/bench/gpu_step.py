@@ -1,5 +1,8 @@
-"""The real training step at BERT-base's size, case after case in one process: `python -m unsee_dist.bench.gpu_step CASES CONFIG
-[key=value ...]`, where CASES is a JSON list of labels. Prints a JSON line for the machine, then one for each case.
+"""The real training step at BERT-base's size, case after case in one process.
+
+    python -m unsee_dist.bench.gpu_step CASES CONFIG [key=value ...]        CASES: a JSON list of labels
+
+Prints a JSON line for the machine, then one for each case.
 
 Each case makes its engine anew and takes it through steps of three kinds:
 
@@ -7,10 +10,10 @@ Each case makes its engine anew and takes it through steps of three kinds:
     stopped      the device waited for at the borders of the parts: their times. Longer than a free step
     profiled     one step: kernels launched, copies to the host, the kernels that take longest
 
-Times are medians, in milliseconds. `host`: the phases of a free step on the host's clock. In `finish` the host waits for the
-device, so `host_ms` is the step without it; where that is near `step_ms`, the host holds the device back.
+Times are medians, in milliseconds. `host`: the phases of a free step on the host's clock. In `finish` the host waits
+for the device, so `host_ms` is the step without it; where that is near `step_ms`, the host holds the device back.
 
-    utilisation = arithmetic of the non-padding tokens / (time x the matmul ceiling measured here, in the same precision)
+    utilisation = arithmetic of the non-padding tokens / (time x the matmul ceiling, measured in the same precision)
 
 Arithmetic: of the weights of encoder and projector. Attention's own products, a second encoding of micro-batches in
 backward, and padding are not counted as useful.
@@ -93,7 +96,7 @@ CASES = (
 
 def effort_of(case: Case) -> Effort:
     """Of a large batch one step is as much warm-up as three of a small one, and as many seconds."""
-    return Effort(warm_up=1, batches=1, stopped=1) if case.batch > 4096 else Effort()
+    return Effort(warm_up=1, least=2, batches=1, stopped=1) if case.batch > 4096 else Effort()
 
 
 class Built(NamedTuple):

@@ -12,10 +12,12 @@ from unsee_dist.bench.table import Row, table
 COUNTED = (
     "use: of the matmul ceiling measured here in that precision, by the weights of encoder and projector and the "
     "tokens that are not padding. Attention's products and second encodings in backward are not counted.\n"
-    "host: what the host needs for a step without its wait in `finish`; near step, the host holds the device back. "
-    "launches, reads (copies to the host), waits: of one profiled step."
+    f"time a sentence: {BASELINE} = 1. host: what the host needs for a step, without its wait in `finish`; near step, "
+    "the host holds the device back. launches, reads (copies to the host), waits: of one profiled step."
 )
-STOPPED = "The device is waited for after each part, so the sum is longer than a free step. other: moving the batch, pooling."
+STOPPED = (
+    "The device is waited for after each part: longer than a free step. other: moving the batch, pooling."
+)
 
 
 def pages(result: Row) -> Iterator[Table | str]:
@@ -59,7 +61,7 @@ def _rates(rows: Sequence[Row], baseline: Row | None) -> Table:
         "use",
         "step ms",
         "of it host",
-        f"x {BASELINE}",
+        "time a sentence",
         "launches",
         "reads",
         "waits",

@@ -28,8 +28,8 @@ class Kernel(NamedTuple):
 
 
 class Profile(NamedTuple):
-    """Of one step. launches: kernels. host_reads: copies from the device to the host. waits: of the host for the device,
-    blocked_ms: in them. kernel_ms: sum over the kernels; two may run at once. longest: kernels by time."""
+    """Of one step. launches: kernels. host_reads: copies from the device to the host. waits: of the host for the
+    device, blocked_ms: in them. kernel_ms: sum over the kernels; two may run at once. longest: kernels by time."""
 
     launches: int
     host_reads: int

@@ -14,14 +14,16 @@ from unsee_dist.bench.table import Row
 from unsee_dist.errors import UserError
 
 LAUNCHER_S = 40  # torchrun leaves its ranks 30 s
+# In a job of another launcher a process alone would read a wrong number from these.
+OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"}
 
 
 class ProcessFailed(UserError):
-    """A process of a case ended with an error. stderr: the end of what it wrote there."""
+    """A process of a case ended with an error. why: in a line. stderr: the end of what it wrote there."""
 
-    def __init__(self, sentence: str, stderr: str) -> None:
+    def __init__(self, sentence: str, why: str, stderr: str) -> None:
         super().__init__(sentence)
-        self.stderr = stderr
+        self.why, self.stderr = why, stderr
 
 
 def in_processes(
@@ -51,15 +53,18 @@ def rows(
     Raises ProcessFailed. No process is left when the iteration ends, however it ends.
     """
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    launcher += ["--local-addr=127.0.0.1"]  # a machine without a network may not resolve its own name
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_LAUNCHER}
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        launcher += ["--local-addr=127.0.0.1"]  # a machine without a network may not resolve its own name
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [*launcher, "-m", module, *arguments],
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)} | dict(environment or {}),
+            env=inherited | {"OMP_NUM_THREADS": str(threads)} | dict(environment or {}),
         )
         seen, late = 0, threading.Event()
         try:
@@ -72,11 +77,10 @@ def rows(
             _end(process)
         errors.seek(0)
         stderr = errors.read()
-    if late.is_set():
-        raise ProcessFailed(f"{module} on {ranks} ranks took more than {limit_s:.0f} s for a case.", stderr)
-    if code != 0 or not seen:
+    if late.is_set() or code != 0 or not seen:
+        why = f"no line in {limit_s:.0f} s" if late.is_set() else f"exit code {code}, {_reason(stderr)}"
         raise ProcessFailed(
-            f"{module} {' '.join(arguments)} on {ranks} ranks failed: {_reason(stderr)}", stderr[-4000:]
+            f"{module} {' '.join(arguments)} on {ranks} ranks failed: {why}", why, stderr[-4000:]
         )
 
 
@@ -113,6 +117,6 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _reason(stderr: str) -> str:
-    """The last error of a rank; torchrun adds errors of its own below it."""
+    """The last error of a rank, else the last line; torchrun adds errors of its own below them."""
     errors = [line for line in stderr.splitlines() if "Error: " in line and "torch.distributed" not in line]
-    return errors[-1] if errors else stderr[-500:]
+    return (errors or stderr.strip().splitlines() or [""])[-1]

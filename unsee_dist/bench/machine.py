@@ -17,11 +17,12 @@ from unsee_dist.bench.table import Row
 def machine(device: torch.device) -> Row:
     """What the numbers depend on."""
     gpu = device.type == "cuda"
-    packages = ("torch", "deepspeed", "transformers", "sentence-transformers")
+    packages = ("deepspeed", "transformers", "sentence-transformers")
     return {
         "device": torch.cuda.get_device_name() if gpu else "CPU",
         "memory_gib": torch.cuda.get_device_properties(0).total_memory / 2**30 if gpu else None,
         "driver": _driver() if gpu else None,
+        "torch": torch.__version__,
         "cuda": torch.version.cuda,
         "python": sys.version.split()[0],
         "cores": len(os.sched_getaffinity(0)),

@@ -1,6 +1,8 @@
-"""Weak scaling on the cores of this host: `python -m unsee_dist.bench.scaling CONFIG [key=value ...]` on each of R gloo ranks.
+"""Weak scaling on the cores of this host.
 
-Eight sentences a rank, a BERT of four layers of 256, fp32, as many threads a rank whatever R. Prints a JSON line on rank 0.
+    python -m unsee_dist.bench.scaling CONFIG [key=value ...]               on each of R gloo ranks
+
+Eight sentences a rank, a BERT of four layers of 256, fp32, as many threads a rank whatever R. Rank 0 prints one line.
 """
 
 from __future__ import annotations

@@ -140,11 +140,11 @@ class Clock:
 
 
 def matrix_weights(encoder: torch.nn.Module) -> int:
-    """Weights of an encoder's matrix products; at stage 3 a parameter holds only its rank's part."""
+    """Weights of an encoder's products over tokens, so no pooler's; at stage 3 a parameter is its rank's part."""
     return sum(
         getattr(w, "ds_numel", w.numel())
         for n, w in encoder.named_parameters()
-        if len(getattr(w, "ds_shape", w.shape)) == 2 and "embedding" not in n
+        if len(getattr(w, "ds_shape", w.shape)) == 2 and "embedding" not in n and "pooler" not in n
     )
 
 

@@ -1,7 +1,7 @@
 """Batches and a BERT for the bench without corpus, tokenizer or download.
 
-Cut to 64 word pieces, the mean length is 29.4 and 66% have at most 32 (English Wikipedia, by BERT's own tokenizer: 29.5 and
-64%). Ids are log-uniform, so that few are frequent and most are rare, as of words.
+Cut to 64 word pieces, the mean length is 29.4 and 66% have at most 32 (English Wikipedia, by BERT's own tokenizer:
+29.5 and 64%). Ids are log-uniform, so that few are frequent and most are rare, as of words.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 BERT_BASE = FreshSize(vocabulary=30522, width=768, layers=12, heads=12, max_tokens=512)
 MEDIAN, SIGMA, SHORTEST = 26.5, 0.5, 4
 LENGTHS = (
-    f"Random sentences: lengths in word pieces log-normal, median {MEDIAN}, sigma {SIGMA}, from {SHORTEST} to model.max_tokens "
-    "(mean 29.4 at 64); ids log-uniform, [CLS] first, [SEP] last."
+    f"Random sentences: lengths in word pieces log-normal, median {MEDIAN}, sigma {SIGMA}, from {SHORTEST} to "
+    "model.max_tokens (mean 29.4 at 64); ids log-uniform, [CLS] first, [SEP] last."
 )
 PAD, CLS, SEP, FIRST = 0, 2, 3, 5  # FIRST: of the pieces that are words
 

@@ -22,8 +22,8 @@ class Effort(NamedTuple):
 
     warm_up: int = 3
     least: int = 3
-    most: int = 12
-    seconds: float = 4.0
+    most: int = 10
+    seconds: float = 2.5
     stopped: int = 3
     batches: int = 3
     until_applied: int = 30  # more warm-up at most: fp16 finds its loss scale by skipping steps

@@ -42,8 +42,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="training, recovery, corpus, order, sweep or gpu (BERT-base, in under five minutes, needs no corpus); again for "
-            "another. Absent: all, gpu where there is one."
+            help="training, recovery, corpus, order, sweep or gpu (BERT-base, under five minutes, needs no corpus); "
+            "again for another. Absent: all, gpu where there is one."
         ),
     ] = None,
 ) -> None:

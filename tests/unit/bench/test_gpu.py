@@ -99,7 +99,7 @@ class Processes:
         yield {"machine": {}}
         for label in labels:
             if label in self.faulty:
-                raise ProcessFailed(f"{label} failed", "Traceback")
+                raise ProcessFailed(f"{label} failed", "exit code -11, ", "Traceback")
             yield {"case": label, "step_ms": 1.0}
 
 
@@ -112,7 +112,9 @@ def test_a_case_that_ends_its_process_is_a_row_and_another_process_goes_on(conso
     rows = list(gpu.step_rows(["a", "b", "c"], ["config"], gpu.Deadline(1), console, processes))
     assert cases(rows) == [("a", False), ("b", True), ("c", False)]
     assert processes.started == [["a", "b", "c"], ["c"]]
-    assert next(row for row in rows if row.get("case") == "b")["stderr"] == "Traceback"
+    failed = next(row for row in rows if row.get("case") == "b")
+    assert failed["error"] == "its process failed: exit code -11, "
+    assert failed["stderr"] == "Traceback"
 
 
 def test_two_processes_without_a_row_are_the_last(console: Console) -> None:
