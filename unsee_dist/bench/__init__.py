@@ -67,7 +67,7 @@ def _parts(only: Sequence[str] | None, console: Console) -> list[str]:
 def _measure_gpu(
     results: dict[str, object], config: str, overrides: Sequence[str], out: Path, console: Console
 ) -> None:
-    """Written after each case: a machine may be there for minutes only. Does not import the other parts' peers."""
+    """Written after each case, so that what was measured survives a stop. Does not import the other parts' peers."""
     from unsee_dist.bench import gpu
 
     for so_far in gpu.measure(config, overrides, console):

@@ -64,7 +64,7 @@ def bench(
         start.make_encoder(encoder, corpus)
         changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
     load(chosen, changed)
-    benchmark.main(chosen, changed, out, peer_unsee, only)
+    benchmark.main(chosen, changed, out, peer_unsee, only or None)
 
 
 @app.command()

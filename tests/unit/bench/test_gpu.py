@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from rich.console import Console
+from typer.testing import CliRunner
 
 from unsee_dist import bench
 from unsee_dist.bench import gpu, synthetic
@@ -18,6 +19,7 @@ from unsee_dist.bench.kernels import profiled
 from unsee_dist.bench.launch import ProcessFailed
 from unsee_dist.bench.table import Row
 from unsee_dist.bench.timing import distances_s, mark, matmul_ceiling
+from unsee_dist.cli import machine
 from unsee_dist.config import load
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
@@ -82,6 +84,23 @@ def test_a_case_that_ended_its_process_is_named_at_the_end(
     monkeypatch.setattr(gpu, "measure", lambda *_: iter([{"rows": rows, "peers": [], "scaling": []}]))
     with pytest.raises(UserError, match="ended with an error: faulty"):
         bench.main("unsee-vicreg", [], tmp_path / "bench.json", None, ["gpu"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "config", "only"),
+    [
+        (["unsee-vicreg"], "unsee-vicreg", None),
+        (["--only", "gpu"], "unsee-vicreg", ["gpu"]),  # no corpus is made for it
+        (["unsee-vicreg", "--only", "gpu", "--only", "order"], "unsee-vicreg", ["gpu", "order"]),
+    ],
+)
+def test_the_command_asks_for_the_parts_that_are_written(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], config: str, only: list[str] | None
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(bench, "main", lambda *given: asked.extend(given))
+    assert CliRunner().invoke(machine.app, ["bench", *arguments], standalone_mode=False).exception is None
+    assert (asked[0], asked[4]) == (config, only)
 
 
 class Processes:
