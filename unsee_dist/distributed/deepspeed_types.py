@@ -29,6 +29,8 @@ class DeepSpeedEngine(Protocol):
 
     def zero_grad(self) -> None: ...
 
+    def destroy(self) -> None: ...
+
 
 class WrappingOptimizer(Protocol):
     """An optimizer of DeepSpeed's around one of torch's."""
