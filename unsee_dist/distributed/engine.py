@@ -30,6 +30,7 @@ from unsee_dist.distributed.deepspeed_types import (
     Optimizer,
     ReplicatedOptimizer,
 )
+from unsee_dist.distributed.deterministic import prepare_cublas, sums_in_order
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.distributed.weight_writes import WeightWrites
 from unsee_dist.distributed.world import World, print_on_rank_0
@@ -56,6 +57,7 @@ class Engine(Generic[Trained]):
     ) -> None:
         deepspeed = import_deepspeed()
         check_precision(precision, world)
+        prepare_cublas()
         # For the whole process, since deepspeed logs and warns in every step: its own logger, and the one FutureWarning
         # that its collectives cause (torch raises it in c10d_logger).
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -110,7 +112,8 @@ class Engine(Generic[Trained]):
         return cast("Trained", self.engine.module)
 
     def __call__(self, *args: object, **kwargs: object) -> Any:  # what the module returns
-        return self.engine(*args, **kwargs)
+        with sums_in_order(self.world.device):
+            return self.engine(*args, **kwargs)
 
     def train(self, mode: bool = True) -> None:
         self.engine.train(mode)
@@ -119,7 +122,8 @@ class Engine(Generic[Trained]):
         self._set_divisor(self._loss_scale)
         if self.stage == 0 and self.loss_scale is not None:
             loss = loss * self._loss_scale
-        self.engine.backward(loss)
+        with sums_in_order(self.world.device):
+            self.engine.backward(loss)
 
     def reduce(self, values: Tensor) -> tuple[list[float], float]:
         """Mean over ranks of `values` (n,) and the gradient norm before clipping, both non-finite if any rank's is."""
