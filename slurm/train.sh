@@ -24,11 +24,12 @@ set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 arguments=("${@//\$SLURM_ARRAY_TASK_ID/${SLURM_ARRAY_TASK_ID:-0}}")
 
-# The ranks meet at the first node, at a port no other job of this cluster has; each finds its number in SLURM_*.
+# The ranks meet at the first node, at a port below 32768, where Linux begins to give ports to outgoing connections;
+# jobs that run at one time have different ones. Each rank finds its number in SLURM_*.
 # Its address, not its name: Slurm's name of a node need not be one that the network knows.
 read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
-MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 12768))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 

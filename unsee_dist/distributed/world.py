@@ -57,7 +57,13 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
     environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
     if "MASTER_ADDR" not in environment:
         environment["MASTER_ADDR"] = _first_host(environment["SLURM_STEP_NODELIST"])
-    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 20000))
+    environment.setdefault("MASTER_PORT", str(port_of_job(int(environment["SLURM_JOB_ID"]))))
+
+
+def port_of_job(job: int) -> int:
+    """The port at which the ranks of a Slurm job meet, as in slurm/*.sh: 20000 to 32767, below Linux's ephemeral ports
+    (from 32768 on), one of which any outgoing connection of the node may hold."""
+    return 20000 + job % 12768
 
 
 def _first_host(nodelist: str) -> str:
