@@ -62,9 +62,7 @@ def test_no_compiler_is_started_on_a_gpu(tmp_path: Path) -> None:
     path = f"{nvcc.parent}{os.pathsep}{os.environ['PATH']}"
     done = python(ON_CUDA, DS_ACCELERATOR="cuda", CUDA_HOME=str(tmp_path), PATH=path)
     assert done.returncode == 0, done.stderr
-    here, probed = [
-        int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("started")
-    ]
+    here, probed = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("started")]
     assert here == 0
     assert probed > 0, "the probe starts no compiler here: this test could not fail"
     assert calls.exists(), "the probe does not ask nvcc here: this test could not fail"
