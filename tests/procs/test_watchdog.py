@@ -166,6 +166,7 @@ def test_a_rank_that_died_is_named_long_before_the_timeout(tmp_path: Path) -> No
 def the_first_is_stopped(rank: int, _watchdog: Any) -> None:
     wait_on_the_host(issue())
     if rank == 0:
+        time.sleep(3)  # until the others have its status
         os.kill(os.getpid(), signal.SIGSTOP)  # it serves the store
     endless_loop()
 
