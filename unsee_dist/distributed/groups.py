@@ -22,7 +22,7 @@ def torch_timeout_s(timeout_s: float) -> float:
 
 
 def set_torch_timeout(seconds: float) -> None:
-    """For all groups there are and their store. deepspeed's and others' are made later: call it again."""
+    """For all groups there are and their store. Others are made later: call it again."""
     timeout = timedelta(seconds=seconds)
     dist.distributed_c10d._get_default_store().set_timeout(timeout)
     for group in _groups():
