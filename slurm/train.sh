@@ -3,7 +3,7 @@
 # overrides the lines below. The same command again resumes the run.
 #   sbatch slurm/train.sh configs/unsee-vicreg.yaml data.shards=data/mine
 #   sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 slurm/train.sh CONFIG [key=value ...]
-# Ask for GPUs by node (--gpus-per-node), not by task: every rank picks its own among those of its node.
+# Ask for GPUs by node (--gpus-per-node): every rank picks its own among those of its node; --gpus-per-task=1 works, too.
 # What requeues the job: USR1 (before the time limit, or preempted), a killed slurmstepd: all ranks save first; a file
 # system or network that failed for a while (74): from the newest checkpoint; a node
 # that goes down, whoever sees it first, Slurm or the end of this script. At most UNSEE_RESTARTS times (100), and not

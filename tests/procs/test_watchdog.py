@@ -30,7 +30,7 @@ def launch(scenario: Scenario, folder: Path, ranks: int = 3, timeout_s: float = 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = _context()
+    context = _context("cpu")
     group = [
         context.Process(target=_rank, args=(scenario, rank, ranks, port, folder, timeout_s))
         for rank in range(ranks)

@@ -76,6 +76,7 @@ def choose_device(rank: int) -> torch.device:
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     local = local_rank(os.environ, rank, gpus)
     if gpus == 0:
+        os.environ.setdefault("LOCAL_RANK", str(local))
         return torch.device("cpu")
     if local < gpus:
         index = local
@@ -89,7 +90,7 @@ def choose_device(rank: int) -> torch.device:
             "Start one process a GPU (--num_gpus, --nproc_per_node or --ntasks-per-node)."
         )
     torch.cuda.set_device(index)
-    os.environ["LOCAL_RANK"] = str(index)  # deepspeed computes on the GPU of this number
+    os.environ["LOCAL_RANK"] = str(index)  # deepspeed asks for it, and computes on the GPU of this number
     return torch.device("cuda", index)
 
 
