@@ -1,4 +1,4 @@
-"""The only importer of deepspeed: forward, backward, one all-reduce, step.
+"""The only user of deepspeed: forward, backward, one all-reduce, step.
 
 A step is: `engine(...)`, `backward(loss)`, `reduce(values)` (one all-reduce, and the only host synchronisation of a
 step: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import warnings
-from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 
 from unsee_dist.config.sections import Precision
 from unsee_dist.distributed import masters
+from unsee_dist.distributed.deepspeed_import import import_deepspeed
 from unsee_dist.distributed.deepspeed_types import (
     DeepSpeedEngine,
     FlatOptimizer,
@@ -67,9 +66,6 @@ class Engine(Generic[Trained]):
             FutureWarning,
             module=r"torch\.distributed\.c10d_logger",
         )
-        # else deepspeed compiles a CPU collective when it is first started (a minute, a compiler, and a lock file
-        # that a killed process leaves for all later ones to wait on); gloo does that work
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         # else deepspeed clones the group: two NCCL communicators, whose collectives may run at once in another order on
         # another rank, and then wait for each other
@@ -204,21 +200,6 @@ class Engine(Generic[Trained]):
             }
         if self.stage in (1, 2):
             cast("FlatOptimizer", self.optimizer)._lazy_init_hp_params_optimizer_state()
-
-
-def import_deepspeed() -> ModuleType:
-    """Import deepspeed without mlflow. deepspeed's autotuner, which is not used here, imports mlflow on every rank where it
-    is installed: 1,500 modules, 2 s, and as many files that all ranks read from a shared disk at once. mlflow can be
-    imported again afterwards."""
-    unimported = "mlflow" not in sys.modules
-    if unimported:
-        sys.modules["mlflow"] = None  # type: ignore[assignment]  # an import of it raises ImportError
-    try:
-        import deepspeed
-    finally:
-        if unimported:
-            del sys.modules["mlflow"]
-    return deepspeed
 
 
 def check_precision(precision: Precision, world: World) -> None:
