@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow lint bench torture epoch mutants wheelhouse
+.PHONY: help quickstart test test-slow test-gpu lint bench torture epoch mutants wheelhouse
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -18,6 +18,11 @@ test: $(STAMP)  ## all tests that are quick
 
 test-slow: $(STAMP)  ## the laws at length
 	$(BIN)/pytest -m "slow and not gpu" $(ARGS)
+
+# Where there is no network, after install.sh of the wheelhouse: make test-gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(BIN)/python
+test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(STAMP))  ## the laws on a GPU; without one they are skipped
+	$(GPU_PYTHON) -m pytest -m gpu tests/gpu $(ARGS)
 
 torture: $(STAMP)  ## kill runs at every failpoint and 100 random instants, resume, compare bit for bit (long)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py $(ARGS)

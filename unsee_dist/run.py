@@ -57,7 +57,7 @@ from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import total_steps
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Report = Callable[[int, dict[str, float]], None]
 EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
@@ -261,7 +261,11 @@ def identity_of(config: RunConfig, inputs: Inputs) -> Identity:
 
 def build_model(config: RunConfig, world: World) -> Unsee:
     """Online encoder, projector, target and objective on the device, in fp32; the same weights on every rank."""
-    online = load_encoder(config.model.encoder, config.model.dropout)
+    return assemble(load_encoder(config.model.encoder, config.model.dropout), config, world)
+
+
+def assemble(online: PreTrainedModel, config: RunConfig, world: World) -> Unsee:
+    """Everything around an online encoder that a run trains, on the device."""
     width = online.config.hidden_size
     reduction = Reduction(world.rank, world.size)
     projector = make_projector(config.projector, width, reduction)
@@ -283,7 +287,7 @@ def build_target(engine: Engine[Unsee]) -> Target | None:
     if not frozen:
         return None
     shards = [shard for shard in engine.shards if shard.name in frozen]
-    return Target(shards, Replica(shards, frozen, engine.stage, engine.world.size))
+    return Target(shards, Replica(shards, frozen, engine.stage, engine.world.size, engine.writes))
 
 
 def build_development(config: RunConfig, stream: Stream, world: World) -> Development:

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from pathlib import Path
 
+import pytest
 from integration import tiny as launch
 from integration.tiny import Tiny
+
+from unsee_dist.bench.launch import ProcessFailed, in_processes, rows
 
 
 def test_the_parts_of_a_real_step_add_up(tiny: Tiny) -> None:
@@ -28,3 +33,21 @@ def test_the_parts_of_a_real_step_add_up(tiny: Tiny) -> None:
         row["ms"][name] > 0 for name in ("online", "target", "projector", "objective", "backward", "finish")
     )
     assert row["sentences_per_s"] > 0
+
+
+def test_the_rows_of_processes_are_what_they_print(tmp_path: Path) -> None:
+    (tmp_path / "row").write_text('{"a": 1}')
+    assert list(rows("json.tool", ["--compact", str(tmp_path / "row")], 2)) == [{"a": 1}] * 2
+    with pytest.raises(ProcessFailed, match=r"json.tool .* on 1 ranks failed") as failed:
+        in_processes("json.tool", [str(tmp_path / "missing")], 1)
+    assert failed.value.why.startswith("exit code 2, ")
+    assert "missing" in failed.value.stderr
+
+
+def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    mark = tmp_path / "ended"
+    sleep = f"import time; time.sleep(9); open({str(mark)!r}, 'w').close()"
+    with pytest.raises(ProcessFailed, match="no line in 3 s"):
+        in_processes("timeit", ["-n", "1", "-r", "1", sleep], 1, limit_s=3)
+    time.sleep(8)  # the statement would have come to its end
+    assert not mark.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.step import StepResult, train_step
 
+DEVICE = torch.device(os.environ.get("UNSEE_TEST_DEVICE", "cpu"))  # set by `processes.run`
 VOCABULARY, WIDTH, ROW, BATCH = 60, 16, 24, 24
 # Adam turns a first gradient below its eps of 1e-8 into a step, and its rounding with it: under the masks of seed 0 one word
 # embedding has 5.2e-9, which exact layouts differ in by 9e-10, and then by 8.7e-5 in that weight for good.
@@ -99,7 +101,7 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
     for name, parameter in unsee.named_parameters():
         if name.endswith(SHIFTS):
             parameter.requires_grad_(False)
-    return unsee
+    return unsee.to(DEVICE)
 
 
 def batch(
@@ -145,7 +147,7 @@ class Running:
         lr: float = LR,
     ) -> StepResult:
         world = self.engine.world
-        part = batch(step, world.rank, world.size, micro_batch, packed, by_rank)
+        part = batch(step, world.rank, world.size, micro_batch, packed, by_rank).to(DEVICE)
         return train_step(self.engine, self.target, part, lr, DECAY)
 
     def whole(self, kind: str) -> dict[str, Tensor]:
@@ -153,14 +155,14 @@ class Running:
         world = self.engine.world
         if kind == "ema":
             assert self.target is not None
-            mine = [
-                (s.name, s.start, e.clone()) for s, e in zip(self.target.shards, self.target.ema, strict=True)
-            ]
+            pairs = zip(self.target.shards, self.target.ema, strict=True)
+            mine = [(s.name, s.start, e.to("cpu", copy=True)) for s, e in pairs]
         elif kind == "master":
-            mine = [(s.name, s.start, s.master.clone()) for s in self.engine.shards]
+            mine = [(s.name, s.start, s.master.to("cpu", copy=True)) for s in self.engine.shards]
         else:
             place = ("exp_avg", "exp_avg_sq").index(kind)
-            mine = [(s.name, s.start, self.engine.moments(s)[place].clone()) for s in self.engine.shards]
+            moments = [(s, self.engine.moments(s)[place]) for s in self.engine.shards]
+            mine = [(s.name, s.start, moment.to("cpu", copy=True)) for s, moment in moments]
         return assemble(mine, world.size)
 
     def published(self) -> dict[str, Tensor]:
@@ -169,9 +171,14 @@ class Running:
 
         frozen = self.engine.module.frozen()
         if self.engine.stage < 3:
-            return {name: p.detach().float().clone().flatten() for name, p in frozen.items()}
+            return {name: on_cpu(p).flatten() for name, p in frozen.items()}
         with deepspeed.zero.GatheredParameters(list(frozen.values())):
-            return {name: p.detach().float().clone().flatten() for name, p in frozen.items()}
+            return {name: on_cpu(p).flatten() for name, p in frozen.items()}
+
+
+def on_cpu(x: Tensor) -> Tensor:
+    """A copy in fp32."""
+    return x.detach().to("cpu", torch.float32, copy=True)
 
 
 def assemble(mine: list[tuple[str, int, Tensor]], size: int) -> dict[str, Tensor]:
@@ -203,13 +210,13 @@ def running(  # noqa: PLR0913  (every choice of a run, by keyword)
 ) -> Running:
     reduction = Reduction(rank, size)
     module = model(case, projector_reduction or reduction, objective_reduction or reduction)
-    world = World(rank, size, rank, torch.device("cpu"))
+    world = World(rank, size, rank, DEVICE)
     engine = Engine(module, world, stage, precision, weight_decay=WEIGHT_DECAY, clip=CLIP)
     frozen = engine.module.frozen()
     if not frozen:
         return Running(engine, None)
     shards = [shard for shard in engine.shards if shard.name in frozen]
-    return Running(engine, Target(shards, Replica(shards, frozen, stage, size)))
+    return Running(engine, Target(shards, Replica(shards, frozen, stage, size, engine.writes)))
 
 
 @dataclass
@@ -233,7 +240,7 @@ def oracle(case: Case, steps: int) -> Oracle:
     frozen = {n: p for n, p in module.frozen().items() if n in names}
     seen = Oracle([], [], [], {}, {})
     for step in range(1, steps + 1):
-        loss, _ = module(batch(step, packed=False).micro_batches)
+        loss, _ = module(batch(step, packed=False).to(DEVICE).micro_batches)
         optimizer.zero_grad()
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(list(names.values()), CLIP))
@@ -245,9 +252,9 @@ def oracle(case: Case, steps: int) -> Oracle:
                 parameter.copy_(DECAY * parameter + (1 - DECAY) * names[name])
         seen.losses.append(loss.item())
         seen.norms.append(norm)
-        seen.moments.append({n: optimizer.state[p]["exp_avg"].flatten().clone() for n, p in names.items()})
-    seen.weights = {n: p.detach().flatten().clone() for n, p in names.items()}
-    seen.ema = {n: p.detach().flatten().clone() for n, p in frozen.items()}
+        seen.moments.append({n: on_cpu(optimizer.state[p]["exp_avg"]).flatten() for n, p in names.items()})
+    seen.weights = {n: on_cpu(p).flatten() for n, p in names.items()}
+    seen.ema = {n: on_cpu(p).flatten() for n, p in frozen.items()}
     return seen
 
 

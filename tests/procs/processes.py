@@ -11,6 +11,7 @@
 The ranks talk over gloo, with one thread each, and meet in a file (no port to be in use). They are forked from
 a server that has imported torch and deepspeed already: 0.3 s a group instead of 3. Each has the environment
 of a launcher, so `deepspeed.initialize` works in a worker. One group per rank count is enough: loop inside.
+With device="cuda" they have a GPU each and talk over nccl; where there are fewer GPUs they share the first one, over gloo.
 """
 
 import contextlib
@@ -38,6 +39,14 @@ AT_IMPORT = {
     "GLOO_SOCKET_IFNAME": "lo",
     "TOKENIZERS_PARALLELISM": "false",
 }
+# In their place where the ranks use GPUs; deepspeed is then imported by the ranks, since it may start CUDA.
+AT_IMPORT_CUDA = {
+    "OMP_NUM_THREADS": "1",
+    "GLOO_SOCKET_IFNAME": "lo",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "UNSEE_TEST_DEVICE": "cuda",
+}
 # After the first rank has failed the others get this long to fail too: the cause is the earliest failure.
 GRACE_S = 1.0
 
@@ -46,18 +55,21 @@ class RankFailed(AssertionError):
     """A rank raised, died or did not end; the message has its number and its traceback or stack."""
 
 
-def run(worker: Callable[..., Any], ranks: int, *args: Any, timeout_s: float = 120) -> list[Any]:
+def run(
+    worker: Callable[..., Any], ranks: int, *args: Any, timeout_s: float = 120, device: str = "cpu"
+) -> list[Any]:
     """`[worker(rank, ranks, *args) for each rank]`, at the same time, in a gloo group of their own.
 
     `worker` is a module-level function; arguments and results must pickle. Raises RankFailed with the
     traceback of the rank that failed first, or with the stacks of all when they did not end in `timeout_s`.
     No process is left behind.
     """
-    context = _context()
+    context = _context(device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         group = [
-            context.Process(target=_child, args=(worker, rank, ranks, folder, args)) for rank in range(ranks)
+            context.Process(target=_child, args=(worker, rank, ranks, folder, device, args))
+            for rank in range(ranks)
         ]
         try:
             for process in group:
@@ -77,10 +89,10 @@ def run(worker: Callable[..., Any], ranks: int, *args: Any, timeout_s: float = 1
         return _results(reports, codes, stacks, f"{worker.__name__} on {ranks} ranks, limit {timeout_s} s")
 
 
-def _context() -> multiprocessing.context.ForkServerContext:
+def _context(device: str) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOAD)
-    with _environment(AT_IMPORT):
+    context.set_forkserver_preload([name for name in PRELOAD if device == "cpu" or name != "deepspeed"])
+    with _environment(AT_IMPORT if device == "cpu" else AT_IMPORT_CUDA):
         forkserver.ensure_running()
     return context
 
@@ -139,14 +151,18 @@ def _results(
     return [reports[rank][2] for rank in ranks]
 
 
-def _child(worker: Callable[..., Any], rank: int, ranks: int, folder: Path, args: tuple[Any, ...]) -> None:
+def _child(
+    worker: Callable[..., Any], rank: int, ranks: int, folder: Path, device: str, args: tuple[Any, ...]
+) -> None:
     with _stack(folder, rank).open("w") as stack:
         faulthandler.register(signal.SIGQUIT, file=stack)
         launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
-        os.environ.update(AT_IMPORT | {key: str(value) for key, value in launched.items()})
+        os.environ.update(AT_IMPORT if device == "cpu" else AT_IMPORT_CUDA)
+        os.environ.update({key: str(value) for key, value in launched.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")  # expected by deepspeed, never bound
         try:
-            message = pickle.dumps((True, time.monotonic(), _work(worker, rank, ranks, folder, args)))
+            result = _work(worker, rank, ranks, folder, device, args)
+            message = pickle.dumps((True, time.monotonic(), result))
         except BaseException:
             message = pickle.dumps((False, time.monotonic(), traceback.format_exc()))
             raise SystemExit(1) from None
@@ -156,14 +172,19 @@ def _child(worker: Callable[..., Any], rank: int, ranks: int, folder: Path, args
             part.rename(folder / f"rank-{rank}.pickle")
 
 
-def _work(worker: Callable[..., Any], rank: int, ranks: int, folder: Path, args: tuple[Any, ...]) -> Any:
+def _work(
+    worker: Callable[..., Any], rank: int, ranks: int, folder: Path, device: str, args: tuple[Any, ...]
+) -> Any:
     # Here, not above: the test process itself needs no torch, and its children find it imported.
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
+    own_gpu = device == "cuda" and ranks <= torch.cuda.device_count()
+    if device == "cuda":
+        torch.cuda.set_device(rank if own_gpu else 0)
     dist.init_process_group(
-        "gloo",
+        "nccl" if own_gpu else "gloo",
         init_method=f"file://{folder}/rendezvous",
         rank=rank,
         world_size=ranks,

@@ -5,6 +5,7 @@ recovery.py      the pause of a save, and the time from a kill to the first new 
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
 order.py         seeking in the order of four billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
+gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
 """
 
@@ -18,21 +19,71 @@ from pathlib import Path
 
 from rich.console import Console
 
-PARTS = ("training", "recovery", "corpus", "order", "sweep")
+from unsee_dist.errors import UserError
+
+PARTS = ("training", "recovery", "corpus", "order", "sweep", "gpu")
 
 
 def main(
-    config: str, overrides: Sequence[str], out: Path, peer_unsee: Path | None, only: Sequence[str] = PARTS
+    config: str,
+    overrides: Sequence[str],
+    out: Path,
+    peer_unsee: Path | None,
+    only: Sequence[str] | None = None,
 ) -> None:
-    """Run the parts, print their tables, write `out` (JSON) after each. UserError: a case fails."""
+    """Run the parts (None = all that this machine can), print their tables, write `out` (JSON) after each. UserError: a
+    case fails, or "gpu" is asked for where there is none."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     results: dict[str, object] = {"config": config, "overrides": list(overrides)}
     with tempfile.TemporaryDirectory() as scratch:
-        for part in (each for each in PARTS if each in only):
+        for part in _parts(only, console):
             console.print(f"{part} ...", markup=False)
-            results |= _measure(part, config, overrides, Path(scratch), peer_unsee, console)
-            out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+            if part == "gpu":
+                _measure_gpu(results, config, overrides, out, console)
+            else:
+                results |= _measure(part, config, overrides, Path(scratch), peer_unsee, console)
+            _write(out, results)
     console.print(f"written to {out}", markup=False)
+    if crashed := _crashed(results.get("gpu")):
+        raise UserError(f"these cases ended with an error: {', '.join(crashed)}. Their errors are in {out}.")
+
+
+def _parts(only: Sequence[str] | None, console: Console) -> list[str]:
+    """The parts to run, in order."""
+    from unsee_dist.bench.gpu import check_gpu
+
+    if only is not None and "gpu" not in only:
+        return [part for part in PARTS if part in only]
+    try:
+        check_gpu()
+    except UserError as error:
+        if only is not None:
+            raise
+        console.print(f"gpu: left out. {error}", markup=False)
+        return [part for part in PARTS if part != "gpu"]
+    return [part for part in PARTS if only is None or part in only]
+
+
+def _measure_gpu(
+    results: dict[str, object], config: str, overrides: Sequence[str], out: Path, console: Console
+) -> None:
+    """Written after each case, so that what was measured survives a stop. Does not import the other parts' peers."""
+    from unsee_dist.bench import gpu
+
+    for so_far in gpu.measure(config, overrides, console):
+        results["gpu"] = so_far
+        _write(out, results)
+
+
+def _write(out: Path, results: Mapping[str, object]) -> None:
+    out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+def _crashed(gpu: object) -> list[str]:
+    """Cases of the part "gpu" whose process ended with an error."""
+    from unsee_dist.bench.gpu import crashed
+
+    return crashed(gpu) if isinstance(gpu, Mapping) else []
 
 
 def _measure(

@@ -20,6 +20,7 @@ import torch
 
 from unsee_dist.bench.recovery import save_cost
 from unsee_dist.bench.table import STAGES, Row
+from unsee_dist.bench.timing import matmul_ceiling
 from unsee_dist.config import load
 from unsee_dist.data import Batch
 from unsee_dist.distributed.world import join_world, leave_world
@@ -39,7 +40,7 @@ def measure(config: str, overrides: Sequence[str]) -> Row:
     settings = load(config, overrides)
     world = join_world()
     run = build(settings, world)
-    weights = _weights(run.engine.module)
+    weights = matrix_weights(run.engine.module.online)
     spent: dict[str, list[float]] = defaultdict(list)
     tokens, cells, sentences = 0, 0, 0
     warm, steps = (WARM_UP, STEPS) if settings.train.batch < 256 else (1, FEW_STEPS)
@@ -55,7 +56,7 @@ def measure(config: str, overrides: Sequence[str]) -> Row:
     if world.device.type == "cuda":
         memory = torch.cuda.max_memory_allocated() / 2**20
     seconds = len(spent["step"]) * statistics.median(spent["step"])
-    ceiling = _matmul_ceiling(
+    ceiling = matmul_ceiling(
         world.device, torch.float32 if run.engine.precision == "fp32" else torch.bfloat16
     )
     row = {
@@ -65,7 +66,7 @@ def measure(config: str, overrides: Sequence[str]) -> Row:
         "padding": 1 - tokens / cells,
         "peak_mib": memory,
         "ceiling_gflops": ceiling / 1e9,
-        "utilisation": _arithmetic(run.engine.module, weights, tokens, sentences) / seconds / ceiling,
+        "utilisation": arithmetic(run.engine.module, weights, tokens, sentences) / seconds / ceiling,
         "data_sentences_per_s": _data_alone(run, settings.train.batch),
         **save_cost(run, seconds / len(spent["step"])),
     }
@@ -138,33 +139,20 @@ class Clock:
         self.spent[stage] = self.spent.get(stage, 0.0) + seconds
 
 
-def _weights(model: Unsee) -> int:
-    """Weights of the online encoder's matrix products; at stage 3 a parameter holds only its rank's part."""
+def matrix_weights(encoder: torch.nn.Module) -> int:
+    """Weights of an encoder's products over tokens, so no pooler's; at stage 3 a parameter is its rank's part."""
     return sum(
         getattr(w, "ds_numel", w.numel())
-        for n, w in model.online.named_parameters()
-        if len(getattr(w, "ds_shape", w.shape)) == 2 and "embedding" not in n
+        for n, w in encoder.named_parameters()
+        if len(getattr(w, "ds_shape", w.shape)) == 2 and "embedding" not in n and "pooler" not in n
     )
 
 
-def _arithmetic(model: Unsee, weights: int, tokens: int, sentences: int) -> float:
+def arithmetic(model: Unsee, weights: int, tokens: float, sentences: int) -> float:
     """Floating-point operations of the matrix products: 2 a weight a token forward, twice that backward, two views."""
     projector = sum(getattr(w, "ds_numel", w.numel()) for w in model.projector.parameters())
     passes = 3 + (model.target is not None)
     return 2 * 2 * (passes * weights * tokens + 3 * projector * sentences)
-
-
-def _matmul_ceiling(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of the best of five square products: the limit of this process."""
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        product = left @ right
-        float(product[0, 0])
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
 
 
 def _data_alone(run: Training, batch: int) -> float:

@@ -36,9 +36,9 @@ def rates(rows: Sequence[Row]) -> Table:
         "save ms",
         "share",
     )
-    table = _table("rates", ("case", *columns))
+    page = table("rates", ("case", *columns))
     for row in rows:
-        table.add_row(
+        page.add_row(
             row["case"],
             f"{row['sentences_per_s']:.0f}",
             f"{row['tokens_per_s']:.0f}",
@@ -49,33 +49,33 @@ def rates(rows: Sequence[Row]) -> Table:
             f"{1000 * row['save_pause_s']:.0f}",
             f"{row['save_share']:.2%}",
         )
-    return table
+    return page
 
 
 def stages(rows: Sequence[Row]) -> Table:
     """Milliseconds of a step's parts."""
-    table = _table("milliseconds of a step", ("case", *STAGES, "step"))
+    page = table("milliseconds of a step", ("case", *STAGES, "step"))
     for row in rows:
-        table.add_row(row["case"], *(f"{row['ms'][stage]:.1f}" for stage in (*STAGES, "step")))
-    return table
+        page.add_row(row["case"], *(f"{row['ms'][stage]:.1f}" for stage in (*STAGES, "step")))
+    return page
 
 
 def trainers(rows: Sequence[Row]) -> Table:
     """Whole training, ours (the slower of the times it was run) against the others."""
-    table = _table(
+    page = table(
         "whole training", ("trainer", "sentences/s", "step ms", "peak MiB", "unsee_dist is faster by")
     )
     ours = min(row["sentences_per_s"] for row in rows if row["trainer"] == "unsee_dist")
     for row in rows:
         ratio = ours / row["sentences_per_s"]
-        table.add_row(
+        page.add_row(
             row["trainer"],
             f"{row['sentences_per_s']:.0f}",
             f"{row['step_ms']:.0f}",
             f"{row['peak_mib']:.0f}",
             f"{ratio:.2f}",
         )
-    return table
+    return page
 
 
 def drift(rows: Sequence[Row], case: str) -> str:
@@ -86,7 +86,7 @@ def drift(rows: Sequence[Row], case: str) -> str:
     )
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def table(title: str, columns: Sequence[str]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column(columns[0])
     for name in columns[1:]:

@@ -6,17 +6,13 @@ three is printed.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from unsee_dist.bench import table
-from unsee_dist.errors import UserError
+from unsee_dist.bench.launch import in_processes
 
 PRESET = "as configured"
 
@@ -59,7 +55,7 @@ def train(
     for place, (label, ranks, changed) in enumerate(CASES):
         console.print(f"{label} ...", markup=False)
         arguments = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
-        row = _in_processes("unsee_dist.bench.step", arguments, ranks)
+        row = in_processes("unsee_dist.bench.step", arguments, ranks)
         rows.append({"case": label, "ranks": ranks} | row)
     for name in ("unsee_dist", "unsee_dist fp32", *_peers(peer_unsee), "unsee_dist"):
         console.print(f"{name} ...", markup=False)
@@ -71,7 +67,7 @@ def train(
             f"run.dir={scratch}/run",
             "track.mlflow=false",
         ]
-        whole.append({"trainer": name} | _in_processes("unsee_dist.bench.peers", arguments, 1))
+        whole.append({"trainer": name} | in_processes("unsee_dist.bench.peers", arguments, 1))
     for page in (table.rates(rows), table.stages(rows), table.trainers(whole)):
         console.print(page)
     console.print(table.drift(rows, PRESET), markup=False)
@@ -81,22 +77,3 @@ def train(
 def _peers(peer_unsee: Path | None) -> list[str]:
     theirs = ["sentence-transformers SimCSE fp32", "sentence-transformers SimCSE bf16"]
     return theirs if peer_unsee is None else [*theirs, "released code fp32"]
-
-
-def _in_processes(module: str, arguments: Sequence[str], ranks: int) -> table.Row:
-    """The last JSON line of `python -m module arguments...`, on `ranks` ranks that share the cores."""
-    threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    done = subprocess.run(
-        [*launcher, "-m", module, *arguments], capture_output=True, text=True, env=environment, check=False
-    )
-    results = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode != 0 or not results:
-        errors = [
-            line for line in done.stderr.splitlines() if "Error: " in line and "torch.distributed" not in line
-        ]
-        why = errors[-1] if errors else done.stderr[-500:]
-        raise UserError(f"{module} {' '.join(arguments)} on {ranks} ranks failed: {why}")
-    row: table.Row = json.loads(results[-1])
-    return row

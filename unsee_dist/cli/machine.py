@@ -30,7 +30,8 @@ def bench(
     config: Annotated[
         str | None,
         typer.Argument(
-            metavar="[CONFIG]", help="Absent: the quickstart's preset, corpus and encoder, made if missing."
+            metavar="[CONFIG]",
+            help="Absent: the quickstart's preset, corpus and encoder, made if missing; unsee-vicreg for --only gpu.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -40,7 +41,10 @@ def bench(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="training, recovery, corpus, order or sweep; again for another. Absent: all."),
+        typer.Option(
+            help="training, recovery, corpus, order, sweep or gpu (BERT-base, under five minutes, needs no corpus); "
+            "again for another. Absent: all, gpu where there is one."
+        ),
     ] = None,
 ) -> None:
     """Time training by its parts, reading a corpus, recovery and sweeps, beside others: tables and a JSON."""
@@ -50,8 +54,9 @@ def bench(
         if part not in benchmark.PARTS:
             raise UserError(f"--only {part} is unknown. Write one of {', '.join(benchmark.PARTS)}.")
 
-    chosen, changed = config or "quickstart", list(overrides or ())
-    if config is None:
+    needs_corpus = list(only or ()) != ["gpu"]
+    chosen, changed = config or ("quickstart" if needs_corpus else "unsee-vicreg"), list(overrides or ())
+    if config is None and needs_corpus:
         from unsee_dist import quickstart as start
 
         corpus, encoder = start.HOME / "corpus", start.HOME / "encoder"
@@ -59,7 +64,7 @@ def bench(
         start.make_encoder(encoder, corpus)
         changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
     load(chosen, changed)
-    benchmark.main(chosen, changed, out, peer_unsee, only or benchmark.PARTS)
+    benchmark.main(chosen, changed, out, peer_unsee, only or None)
 
 
 @app.command()

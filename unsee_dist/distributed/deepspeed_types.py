@@ -29,14 +29,14 @@ class DeepSpeedEngine(Protocol):
 
     def zero_grad(self) -> None: ...
 
+    def destroy(self) -> None: ...
+
 
 class WrappingOptimizer(Protocol):
     """An optimizer of DeepSpeed's around one of torch's."""
 
     optimizer: torch.optim.Optimizer
-
-    @property
-    def loss_scale(self) -> float: ...
+    loss_scale: float  # the loss is multiplied by it (not at stage 0), the gradients are divided by it
 
     def zero_grad(self) -> None: ...
 
@@ -60,6 +60,8 @@ class FlatOptimizer(WrappingOptimizer, Protocol):
     single_partition_of_fp32_groups: list[Tensor]
     averaged_gradients: dict[int, list[Tensor] | None]
     all_grad_tensors: dict[int, list[Tensor] | None]
+    gradient_average: bool
+    check_grad_overflow: bool
 
     def update_lp_params(self) -> None: ...
 
@@ -74,6 +76,7 @@ class PartitionedOptimizer(WrappingOptimizer, Protocol):
     grad_position: dict[int, tuple[int, int, int]]
     averaged_gradients: dict[int, list[Tensor]]
     persistent_parameters: list[PartitionedParameter]
+    parameter_offload: object
 
     def get_param_id(self, parameter: PartitionedParameter) -> int: ...
 

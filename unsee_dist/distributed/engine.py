@@ -3,6 +3,10 @@
 A step is: `engine(...)`, `backward(loss)`, `reduce(values)` (one all-reduce, and the only host synchronisation of a
 step: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
 Gradients are the mean over ranks. Precision bf16/fp16: low-precision parameters, fp32 masters.
+
+deepspeed multiplies the loss by its loss scale and divides the gradients by it, but at stage 0 it only divides. It is given
+fp16's scale (loss_scale.py) for the backward; at stages 1 and 2 it sums the gradients of the ranks instead of averaging
+them, and divides by scale x ranks in fp32: its own average divides before the sum, in bf16.
 """
 
 from __future__ import annotations
@@ -25,8 +29,9 @@ from unsee_dist.distributed.deepspeed_types import (
     FlatOptimizer,
     Optimizer,
     ReplicatedOptimizer,
-    WrappingOptimizer,
 )
+from unsee_dist.distributed.loss_scale import LossScale
+from unsee_dist.distributed.weight_writes import WeightWrites
 from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.errors import UserError
 
@@ -50,14 +55,7 @@ class Engine(Generic[Trained]):
         clip: float,
     ) -> None:
         deepspeed = import_deepspeed()
-        if precision == "fp16" and world.device.type != "cuda":
-            raise UserError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
-        if precision == "bf16" and world.device.type == "cpu" and not cpu_computes_bf16():
-            print_on_rank_0(
-                world,
-                "parallel.precision = bf16: this CPU has no bf16 instructions and multiplies tens of times slower than "
-                "in fp32. Write parallel.precision=fp32.",
-            )
+        check_precision(precision, world)
         # For the whole process, since deepspeed logs and warns in every step: its own logger, and the one FutureWarning
         # that its collectives cause (torch raises it in c10d_logger).
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -71,6 +69,9 @@ class Engine(Generic[Trained]):
         # that a killed process leaves for all later ones to wait on); gloo does that work
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
+        # else deepspeed clones the group: two NCCL communicators, whose collectives may run at once in another order on
+        # another rank, and then wait for each other
+        deepspeed.utils.groups._WORLD_GROUP = dist.group.WORLD
         self.world, self.stage, self.precision = world, stage, precision
         names = {p: name for name, p in module.named_parameters() if p.requires_grad}
         initial = {name: p.detach().clone() for p, name in names.items()}
@@ -88,8 +89,13 @@ class Engine(Generic[Trained]):
             self.engine.enable_backward_allreduce = (
                 False  # it would flatten and copy all gradients for no other rank
             )
-        if precision == "bf16" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
+        if precision != "fp32" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
             cast("ReplicatedOptimizer", self.optimizer).overflow_checker.check = lambda: False
+        if stage in (1, 2):
+            flat = cast("FlatOptimizer", self.optimizer)
+            flat.gradient_average = flat.check_grad_overflow = False
+        self.loss_scale = LossScale() if precision == "fp16" else None
+        self.writes = WeightWrites.of(self.optimizer, stage)
         self.parameters = list(names)
         self.shards = masters.shards(self.optimizer, stage, names, world.rank)
         self._create_moments()
@@ -110,6 +116,9 @@ class Engine(Generic[Trained]):
         self.engine.train(mode)
 
     def backward(self, loss: Tensor) -> None:
+        self._set_divisor(self._loss_scale)
+        if self.stage == 0 and self.loss_scale is not None:
+            loss = loss * self._loss_scale
         self.engine.backward(loss)
 
     def reduce(self, values: Tensor) -> tuple[list[float], float]:
@@ -121,28 +130,45 @@ class Engine(Generic[Trained]):
         if self.world.size > 1:
             dist.all_reduce(report)
         *means, total = report.tolist()
-        return means, math.sqrt(total) / self.loss_scale if total >= 0 else math.nan
-
-    @property
-    def loss_scale(self) -> float:
-        if self.precision != "fp16":
-            return 1.0
-        return float(cast("WrappingOptimizer", self.optimizer).loss_scale)
+        return means, math.sqrt(total) / self._gradient_scale if total >= 0 else math.nan
 
     def step(self, lr: float) -> bool:
-        """Apply the gradients. False when fp16's loss scaling found an overflow and skipped it on every rank."""
+        """Apply the gradients. False when deepspeed refused them, on every rank."""
         for group in self._adam.param_groups:
             group["lr"] = lr
-        self.engine.step()
-        return bool(self.engine.was_step_applied())
+        self._set_divisor(self._gradient_scale)
+        with self.writes.ordered():
+            self.engine.step()
+        applied = bool(self.engine.was_step_applied())
+        if applied and self.loss_scale is not None:
+            self.loss_scale.raise_when_steady()
+        return applied
 
     def discard(self) -> None:
         """Drop the gradients of this step; no weight changes."""
         masters.discard_gradients(self.engine, self.optimizer, self.stage)
 
+    def lower_loss_scale(self) -> bool:
+        """After gradients that are not finite while the loss is. False: no fp16, or the scale is as low as it goes."""
+        return self.loss_scale is not None and self.loss_scale.lower()
+
+    @property
+    def _loss_scale(self) -> float:
+        return 1.0 if self.loss_scale is None else self.loss_scale.value
+
+    @property
+    def _gradient_scale(self) -> float:
+        """The optimizer's gradients are the mean over ranks times this."""
+        return self._loss_scale * (self.world.size if self.stage in (1, 2) else 1)
+
+    def _set_divisor(self, value: float) -> None:
+        if not isinstance(self.optimizer, torch.optim.Optimizer):
+            self.optimizer.loss_scale = value
+
     def refresh(self) -> None:
         """Call after writing to the shards' masters."""
-        masters.refresh(self.optimizer, self.stage, self.shards)
+        with self.writes.ordered():
+            masters.refresh(self.optimizer, self.stage, self.shards)
 
     def moments(self, shard: masters.Shard) -> tuple[Tensor, Tensor]:
         """Adam's exp_avg and exp_avg_sq of the shard, views."""
@@ -191,6 +217,18 @@ def import_deepspeed() -> ModuleType:
     return deepspeed
 
 
+def check_precision(precision: Precision, world: World) -> None:
+    """UserError for one that this device lacks; a line for one that it computes slowly."""
+    if precision == "fp16" and world.device.type != "cuda":
+        raise UserError("parallel.precision = fp16 needs a GPU. Write bf16 or fp32 on a CPU.")
+    if precision == "bf16" and world.device.type == "cpu" and not cpu_computes_bf16():
+        print_on_rank_0(
+            world,
+            "parallel.precision = bf16: this CPU has no bf16 instructions and multiplies tens of times slower than "
+            "in fp32. Write parallel.precision=fp32.",
+        )
+
+
 def cpu_computes_bf16() -> bool:
     """Whether oneDNN has a kernel for bf16 matrices on this CPU. On AVX2 alone a (512, 256) by (256, 1024) product
     took 640 ms, in fp32 11 ms."""
@@ -217,8 +255,9 @@ def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -
         "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `reduce` has checked
-        "fp16": {"enabled": precision == "fp16"},
+        "fp16": {"enabled": precision == "fp16", "loss_scale": 1.0},  # static: the engine sets it
         "communication_data_type": "fp32",
         "steps_per_print": 10**12,
+        "timers": {"throughput": {"enabled": False}},  # it waits for the GPU twice a step
         "train_batch_size": size,
     }

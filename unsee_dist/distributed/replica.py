@@ -17,18 +17,26 @@ from torch import Tensor, nn
 from unsee_dist.distributed.collectives import all_gather
 from unsee_dist.distributed.deepspeed_types import PartitionedParameter
 from unsee_dist.distributed.masters import Shard
+from unsee_dist.distributed.weight_writes import WeightWrites
 
 
 class Replica:
     """Frozen parameters that must equal values held in parts like `shards`.
 
     frozen: the trainable parameter's name -> the frozen parameter of the same shape (at stage 3 deepspeed's own).
+    writes: the engine's.
     """
 
     def __init__(
-        self, shards: Sequence[Shard], frozen: Mapping[str, nn.Parameter], stage: int, size: int
+        self,
+        shards: Sequence[Shard],
+        frozen: Mapping[str, nn.Parameter],
+        stage: int,
+        size: int,
+        writes: WeightWrites,
     ) -> None:
         self.shards, self.frozen, self.stage, self.size = tuple(shards), frozen, stage, size
+        self.writes = writes
         if stage in (1, 2):
             self._plan_gather()
 
@@ -72,8 +80,10 @@ class Replica:
 
     def _write_partitions(self, values: Sequence[Tensor]) -> None:
         frozen = {name: cast("PartitionedParameter", parameter) for name, parameter in self.frozen.items()}
-        for shard, value in zip(self.shards, values, strict=True):
-            frozen[shard.name].ds_tensor.view(-1)[: shard.length].copy_(value)
+        with self.writes.ordered():
+            parts = [frozen[shard.name].ds_tensor.view(-1)[: shard.length] for shard in self.shards]
+            if parts:
+                torch._foreach_copy_(parts, list(values))
         for parameter in frozen.values():
             # a gathered copy (deepspeed keeps small parameters gathered) would stay one step stale
             if parameter.ds_status.name == "AVAILABLE":

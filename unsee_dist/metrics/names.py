@@ -15,7 +15,7 @@ DEV = "dev/"
 STEP, TIME = "step", "time"
 LOSS, LR, DECAY, GRAD_NORM, DISTANCE = "loss", "lr", "decay", "grad_norm", "distance"
 SENTENCES, SENTENCES_PER_S, TOKENS_PER_S, WAIT = "sentences", "sentences_per_s", "tokens_per_s", "wait"
-SKIPPED, DAMAGED = "skipped", "damaged"
+SKIPPED, PASSED_OVER, DAMAGED = "skipped", "passed_over", "damaged"
 
 # Of metrics/: in an evaluation line after DEV.
 STS, MRR, RECALL_AT_1, CANDIDATES = "sts", "mrr", "recall_at_1", "candidates"
@@ -46,7 +46,8 @@ TRAINING = {
     SENTENCES_PER_S: "sentences a second over all ranks, waiting included",
     TOKENS_PER_S: "tokens a second over all ranks, padding left out",
     WAIT: "share of the step spent waiting for data",
-    SKIPPED: "steps so far whose loss or gradient was not finite",
+    SKIPPED: "steps so far that changed no weight: loss or gradient not finite, or passed over",
+    PASSED_OVER: "steps so far that were left out after a return to a checkpoint",
     DAMAGED: "sentences of the step that are damaged and replaced by others",
 }
 

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import torch
@@ -83,15 +85,26 @@ class Masks:
         if rows is None:
             raise RuntimeError("an encoder in training mode has no sentences: call `encode`, or eval()")
         grid = rows.keys_RT.shape
-        if x.shape[:2] == grid and x.dim() == 3:
+        hidden = x.shape[:2] == grid and x.dim() == 3
+        weights = x.dim() == 4 and (x.shape[0], x.shape[2], x.shape[3]) == (grid[0], grid[1], grid[1])
+        if (hidden or weights) and x.is_cuda and has_triton():
+            from unsee_dist.model import mask_kernels
+
+            return mask_kernels.dropped(x, rows.keys_RT, rows.positions_RT, p, site)
+        if hidden:
             lanes = masks.hidden_lanes(rows.keys_RT, site, x.shape[2])
-        elif x.dim() == 4 and (x.shape[0], x.shape[2], x.shape[3]) == (grid[0], grid[1], grid[1]):
+        elif weights:
             lanes = _attention_lanes(rows, site, x.shape[1])
         else:
             raise UnknownShape(
                 f"dropout of a tensor of shape {tuple(x.shape)} over rows of shape {tuple(grid)}"
             )
         return x * masks.multiplier(lanes, p, x.dtype)
+
+
+@lru_cache(maxsize=1)
+def has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 class UnknownShape(RuntimeError):

@@ -194,12 +194,54 @@ def pool(hidden_RTD: Tensor, sentence_RT: Tensor, sentences: int, pooling: Pooli
         places_N = torch.arange(len(slot_N), device=slot_N.device)
         first_S = places_N.new_full((sentences + 1,), len(slot_N)).scatter_reduce(0, slot_N, places_N, "amin")
         return hidden_ND[first_S[:-1]].float()
-    sums_SD = hidden_ND.new_zeros(sentences + 1, hidden_ND.shape[1], dtype=torch.float32)
-    sums_SD = sums_SD.index_add(0, slot_N, hidden_ND.float())
-    counts_S = torch.zeros_like(sums_SD[:, 0]).index_add(
-        0, slot_N, torch.ones_like(slot_N, dtype=torch.float32)
-    )
-    return sums_SD[:-1] / counts_S[:-1, None]
+    means: Tensor = _SegmentMeans.apply(hidden_ND, slot_N, sentences)
+    return means
+
+
+class _SegmentMeans(torch.autograd.Function):
+    """(N, D) rows and the segment of each (`segments` = none) -> (segments, D) fp32 means. Every segment has rows.
+
+    Summed in the order of the rows, on any device: index_add adds in any order on a GPU, so that two runs differ in
+    their last bits. The gradient is a gather.
+    """
+
+    @staticmethod
+    def forward(ctx: _Kept, x_ND: Tensor, segment_N: Tensor, segments: int) -> Tensor:
+        sums_SD, counts_S = (_added if x_ND.device.type == "cpu" else _reduced)(x_ND, segment_N, segments)
+        ctx.save_for_backward(segment_N, counts_S)
+        ctx.dtype = x_ND.dtype
+        return sums_SD / counts_S[:, None]
+
+    @staticmethod
+    def backward(ctx: _Kept, grad_SD: Tensor) -> tuple[Tensor, None, None]:
+        segment_N, counts_S = ctx.saved_tensors
+        each_SD = torch.cat([grad_SD / counts_S[:, None], grad_SD.new_zeros(1, grad_SD.shape[1])])
+        return each_SD.to(ctx.dtype)[segment_N], None, None
+
+
+def _added(x_ND: Tensor, segment_N: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+    """(segments, D) fp32 sums and (segments,) counts. In the order of the rows on a CPU only."""
+    sums_SD = x_ND.new_zeros(segments + 1, x_ND.shape[1], dtype=torch.float32)
+    sums_SD.index_add_(0, segment_N, x_ND.float())
+    counts_S = torch.bincount(segment_N, minlength=segments + 1)
+    return sums_SD[:-1], counts_S[:-1]
+
+
+def _reduced(x_ND: Tensor, segment_N: Tensor, segments: int) -> tuple[Tensor, Tensor]:
+    """The same in the order of the rows on a GPU: each sum is one thread's."""
+    order_N = segment_N.argsort(stable=True)
+    ids_S = torch.arange(segments + 1, device=segment_N.device)
+    counts_S = torch.searchsorted(segment_N[order_N], ids_S).diff()
+    # unsafe: the check of the lengths would read them back from the GPU
+    sums_SD = torch.segment_reduce(x_ND[order_N].float(), "sum", lengths=counts_S, unsafe=True)
+    return sums_SD, counts_S
+
+
+class _Kept(torch.autograd.function.FunctionCtx):
+    """What forward keeps for backward."""
+
+    saved_tensors: tuple[Tensor, Tensor]
+    dtype: torch.dtype
 
 
 def _first_position(encoder: PreTrainedModel) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from unsee_dist.model.encoder import quiet_transformers
 
 if TYPE_CHECKING:
     from tokenizers.pre_tokenizers import PreTokenizer
-    from transformers import PreTrainedTokenizerFast
+    from transformers import BertConfig, PreTrainedTokenizerFast
 
 ALPHABET = 300  # most frequent characters; a word with another one is [UNK]
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -42,26 +42,38 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
 
     Raises ValueError when there is no sentence.
     """
-    from transformers import BertConfig, BertModel
+    from transformers import BertModel
 
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(sentences, size.vocabulary, size.max_tokens)
     tokenizer.save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=size.width,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=4 * size.width,
-        max_position_embeddings=size.max_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    config = bert_config(replace(size, vocabulary=len(tokenizer)), pad)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = BertModel(config, add_pooling_layer=False)
     with quiet_transformers():
         encoder.save_pretrained(folder)
     return sum(parameter.numel() for parameter in encoder.parameters())
+
+
+def bert_config(size: FreshSize, pad_token_id: int, dropout: float | None = None) -> BertConfig:
+    """A BERT of this size. dropout: of hidden states and attention, None = BERT's own."""
+    from transformers import BertConfig
+
+    config = BertConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        intermediate_size=4 * size.width,
+        max_position_embeddings=size.max_tokens,
+        pad_token_id=pad_token_id,
+    )
+    if dropout is not None:
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
+    return config
 
 
 def train_tokenizer(sentences: Iterable[str], vocabulary: int, max_tokens: int) -> PreTrainedTokenizerFast:

@@ -62,13 +62,19 @@ def multiplier(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
 
     p is rounded to 2^-15, and the factor is that of the rounded p.
     """
-    dropped = round(p * (1 << BITS))
+    dropped, value = threshold(p, dtype)
     drawn = lanes.bitwise_and_((1 << BITS) - 1)
     # the sign of (dropped - 1 - drawn) is set where drawn >= dropped: all ones after the shift, kept
     kept = drawn.neg_().add_(dropped - 1).bitwise_right_shift_(15)
-    factor = torch.tensor(1 / (1 - dropped / (1 << BITS)), dtype=dtype)
+    factor = torch.tensor(value, dtype=dtype)
     integer = torch.int32 if dtype == torch.float32 else torch.int16
     return kept.to(integer).bitwise_and_(int(factor.view(integer))).view(dtype)
+
+
+def threshold(p: float, dtype: torch.dtype) -> tuple[int, float]:
+    """A lane is dropped where its lower bits are below the first; what is kept is multiplied by the second, of `dtype`."""
+    dropped = round(p * (1 << BITS))
+    return dropped, float(torch.tensor(1 / (1 - dropped / (1 << BITS)), dtype=dtype))
 
 
 def _lanes(a: Tensor, n: int) -> Tensor:
@@ -82,7 +88,7 @@ def _lanes(a: Tensor, n: int) -> Tensor:
 
 def _words(a: Tensor, b: Tensor, count: int) -> Tensor:
     """(...,) -> (..., count) int64: the definition."""
-    x = a[..., None] * _constants(count, a.device) + b[..., None]
+    x = a[..., None] * constants(count, a.device) + b[..., None]
     return x ^ _shifted(x, 32)
 
 
@@ -91,21 +97,22 @@ def _words_on_cpu(a: Tensor, b: Tensor, count: int) -> Tensor:
     words = torch.empty(*a.shape, count, dtype=torch.int64)
     flat = words.view(-1, count).numpy().view(np.uint64)
     a_N, b_N = (x.reshape(-1).numpy().view(np.uint64) for x in (a, b))
-    constants = _constants(count, a.device).numpy().view(np.uint64)
+    c_W = constants(count, a.device).numpy().view(np.uint64)
     rows = max(1, CACHED_WORDS // count)
     upper = np.empty((min(rows, len(a_N)), count), dtype=np.uint64)
     half = np.uint64(32)
     for start in range(0, len(a_N), rows):
         x = flat[start : start + rows]
         high = upper[: len(x)]
-        np.multiply(a_N[start : start + rows, None], constants, out=x)
+        np.multiply(a_N[start : start + rows, None], c_W, out=x)
         x += b_N[start : start + rows, None]
         x ^= np.right_shift(x, half, out=high)
     return words
 
 
 @lru_cache(maxsize=64)
-def _constants(count: int, device: torch.device) -> Tensor:
+def constants(count: int, device: torch.device) -> Tensor:
+    """(count,) int64: c_w."""
     return mix(torch.arange(1, count + 1, dtype=torch.int64) * _signed(GOLDEN)).bitwise_or(1).to(device)
 
 

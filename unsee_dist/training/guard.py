@@ -4,7 +4,9 @@ The numbers are equal on every rank, so all ranks decide the same; the counts ar
 run decides as the uninterrupted one.
 
     spike       loss > mean + spike · deviation, both exponential averages over about 100 applied steps
-    skips       k steps in a row that were not applied: return to the last checkpoint, once; the next time: stop
+    overflow    fp16's gradients were too large for the loss scale, which is lowered: no skip of its own
+    skips       k steps in a row that were not applied: return to the last checkpoint, once, and go on after these steps;
+                the next time: stop
     collapse    effective rank or std below its bound in n evaluations in a row
 """
 
@@ -42,12 +44,20 @@ class Action(Enum):
 
 
 def after_step(
-    settings: GuardSettings, state: GuardState, step: int, loss: float, applied: bool
+    settings: GuardSettings, state: GuardState, step: int, loss: float, applied: bool, overflow: bool = False
 ) -> tuple[Action, str]:
-    """What to do after a step, and the message to print ("" for none). Updates `state`."""
+    """What to do after a step, and the message to print ("" for none). Updates `state`.
+
+    overflow: the step was not applied, and fp16's loss scale was lowered for the next.
+    """
     if applied:
         state.skips_in_row = 0
         return Action.CONTINUE, _spike(settings, state, step, loss)
+    if overflow:
+        return (
+            Action.CONTINUE,
+            f"step {step} skipped on all ranks: its gradients overflow in fp16, the loss scale is halved",
+        )
     state.skips_in_row += 1
     if state.skips_in_row < settings.skips:
         return (
@@ -56,7 +66,10 @@ def after_step(
         )
     why = f"{state.skips_in_row} steps in a row were not finite (guard.skips = {settings.skips})"
     if state.rollbacks == 0:
-        return Action.ROLL_BACK, f"{why}: returning to the last checkpoint, once"
+        return (
+            Action.ROLL_BACK,
+            f"{why}: returning to the last checkpoint, once, and going on after step {step}",
+        )
     return Action.STOP, (
         f"{why}, again after returning to a checkpoint. Lower train.lr, set train.clip, or write "
         "parallel.precision=fp32. The earlier checkpoints are unchanged."

@@ -25,6 +25,7 @@ from unsee_dist.metrics.names import (
     GRAD_NORM,
     LOSS,
     LR,
+    PASSED_OVER,
     SENTENCES,
     SENTENCES_PER_S,
     SKIPPED,
@@ -116,10 +117,24 @@ def _train_to_the_end(run: Training) -> dict[str, float]:
         try:
             return _train_steps(run) or scores
         except RollBack:
-            run.saver.wait()
-            run.rewind()
-            run.saver.saved = None
-            run.progress.guard.rollbacks += 1
+            return_to_checkpoint(run)
+
+
+def return_to_checkpoint(run: Training) -> None:
+    """Restore the newest checkpoint and go on after the step that was reached: the steps between would fail again. The
+    decision is in a checkpoint at once. Collective."""
+    reached = run.progress.step
+    run.saver.wait()
+    run.rewind()
+    run.saver.saved = None
+    progress = run.progress
+    progress.guard.rollbacks += 1
+    run.recorder.warn(
+        f"steps {progress.step + 1} to {reached} are passed over: {(reached - progress.step) * run.config.train.batch} "
+        "sentences of this epoch are not trained on"
+    )
+    progress.pass_over(reached)
+    save(run)
 
 
 def _train_steps(run: Training) -> dict[str, float]:
@@ -136,7 +151,10 @@ def _train_steps(run: Training) -> dict[str, float]:
         speed[TOKENS_PER_S] = batch.tokens * world.size / duration
         damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences that others replace
         run.recorder.step(metrics_line(run, result, *rates) | damaged | speed)
-        _apply_guard(run, *after_step(config.guard, progress.guard, batch.step, result.loss, result.applied))
+        decision = after_step(
+            config.guard, progress.guard, batch.step, result.loss, result.applied, result.overflow
+        )
+        _apply_guard(run, *decision)
         if result.stop_requested:
             raise Stopped
         is_last = batch.step == run.steps
@@ -173,6 +191,8 @@ def metrics_line(run: Training, result: StepResult, lr: float, decay: float) -> 
         line[DECAY] = decay
         if step % console_every(run.steps) == 0 or step == run.steps:
             line[DISTANCE] = distance(run.engine, run.target)
+    if run.progress.passed_over:
+        line[PASSED_OVER] = run.progress.passed_over
     return line | {SENTENCES: step * run.config.train.batch, SKIPPED: run.progress.skipped}
 
 

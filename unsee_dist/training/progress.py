@@ -23,10 +23,15 @@ class Best:
 
 @dataclass
 class Progress:
-    """`step` counts batches read, `updates` those applied; the difference was skipped."""
+    """`step` counts batches read, `updates` those applied; the difference was skipped.
+
+    passed_over: steps between a checkpoint that the guard returned to and the last step that failed. Trained again, with
+    the same data, masks and rates, they would fail again.
+    """
 
     step: int = 0
     updates: int = 0
+    passed_over: int = 0
     evaluated: int = -1  # the step of the last evaluation
     best: Best | None = None
     before: dict[str, float] = field(default_factory=dict)  # scores of the untrained encoder
@@ -35,6 +40,11 @@ class Progress:
     @property
     def skipped(self) -> int:
         return self.step - self.updates
+
+    def pass_over(self, last: int) -> None:
+        """Go on after step `last`."""
+        self.passed_over += last - self.step
+        self.step = last
 
     def restore(self, stored: Progress) -> None:
         """Copy every field of `stored`."""

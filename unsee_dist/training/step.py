@@ -28,13 +28,15 @@ from unsee_dist.supervision.signals import StopSignal
 class StepResult:
     """The result of a step. loss and terms: of the global batch, both directions summed. grad_norm: before clipping.
 
-    applied: the weights were updated. stop_requested: some rank received a signal; equal on all ranks.
+    applied: the weights were updated. overflow: they were not, because the gradients were too large for fp16, whose loss
+    scale is now lower. stop_requested: some rank received a signal; equal on all ranks.
     """
 
     loss: float
     terms: dict[str, float]
     grad_norm: float
     applied: bool
+    overflow: bool
     stop_requested: bool
 
 
@@ -57,13 +59,14 @@ def train_step(
     requested = loss.new_full((1,), float(stop is not None and stop.requested))
     local = torch.cat([loss.detach().view(1), terms, requested])
     (mean_loss, *mean_terms, requests), grad_norm = engine.reduce(local)
-    finite = math.isfinite(mean_loss) and math.isfinite(grad_norm)
     enter_phase("update")
-    if finite or engine.precision == "fp16":  # fp16: the engine must see the overflow to lower its loss scale
-        applied = engine.step(lr) and finite
+    applied = overflow = False
+    if math.isfinite(mean_loss) and math.isfinite(grad_norm):
+        applied = engine.step(lr)
     else:
         engine.discard()
-        applied = False
+    if not applied and math.isfinite(mean_loss):
+        overflow = engine.lower_loss_scale()
     objective = model.objective
     if isinstance(objective, Stateful):
         objective.commit() if applied else objective.discard()
@@ -72,7 +75,7 @@ def train_step(
         target.follow(decay)
     enter_phase("log")
     means = dict(zip(model.terms, mean_terms, strict=True))
-    return StepResult(mean_loss, means, grad_norm, applied, requests > 0)
+    return StepResult(mean_loss, means, grad_norm, applied, overflow, requests > 0)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def test_no_two_features_of_a_site_belong_together() -> None:
 def test_a_generator_with_a_fault_is_seen() -> None:
     """The negative control: words without their last pass. Their lower lanes belong together."""
     keys = rows(sentences=1024)
-    words = keys[..., None] * masks._constants(64, keys.device) + masks.combined(keys, 0)[..., None]
+    words = keys[..., None] * masks.constants(64, keys.device) + masks.combined(keys, 0)[..., None]
     mask = dropped(words.view(torch.int16)).flatten(0, 1).float()
     correlations = torch.corrcoef(mask.T).fill_diagonal_(0)
     assert correlations.abs().max().item() > 10 * len(mask) ** -0.5

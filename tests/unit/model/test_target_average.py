@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unsee_dist.distributed.masters import Shard
 from unsee_dist.distributed.replica import Replica
+from unsee_dist.distributed.weight_writes import WeightWrites
 from unsee_dist.model.target import Target, decay_at
 
 SIZES = {"weight": (4, 3), "bias": (5,)}
@@ -25,7 +26,7 @@ def following(parameters: dict[str, nn.Parameter]) -> tuple[Target, dict[str, Te
     """A target of whole parameters, as in ZeRO stage 0, and the network that shows it."""
     shards = [Shard(name, p, 0, p, 0, p.numel()) for name, p in parameters.items()]
     frozen: dict[str, Any] = {name: torch.zeros(size) for name, size in SIZES.items()}
-    return Target(shards, Replica(shards, frozen, 0, 1)), frozen
+    return Target(shards, Replica(shards, frozen, 0, 1, WeightWrites())), frozen
 
 
 def test_it_starts_as_the_online_network_and_shows_it() -> None:

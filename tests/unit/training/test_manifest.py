@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.errors import UserError
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import (
@@ -33,7 +34,9 @@ PROGRESS = Progress(
     before={"dev/sts": 60.0},
     guard=GuardState(1, 2, 3, 4, 5.5, 6.5, 7),
 )
-MANIFEST = Manifest(IDENTITY, PROGRESS, "run-1", 8, (StoredFile("rank-00000.safetensors", 10, "ff"),))
+MANIFEST = Manifest(
+    IDENTITY, PROGRESS, "run-1", 8, LossScale(1024.0, 7), (StoredFile("rank-00000.safetensors", 10, "ff"),)
+)
 
 
 def written(folder: Path, tree: dict[str, object], reseal: bool = True) -> Path:

@@ -114,7 +114,9 @@ def test_an_applied_step_in_its_order_and_its_phases() -> None:
         "follow",
         f"[log {STEP}]",
     ]
-    assert result == StepResult(3.0, {"agree": 1.0, "spread": 2.0}, 2.5, applied=True, stop_requested=False)
+    assert result == StepResult(
+        3.0, {"agree": 1.0, "spread": 2.0}, 2.5, applied=True, overflow=False, stop_requested=False
+    )
     assert (engine.lr, target.decay) == (1e-3, 0.99)
     assert engine.loss.grad == 1.0
 

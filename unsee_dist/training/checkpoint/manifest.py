@@ -19,11 +19,13 @@ from typing import ClassVar
 import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.training.progress import Progress
 
 NAME = "manifest.json"
-FORMAT = 2  # 1, without a number of its own, kept identity and progress in one flat dictionary
+# 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class CheckpointInfo:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The whole of manifest.json. adam_updates: the optimizer's own count of applied steps."""
+    """The whole of manifest.json. adam_updates: the optimizer's own count of applied steps. loss_scale: of fp16."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
@@ -75,6 +77,7 @@ class Manifest:
     progress: Progress
     mlflow_run: str | None
     adam_updates: int
+    loss_scale: LossScale | None
     files: tuple[StoredFile, ...]
     format: int = FORMAT
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.distributed.world import World, share_errors
 from unsee_dist.errors import UserError, file_error, system_error
 from unsee_dist.files import atomic
@@ -43,6 +45,7 @@ class SaveJob:
     files: TensorFiles
     info: CheckpointInfo
     adam_updates: int
+    loss_scale: LossScale | None
     keep: int
 
     @property
@@ -71,10 +74,10 @@ class Saver:
         progress.restore(info.progress)  # a copy: training continues meanwhile
         info = replace(info, progress=progress)
         if not self.background:
-            self._run(SaveJob(folder, files, info, engine.updates(), keep))
+            self._run(SaveJob(folder, files, info, engine.updates(), copy(engine.loss_scale), keep))
             return
         files = {n: {k: t.to("cpu", copy=True) for k, t in each.items()} for n, each in files.items()}
-        job = SaveJob(folder, files, info, engine.updates(), keep)
+        job = SaveJob(folder, files, info, engine.updates(), copy(engine.loss_scale), keep)
         self._thread = threading.Thread(target=self._run_in_thread, args=(job,), name=THREAD, daemon=True)
         self._thread.start()
 
@@ -139,7 +142,10 @@ def _begin(job: SaveJob, ranks: int) -> Path:
 
 
 def _publish(new: Path, job: SaveJob, files: tuple[StoredFile, ...]) -> None:
-    manifest = Manifest(job.info.identity, job.info.progress, job.info.mlflow_run, job.adam_updates, files)
+    info = job.info
+    manifest = Manifest(
+        info.identity, info.progress, info.mlflow_run, job.adam_updates, job.loss_scale, files
+    )
     best = job.info.progress.best
     try:
         atomic.write_file(new / NAME, manifest.to_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,8 @@ def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target
                 )
             buffer.copy_(buffers[name])
     engine.set_updates(manifest.adam_updates)
+    if engine.loss_scale is not None and manifest.loss_scale is not None:
+        engine.loss_scale = copy(manifest.loss_scale)
     engine.refresh()
     if target is not None:
         target.publish()
