@@ -12,7 +12,7 @@ in every thread and in backward, where torch leaves function modes; a TorchDispa
 entered, also those of autograd, of optimizers and of deepspeed. Values are those of the CPU, so a run has its real losses.
 
 What it cannot see: the order of work on several streams (there is one), time, and the kernels of a GPU themselves. An operation
-counts as one launch, also where CUDA launches several kernels or fuses some. What C++ makes without any tensor as its model (a
+counts as one launch, also where CUDA launches several kernels, and where a Triton kernel of this project takes the place of many. What C++ makes without any tensor as its model (a
 scalar in torch.where) belongs to neither place until it is used.
 """
 
@@ -35,6 +35,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from unsee_dist.model import dropout
 
 DEVICE = torch.device("cuda", 0)
 HOST = torch.device("cpu")
@@ -78,6 +80,12 @@ NO_SCALARS = {"aten::cat", "aten::stack", "aten::mm", "aten::addmm", "aten::bmm"
 Watcher = Callable[[Any, Sequence[Any], dict[str, Any]], None]
 
 
+# Storages by their address; a weak reference keeps it from being used again. Of the process: a tensor that is kept (a cache of
+# constants) stays on the GPU from one PretendedGPU to the next.
+THERE: dict[int, StorageWeakRef] = {}
+NOWHERE: dict[int, StorageWeakRef] = {}
+
+
 class PretendedGPU:
     """Entered once at a time in a process. `counts`: operations, host_reads, uploads, synchronisations since `counts.clear()`.
 
@@ -90,9 +98,9 @@ class PretendedGPU:
         self.counts: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self._watchers: list[Watcher] = []
-        self._there: dict[int, StorageWeakRef] = {}  # a weak reference keeps the address from being used again
-        self._nowhere: dict[int, StorageWeakRef] = {}
+        self._there, self._nowhere = THERE, NOWHERE
         self._placed = 0
+        self._counting = True
         self._asked: list[bool] = []  # the place that python asks for, innermost last
         self._stack: ExitStack | None = None
 
@@ -160,9 +168,22 @@ class PretendedGPU:
         """The host waits for all work of the GPU."""
         self.count_wait("synchronisations")
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What runs in this block stands for something else, and is not counted."""
+        before, self._counting = self._counting, False
+        try:
+            yield
+        finally:
+            self._counting = before
+
+    def count_operation(self) -> None:
+        self.counts["operations"] += self._counting
+
     def count_wait(self, kind: str, times: int = 1) -> None:
-        self.counts[kind] += times
-        self.waits[f"{kind} {_caller()}"] += times
+        if self._counting:
+            self.counts[kind] += times
+            self.waits[f"{kind} {_caller()}"] += times
 
     def move(self, x: Tensor, there: bool, **how: Any) -> Tensor:
         """A copy of x in that place, or what `.to` gives where it is there already."""
@@ -322,7 +343,7 @@ class _Operations(TorchDispatchMode):
         for tensor in given:
             if self.gpu.is_nowhere(tensor):
                 self.gpu.place(tensor, True)
-                self.gpu.counts["operations"] += 1  # of its making
+                self.gpu.count_operation()  # of its making
         here = [tensor for tensor in given if not self.gpu.has(tensor)]
         if name in ("aten::index", "aten::index_put_", "aten::index_put") and self.gpu.has(args[0]):
             self.gpu.count_wait("uploads", len(here))  # torch copies indices of the host itself
@@ -340,7 +361,7 @@ class _Operations(TorchDispatchMode):
         if name == "aten::_local_scalar_dense" or name in UNKNOWN_SIZE:
             self.gpu.count_wait("host_reads")
         if name not in NO_LAUNCH and not func.is_view:
-            self.gpu.counts["operations"] += 1
+            self.gpu.count_operation()
 
 
 class _Streams:
@@ -393,6 +414,9 @@ def _cuda(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:
     }
     for name, answer in answers.items():
         yield torch.cuda, name, answer
+    yield torch.accelerator, "current_stream", answers["current_stream"]
+    # Triton needs a real GPU: masks are drawn by the plain operations that define them
+    yield dropout, "has_triton", lambda: False
 
 
 def accelerator(gpu: PretendedGPU, backend: str) -> Any:

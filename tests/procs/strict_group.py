@@ -1,36 +1,42 @@
 """A process group that refuses what NCCL refuses, at any world size, in one process, on a pretended GPU.
 
-    with pretended_world(rank=3, size=64) as world:
-        engine = Engine(model.to(world.device), world.world, ...)
-        with world.hot_path():
+    with pretended_world(rank=3, size=64) as pretended:
+        engine = Engine(model.to("cuda"), pretended.world, ...)
+        with pretended.hot_path():
             train_step(...)
-        world.group.sent                        # [Sent("all_reduce", 4096, ...), ...]
+        pretended.ledger.sent                   # [Sent("all_reduce", 4096, group=0), ...]
 
 Refused, with NCCL's own reason: tensors of the host, of a dtype or an operation that NCCL has not, that are not contiguous, whose
 shapes do not fit each other; objects with tensors in them (they would go through the GPU's memory, pickled); and in the hot
 path every collective of objects and every barrier, since the host waits in them.
 
-One process: the other ranks are pretended to have given the same tensors and objects as this one, so that a sum is
-R times its part and a gathered list R times this rank's item. Values are then those of no real run; what is allowed, what is sent
-and in which order is. `carried_by`: a gloo group of real processes, which then does the work, and every collective is
-compared between the ranks first.
+One process: the other ranks are pretended to have given the same tensors and objects as this one, so that a sum is R times
+its part and a gathered list R times this rank's item (`peers` may say other objects). Values are then those of no real
+run; what is allowed, what is sent and in which order is. `carried`: real processes do the work over gloo, and compare what each
+has given before every collective.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import real_accelerator
+from deepspeed.comm import comm
+from deepspeed.runtime.zero import partitioned_param_coordinator
+from deepspeed.utils import groups
 from pretended_gpu import DEVICE, PretendedGPU, accelerator, tensors_of
 from torch import Tensor
-from torch._C._distributed_c10d import HashStore, _create_work_from_future
+from torch._C._distributed_c10d import HashStore, PrefixStore, _create_work_from_future
 from torch.futures import Future
 
 from unsee_dist.distributed.world import World
@@ -51,6 +57,8 @@ DTYPES = {
     torch.float8_e5m2,
 }
 OPERATIONS = ("SUM", "AVG", "PRODUCT", "MIN", "MAX")
+WORLDS = count()
+ALL_GATHER_OBJECT = dist.all_gather_object  # torch's own
 OBJECTS = ("all_gather_object", "gather_object", "broadcast_object_list", "scatter_object_list")
 
 
@@ -69,12 +77,24 @@ class Sent:
 
 @dataclass
 class Ledger:
-    """What all groups of a world did. hot: in the hot path of a step."""
+    """What all groups of a world did. hot: in the hot path of a step. peers(rank, own object): what another rank gave."""
 
     sent: list[Sent] = field(default_factory=list)
     objects: Counter[str] = field(default_factory=Counter)
     groups: int = 0
     hot: bool = False
+    peers: Callable[[int, Any], Any] = lambda _rank, own: own
+
+
+def collective(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that stands for one kernel of NCCL: the operations that pretend it are not counted."""
+
+    @functools.wraps(method)
+    def uncounted(self: StrictGroup, *args: Any, **kwargs: Any) -> Any:
+        with self._gpu.uncounted():
+            return method(self, *args, **kwargs)
+
+    return uncounted
 
 
 class StrictGroup(dist.ProcessGroup):
@@ -85,6 +105,7 @@ class StrictGroup(dist.ProcessGroup):
         self._rank, self._size, self._gpu, self._ledger, self._host = rank, size, gpu, ledger, host
         self._number = ledger.groups
         ledger.groups += 1
+        self.carrier: dist.ProcessGroup | None = None  # gloo, of the same ranks in real processes
 
     @property
     def _device_types(self) -> list[torch.device]:
@@ -99,8 +120,9 @@ class StrictGroup(dist.ProcessGroup):
     def getBackendName(self) -> str:
         return GLOO if self._host else NCCL
 
-    # What torch.distributed calls. Names of torch 2.13 first, those of 2.11 below.
+    # What torch.distributed calls. Names of torch 2.13; those of 2.11 are below.
 
+    @collective
     def allreduce(self, tensors: list[Tensor], opts: Any = None) -> Any:
         operation = self._operation(opts)
         for tensor in tensors:
@@ -109,24 +131,32 @@ class StrictGroup(dist.ProcessGroup):
             self._reduce(tensor, operation)
         return _done(tensors)
 
+    @collective
     def allreduce_coalesced(self, tensors: list[Tensor], opts: Any = None) -> Any:
         return self.allreduce(tensors, opts)
 
+    @collective
     def reduce(self, tensors: list[Tensor], opts: Any = None) -> Any:
         operation = self._operation(opts)
         for tensor in tensors:
             self._check("reduce", tensor)
             self._record("reduce", _bytes(tensor))
+            total = tensor.clone()
+            self._reduce(total, operation)
             if opts.rootRank == self._rank:
-                self._reduce(tensor, operation)
+                tensor.copy_(total)
         return _done(tensors)
 
-    def broadcast(self, tensors: list[Tensor], _opts: Any = None) -> Any:
+    @collective
+    def broadcast(self, tensors: list[Tensor], opts: Any = None) -> Any:
         for tensor in tensors:
             self._check("broadcast", tensor)
             self._record("broadcast", _bytes(tensor))
+            if self.carrier is not None:
+                dist.broadcast(tensor, opts.rootRank, group=self.carrier)
         return _done(tensors)
 
+    @collective
     def all_gather_single(self, output: Tensor, part: Tensor, _opts: Any = None) -> Any:
         self._check("all_gather", output, part)
         if output.dtype != part.dtype:
@@ -136,49 +166,48 @@ class StrictGroup(dist.ProcessGroup):
                 f"all_gather of {tuple(part.shape)} into {tuple(output.shape)}: output must be {self._size} times the part"
             )
         self._record("all_gather", (self._size - 1) * _bytes(part))
-        output.view(self._size, -1).copy_(part.reshape(1, -1).expand(self._size, -1).clone())
+        self._gather(list(output.view(self._size, -1)), part.view(-1))
         return _done(output)
 
+    @collective
     def allgather(self, outputs: list[list[Tensor]], parts: list[Tensor], _opts: Any = None) -> Any:
         for into, part in zip(outputs, parts, strict=True):
             self._check("all_gather", part, *into)
             self._same_shapes("all_gather", [part, *into])
             self._record("all_gather", (self._size - 1) * _bytes(part))
-            whole = part.clone()
-            for one in into:
-                one.copy_(whole)
+            self._gather(into, part)
         return _done(outputs)
 
+    @collective
     def gather(self, outputs: list[list[Tensor]], parts: list[Tensor], opts: Any = None) -> Any:
         for number, part in enumerate(parts):
             into = outputs[number] if opts.rootRank == self._rank else []
             self._check("gather", part, *into)
             self._same_shapes("gather", [part, *into])
             self._record("gather", _bytes(part))
-            for one in into:
-                one.copy_(part)
+            self._gather(into or [torch.empty_like(part) for _ in range(self._size)], part)
         return _done(parts)
 
+    @collective
     def reduce_scatter_single(self, output: Tensor, whole: Tensor, opts: Any = None) -> Any:
         operation = self._operation(opts)
         self._check("reduce_scatter", output, whole)
         if whole.numel() != self._size * output.numel() or whole.dtype != output.dtype:
             raise Refused(f"reduce_scatter of {tuple(whole.shape)} into {tuple(output.shape)}")
         self._record("reduce_scatter", (self._size - 1) * _bytes(output))
-        output.view(-1).copy_(whole.view(self._size, -1)[self._rank])
-        self._reduce(output, operation)
+        total = whole.clone()
+        self._reduce(total, operation)
+        output.view(-1).copy_(total.view(self._size, -1)[self._rank])
         return _done(output)
 
+    @collective
     def reduce_scatter(self, outputs: list[Tensor], wholes: list[list[Tensor]], opts: Any = None) -> Any:
-        operation = self._operation(opts)
         for output, parts in zip(outputs, wholes, strict=True):
-            self._check("reduce_scatter", output, *parts)
             self._same_shapes("reduce_scatter", [output, *parts])
-            self._record("reduce_scatter", (self._size - 1) * _bytes(output))
-            output.copy_(parts[self._rank])
-            self._reduce(output, operation)
+            self.reduce_scatter_single(output, torch.cat([part.view(-1) for part in parts]), opts)
         return _done(outputs)
 
+    @collective
     def all_gather_single_coalesced(
         self, outputs: list[Tensor], parts: list[Tensor], opts: Any = None
     ) -> Any:
@@ -186,6 +215,7 @@ class StrictGroup(dist.ProcessGroup):
             self.all_gather_single(output, part, opts)
         return _done(outputs)
 
+    @collective
     def reduce_scatter_single_coalesced(
         self, outputs: list[Tensor], wholes: list[Tensor], opts: Any = None
     ) -> Any:
@@ -193,10 +223,13 @@ class StrictGroup(dist.ProcessGroup):
             self.reduce_scatter_single(output, whole, opts)
         return _done(outputs)
 
+    @collective
     def barrier(self, opts: Any = None) -> Any:  # noqa: ARG002  (torch calls it by name)
         if self._ledger.hot:
             raise Refused("a barrier in the hot path of a step: the host waits for the GPU and for all ranks")
         self._record("barrier", 0)
+        if self.carrier is not None:
+            dist.barrier(self.carrier)
         return _done(None)
 
     _allgather_base = all_gather_single
@@ -230,13 +263,32 @@ class StrictGroup(dist.ProcessGroup):
         raise Refused("NCCL has none of the bitwise operations")
 
     def _reduce(self, tensor: Tensor, operation: str) -> None:
-        if operation == "SUM":
+        if self.carrier is not None:
+            named = "SUM" if operation == "AVG" else operation
+            dist.all_reduce(tensor, getattr(dist.ReduceOp, named), group=self.carrier)
+            if operation == "AVG":
+                tensor.div_(self._size)
+        elif operation == "SUM":
             tensor.mul_(self._size)
         elif operation == "PRODUCT":
             tensor.pow_(self._size)
 
+    def _gather(self, into: list[Tensor], part: Tensor) -> None:
+        if self.carrier is not None:
+            dist.all_gather(into, part, group=self.carrier)
+            return
+        own = part.clone()  # it may be one of `into`
+        for one in into:
+            one.copy_(own)
+
     def _record(self, kind: str, size: int) -> None:
         self._ledger.sent.append(Sent(kind, size, self._number))
+        if self.carrier is None:
+            return
+        given: list[Any] = [None] * self._size
+        ALL_GATHER_OBJECT(given, (kind, size, self._number), group=self.carrier)
+        if len(set(given)) > 1:
+            raise Refused(f"the ranks are in different collectives (kind, bytes, group): {given}")
 
 
 def _bytes(tensor: Tensor) -> int:
@@ -268,36 +320,44 @@ class Pretended:
 
 
 @contextmanager
-def pretended_world(rank: int, size: int) -> Iterator[Pretended]:
+def pretended_world(rank: int, size: int, carried: bool = False) -> Iterator[Pretended]:
     """This process is rank `rank` of `size` on a GPU, over NCCL. In a child of `processes.run`: it changes the whole process.
 
-    The process group of before is gone in the block, and a group of one process is there after it.
+    carried: the child is itself rank `rank` of `size` processes. The gloo group of before is gone in the block, and there again
+    after it.
     """
     gpu, ledger = PretendedGPU(), Ledger()
+    before = dist.distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size()
+    number = next(WORLDS)
     dist.destroy_process_group()
+    store = PrefixStore(f"strict-{number}", before[0]) if carried else HashStore()
     for name, host in ((NCCL, False), (GLOO, True)):
         _register(name, lambda _store, r, s, _t, host=host: StrictGroup(r, s, gpu, ledger, host))
     environment = {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
     with ExitStack() as stack:
         stack.enter_context(mock.patch.dict(os.environ, environment))
         _forget_groups()
-        accelerators = __import__("deepspeed.accelerator.real_accelerator", fromlist=["_"])
-        before = accelerators.get_accelerator()
-        accelerators.set_accelerator(accelerator(gpu, NCCL))
-        stack.callback(accelerators.set_accelerator, before)
+        stack.callback(real_accelerator.set_accelerator, real_accelerator.get_accelerator())
+        real_accelerator.set_accelerator(accelerator(gpu, NCCL))
+        dist.init_process_group(NCCL, store=store, rank=rank, world_size=size)
+        stack.callback(dist.destroy_process_group)
+        if carried:
+            dist.group.WORLD.carrier = dist.new_group(backend="gloo")
         for name in OBJECTS:
             stack.enter_context(mock.patch.object(dist, name, _watched(getattr(dist, name), name, ledger)))
-        stack.enter_context(mock.patch.object(dist, "new_group", _new_group(dist.new_group)))
+        stack.enter_context(mock.patch.object(dist, "new_group", _new_group(dist.new_group, carried)))
+        if not carried and rank > 0:  # deepspeed compares values with those of rank 0, which is not here
+            check = "assert_ints_same_as_other_ranks"
+            stack.enter_context(mock.patch.object(partitioned_param_coordinator, check, lambda _ints: None))
         stack.enter_context(gpu)
-        dist.init_process_group(NCCL, store=HashStore(), rank=rank, world_size=size)
-        stack.callback(dist.destroy_process_group)
         yield Pretended(World(rank, size, 0, DEVICE), gpu, ledger)
     _forget_groups()
-    dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
+    store = PrefixStore(f"after-{number}", before[0])
+    dist.init_process_group("gloo", store=store, rank=before[1], world_size=before[2])
 
 
 def _register(name: str, create: Callable[..., StrictGroup]) -> None:
-    dist.Backend._plugins.pop(name.upper(), None)  # of an earlier world in this process
+    """Under a name that an earlier world of this process may have taken."""
     if hasattr(dist.Backend, name.upper()):
         delattr(dist.Backend, name.upper())
         dist.Backend.backend_list.remove(name)
@@ -306,41 +366,40 @@ def _register(name: str, create: Callable[..., StrictGroup]) -> None:
 
 def _forget_groups() -> None:
     """deepspeed keeps the groups of the first engine of a process."""
-    import deepspeed.comm.comm as comm
-    from deepspeed.utils import groups
-
     comm.cdb = None
     for name, value in vars(groups).items():
         if name.isupper() and name.startswith("_") and value is not None:
             setattr(groups, name, type(value)() if isinstance(value, dict) else None)
 
 
-def _new_group(create: Callable[..., Any]) -> Callable[..., Any]:
+def _new_group(create: Callable[..., Any], carried: bool) -> Callable[..., Any]:
     def new_group(*args: Any, backend: str | None = None, **kwargs: Any) -> Any:
         assert backend in (None, "gloo", NCCL), backend
-        return create(*args, backend=GLOO if backend == "gloo" else NCCL, **kwargs)
+        made = create(*args, backend=GLOO if backend == "gloo" else NCCL, **kwargs)
+        if carried:
+            made.carrier = create(*args, backend="gloo", **kwargs)
+        return made
 
     return new_group
 
 
 def _watched(collective: Callable[..., Any], name: str, ledger: Ledger) -> Callable[..., Any]:
-    """A collective of objects, with what has no place in it refused."""
+    """A collective of objects: what has no place in it is refused, and the objects of pretended peers are put in."""
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
+    def watched(*args: Any, group: Any = None, **kwargs: Any) -> Any:
         ledger.objects[name] += 1
         if ledger.hot:
             raise Refused(f"{name} in the hot path of a step: the host waits for the GPU and for all ranks")
-        group = kwargs.get("group") or dist.distributed_c10d._get_default_group()
-        given = args[0] if name in ("gather_object", "broadcast_object_list") else args[1]
-        if not group._host and (found := _tensors_in(given)):
+        chosen = group or dist.group.WORLD
+        given, into = (args[1], args[0]) if name == "all_gather_object" else (args[0], [*args[1:], None][0])
+        if not chosen._host and (found := tensors_of(given)):
             raise Refused(
-                f"{name} over NCCL of an object with tensors in it ({[tuple(t.shape) for t in found[:3]]} ...): they go pickled "
+                f"{name} over NCCL of an object with tensors in it ({[tuple(t.shape) for t in found[:3]]}): they go pickled "
                 "through the GPU's memory. Give it a gloo group."
             )
-        return collective(*args, **kwargs)
+        collective(*args, group=group, **kwargs)
+        if chosen.carrier is None and name in ("all_gather_object", "gather_object") and into is not None:
+            for rank in range(chosen.size()):
+                into[rank] = into[rank] if rank == chosen.rank() else ledger.peers(rank, into[rank])
 
     return watched
-
-
-def _tensors_in(value: Any) -> list[Tensor]:
-    return tensors_of(value)
