@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -86,6 +87,14 @@ THERE: dict[int, StorageWeakRef] = {}
 NOWHERE: dict[int, StorageWeakRef] = {}
 
 
+class _OfThread(threading.local):
+    """asked: the places that python asks for, innermost last. counting: off in what stands for something else."""
+
+    def __init__(self) -> None:
+        self.asked: list[bool] = []
+        self.counting = True
+
+
 class PretendedGPU:
     """Entered once at a time in a process. `counts`: operations, host_reads, uploads, synchronisations since `counts.clear()`.
 
@@ -100,8 +109,7 @@ class PretendedGPU:
         self._watchers: list[Watcher] = []
         self._there, self._nowhere = THERE, NOWHERE
         self._placed = 0
-        self._counting = True
-        self._asked: list[bool] = []  # the place that python asks for, innermost last
+        self._own = _OfThread()
         self._stack: ExitStack | None = None
 
     def __enter__(self) -> PretendedGPU:
@@ -141,15 +149,15 @@ class PretendedGPU:
     @contextmanager
     def at(self, there: bool) -> Iterator[None]:
         """What is made in this block is made there."""
-        self._asked.append(there)
+        self._own.asked.append(there)
         try:
             yield
         finally:
-            self._asked.pop()
+            self._own.asked.pop()
 
     @property
     def asked(self) -> bool | None:
-        return self._asked[-1] if self._asked else None
+        return self._own.asked[-1] if self._own.asked else None
 
     @contextmanager
     def watched(self, watcher: Watcher) -> Iterator[None]:
@@ -171,17 +179,17 @@ class PretendedGPU:
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """What runs in this block stands for something else, and is not counted."""
-        before, self._counting = self._counting, False
+        before, self._own.counting = self._own.counting, False
         try:
             yield
         finally:
-            self._counting = before
+            self._own.counting = before
 
     def count_operation(self) -> None:
-        self.counts["operations"] += self._counting
+        self.counts["operations"] += self._own.counting
 
     def count_wait(self, kind: str, times: int = 1) -> None:
-        if self._counting:
+        if self._own.counting:
             self.counts[kind] += times
             self.waits[f"{kind} {_caller()}"] += times
 
@@ -300,8 +308,9 @@ def _factory(gpu: PretendedGPU, make: Callable[..., Any], like: bool) -> Callabl
         there = asks_for_gpu(device) if device is not None else like and gpu.has(args[0])
         if there and make in (torch._C._VariableFunctions.tensor, torch._C._VariableFunctions.as_tensor):
             gpu.count_wait("uploads")
+        where = {} if device is None else {"device": HOST}
         with gpu.at(there):
-            result = make(*args, **kwargs)
+            result = make(*args, **kwargs, **where)
         for tensor in tensors_of(result):
             gpu.place(tensor, there)
         return result

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -82,8 +83,12 @@ class Ledger:
     sent: list[Sent] = field(default_factory=list)
     objects: Counter[str] = field(default_factory=Counter)
     groups: int = 0
-    hot: bool = False
+    hot: bool = False  # of the thread that trains
     peers: Callable[[int, Any], Any] = lambda _rank, own: own
+
+    def is_hot(self) -> bool:
+        """The thread that writes checkpoints may wait as it likes."""
+        return self.hot and threading.current_thread() is threading.main_thread()
 
 
 def collective(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -225,7 +230,7 @@ class StrictGroup(dist.ProcessGroup):
 
     @collective
     def barrier(self, opts: Any = None) -> Any:  # noqa: ARG002  (torch calls it by name)
-        if self._ledger.hot:
+        if self._ledger.is_hot():
             raise Refused("a barrier in the hot path of a step: the host waits for the GPU and for all ranks")
         self._record("barrier", 0)
         if self.carrier is not None:
@@ -388,7 +393,7 @@ def _watched(collective: Callable[..., Any], name: str, ledger: Ledger) -> Calla
 
     def watched(*args: Any, group: Any = None, **kwargs: Any) -> Any:
         ledger.objects[name] += 1
-        if ledger.hot:
+        if ledger.is_hot():
             raise Refused(f"{name} in the hot path of a step: the host waits for the GPU and for all ranks")
         chosen = group or dist.group.WORLD
         given, into = (args[1], args[0]) if name == "all_gather_object" else (args[0], [*args[1:], None][0])
