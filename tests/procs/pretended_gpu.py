@@ -412,6 +412,7 @@ def _cuda(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:
     answers: dict[str, Any] = {
         "get_device_capability": lambda *_: (9, 0),
         "current_device": lambda: 0,
+        "is_current_stream_capturing": lambda: False,
         "device_count": lambda: 1,
         "set_device": lambda _: None,
         "synchronize": gpu.synchronise,
