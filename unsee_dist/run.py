@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from unsee_dist.config import RunConfig
 from unsee_dist.data import Mix, Shards, Stream, open_corpus
@@ -153,8 +154,11 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
 
     embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
 
+    # of its own: a save may be gathering in the background meanwhile
+    exporting = dist.new_group(backend="gloo") if world.size > 1 else None
+
     def export(name: str) -> None:
-        weights = full_weights(engine, "online")
+        weights = full_weights(engine, "online", exporting)
         if world.rank == 0:
             write_encoder(
                 folder / name, weights, engine.module.online.config, inputs.tokenizer, config.model.pooling,

@@ -124,10 +124,12 @@ class CheckpointReader:
             )
 
 
-def full_weights(engine: Engine[Unsee], prefix: str) -> dict[str, Tensor]:
+def full_weights(
+    engine: Engine[Unsee], prefix: str, group: dist.ProcessGroup | None = None
+) -> dict[str, Tensor]:
     """The whole fp32 masters under `prefix` (a submodule's name) on rank 0's CPU, {} elsewhere. Collective.
 
-    Names are the submodule's own.
+    Names are the submodule's own. group: a gloo group of all ranks; over nccl, rank 0's GPU would have to hold all ranks' parts.
     """
     module = engine.module.get_submodule(prefix)
     shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
@@ -139,7 +141,7 @@ def full_weights(engine: Engine[Unsee], prefix: str) -> dict[str, Tensor]:
     collected: list[list[MasterRange]] = [own] * engine.world.size if engine.world.rank == 0 else []
     if engine.world.size > 1 and engine.stage > 0:
         received = [own] * engine.world.size if engine.world.rank == 0 else None  # every item is replaced
-        dist.gather_object(own, received, dst=0)
+        dist.gather_object(own, received, dst=0, group=group)
         collected = received or []
     whole = {name: torch.empty(shape.numel()) for name, shape in shapes.items()} if collected else {}
     for each in collected:
