@@ -134,6 +134,35 @@ def masks_of_two_devices(_rank: int, _size: int) -> None:
             assert torch.equal(ours, masks.multiplier(there.clone(), 0.1, dtype).cpu())
 
 
+def kernel_and_definition(_rank: int, _size: int) -> None:
+    """The Triton kernel against masks.py, on the card: hidden states and attention, rows shared and not, with gradient."""
+    from unsee_dist.model import mask_kernels
+
+    keys = torch.from_numpy(mask_keys(1, 2, np.arange(7 * 64))).view(7, 64).to(DEVICE)
+    places = torch.cat([torch.arange(30), torch.arange(20), torch.arange(14)]).repeat(7, 1).to(DEVICE)
+    heads = masks.attention_lanes(keys, 3, 4, 64)
+    shared = heads.gather(-1, places[:, None, None, :].expand(-1, 4, 64, -1))
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        for shape, lanes, positions in (
+            ((7, 64, 250), masks.hidden_lanes(keys, 3, 250), None),
+            ((7, 64, 768), masks.hidden_lanes(keys, 3, 768), places),
+            ((7, 4, 64, 64), heads, None),
+            ((7, 4, 64, 64), shared, places),
+        ):
+            x = torch.randn(shape, device=DEVICE, dtype=dtype, requires_grad=True)
+            wanted = x * masks.multiplier(lanes.clone(), 0.1, dtype)
+            found = mask_kernels.dropped(x, keys, positions, 0.1, 3)
+            grad = torch.randn_like(found)
+            assert torch.equal(found, wanted), (dtype, shape)
+            both = [torch.autograd.grad(each, x, grad)[0] for each in (found, wanted)]
+            assert torch.equal(*both), (dtype, shape)
+
+
+@pytest.mark.usefixtures("cuda")
+def test_the_kernel_of_the_masks_is_their_definition(device: str) -> None:
+    run(kernel_and_definition, 1, device=device)
+
+
 def test_a_gpu_and_a_cpu_draw_the_same_masks(device: str) -> None:
     run(masks_of_two_devices, 1, device=device)
 

@@ -76,7 +76,13 @@ UNKNOWN_SIZE = {
     "aten::histc",
 }
 ACROSS = {"aten::copy_", "aten::_to_copy", "aten::set_"}  # may have tensors of both places
-NO_SCALARS = {"aten::cat", "aten::stack", "aten::mm", "aten::addmm", "aten::bmm"}  # not even 0-d tensors of the host
+NO_SCALARS = {
+    "aten::cat",
+    "aten::stack",
+    "aten::mm",
+    "aten::addmm",
+    "aten::bmm",
+}  # not even 0-d tensors of the host
 
 Watcher = Callable[[Any, Sequence[Any], dict[str, Any]], None]
 

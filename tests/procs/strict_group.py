@@ -259,7 +259,9 @@ class StrictGroup(dist.ProcessGroup):
     def _same_shapes(self, kind: str, tensors: list[Tensor]) -> None:
         kinds = {(tuple(tensor.shape), tensor.dtype) for tensor in tensors}
         if len(kinds) > 1:
-            raise Refused(f"{kind}: All tensors must have the same shape and dtype, found {sorted(map(str, kinds))}")
+            raise Refused(
+                f"{kind}: All tensors must have the same shape and dtype, found {sorted(map(str, kinds))}"
+            )
 
     def _operation(self, opts: Any) -> str:
         for name in OPERATIONS:

@@ -343,7 +343,12 @@ def whole_run_of_two(rank: int, size: int, config: Path, stage: int) -> None:
     from unsee_dist.config import load
 
     folder = config.parent / f"two-{stage}"
-    common = [f"parallel.zero={stage}", "train.micro_batch=2", "model.dropout=0.1", "checkpoint.background=true"]
+    common = [
+        f"parallel.zero={stage}",
+        "train.micro_batch=2",
+        "model.dropout=0.1",
+        "checkpoint.background=true",
+    ]
     runs.train(load(str(config), [f"run.dir={folder}-cpu", *common]))
     with on_pretended_gpu(rank, size, carried=True) as pretended:
         for _ in range(2):
