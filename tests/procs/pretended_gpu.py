@@ -238,9 +238,9 @@ def asks_for_gpu(device: Any) -> bool:
     return kind == "cuda"
 
 
-def _patches(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:
+def _patches(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:  # noqa: PLR0915  (a table)
     """(owner, name, what takes its place): python's questions to a tensor, and what makes one."""
-    deepcopy = Tensor.__deepcopy__
+    deepcopy: Any = Tensor.__deepcopy__
 
     def to(x: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
         args = tuple(arg for arg in args if not isinstance(arg, bool))  # non_blocking and copy by their place
@@ -293,9 +293,10 @@ def _patches(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:
     yield Tensor, "record_stream", lambda *_: None
     yield Tensor, "is_pinned", lambda *_, **__: False
     yield Tensor, "__deepcopy__", copied
-    for make in [*_device_constructors(), torch.from_numpy, torch.frombuffer]:
-        if getattr(torch, make.__name__, None) is make:
-            yield torch, make.__name__, _factory(gpu, make, like=False)
+    makers: list[Any] = [*_device_constructors(), torch.from_numpy, torch.frombuffer]
+    for maker in makers:
+        if getattr(torch, maker.__name__, None) is maker:
+            yield torch, maker.__name__, _factory(gpu, maker, like=False)
     for name in dir(torch):
         if name.endswith("_like"):
             yield torch, name, _factory(gpu, getattr(torch, name), like=True)
@@ -328,7 +329,7 @@ class _Operations(TorchDispatchMode):
     """Every operation that runs in this thread."""
 
     def __init__(self, gpu: PretendedGPU) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -444,7 +445,7 @@ def accelerator(gpu: PretendedGPU, backend: str) -> Any:
     def tensor_type(dtype: torch.dtype) -> Any:
         return property(lambda _: functools.partial(torch.tensor, dtype=dtype, device="cuda"))
 
-    class Accelerator(CPU_Accelerator):
+    class Accelerator(CPU_Accelerator):  # type: ignore[misc]  # deepspeed has no types
         def __init__(self) -> None:
             super().__init__()
             self._name, self._communication_backend_name = "cuda", backend

@@ -271,7 +271,7 @@ def train(pretended: Any, config: Path, *overrides: str) -> None:
     from unsee_dist import run as runs
     from unsee_dist.config import load
 
-    with mock.patch.object(runs, "join_world", lambda: pretended.world), hot_by_phase(pretended):
+    with mock.patch.object(runs, "join_world", return_value=pretended.world), hot_by_phase(pretended):
         runs.train(load(str(config), list(overrides)))
 
 
