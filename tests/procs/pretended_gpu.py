@@ -295,8 +295,9 @@ def _patches(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:  # noqa: PLR0
     yield Tensor, "__deepcopy__", copied
     makers: list[Any] = [*_device_constructors(), torch.from_numpy, torch.frombuffer]
     for maker in makers:
-        if getattr(torch, maker.__name__, None) is maker:
-            yield torch, maker.__name__, _factory(gpu, maker, like=False)
+        own = maker.__name__
+        if getattr(torch, own, None) is maker:
+            yield torch, own, _factory(gpu, getattr(torch, own), like=False)
     for name in dir(torch):
         if name.endswith("_like"):
             yield torch, name, _factory(gpu, getattr(torch, name), like=True)
