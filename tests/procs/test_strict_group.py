@@ -20,6 +20,7 @@ from integration import tiny
 from oracle import Case, running
 from processes import run
 
+SLOW = pytest.mark.slow
 CASE = Case("corinfomax", dropout=0.1, both=True)
 
 
@@ -202,7 +203,7 @@ def pretended_equals_cpu(rank: int, size: int) -> list[tuple[list[float], list[f
     return found
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=SLOW), 2])
 def test_a_step_on_the_pretended_gpu_is_the_step_on_a_cpu(size: int) -> None:
     """Real ranks, whose collectives the strict group carries: masks, pooling and all else take the GPU's way."""
     for of_rank in run(pretended_equals_cpu, size, timeout_s=300):
@@ -271,7 +272,7 @@ def train(pretended: Any, config: Path, *overrides: str) -> None:
     from unsee_dist import run as runs
     from unsee_dist.config import load
 
-    with mock.patch.object(runs, "join_world", lambda: pretended.world), hot_by_phase(pretended):
+    with mock.patch.object(runs, "join_world", return_value=pretended.world), hot_by_phase(pretended):
         runs.train(load(str(config), list(overrides)))
 
 
@@ -327,7 +328,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
     return tiny.make(tmp_path_factory.mktemp("strict"))
 
 
-@pytest.mark.parametrize("size", [2, 8, 64])
+@pytest.mark.parametrize("size", [pytest.param(2, marks=SLOW), 8, pytest.param(64, marks=SLOW)])
 @pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp16"), (2, "bf16"), (3, "fp32")])
 def test_a_whole_run_at_pretended_sizes(made: tiny.Tiny, size: int, stage: int, precision: str) -> None:
     objects = run(whole_run, 1, made.config, size, stage, precision, timeout_s=300)[0]
@@ -343,7 +344,12 @@ def whole_run_of_two(rank: int, size: int, config: Path, stage: int) -> None:
     from unsee_dist.config import load
 
     folder = config.parent / f"two-{stage}"
-    common = [f"parallel.zero={stage}", "train.micro_batch=2", "model.dropout=0.1", "checkpoint.background=true"]
+    common = [
+        f"parallel.zero={stage}",
+        "train.micro_batch=2",
+        "model.dropout=0.1",
+        "checkpoint.background=true",
+    ]
     runs.train(load(str(config), [f"run.dir={folder}-cpu", *common]))
     with on_pretended_gpu(rank, size, carried=True) as pretended:
         for _ in range(2):
@@ -354,7 +360,7 @@ def whole_run_of_two(rank: int, size: int, config: Path, stage: int) -> None:
             dist.barrier()
 
 
-@pytest.mark.parametrize("stage", [1, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=SLOW), 3])
 def test_a_whole_run_of_two_real_ranks(made: tiny.Tiny, stage: int) -> None:
     run(whole_run_of_two, 2, made.config, stage, timeout_s=300)
     on_cpu, resumed, first = (made.folder / f"two-{stage}-{name}" for name in ("cpu", "gpu", "first"))
