@@ -120,7 +120,7 @@ class PretendedGPU:
 
     def __enter__(self) -> PretendedGPU:
         self._stack = ExitStack()
-        for owner, name, patch in chain(_patches(self), _cuda(self)):
+        for owner, name, patch in chain(_questions(self), _factories(self), _cuda(self)):
             self._stack.enter_context(mock.patch.object(owner, name, patch))
         self._stack.enter_context(_Operations(self))
         return self
@@ -238,9 +238,12 @@ def asks_for_gpu(device: Any) -> bool:
     return kind == "cuda"
 
 
-def _patches(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:  # noqa: PLR0915  (a table)
-    """(owner, name, what takes its place): python's questions to a tensor, and what makes one."""
-    deepcopy: Any = Tensor.__deepcopy__
+Patch = tuple[Any, str, Any]  # owner, name, what takes its place
+
+
+def _questions(gpu: PretendedGPU) -> Iterator[Patch]:
+    """What python asks of a tensor."""
+    deepcopy = Tensor.__deepcopy__
 
     def to(x: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
         args = tuple(arg for arg in args if not isinstance(arg, bool))  # non_blocking and copy by their place
@@ -279,25 +282,31 @@ def _patches(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:  # noqa: PLR0
         said = _type(x, *args, **kwargs)
         return said.replace("torch.", "torch.cuda.") if isinstance(said, str) and gpu.has(x) else said
 
-    yield Tensor, "device", property(gpu.device_of)
-    yield Tensor, "is_cuda", property(gpu.has)
-    yield Tensor, "is_cpu", property(lambda x: not gpu.has(x))
-    yield Tensor, "get_device", lambda x: 0 if gpu.has(x) else -1
-    yield Tensor, "to", to
-    yield Tensor, "cuda", lambda x, *_, **__: gpu.move(x, True)
-    yield Tensor, "cpu", lambda x, **__: gpu.move(x, False)
-    yield Tensor, "numpy", numpy
-    yield Tensor, "tolist", tolist
-    yield Tensor, "type", type_
-    yield Tensor, "pin_memory", pin_memory
-    yield Tensor, "record_stream", lambda *_: None
-    yield Tensor, "is_pinned", lambda *_, **__: False
-    yield Tensor, "__deepcopy__", copied
-    makers: list[Any] = [*_device_constructors(), torch.from_numpy, torch.frombuffer]
-    for maker in makers:
-        own = maker.__name__
-        if getattr(torch, own, None) is maker:
-            yield torch, own, _factory(gpu, getattr(torch, own), like=False)
+    answers = {
+        "device": property(gpu.device_of),
+        "is_cuda": property(gpu.has),
+        "is_cpu": property(lambda x: not gpu.has(x)),
+        "get_device": lambda x: 0 if gpu.has(x) else -1,
+        "to": to,
+        "cuda": lambda x, *_, **__: gpu.move(x, True),
+        "cpu": lambda x, **__: gpu.move(x, False),
+        "numpy": numpy,
+        "tolist": tolist,
+        "type": type_,
+        "pin_memory": pin_memory,
+        "record_stream": lambda *_: None,
+        "is_pinned": lambda *_, **__: False,
+        "__deepcopy__": copied,
+    }
+    for name, answer in answers.items():
+        yield Tensor, name, answer
+
+
+def _factories(gpu: PretendedGPU) -> Iterator[Patch]:
+    """What makes a tensor."""
+    for make in [*_device_constructors(), torch.from_numpy, torch.frombuffer]:
+        if getattr(torch, make.__name__, None) is make:
+            yield torch, make.__name__, _factory(gpu, make, like=False)
     for name in dir(torch):
         if name.endswith("_like"):
             yield torch, name, _factory(gpu, getattr(torch, name), like=True)
@@ -330,7 +339,7 @@ class _Operations(TorchDispatchMode):
     """Every operation that runs in this thread."""
 
     def __init__(self, gpu: PretendedGPU) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -414,7 +423,7 @@ class _Streams:
         self.Event, self.Stream, self.only = Event, Stream, Stream()
 
 
-def _cuda(gpu: PretendedGPU) -> Iterator[tuple[Any, str, Any]]:
+def _cuda(gpu: PretendedGPU) -> Iterator[Patch]:
     """What torch.cuda answers. `is_available` stays False: nobody may find a real GPU."""
     streams = _Streams(gpu.synchronise)
     answers: dict[str, Any] = {
@@ -446,7 +455,7 @@ def accelerator(gpu: PretendedGPU, backend: str) -> Any:
     def tensor_type(dtype: torch.dtype) -> Any:
         return property(lambda _: functools.partial(torch.tensor, dtype=dtype, device="cuda"))
 
-    class Accelerator(CPU_Accelerator):  # type: ignore[misc]  # deepspeed has no types
+    class Accelerator(CPU_Accelerator):
         def __init__(self) -> None:
             super().__init__()
             self._name, self._communication_backend_name = "cuda", backend
