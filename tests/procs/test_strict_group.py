@@ -203,7 +203,7 @@ def pretended_equals_cpu(rank: int, size: int) -> list[tuple[list[float], list[f
     return found
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=SLOW), 2])
+@pytest.mark.parametrize("size", [1, pytest.param(2, marks=SLOW)])
 def test_a_step_on_the_pretended_gpu_is_the_step_on_a_cpu(size: int) -> None:
     """Real ranks, whose collectives the strict group carries: masks, pooling and all else take the GPU's way."""
     for of_rank in run(pretended_equals_cpu, size, timeout_s=300):
@@ -329,7 +329,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
 
 
 @pytest.mark.parametrize("size", [pytest.param(2, marks=SLOW), 8, pytest.param(64, marks=SLOW)])
-@pytest.mark.parametrize(("stage", "precision"), [(0, "fp32"), (1, "fp16"), (2, "bf16"), (3, "fp32")])
+@pytest.mark.parametrize(
+    ("stage", "precision"),
+    [pytest.param(0, "fp32", marks=SLOW), (1, "fp16"), pytest.param(2, "bf16", marks=SLOW), (3, "fp32")],
+)
 def test_a_whole_run_at_pretended_sizes(made: tiny.Tiny, size: int, stage: int, precision: str) -> None:
     objects = run(whole_run, 1, made.config, size, stage, precision, timeout_s=300)[0]
     assert objects["all_gather_object"] > 0  # errors are shared, outside of steps
