@@ -243,7 +243,7 @@ Patch = tuple[Any, str, Any]  # owner, name, what takes its place
 
 def _questions(gpu: PretendedGPU) -> Iterator[Patch]:
     """What python asks of a tensor."""
-    deepcopy = Tensor.__deepcopy__
+    deepcopy: Callable[..., Tensor] = Tensor.__deepcopy__
 
     def to(x: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
         args = tuple(arg for arg in args if not isinstance(arg, bool))  # non_blocking and copy by their place
@@ -305,8 +305,9 @@ def _questions(gpu: PretendedGPU) -> Iterator[Patch]:
 def _factories(gpu: PretendedGPU) -> Iterator[Patch]:
     """What makes a tensor."""
     for make in [*_device_constructors(), torch.from_numpy, torch.frombuffer]:
-        if getattr(torch, make.__name__, None) is make:
-            yield torch, make.__name__, _factory(gpu, make, like=False)
+        name = getattr(make, "__name__", "")
+        if callable(make) and getattr(torch, name, None) is make:
+            yield torch, name, _factory(gpu, make, like=False)
     for name in dir(torch):
         if name.endswith("_like"):
             yield torch, name, _factory(gpu, getattr(torch, name), like=True)
@@ -339,7 +340,7 @@ class _Operations(TorchDispatchMode):
     """Every operation that runs in this thread."""
 
     def __init__(self, gpu: PretendedGPU) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -455,7 +456,7 @@ def accelerator(gpu: PretendedGPU, backend: str) -> Any:
     def tensor_type(dtype: torch.dtype) -> Any:
         return property(lambda _: functools.partial(torch.tensor, dtype=dtype, device="cuda"))
 
-    class Accelerator(CPU_Accelerator):
+    class Accelerator(CPU_Accelerator):  # type: ignore[misc]  # deepspeed has no types
         def __init__(self) -> None:
             super().__init__()
             self._name, self._communication_backend_name = "cuda", backend
