@@ -20,7 +20,7 @@ set -uo pipefail
 (($# > 0)) || { echo "usage: sbatch slurm/sweep.sh SWEEP.yaml [section.key=value ...] | --resume DIR" >&2; exit 2; }
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'):$((20000 + SLURM_JOB_ID % 20000))
+head=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p'):$((20000 + SLURM_JOB_ID % 12768))
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n') # in the environment, which only you can read
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 PATH="$(realpath "$(dirname "${UNSEE:-$([[ -x .venv/bin/unsee ]] && echo .venv/bin/unsee || command -v unsee)}")"):$PATH"

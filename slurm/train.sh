@@ -3,7 +3,7 @@
 # overrides the lines below. The same command again resumes the run.
 #   sbatch slurm/train.sh configs/unsee-vicreg.yaml data.shards=data/mine
 #   sbatch --nodes=4 --ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=12 slurm/train.sh CONFIG [key=value ...]
-# Ask for GPUs by node (--gpus-per-node), not by task: every rank picks its own among those of its node.
+# Ask for GPUs by node (--gpus-per-node): every rank picks its own among those of its node; --gpus-per-task=1 works, too.
 # What requeues the job: USR1 (before the time limit, or preempted), a killed slurmstepd: all ranks save first; a file
 # system or network that failed for a while (74): from the newest checkpoint; a node
 # that goes down, whoever sees it first, Slurm or the end of this script. At most UNSEE_RESTARTS times (100), and not
@@ -24,11 +24,12 @@ set -uo pipefail
 cd "${SLURM_SUBMIT_DIR:-.}" || exit 2
 arguments=("${@//\$SLURM_ARRAY_TASK_ID/${SLURM_ARRAY_TASK_ID:-0}}")
 
-# The ranks meet at the first node, at a port no other job of this cluster has; each finds its number in SLURM_*.
+# The ranks meet at the first node, at a port below 32768, where Linux begins to give ports to outgoing connections;
+# jobs that run at one time have different ones. Each rank finds its number in SLURM_*.
 # Its address, not its name: Slurm's name of a node need not be one that the network knows.
 read -r first < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 MASTER_ADDR=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
-MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
+MASTER_PORT=$((20000 + SLURM_JOB_ID % 12768))
 export MASTER_ADDR MASTER_PORT
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"
 

@@ -153,7 +153,6 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         recorder.rewind(progress.step)
 
     embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
-
     return Training(
         config=config,
         steps=steps,
@@ -168,22 +167,23 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         identity=identity,
         evaluate=lambda: inputs.development(embed),
         baseline=inputs.development.baseline,
-        export=exporter(engine, inputs, config),
+        export=exporter(config, engine, inputs.tokenizer),
         rewind=rewind,
     )
 
 
-def exporter(engine: Engine[Unsee], inputs: Inputs, config: RunConfig) -> Callable[[str], None]:
-    """A function that writes the online encoder to a folder of the run, by its name. Collective, and so is what it returns."""
-    world = engine.world
-    # a group of its own, since a save may be gathering in the background meanwhile; gloo: see full_weights
-    group = dist.new_group(backend="gloo") if world.size > 1 else None
+def exporter(
+    config: RunConfig, engine: Engine[Unsee], tokenizer: PreTrainedTokenizerFast
+) -> Callable[[str], None]:
+    """A function that writes the online encoder to a folder of the run, by its name. Collective, as its calls are."""
+    # a group of its own: a save may be gathering in the background meanwhile
+    group = dist.new_group(backend="gloo") if engine.world.size > 1 else None
 
     def export(name: str) -> None:
         weights = full_weights(engine, "online", group)
-        if world.rank == 0:
+        if engine.world.rank == 0:
             write_encoder(
-                Path(config.run.dir) / name, weights, engine.module.online.config, inputs.tokenizer, config.model.pooling,
+                Path(config.run.dir) / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
                 config.model.max_tokens,
             )  # fmt: skip
 

@@ -45,17 +45,28 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     stop_with_launcher()
     stop = StopSignal()  # before torch is imported: in those seconds a signal would end this rank at once
-    from unsee_dist.distributed.world import join_world, leave_world
+    from unsee_dist.distributed.world import SharedUserError, join_world, leave_world
 
     try:
         world = join_world()
+    except SharedUserError as error:
+        return report_once(error)
     except Exception as error:  # the ranks are not connected yet: each reports for itself
         return report(error)
     try:
-        return run(options, world, stop)
+        code = run(options, world, stop)
     finally:
-        leave_world()
         stop.close()
+    leave_world(code)
+    return code
+
+
+def report_once(error: Exception) -> int:
+    """Rank 0 prints an error that all ranks have, before any rank ends."""
+    if os.environ.get("RANK", "0") == "0":
+        return report(error)
+    time.sleep(PRINT_WAIT_S)
+    return exit_code_of(error)
 
 
 def run(options: argparse.Namespace, world: World, stop: StopSignal) -> int:

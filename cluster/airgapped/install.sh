@@ -15,12 +15,36 @@ case ${1:-} in
   "") "${pip[@]}" --find-links "$here" "$here"/unsee_dist-*.whl ;;
   --target)
     target=${2:?usage: install.sh --target DIR}
-    # Not resolved: with --target pip does not see what is installed, and would look for torch.
-    "${pip[@]}" --no-deps --no-compile --target "$target" "$here"/*.whl
+    # Not resolved: with --target pip does not see what is installed, and would look for torch. So only those wheels that
+    # Python lacks, or has in a version that another wheel does not take.
+    mapfile -t lacking < <("$python" - "$here"/*.whl <<'PY'
+import re, sys, zipfile
+from importlib import metadata
+from pip._vendor.packaging.requirements import Requirement
+from pip._vendor.packaging.utils import canonicalize_name
+wanted, wheels = {}, {}
+for path in sys.argv[1:]:
+    with zipfile.ZipFile(path) as wheel:
+        text = wheel.read(next(n for n in wheel.namelist() if n.endswith(".dist-info/METADATA"))).decode()
+    wheels[canonicalize_name(re.search(r"^Name: (\S+)", text, re.M)[1])] = path
+    for line in re.findall(r"^Requires-Dist: (.+?)\s*$", text, re.M):
+        requirement = Requirement(line)
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+            wanted.setdefault(canonicalize_name(requirement.name), []).append(requirement.specifier)
+for name, path in wheels.items():
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        version = None
+    if name == "unsee-dist" or version is None or not all(s.contains(version, True) for s in wanted.get(name, [])):
+        print(path)
+PY
+    )
+    "${pip[@]}" --no-deps --no-compile --target "$target" "${lacking[@]}"
     target=$(cd "$target" && pwd)
     export PYTHONPATH="$target${PYTHONPATH:+:$PYTHONPATH}"
     echo "export PYTHONPATH=$target\${PYTHONPATH:+:\$PYTHONPATH}" ;;
   *) echo "usage: install.sh [--target DIR]" >&2; exit 2 ;;
 esac
 cd / && "$python" -c 'import importlib.metadata as m, unsee_dist.config, unsee_dist.data; print("installed: unsee_dist", m.version("unsee_dist"))'
-echo "next: unsee --version   (or $python -m unsee_dist.cli), then unsee train CONFIG.yaml"
+echo "next: unsee --version   (or $python -m unsee_dist), then unsee train CONFIG.yaml"

@@ -5,7 +5,8 @@
 
 Run in the project, with its .venv made: which packages are needed is read from those installed there, and their versions
 are those of constraints.txt. torch is never taken (2 GB, and a cluster brings its own build), nor what HAVE names: a text
-file with a package a line or between blanks, `name` or `name==version`, as `pip freeze` writes it on that machine.
+file with a package a line or between blanks, `name` or `name==version`, as `pip freeze` writes it on that machine. A small
+package that HAVE names without a version is taken all the same: it may be too old. install.sh leaves it out where it is not.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ NEVER = {"torch"}  # and what only torch needs: CUDA's libraries, triton
 # Wheels for an older glibc run on a newer one: all tags up to that of Ubuntu 22.04.
 GLIBC = (35, 34, 31, 28, 27, 26, 24, 17, 12, 5)
 LIMIT_MB = 50
+SMALL_MB = 1.5  # installed
 
 
 @dataclass(frozen=True)
@@ -162,10 +164,20 @@ def has(machine: Machine, name: str, requirement: Requirement) -> bool:
     if name not in machine.have:
         return False
     version = machine.have[name]
+    if not version and installed_mb(name) <= SMALL_MB:
+        return False
     if version and not requirement.specifier.contains(version, prereleases=True):
         print(f"the machine's {name} {version} is not {requirement.specifier}: the tested one is taken along")
         return False
     return True
+
+
+def installed_mb(name: str) -> float:
+    try:
+        files = metadata.files(name) or []
+    except metadata.PackageNotFoundError:
+        return 0.0
+    return sum(file.size or 0 for file in files) / 1e6
 
 
 def pinned() -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_a_port_that_another_has_ends_the_job_with_a_sentence(cluster: dict[str,
     before = launch.succeed([*order, "--output=/dev/null", "--wrap=true"], env=cluster).stdout
     number = int(before) + 1
     with socket.socket() as another:
-        another.bind(("", 20000 + number % 20000))
+        another.bind(("", 20000 + number % 12768))
         another.listen()
         told = [*order, f"--output={log}", "slurm/sweep.sh", str(write(tiny, "taken"))]
         env = cluster | {"UNSEE": str(BIN / "unsee")}

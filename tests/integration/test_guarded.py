@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import pytest
 from integration import ranks
 from integration import tiny as launch
 from integration.tiny import REPOSITORY, Tiny
@@ -27,26 +29,51 @@ Engine.reduce = finishing
 
 def poison(folder: Path, steps: str, always: bool) -> str:
     """A PYTHONPATH under which these steps come out as NaN: the first time, or always."""
-    site = folder / f"poison-{always}"
+    site = folder / f"poison-{always}-{len(steps)}"
     site.mkdir()
     code = POISON.replace("{STEPS}", steps).replace("{ALWAYS}", str(always))
     (site / "sitecustomize.py").write_text(code, encoding="utf-8")
     return f"{site}{os.pathsep}{REPOSITORY}"
 
 
-def test_after_too_many_skips_the_run_goes_back_once_and_is_then_the_run_without_them(tiny: Tiny) -> None:
-    told = ("train.steps=10", "checkpoint.every=3", "evaluate.every=5", "guard.skips=2")
-    through, back = tiny.folder / "unpoisoned", tiny.folder / "poisoned"
-    ranks.start(1, tiny.config, f"run.dir={through}", *told).succeed()
-    path = poison(tiny.folder, "{5, 6}", False)
-    # with a worker process, which has read ahead of the steps that are gone back over
-    poisoned = ranks.start(1, tiny.config, f"run.dir={back}", "data.workers=1", *told, PYTHONPATH=path)
+GUARDED = ("train.steps=10", "checkpoint.every=3", "evaluate.every=5", "guard.skips=2", "model.dropout=0.1")
+
+
+def test_a_fault_that_comes_from_the_data_is_passed_over_and_not_met_again(tiny: Tiny) -> None:
+    """Steps 5 and 6 are NaN each time they are trained: trained again, as they would be, the run would stop."""
+    plain, back = tiny.folder / "unpoisoned", tiny.folder / "poisoned"
+    ranks.start(1, tiny.config, f"run.dir={plain}", *GUARDED).succeed()
+    path = poison(tiny.folder, "{5, 6}", True)
+    # with a worker process, which has read ahead of the steps that are passed over
+    poisoned = ranks.start(1, tiny.config, f"run.dir={back}", "data.workers=1", *GUARDED, PYTHONPATH=path)
     poisoned.succeed()
-    assert "step 5 skipped on all ranks" in poisoned.text()
-    assert "returning to the last checkpoint, once" in poisoned.text()
-    assert launch.history(back) == launch.history(through)
-    assert launch.traced(back) == launch.traced(through)
-    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (back, through)]
+    said = " ".join(poisoned.text().split())
+    assert "step 5 skipped on all ranks" in said
+    assert "returning to the last checkpoint, once, and going on after step 6" in said
+    assert "steps 4 to 6 are passed over: 24 sentences of this epoch are not trained on" in said
+    before, after = launch.history(plain), launch.history(back)
+    assert [line for line in after if line["step"] <= 3] == [line for line in before if line["step"] <= 3]
+    trained = [line for line in after if "loss" in line and line["step"] > 3]
+    assert [line["step"] for line in trained] == [7, 8, 9, 10]
+    assert {(line["passed_over"], line["skipped"]) for line in trained} == {(3, 3)}
+    seen = launch.traced(plain)
+    assert launch.traced(back) == {step: ids for step, ids in seen.items() if step not in (4, 5, 6)}
+    manifest = json.loads((back / "checkpoints" / "step-00000010" / "manifest.json").read_text())
+    assert (manifest["progress"]["passed_over"], manifest["progress"]["guard"]["rollbacks"]) == (3, 1)
+
+
+@pytest.mark.parametrize("instant", ["save.begin 6 0", "forward 7 0", "backward 9 0"])
+def test_a_run_killed_after_a_return_to_a_checkpoint_is_the_run_that_was_not(
+    tiny: Tiny, tmp_path: Path, instant: str
+) -> None:
+    path = poison(tmp_path, "{5, 6}", True)
+    through, killed = tmp_path / "through", tmp_path / "killed"
+    ranks.start(1, tiny.config, f"run.dir={through}", *GUARDED, PYTHONPATH=path).succeed()
+    kill = {"PYTHONPATH": path, "UNSEE_KILL_AT": instant}
+    assert ranks.start(1, tiny.config, f"run.dir={killed}", *GUARDED, **kill).wait() == [-9]
+    ranks.start(1, tiny.config, f"run.dir={killed}", *GUARDED, PYTHONPATH=path).succeed()
+    assert launch.history(killed) == launch.history(through)
+    weights = [(folder / "final" / "model.safetensors").read_bytes() for folder in (killed, through)]
     assert weights[0] == weights[1]
 
 
@@ -57,7 +84,7 @@ def test_skips_that_come_back_stop_the_run_on_all_ranks(tiny: Tiny) -> None:
         "guard.skips=2",
         f"run.dir={tiny.folder / 'poisoned-always'}",
     )
-    stopped = ranks.start(2, tiny.config, *told, PYTHONPATH=poison(tiny.folder, "{5, 6}", True))
+    stopped = ranks.start(2, tiny.config, *told, PYTHONPATH=poison(tiny.folder, "{5, 6, 7, 8}", True))
     assert stopped.wait() == [2, 2], stopped.text()
     assert "again after returning to a checkpoint. Lower train.lr" in stopped.text()
     assert stopped.text().count("Lower train.lr") == 1

@@ -69,7 +69,7 @@ def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not index_answers():
         pytest.skip("the package index cannot be reached")
     folder = tmp_path_factory.mktemp("wheelhouse")
-    (folder / "have.txt").write_text("# pip freeze\n" + " ".join(with_requirements(*THERE)) + "\n")
+    (folder / "have.txt").write_text("# pip freeze\n" + " ".join(with_requirements(*THERE)) + " hjson\n")
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     command = [sys.executable, str(SCRIPT), "--python", version, "--have", str(folder / "have.txt")]
     made = launch.run([*command, "--out", str(folder / "out")], 600)
@@ -113,6 +113,22 @@ def test_it_installs_without_an_index_and_trains(wheelhouse: Path, tmp_path: Pat
     trained = launch.run([str(bin_ / "unsee"), "train", str(tiny.config), *overrides], 300, env=env)
     assert trained.returncode == 0, trained.stdout + trained.stderr
     assert len(launch.lines(tmp_path / "run" / "metrics.jsonl")) >= 3
+
+
+def test_with_target_it_installs_what_this_python_lacks_and_no_more(wheelhouse: Path, tmp_path: Path) -> None:
+    """The machine's list names hjson, which it has not: such a list was seen. What it has is not shadowed."""
+    bin_ = machine(tmp_path / "machine", *with_requirements("torch", *THERE))
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    env |= {"PYTHON": str(bin_ / "python"), "PIP_INDEX_URL": "http://127.0.0.1:9/none"}
+    target = tmp_path / "site"
+    done = launch.run(["bash", str(wheelhouse / "install.sh"), "--target", str(target)], 300, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    installed = {path.name for path in target.iterdir()}
+    assert {"unsee_dist", "deepspeed", "hjson"} <= installed
+    assert not installed & {"packaging", "tqdm", "jinja2", "numpy", "torch"}, installed
+    command = [str(bin_ / "python"), "-m", "unsee_dist", "--version"]
+    said = launch.run(command, 60, env=env | {"PYTHONPATH": str(target)}, cwd=tmp_path)
+    assert "unsee_dist 0.1.0" in said.stdout, said.stdout + said.stderr
 
 
 def test_a_python_without_torch_is_a_sentence(wheelhouse: Path, tmp_path: Path) -> None:

@@ -44,7 +44,6 @@ AT_IMPORT_CUDA = {
     "OMP_NUM_THREADS": "1",
     "GLOO_SOCKET_IFNAME": "lo",
     "TOKENIZERS_PARALLELISM": "false",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
     "UNSEE_TEST_DEVICE": "cuda",
 }
 # After the first rank has failed the others get this long to fail too: the cause is the earliest failure.
@@ -157,6 +156,8 @@ def _child(
     with _stack(folder, rank).open("w") as stack:
         faulthandler.register(signal.SIGQUIT, file=stack)
         launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}
+        if device == "cuda" and not _own_gpus(ranks):
+            launched["LOCAL_RANK"] = 0  # deepspeed's number of the GPU
         os.environ.update(AT_IMPORT if device == "cpu" else AT_IMPORT_CUDA)
         os.environ.update({key: str(value) for key, value in launched.items()})
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29500")  # expected by deepspeed, never bound
@@ -172,6 +173,13 @@ def _child(
             part.rename(folder / f"rank-{rank}.pickle")
 
 
+def _own_gpus(ranks: int) -> bool:
+    """Whether there is a GPU for each rank."""
+    import torch
+
+    return ranks <= torch.cuda.device_count()
+
+
 def _work(
     worker: Callable[..., Any], rank: int, ranks: int, folder: Path, device: str, args: tuple[Any, ...]
 ) -> Any:
@@ -180,7 +188,7 @@ def _work(
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    own_gpu = device == "cuda" and ranks <= torch.cuda.device_count()
+    own_gpu = device == "cuda" and _own_gpus(ranks)
     if device == "cuda":
         torch.cuda.set_device(rank if own_gpu else 0)
     dist.init_process_group(

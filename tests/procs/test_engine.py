@@ -89,10 +89,12 @@ def test_masks_of_a_rank_fail_the_law() -> None:
     assert run(masks_by_rank, 2)[0] > 1e-2
 
 
-def any_cut_is_the_same(rank: int, size: int, dropout: float) -> None:
-    for case in (replace(case, dropout=dropout) for case in CASES):
+def any_cut_is_the_same(
+    rank: int, size: int, dropout: float, cases: Sequence[Case] = CASES, stages: Sequence[int] = range(4)
+) -> None:
+    for case in (replace(case, dropout=dropout) for case in cases):
         truth = oracle(case, 3)
-        for stage in range(4):
+        for stage in stages:
             for packed, micro_batch in ((True, None), (True, 5), (True, 1), (False, None), (False, 5)):
                 errors = compare(case, truth, rank, size, stage, micro_batch=micro_batch, packed=packed)
                 assert max(errors[:2]) < 1e-5, (case, stage, packed, micro_batch, errors)

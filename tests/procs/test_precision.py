@@ -72,7 +72,7 @@ def equals_plain_torch(rank: int, size: int, precision: str) -> list[str]:
             skipped = [not r.applied for r in results]
             assert skipped == [not math.isfinite(n) for n in truth.norms], lines[-1]
             # deepspeed's linear layers of stage 3 round once more, before the bias is added
-            bounds = (2e-2, 1e-1, 3e-2) if stage == 3 else (1e-3, 2e-3, 5e-3)
+            bounds = (2e-2, 1e-1, 3e-2) if stage == 3 else (1e-3, 1e-2, 5e-3)
             assert losses < bounds[0], lines[-1]
             assert norms < bounds[1], lines[-1]
             assert weights < bounds[2], lines[-1]

@@ -1,4 +1,4 @@
-"""The only importer of deepspeed: forward, backward, one all-reduce, step.
+"""The only user of deepspeed: forward, backward, one all-reduce, step.
 
 A step is: `engine(...)`, `backward(loss)`, `reduce(values)` (one all-reduce, and the only host synchronisation of a
 step: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 import warnings
-from types import ModuleType
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -24,12 +22,14 @@ from torch import Tensor, nn
 
 from unsee_dist.config.sections import Precision
 from unsee_dist.distributed import masters
+from unsee_dist.distributed.deepspeed_import import import_deepspeed
 from unsee_dist.distributed.deepspeed_types import (
     DeepSpeedEngine,
     FlatOptimizer,
     Optimizer,
     ReplicatedOptimizer,
 )
+from unsee_dist.distributed.deterministic import prepare_cublas, sums_in_order
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.distributed.weight_writes import WeightWrites
 from unsee_dist.distributed.world import World, print_on_rank_0
@@ -56,6 +56,7 @@ class Engine(Generic[Trained]):
     ) -> None:
         deepspeed = import_deepspeed()
         check_precision(precision, world)
+        prepare_cublas()
         # For the whole process, since deepspeed logs and warns in every step: its own logger, and the one FutureWarning
         # that its collectives cause (torch raises it in c10d_logger).
         logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
@@ -65,9 +66,6 @@ class Engine(Generic[Trained]):
             FutureWarning,
             module=r"torch\.distributed\.c10d_logger",
         )
-        # else deepspeed compiles a CPU collective when it is first started (a minute, a compiler, and a lock file
-        # that a killed process leaves for all later ones to wait on); gloo does that work
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
         # else deepspeed clones the group: two NCCL communicators, whose collectives may run at once in another order on
         # another rank, and then wait for each other
@@ -110,7 +108,8 @@ class Engine(Generic[Trained]):
         return cast("Trained", self.engine.module)
 
     def __call__(self, *args: object, **kwargs: object) -> Any:  # what the module returns
-        return self.engine(*args, **kwargs)
+        with sums_in_order(self.world.device):
+            return self.engine(*args, **kwargs)
 
     def train(self, mode: bool = True) -> None:
         self.engine.train(mode)
@@ -119,7 +118,8 @@ class Engine(Generic[Trained]):
         self._set_divisor(self._loss_scale)
         if self.stage == 0 and self.loss_scale is not None:
             loss = loss * self._loss_scale
-        self.engine.backward(loss)
+        with sums_in_order(self.world.device):
+            self.engine.backward(loss)
 
     def reduce(self, values: Tensor) -> tuple[list[float], float]:
         """Mean over ranks of `values` (n,) and the gradient norm before clipping, both non-finite if any rank's is."""
@@ -200,21 +200,6 @@ class Engine(Generic[Trained]):
             }
         if self.stage in (1, 2):
             cast("FlatOptimizer", self.optimizer)._lazy_init_hp_params_optimizer_state()
-
-
-def import_deepspeed() -> ModuleType:
-    """Import deepspeed without mlflow. deepspeed's autotuner, which is not used here, imports mlflow on every rank where it
-    is installed: 1,500 modules, 2 s, and as many files that all ranks read from a shared disk at once. mlflow can be
-    imported again afterwards."""
-    unimported = "mlflow" not in sys.modules
-    if unimported:
-        sys.modules["mlflow"] = None  # type: ignore[assignment]  # an import of it raises ImportError
-    try:
-        import deepspeed
-    finally:
-        if unimported:
-            del sys.modules["mlflow"]
-    return deepspeed
 
 
 def check_precision(precision: Precision, world: World) -> None:

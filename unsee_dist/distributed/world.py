@@ -21,13 +21,15 @@ from typing import NamedTuple, NoReturn
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import HashStore, TCPStore
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
+from torch.distributed.rendezvous import rendezvous
 
 from unsee_dist.distributed.collectives import all_gather
+from unsee_dist.distributed.placement import NCCL_ENVIRONMENT, backend_of, choose_device, place_rank
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 from unsee_dist.log import LOG
 
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(minutes=10)  # until the configuration is read; then groups.torch_timeout_s
 CONNECT_S = 30  # our own store answers at once where it listens
 
 
@@ -57,7 +59,13 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
     environment["WORLD_SIZE"] = environment["SLURM_STEP_NUM_TASKS"]
     if "MASTER_ADDR" not in environment:
         environment["MASTER_ADDR"] = _first_host(environment["SLURM_STEP_NODELIST"])
-    environment.setdefault("MASTER_PORT", str(20000 + int(environment["SLURM_JOB_ID"]) % 20000))
+    environment.setdefault("MASTER_PORT", str(port_of_job(int(environment["SLURM_JOB_ID"]))))
+
+
+def port_of_job(job: int) -> int:
+    """The port at which the ranks of a Slurm job meet, as in slurm/*.sh: 20000 to 32767, below Linux's ephemeral ports
+    (from 32768 on), one of which any outgoing connection of the node may hold."""
+    return 20000 + job % 12768
 
 
 def _first_host(nodelist: str) -> str:
@@ -76,36 +84,43 @@ def _first_host(nodelist: str) -> str:
 
 
 def join_world() -> World:
-    """Join the process group that the launcher describes. Raises ValueError with what to change."""
+    """Join the process group that the launcher describes.
+
+    Raises UserError with what to change; SharedUserError where all ranks raise the same.
+    """
     adopt_slurm(os.environ)
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # deepspeed would guess from what is installed
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    device = _device(local_rank)
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    if not dist.is_initialized():
-        _join(backend, rank, size)
-    return World(rank, size, local_rank, device)
-
-
-def _device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    if local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"LOCAL_RANK = {local_rank} has no GPU: this host shows {torch.cuda.device_count()}. "
-            "Start one process a GPU (--num_gpus, --nproc_per_node or --ntasks-per-node)."
-        )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
-
-
-def _join(backend: str, rank: int, size: int) -> None:
-    if size == 1 and "MASTER_ADDR" not in os.environ:
+    if dist.is_initialized():  # by Ray, or by an earlier call
+        device = choose_device(rank)
+    elif size == 1 and "MASTER_ADDR" not in os.environ:
         os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")  # deepspeed reads them
-        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
-        return
+        device = choose_device(rank)
+        _init(device, HashStore(), rank, size)
+    else:
+        store = _open_store(rank, size)
+        try:
+            device = place_rank(PrefixStore("unsee", store), rank, size)
+        except UserError as error:
+            raise SharedUserError(str(error)) from error
+        _init(device, store, rank, size)
+    return World(rank, size, int(os.environ.get("LOCAL_RANK", 0)), device)
+
+
+def _init(device: torch.device, store: Store, rank: int, size: int) -> None:
+    backend = backend_of(device)
+    if backend == "nccl":
+        for name, value in NCCL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    # the device: else NCCL guesses it from the rank at the first barrier, and every new group meets anew
+    bound = device if backend == "nccl" else None
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT, device_id=bound
+    )
+
+
+def _open_store(rank: int, size: int) -> Store:
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not address or not port:
         raise UserError(
@@ -113,10 +128,12 @@ def _join(backend: str, rank: int, size: int) -> None:
             "Start with `deepspeed`, `torchrun` or `srun`, which set all of them."
         )
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
-        dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
-        return
-    store = _host_store(address, int(port), size) if rank == 0 else _connect_store(address, int(port), size)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
+        store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
+        store.set_timeout(TIMEOUT)
+        return PrefixStore("default_pg", store)
+    if rank == 0:
+        return _host_store(address, int(port), size)
+    return _connect_store(address, int(port), size)
 
 
 def _host_store(address: str, port: int, size: int) -> TCPStore:
@@ -175,9 +192,14 @@ def _unreachable(address: str, port: int) -> str:
     )
 
 
-def leave_world() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
+def leave_world(code: int = ExitCode.COMPLETE) -> None:
+    """Leave the process group. After a failure under NCCL the process ends here, with `code`: to destroy the group would
+    wait for collectives that were issued, and that the other ranks may never join."""
+    if not dist.is_initialized():
+        return
+    if code != ExitCode.COMPLETE and dist.get_backend() == "nccl":
+        _end_process(code)
+    dist.destroy_process_group()
 
 
 class SharedUserError(UserError):
@@ -239,6 +261,10 @@ def exit_together(world: World, code: int) -> NoReturn:
     of a killed process. Shutting down python takes longer than that.
     """
     wait_for_all(world)
+    _end_process(code)
+
+
+def _end_process(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

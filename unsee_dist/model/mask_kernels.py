@@ -43,7 +43,7 @@ def _multiplied(x, a, b, c, place, dropped, factor):  # type: ignore[no-untyped-
     return (x.to(tl.float32) * tl.where(drawn >= dropped, factor, 0.0)).to(x.dtype)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["site", "dropped"])  # type: ignore[untyped-decorator]
 def _hidden(  # type: ignore[no-untyped-def]
     x_ptr,
     y_ptr,
@@ -70,7 +70,7 @@ def _hidden(  # type: ignore[no-untyped-def]
     tl.store(y_ptr + at, y, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["site", "dropped"])  # type: ignore[untyped-decorator]
 def _attention(  # type: ignore[no-untyped-def]
     x_ptr, y_ptr, keys_ptr, positions_ptr, words_ptr, heads, tokens, site, dropped, factor,
     PACKED: tl.constexpr, Q: tl.constexpr, K: tl.constexpr,
@@ -135,10 +135,12 @@ def _launched(x: Tensor, keys_RT: Tensor, positions_RT: Tensor | None, p: float,
         return y
     heads, width = x.shape[1], triton.next_power_of_2(tokens)
     block = min(max(1, CELLS // width), width)
-    packed = positions_RT is not None
+    places_RT = (
+        keys_RT if positions_RT is None else positions_RT.contiguous()
+    )  # not read where rows are not shared
     _attention[(rows * heads, triton.cdiv(tokens, block))](
-        x, y, keys_RT, positions_RT.contiguous() if packed else keys_RT,
+        x, y, keys_RT, places_RT,
         masks.constants(-(-tokens // masks.LANES), x.device), heads, tokens, site, below, factor,
-        PACKED=packed, Q=block, K=width,
+        PACKED=positions_RT is not None, Q=block, K=width,
     )  # fmt: skip
     return y

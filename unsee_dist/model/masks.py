@@ -71,6 +71,7 @@ def multiplier(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
     return kept.to(integer).bitwise_and_(int(factor.view(integer))).view(dtype)
 
 
+@lru_cache(maxsize=64)
 def threshold(p: float, dtype: torch.dtype) -> tuple[int, float]:
     """A lane is dropped where its lower bits are below the first; what is kept is multiplied by the second, of `dtype`."""
     dropped = round(p * (1 << BITS))

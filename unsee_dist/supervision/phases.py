@@ -18,19 +18,18 @@ KILL_AT = "UNSEE_KILL_AT"
 
 @dataclass
 class Phase:
-    """`since`: time.monotonic() when the phase was entered; `at`: time.time() then, comparable between hosts."""
+    """`since`: time.monotonic() when the phase was entered."""
 
     step: int = 0
     phase: str = "start"
     since: float = 0.0
-    at: float = 0.0
 
     def __str__(self) -> str:
         return f"step {self.step}, {self.phase}"
 
 
 # One for the process: the watchdog, the bench and the kill tests all ask about the main thread.
-_phase = Phase(since=time.monotonic(), at=time.time())
+_phase = Phase(since=time.monotonic())
 _observers: list[Callable[[str, int], None]] = []
 
 
@@ -38,7 +37,7 @@ def enter_phase(phase: str, step: int | None = None) -> None:
     """The main thread enters a phase, of a new step when one is given."""
     if step is not None:
         _phase.step = step
-    _phase.phase, _phase.since, _phase.at = phase, time.monotonic(), time.time()
+    _phase.phase, _phase.since = phase, time.monotonic()
     for observer in _observers:
         observer(phase, _phase.step)
     failpoint(phase, _phase.step)
@@ -54,13 +53,25 @@ def observing(observer: Callable[[str, int], None]) -> Iterator[None]:
         _observers.remove(observer)
 
 
-_background: set[str] = set()  # names of threads that do not train
+_background: dict[str, object] = {}  # name of a thread that does not train -> its process group, or None
 _awaited: set[str] = set()  # the background threads that the main thread waits for
 
 
-def register_background_thread(thread: str) -> None:
-    """A thread of this name does not train. If it waits in a collective, this rank does not wait for other ranks."""
-    _background.add(thread)
+def register_background_thread(thread: str, group: object = None) -> None:
+    """A thread of this name does not train. If it waits in a collective, this rank does not wait for other ranks.
+
+    group: the process group of its collectives, which are not counted as training's.
+    """
+    _background[thread] = group
+
+
+def background_groups(awaited: bool = False) -> list[object]:
+    """The process groups of all background threads, or of those that the main thread waits for."""
+    return [
+        group
+        for thread, group in _background.items()
+        if group is not None and (thread in _awaited or not awaited)
+    ]
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 A thread of every rank writes the rank's `Status` to the store and reads those of the others:
 
-    no new status for timeout_s                  that rank is dead, stopped, or cut off from the network
-    every rank writes, and none has entered      the rank that is in no collective (else the one in the earliest step,
-    a phase for timeout_s                        and there the longest) blocks the others, which wait for it in one
+    no new status for timeout_s, or its process    that rank is dead, stopped, or cut off from the network
+    is seen to have ended
+    every rank writes, and none has entered a      the rank that has issued the fewest collectives blocks the others
+    phase or issued a collective for timeout_s     (verdict.py)
+    the store does not answer for timeout_s        the rank or the launcher that serves it is stopped
 
-Then every rank that can prints the stacks of its threads and exits with code 3. Without it, gloo and nccl
-wait 10 to 30 minutes and name no rank.
+Then every rank that can prints the stacks of its threads and exits with code 3. Without it, gloo would wait 10 to 30
+minutes and name no rank; NCCL, whose own handling is switched off (distributed/placement.py), for ever.
 """
 
 from __future__ import annotations
@@ -19,52 +21,36 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from types import FrameType
+from typing import cast
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
+from unsee_dist.distributed import groups
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode
-from unsee_dist.supervision.phases import blocks_training, current_phase, register_background_thread
+from unsee_dist.supervision.phases import (
+    background_groups,
+    blocks_training,
+    current_phase,
+    register_background_thread,
+)
+from unsee_dist.supervision.process import own_process
+from unsee_dist.supervision.verdict import (
+    Received,
+    Status,
+    describe_lost,
+    lost_ranks,
+    without_progress,
+)
 
-SLOW_PHASES = ("start", "build")  # an encoder may be downloading: here only a missing status counts
+SLOW_PHASES = ("start", "build")  # an encoder may be downloading: more time is allowed
 BEATS_MISSED = 4  # after an error in a collective, this many missed statuses mean that a rank is gone
-
-
-@dataclass(frozen=True)
-class Status:
-    """What a rank reports of itself. entered_at: time.time() when its main thread entered the phase.
-
-    in_collective: a thread that trains is inside torch.distributed. exit_reason: set by a rank that exits.
-    """
-
-    rank: int
-    host: str
-    step: int
-    phase: str
-    seconds_in_phase: float
-    entered_at: float
-    in_collective: bool
-    beat: int = 0
-    exit_reason: str | None = None
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} on {self.host} (step {self.step}, {self.phase})"
-
-
-@dataclass(frozen=True)
-class Received:
-    """The last status of another rank. `at`: our own clock when it arrived, so hosts' clocks need not agree."""
-
-    status: Status
-    at: float
-
-    def age(self) -> float:
-        return time.monotonic() - self.at
 
 
 class Watchdog:
@@ -73,17 +59,28 @@ class Watchdog:
     def __init__(self, world: World, timeout_s: float) -> None:
         self.world, self.timeout_s = world, timeout_s
         self.period_s = min(max(1.0, world.size / 100), timeout_s / 4)
+        self.missed_s = BEATS_MISSED * self.period_s
         self.received: dict[int, Received] = {}
-        self._beats = 0
+        self._beats, self._exit_reason = 0, cast("str | None", None)
+        self._collectives, self._moved = 0, time.monotonic()  # issued, and when that number last changed
+        self._process, self._frames_tell = own_process(), dist.get_backend() == "gloo"
+        self._since = time.monotonic()
         self._ended = threading.Event()
         self._store: Store | None = None
+        self._asked: dict[int, float] = {}  # thread -> when it asked the store
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+        self._store_thread = threading.Thread(
+            target=self._watch_store, name="watchdog of the store", daemon=True
+        )
 
     def start(self) -> None:
         register_background_thread(self._thread.name)
+        register_background_thread(self._store_thread.name)
+        groups.set_torch_timeout(groups.torch_timeout_s(self.timeout_s))
         if self.world.size > 1:
             store: Store = dist.distributed_c10d._get_default_store()
             self._store = PrefixStore("watchdog", store.clone())  # type: ignore[attr-defined]  # a connection of its own; not in torch's stubs
+            self._store_thread.start()
             self._publish(self._store)
         self._thread.start()
 
@@ -91,103 +88,148 @@ class Watchdog:
         """Publish why this rank exits, for the ranks that wait for it. The second call does nothing."""
         if self._ended.is_set():
             return
-        self._ended.set()
+        self._exit_reason = reason
         if self._store is not None:
             with suppress(RuntimeError, OSError):  # the process that serves the store may have exited before
-                self._publish(self._store, reason)
+                self._publish(self._store)
+        self._ended.set()
+        faulthandler.cancel_dump_traceback_later()
 
     def explain(self) -> str | None:
         """After an error in a collective: which ranks are gone, or None when all ranks still report."""
-        until = time.monotonic() + 2 * BEATS_MISSED * self.period_s
+        until = time.monotonic() + 2 * self.missed_s
         while time.monotonic() < until and self.world.size > 1:
-            lost = [
-                received
-                for received in list(self.received.values())
-                if received.status.exit_reason is not None or received.age() > BEATS_MISSED * self.period_s
-            ]
+            received = list(self.received.values())
+            lost = lost_ranks(received, self.missed_s, self.missed_s)
+            lost += [one for one in received if one.status.exit_reason is not None]
             if lost:
-                return _describe_lost(lost, [])
+                return describe_lost(lost, [])
             time.sleep(self.period_s / 2)
         return None
 
     def _watch(self) -> None:
+        try:
+            while not self._ended.wait(self.period_s):
+                self._look()
+        except Exception:  # without this thread nothing would end a rank that hangs
+            if not self._ended.is_set():
+                traceback.print_exc()
+                os._exit(ExitCode.BUG)
+
+    def _look(self) -> None:
+        # A main thread that hangs in a call of the driver and does not release python's lock stops this thread, too: then
+        # the others end, having had no status of this rank, and this process later, by a thread that needs no lock.
+        faulthandler.dump_traceback_later(2 * self.timeout_s + 60, exit=True, file=2)
+        groups.set_torch_timeout(groups.torch_timeout_s(self.timeout_s))  # of groups made since
+        try:
+            if self._store is not None:
+                self._publish(self._store)
+                self._receive(self._store)
+        except (RuntimeError, OSError):
+            if self._ended.wait(2 * self.period_s):  # all ranks are exiting
+                return
+            # the store is gone, and with it rank 0, which serves it (under torchrun: the agent of the first host)
+            self._fail(
+                "The ranks' store cannot be reached: rank 0 or the launcher on the first host is gone."
+            )
+        diagnosis = self._diagnose()
+        if diagnosis:
+            self._fail(diagnosis)
+
+    def _watch_store(self) -> None:
+        """A store whose process is stopped accepts a question and does not answer: no timeout of its own ends that."""
         while not self._ended.wait(self.period_s):
-            try:
-                if self._store is not None:
-                    self._publish(self._store)
-                    self._receive(self._store)
-            except (RuntimeError, OSError):
-                if self._ended.wait(2 * self.period_s):  # all ranks are exiting
-                    return
-                # the store is gone, and with it rank 0, which serves it (under torchrun: the agent of the first host)
+            waited_s = max((time.monotonic() - at for at in list(self._asked.values())), default=0.0)
+            if waited_s > self.timeout_s:
+                first = self.received[0].status if 0 in self.received else "rank 0"
                 self._fail(
-                    "The ranks' store cannot be reached: rank 0 or the launcher on the first host is gone."
+                    f"The ranks' store has not answered for {waited_s:.0f} s (guard.timeout_s = {self.timeout_s:g}): "
+                    f"{first}, or the launcher on the first host, which serves it, is stopped, or the network to "
+                    "it is down.",
+                    tell=False,
                 )
-            diagnosis = self._diagnose()
-            if diagnosis:
-                self._fail(diagnosis)
 
     def _diagnose(self) -> str | None:
-        silent = [
-            received
-            for received in self.received.values()
-            if received.age() > self.timeout_s and received.status.exit_reason is None
-        ]
-        if silent:
-            return _describe_lost(silent, [r for r in self.received.values() if r not in silent])
+        received = list(self.received.values())
+        lost = lost_ranks(received, self.timeout_s, self.missed_s)
+        if lost:
+            return describe_lost(lost, [one for one in received if one not in lost])
+        absent = set(range(self.world.size)) - {self.world.rank, *(one.status.rank for one in received)}
+        if absent and time.monotonic() - self._since > self.timeout_s:
+            return f"No status has ever come from rank {', '.join(map(str, sorted(absent)))}: it has died or is stopped."
         own = self._status()
-        if own.seconds_in_phase <= self.timeout_s or own.phase in SLOW_PHASES:
+        slow = own.phase in SLOW_PHASES
+        if slow and self.world.size == 1:
             return None
-        statuses = {rank: received.status for rank, received in self.received.items()} | {
-            self.world.rank: own
-        }
-        shortest = min(status.seconds_in_phase for status in statuses.values())
-        if shortest <= self.timeout_s * 0.9:  # another rank makes progress: a long phase of ours, not a hang
+        limit_s = groups.slow_timeout_s(self.timeout_s) if slow else self.timeout_s
+        shortest_s = min([own.idle_s, *(one.idle_s() for one in received)])
+        # where another rank makes progress this is a long phase of ours, not a hang
+        if own.idle_s <= limit_s or shortest_s <= limit_s * 0.9:
             return None
-        slowest = min(statuses.values(), key=_blocking_order)
-        others = [str(status) for rank, status in sorted(statuses.items()) if rank != slowest.rank]
-        return (
-            f"{slowest} has made no progress for {slowest.seconds_in_phase:.0f} s "
-            f"(guard.timeout_s = {self.timeout_s:g}). Waiting for it: {'; '.join(others) or 'no other rank'}."
-        )
+        exited = [one for one in received if one.status.exit_reason is not None]
+        if exited:
+            return describe_lost(exited, [one for one in received if one not in exited])
+        statuses = {one.status.rank: one.status for one in received} | {own.rank: own}
+        return without_progress(statuses, shortest_s, self.timeout_s)
 
-    def _status(self, exit_reason: str | None = None) -> Status:
+    def _status(self) -> Status:
         current = current_phase()
+        issued = groups.collectives_issued(self.world.size, background_groups())
+        if issued != self._collectives:
+            self._collectives, self._moved = issued, time.monotonic()
+        awaited = [
+            groups.issued(cast("dist.ProcessGroup", group)) for group in background_groups(awaited=True)
+        ]
         return Status(
             rank=self.world.rank,
             host=socket.gethostname(),
             step=current.step,
             phase=current.phase,
-            seconds_in_phase=time.monotonic() - current.since,
-            entered_at=current.at,
-            in_collective=_in_a_collective(),
+            idle_s=time.monotonic() - max(current.since, self._moved),
+            collectives=issued,
+            awaited=sum(awaited) if awaited else -1,
+            outside=not _in_a_collective() if self._frames_tell else None,
+            process=self._process,
             beat=self._beats,
-            exit_reason=exit_reason,
+            exit_reason=self._exit_reason,
         )
 
-    def _publish(self, store: Store, exit_reason: str | None = None) -> None:
+    def _publish(self, store: Store) -> None:
         self._beats += 1
-        store.set(str(self.world.rank), json.dumps(asdict(self._status(exit_reason))))
+        with self._asking():
+            store.set(str(self.world.rank), json.dumps(asdict(self._status())))
 
     def _receive(self, store: Store) -> None:
         others = [rank for rank in range(self.world.size) if rank != self.world.rank]
-        present = [rank for rank in others if rank in self.received or store.check([str(rank)])]
-        values = store.multi_get([str(rank) for rank in present]) if present else []
+        with self._asking():
+            present = [rank for rank in others if rank in self.received or store.check([str(rank)])]
+            values = store.multi_get([str(rank) for rank in present]) if present else []
+            diagnosis = store.get("diagnosis").decode() if store.check(["diagnosis"]) else None
         for rank, value in zip(present, values, strict=True):
-            status = Status(**json.loads(value))
+            status = Status.from_dict(json.loads(value))
             if rank not in self.received or self.received[rank].status.beat != status.beat:
                 self.received[rank] = Received(status, time.monotonic())
-        if store.check(["diagnosis"]):
-            self._fail(store.get("diagnosis").decode())
+        if diagnosis is not None:
+            self._fail(diagnosis)
 
-    def _fail(self, diagnosis: str) -> None:
-        """Every rank prints its stacks; the first one to fail also prints the diagnosis."""
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        thread = threading.get_ident()
+        self._asked[thread] = time.monotonic()
         try:
-            first = self._store is None or self._store.add("diagnosing", 1) == 1
-            if first and self._store is not None:
-                self._store.set("diagnosis", diagnosis)
-        except (RuntimeError, OSError):
-            first = True
+            yield
+        finally:
+            del self._asked[thread]
+
+    def _fail(self, diagnosis: str, tell: bool = True) -> None:
+        """Every rank prints its stacks; the first one to fail also prints the diagnosis. tell: the store answers."""
+        first = True
+        with suppress(RuntimeError, OSError):
+            if tell and self._store is not None:
+                with self._asking():
+                    first = self._store.add("diagnosing", 1) == 1
+                    if first:
+                        self._store.set("diagnosis", diagnosis)
         if first:
             print(diagnosis, file=sys.stderr, flush=True)
         print(f"rank {self.world.rank} was in {current_phase()}; its threads:", file=sys.stderr, flush=True)
@@ -195,11 +237,6 @@ class Watchdog:
         if self.world.rank == 0:
             time.sleep(2 * self.period_s)  # it may serve the store: the others read the diagnosis first
         os._exit(ExitCode.RANK_LOST)
-
-
-def _blocking_order(status: Status) -> tuple[bool, int, float]:
-    """Smallest for the rank that blocks the others: in no collective, in the earliest step, for the longest time."""
-    return status.in_collective, status.step, status.entered_at
 
 
 def _in_a_collective() -> bool:
@@ -218,16 +255,3 @@ def _files(frame: FrameType | None) -> Iterator[str]:
     while frame is not None:
         yield frame.f_code.co_filename.replace(os.sep, "/")
         frame = frame.f_back
-
-
-def _describe_lost(lost: list[Received], waiting: list[Received]) -> str:
-    names = "; ".join(
-        f"{received.status} has sent no status for {received.age():.0f} s"
-        if received.status.exit_reason is None
-        else f"{received.status}: {received.status.exit_reason}"
-        for received in lost
-    )
-    silent = any(received.status.exit_reason is None for received in lost)
-    why = " It has died, is stopped, or its network is down." if silent else ""
-    others = f" Waiting for it: {'; '.join(str(received.status) for received in waiting)}." if waiting else ""
-    return f"{names}.{why}{others}"

@@ -15,4 +15,4 @@ def test_a_thread_in_the_background_counts_only_while_it_is_waited_for() -> None
             assert phases.blocks_training("some thread")
         assert not phases.blocks_training("some thread")
     finally:
-        phases._background.discard("some thread")
+        phases._background.pop("some thread", None)

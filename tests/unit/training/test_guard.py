@@ -137,7 +137,19 @@ def test_a_skip_is_said_with_its_step_and_its_loss_and_the_last_one_acts() -> No
     assert action is Action.ROLL_BACK
     assert (
         sentence
-        == "3 steps in a row were not finite (guard.skips = 3): returning to the last checkpoint, once"
+        == "3 steps in a row were not finite (guard.skips = 3): returning to the last checkpoint, once, and going on after "
+        "step 8"
+    )
+
+
+def test_overflows_in_fp16_are_no_skips_in_a_row() -> None:
+    """A loss scale of 2^16 may be halved many times before it fits."""
+    state = GuardState()
+    said = [after_step(SETTINGS, state, step, 3.0, False, overflow=True) for step in range(1, 20)]
+    assert {action for action, _ in said} == {Action.CONTINUE}
+    assert state.skips_in_row == 0
+    assert (
+        said[6][1] == "step 7 skipped on all ranks: its gradients overflow in fp16, the loss scale is halved"
     )
 
 

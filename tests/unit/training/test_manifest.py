@@ -29,6 +29,7 @@ IDENTITY = Identity("bert, 2 layers", "blocks, 1 block", "ema", "vicreg", "a" * 
 PROGRESS = Progress(
     step=9,
     updates=8,
+    passed_over=1,
     evaluated=6,
     best=Best("dev/sts", 70.25, 6, {"dev/sts": 70.25, "dev/mrr": math.inf}),
     before={"dev/sts": 60.0},
@@ -64,6 +65,14 @@ def test_progress_takes_every_field_and_shares_none() -> None:
     fresh.before["dev/sts"] = 0.0
     assert fresh.guard != PROGRESS.guard
     assert PROGRESS.before == {"dev/sts": 60.0}
+
+
+def test_steps_that_are_passed_over_are_counted_and_skipped() -> None:
+    progress = Progress(step=3, updates=3)
+    progress.pass_over(6)
+    assert (progress.step, progress.updates, progress.passed_over, progress.skipped) == (6, 3, 3, 3)
+    progress.pass_over(8)
+    assert progress.passed_over == 5
 
 
 def test_a_nan_among_the_scores_survives(tmp_path: Path) -> None:

@@ -40,12 +40,12 @@ class Remembering:
 
 
 class Recorded:
-    """Says into `log` what it is asked for. `norm`, `overflow`: what this step's gradients are like."""
+    """Says into `log` what it is asked for. `norm`: of this step's gradients; `scales`: loss scales that are lower."""
 
     def __init__(
         self, log: list[str], precision: str = "bf16", norm: float = 2.5, stateful: bool = True
     ) -> None:
-        self.log, self.precision, self.norm, self.overflow = log, precision, norm, False
+        self.log, self.precision, self.norm, self.refuses, self.scales = log, precision, norm, False, 0
         self.loss, self.asked_by_others = torch.tensor(3.0, requires_grad=True), 0.0
         objective = Remembering(log) if stateful else object()
         self.module = SimpleNamespace(objective=objective, terms=("agree", "spread"))
@@ -70,7 +70,11 @@ class Recorded:
     def step(self, lr: float) -> bool:
         self.log.append("step")
         self.lr = lr
-        return not self.overflow
+        return not self.refuses
+
+    def lower_loss_scale(self) -> bool:
+        self.scales -= 1
+        return self.scales >= 0
 
     def discard(self) -> None:
         self.log.append("discard")
@@ -134,13 +138,33 @@ def test_a_step_that_is_not_finite_moves_nothing(bad: str) -> None:
     assert math.isfinite(result.grad_norm) == (bad == "loss")
 
 
-@pytest.mark.parametrize(("norm", "overflow"), [(math.inf, True), (2.5, True), (math.nan, False)])
-def test_fp16_shows_an_overflow_to_the_engine_and_moves_nothing_else(norm: float, overflow: bool) -> None:
-    """The engine lowers its loss scale in its own step."""
+@pytest.mark.parametrize("norm", [math.inf, math.nan])
+def test_an_overflow_in_fp16_lowers_the_scale_and_moves_nothing(norm: float) -> None:
     log: list[str] = []
     engine = Recorded(log, "fp16", norm)
-    engine.overflow = overflow
-    assert not taken(engine, Followed(log)).applied
+    engine.scales = 1
+    first = taken(engine, Followed(log))
+    assert (first.applied, first.overflow) == (False, True)
+    assert log == ["forward of 2", "backward", "reduce", "discard", "forget"]
+    lowest = taken(
+        engine, Followed(log)
+    )  # as low as it goes: the gradients are not finite for another reason
+    assert (lowest.applied, lowest.overflow) == (False, False)
+
+
+def test_a_loss_that_is_not_finite_is_no_overflow() -> None:
+    engine = Recorded([], "fp16", math.inf)
+    engine.scales, engine.loss = 1, torch.tensor(math.inf, requires_grad=True)
+    assert taken(engine, None).overflow is False
+    assert engine.scales == 1
+
+
+def test_gradients_that_deepspeed_refuses_move_nothing() -> None:
+    log: list[str] = []
+    engine = Recorded(log, "fp16")
+    engine.refuses, engine.scales = True, 1
+    result = taken(engine, Followed(log))
+    assert (result.applied, result.overflow) == (False, True)
     assert log == ["forward of 2", "backward", "reduce", "step", "forget"]
 
 

@@ -60,7 +60,7 @@ class Saver:
         self.world, self.background = world, background
         self._group = dist.new_group(backend="gloo") if world.size > 1 else None
         self._thread: threading.Thread | None = None
-        register_background_thread(THREAD)
+        register_background_thread(THREAD, self._group)
         self._error: BaseException | None = None  # of the thread, raised by the next `wait`
         self.saved: int | None = None  # the step of the newest complete checkpoint of this process
 

@@ -1,0 +1,212 @@
+"""The watchdog names the rank that blocks the others, on real ranks over gloo that behave like ranks over NCCL: a collective
+is issued, and the rank waits for it outside torch.distributed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+import torch.distributed as dist
+from procs.processes import AT_IMPORT, _context
+
+from unsee_dist.errors import ExitCode
+
+TIMEOUT_S = 6.0
+HOST = socket.gethostname()
+Scenario = Callable[[int, Any], None]  # (rank, its watchdog)
+
+
+def launch(scenario: Scenario, folder: Path, ranks: int = 3, timeout_s: float = TIMEOUT_S) -> list[Any]:
+    """Processes that join a world, start a watchdog and play the scenario."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = _context("cpu")
+    group = [
+        context.Process(target=_rank, args=(scenario, rank, ranks, port, folder, timeout_s))
+        for rank in range(ranks)
+    ]
+    for process in group:
+        process.start()
+    return group
+
+
+def told(scenario: Scenario, folder: Path, ends: tuple[int, ...] = (0, 1, 2), **more: Any) -> str:
+    """What the ranks in `ends` said when they had ended with code 3."""
+    group = launch(scenario, folder, **more)
+    try:
+        for rank in ends:
+            group[rank].join(120)
+        said = "\n".join((folder / f"{rank}.err").read_text() for rank in range(len(group)))
+        assert [group[rank].exitcode for rank in ends] == [ExitCode.RANK_LOST] * len(ends), said
+        return said
+    finally:
+        for process in group:
+            process.kill()
+            process.join()
+
+
+def _rank(
+    scenario: Scenario, rank: int, ranks: int, port: int, folder: Path, timeout_s: float
+) -> None:  # in a process of its own
+    os.dup2(os.open(folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT), 2)
+    meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+    os.environ.update(
+        AT_IMPORT | {key: str(value) for key, value in meeting.items()}, MASTER_ADDR="127.0.0.1"
+    )
+    from unsee_dist.distributed.world import join_world
+    from unsee_dist.supervision.phases import enter_phase
+    from unsee_dist.supervision.watchdog import Watchdog
+
+    torch.set_num_threads(1)
+    watchdog = Watchdog(join_world(), timeout_s)
+    watchdog.start()
+    if rank == 0:
+        now = time.time
+        time.time = lambda: now() - 3600  # a clock an hour behind the others'
+    enter_phase("backward", 7)
+    scenario(rank, watchdog)
+
+
+def issue(group: dist.ProcessGroup | None = None) -> Any:
+    return dist.all_reduce(torch.ones(2), group=group, async_op=True)
+
+
+def wait_on_the_host(work: Any) -> None:
+    """As `.tolist()` waits for a device: no frame of torch.distributed is on the stack, and a peer that is gone raises
+    nothing."""
+    while not (work.is_completed() and work.is_success()):
+        time.sleep(0.05)
+
+
+def endless_loop() -> NoReturn:
+    while True:
+        time.sleep(0.1)
+
+
+def one_issues_fewer(rank: int, _watchdog: Any) -> None:
+    for _ in range(5):
+        wait_on_the_host(issue())
+    if rank == 1:
+        endless_loop()
+    works = [issue() for _ in range(1 + rank)]  # the others run ahead, one further than the other
+    wait_on_the_host(works[-1])
+
+
+def test_the_rank_that_has_issued_the_fewest_collectives_is_named(tmp_path: Path) -> None:
+    said = told(one_issues_fewer, tmp_path)
+    assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in said
+    assert (
+        f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 2 on {HOST} (step 7, backward)." in said
+    )
+    assert "endless_loop" in said  # its own stack
+    assert said.count("has made no progress") == 1
+
+
+def none_issues_fewer(_rank: int, watchdog: Any) -> None:
+    wait_on_the_host(issue())
+    watchdog._frames_tell = False  # as under NCCL
+    endless_loop()
+
+
+def test_nobody_is_named_when_all_wait_in_the_same_collective(tmp_path: Path) -> None:
+    said = told(none_issues_fewer, tmp_path)
+    assert "All ranks have issued 1 collectives, wait in the same one" in said
+    assert f"the network between them ({HOST}) or a device hangs" in said
+    assert "Waiting for it" not in said
+
+
+def background_thread_hangs(rank: int, _watchdog: Any) -> None:
+    from unsee_dist.supervision.phases import register_background_thread, waiting_for
+
+    group = dist.new_group(backend="gloo")
+    register_background_thread("checkpoint", group)
+
+    def save() -> None:
+        wait_on_the_host(issue(group))
+        if rank == 2:
+            endless_loop()  # a disk that hangs
+        wait_on_the_host(issue(group))
+
+    thread = threading.Thread(target=save, name="checkpoint", daemon=True)
+    thread.start()
+    with waiting_for("checkpoint"):
+        thread.join()
+
+
+def test_a_background_thread_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
+    said = told(background_thread_hangs, tmp_path)
+    assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in said
+
+
+def one_dies(rank: int, _watchdog: Any) -> None:
+    wait_on_the_host(issue())
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    endless_loop()  # where nothing raises
+
+
+def test_a_rank_that_died_is_named_long_before_the_timeout(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    said = told(one_dies, tmp_path, ends=(0, 2), timeout_s=300)
+    assert time.monotonic() - begun < 100
+    assert f"rank 1 on {HOST} (step " in said
+    assert "Its process has ended." in said
+
+
+def the_first_is_stopped(rank: int, _watchdog: Any) -> None:
+    wait_on_the_host(issue())
+    if rank == 0:
+        time.sleep(3)  # until the others have its status
+        os.kill(os.getpid(), signal.SIGSTOP)  # it serves the store
+    endless_loop()
+
+
+def test_a_stopped_rank_that_serves_the_store_is_named(tmp_path: Path) -> None:
+    said = told(the_first_is_stopped, tmp_path, ends=(1, 2))
+    assert "The ranks' store has not answered for" in said
+    assert re.search(rf"rank 0 on {HOST} \(step \d, \w+\), or the launcher on the first host", said)
+
+
+def one_leaves(rank: int, watchdog: Any) -> None:
+    wait_on_the_host(issue())
+    if rank == 1:
+        watchdog.announce_exit("it has exited, its own output says why")
+        endless_loop()  # as where the library of its device does not let it go
+    wait_on_the_host(issue())
+
+
+def test_ranks_end_when_one_has_left_whose_process_stays(tmp_path: Path) -> None:
+    said = told(one_leaves, tmp_path, ends=(0, 2))
+    assert f"rank 1 on {HOST} (step 7, backward): it has exited, its own output says why." in said
+
+
+def torch_waits_longer(_rank: int, watchdog: Any) -> None:
+    """Exits with 3 when all is as it should be."""
+    from unsee_dist.distributed.groups import torch_timeout_s
+
+    late, expected = dist.new_group(), torch_timeout_s(watchdog.timeout_s)
+    assert expected > 2 * watchdog.timeout_s
+    until = time.monotonic() + 60
+    groups = [dist.distributed_c10d._get_default_group(), late]
+    while True:  # the second one is seen at the next look
+        found = [group._get_backend(torch.device("cpu")).options._timeout.total_seconds() for group in groups]
+        found.append(dist.distributed_c10d._get_default_store().timeout.total_seconds())
+        if set(found) == {expected}:
+            os._exit(ExitCode.RANK_LOST)
+        assert time.monotonic() < until, found
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("timeout_s", [60.0, 900.0])
+def test_torch_does_not_end_a_collective_before_the_watchdog(timeout_s: float, tmp_path: Path) -> None:
+    told(torch_waits_longer, tmp_path, timeout_s=timeout_s)
