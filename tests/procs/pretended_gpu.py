@@ -243,7 +243,7 @@ Patch = tuple[Any, str, Any]  # owner, name, what takes its place
 
 def _questions(gpu: PretendedGPU) -> Iterator[Patch]:
     """What python asks of a tensor."""
-    deepcopy: Any = Tensor.__deepcopy__
+    deepcopy: Callable[..., Tensor] = Tensor.__deepcopy__
 
     def to(x: Tensor, *args: Any, copy: bool = False, **kwargs: Any) -> Tensor:
         args = tuple(arg for arg in args if not isinstance(arg, bool))  # non_blocking and copy by their place
@@ -304,10 +304,10 @@ def _questions(gpu: PretendedGPU) -> Iterator[Patch]:
 
 def _factories(gpu: PretendedGPU) -> Iterator[Patch]:
     """What makes a tensor."""
-    makers: list[Any] = [*_device_constructors(), torch.from_numpy, torch.frombuffer]
-    for own in (maker.__name__ for maker in makers):
-        if getattr(torch, own, None) in makers:
-            yield torch, own, _factory(gpu, getattr(torch, own), like=False)
+    for make in [*_device_constructors(), torch.from_numpy, torch.frombuffer]:
+        name = getattr(make, "__name__", "")
+        if callable(make) and getattr(torch, name, None) is make:
+            yield torch, name, _factory(gpu, make, like=False)
     for name in dir(torch):
         if name.endswith("_like"):
             yield torch, name, _factory(gpu, getattr(torch, name), like=True)

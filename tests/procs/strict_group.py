@@ -37,11 +37,8 @@ from deepspeed.runtime.zero import partitioned_param_coordinator
 from deepspeed.utils import groups
 from pretended_gpu import DEVICE, PretendedGPU, accelerator, tensors_of
 from torch import Tensor
-from torch._C._distributed_c10d import (  # type: ignore[attr-defined]  # not all are in torch's stubs
-    HashStore,
-    PrefixStore,
-    _create_work_from_future,
-)
+from torch._C import _distributed_c10d as c10d
+from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.futures import Future
 
 from unsee_dist.distributed.world import World
@@ -110,7 +107,7 @@ class StrictGroup(dist.ProcessGroup):
     """The collectives of NCCL (`host`: of gloo), simulated for one rank, or carried by a gloo group."""
 
     def __init__(self, rank: int, size: int, gpu: PretendedGPU, ledger: Ledger, host: bool) -> None:
-        super().__init__(rank, size)  # type: ignore[call-arg]  # torch's stubs want a store
+        super().__init__(rank, size)  # type: ignore[call-arg]  # torch's stubs have one constructor of two
         self._rank, self._size, self._gpu, self._ledger, self._host = rank, size, gpu, ledger, host
         self._number = ledger.groups
         ledger.groups += 1
@@ -309,7 +306,7 @@ def _bytes(tensor: Tensor) -> int:
 def _done(result: Any) -> Any:
     future: Future[Any] = Future()
     future.set_result(result)
-    return _create_work_from_future(future)
+    return c10d._create_work_from_future(future)  # type: ignore[attr-defined]  # not in torch's stubs
 
 
 @dataclass(frozen=True)
@@ -353,8 +350,7 @@ def pretended_world(rank: int, size: int, carried: bool = False) -> Iterator[Pre
         dist.init_process_group(NCCL, store=store, rank=rank, world_size=size)
         stack.callback(dist.destroy_process_group)
         if carried:
-            world: Any = dist.group.WORLD
-            world.carrier = dist.new_group(backend="gloo")
+            _group().carrier = dist.new_group(backend="gloo")
         for name in OBJECTS:
             stack.enter_context(mock.patch.object(dist, name, _watched(getattr(dist, name), name, ledger)))
         stack.enter_context(mock.patch.object(dist, "new_group", _new_group(dist.new_group, carried)))
@@ -366,6 +362,13 @@ def pretended_world(rank: int, size: int, carried: bool = False) -> Iterator[Pre
     _forget_groups()
     store = PrefixStore(f"after-{number}", before[0])
     dist.init_process_group("gloo", store=store, rank=before[1], world_size=before[2])
+
+
+def _group(given: dist.ProcessGroup | None = None) -> StrictGroup:
+    """The group, or torch's default."""
+    group = given or dist.group.WORLD
+    assert isinstance(group, StrictGroup)
+    return group
 
 
 def _register(name: str, create: Callable[..., StrictGroup]) -> None:
@@ -402,7 +405,7 @@ def _watched(collective: Callable[..., Any], name: str, ledger: Ledger) -> Calla
         ledger.objects[name] += 1
         if ledger.is_hot():
             raise Refused(f"{name} in the hot path of a step: the host waits for the GPU and for all ranks")
-        chosen: Any = group or dist.group.WORLD
+        chosen = _group(group)
         given, into = (args[1], args[0]) if name == "all_gather_object" else (args[0], [*args[1:], None][0])
         if not chosen._host and (found := tensors_of(given)):
             raise Refused(
