@@ -304,10 +304,11 @@ def _questions(gpu: PretendedGPU) -> Iterator[Patch]:
 
 def _factories(gpu: PretendedGPU) -> Iterator[Patch]:
     """What makes a tensor."""
-    for make in [*_device_constructors(), torch.from_numpy, torch.frombuffer]:
+    makers: list[Any] = [*_device_constructors(), torch.from_numpy, torch.frombuffer]
+    for make in makers:
         name = getattr(make, "__name__", "")
-        if callable(make) and getattr(torch, name, None) is make:
-            yield torch, name, _factory(gpu, make, like=False)
+        if getattr(torch, name, None) is make:
+            yield torch, name, _factory(gpu, make, like=False)  # type: ignore[arg-type]  # torch leaves a place empty
     for name in dir(torch):
         if name.endswith("_like"):
             yield torch, name, _factory(gpu, getattr(torch, name), like=True)
