@@ -62,7 +62,14 @@ def test_a_fault_that_comes_from_the_data_is_passed_over_and_not_met_again(tiny:
     assert (manifest["progress"]["passed_over"], manifest["progress"]["guard"]["rollbacks"]) == (3, 1)
 
 
-@pytest.mark.parametrize("instant", ["save.begin 6 0", "forward 7 0", "backward 9 0"])
+@pytest.mark.parametrize(
+    "instant",
+    [
+        pytest.param("save.begin 6 0", marks=pytest.mark.slow),
+        "forward 7 0",
+        pytest.param("backward 9 0", marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_killed_after_a_return_to_a_checkpoint_is_the_run_that_was_not(
     tiny: Tiny, tmp_path: Path, instant: str
 ) -> None:

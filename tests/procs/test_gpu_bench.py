@@ -21,6 +21,8 @@ from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.unsee import Unsee
 
+pytestmark = pytest.mark.slow
+
 TINY = FreshSize(vocabulary=60, width=32, layers=2, heads=2, max_tokens=32)
 EFFORT = Effort(warm_up=1, least=2, most=3, seconds=0.1, stopped=1, batches=2, until_applied=3)
 CEILINGS = {"bf16": 1e9, "fp32": 1e9}

@@ -331,7 +331,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tiny.Tiny:
 @pytest.mark.parametrize("size", [pytest.param(2, marks=SLOW), 8, pytest.param(64, marks=SLOW)])
 @pytest.mark.parametrize(
     ("stage", "precision"),
-    [pytest.param(0, "fp32", marks=SLOW), (1, "fp16"), pytest.param(2, "bf16", marks=SLOW), (3, "fp32")],
+    [
+        pytest.param(0, "fp32", marks=SLOW),
+        (1, "fp16"),
+        pytest.param(2, "bf16", marks=SLOW),
+        pytest.param(3, "fp32", marks=SLOW),
+    ],
 )
 def test_a_whole_run_at_pretended_sizes(made: tiny.Tiny, size: int, stage: int, precision: str) -> None:
     objects = run(whole_run, 1, made.config, size, stage, precision, timeout_s=300)[0]
@@ -363,7 +368,8 @@ def whole_run_of_two(rank: int, size: int, config: Path, stage: int) -> None:
             dist.barrier()
 
 
-@pytest.mark.parametrize("stage", [pytest.param(1, marks=SLOW), 3])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [1, 3])
 def test_a_whole_run_of_two_real_ranks(made: tiny.Tiny, stage: int) -> None:
     run(whole_run_of_two, 2, made.config, stage, timeout_s=300)
     on_cpu, resumed, first = (made.folder / f"two-{stage}-{name}" for name in ("cpu", "gpu", "first"))
