@@ -299,6 +299,7 @@ def on_fake_gpu(_rank: int, _size: int) -> dict[str, list[str]]:
         }
 
 
+@pytest.mark.slow
 def test_no_tensor_of_a_step_is_made_on_the_host() -> None:
     for label, found in run(on_fake_gpu, 1)[0].items():
         assert found == [], label

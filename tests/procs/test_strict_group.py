@@ -203,7 +203,8 @@ def pretended_equals_cpu(rank: int, size: int) -> list[tuple[list[float], list[f
     return found
 
 
-@pytest.mark.parametrize("size", [1, pytest.param(2, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [1, 2])
 def test_a_step_on_the_pretended_gpu_is_the_step_on_a_cpu(size: int) -> None:
     """Real ranks, whose collectives the strict group carries: masks, pooling and all else take the GPU's way."""
     for of_rank in run(pretended_equals_cpu, size, timeout_s=300):

@@ -207,6 +207,6 @@ def torch_waits_longer(_rank: int, watchdog: Any) -> None:
         time.sleep(0.2)
 
 
-@pytest.mark.parametrize("timeout_s", [60.0, 900.0])
+@pytest.mark.parametrize("timeout_s", [pytest.param(60.0, marks=pytest.mark.slow), 900.0])
 def test_torch_does_not_end_a_collective_before_the_watchdog(timeout_s: float, tmp_path: Path) -> None:
     told(torch_waits_longer, tmp_path, timeout_s=timeout_s)
