@@ -72,7 +72,8 @@ def equals_one_process(rank: int, size: int, dropout: float) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "size", [1, 2, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+    "size",
+    [pytest.param(1, marks=pytest.mark.slow), 2, *(pytest.param(n, marks=pytest.mark.slow) for n in (3, 4))],
 )
 @pytest.mark.parametrize("dropout", DROPOUTS)
 def test_ranks_and_stages_equal_one_process(size: int, dropout: float) -> None:
