@@ -11,22 +11,13 @@ import torch.distributed as dist
 from processes import run
 from step_counts import SIZES, Row, count, count_all, differences, read, rows
 
-QUICK = ("vicreg", "dropout")  # of 8 ranks; the other objectives are slow tests
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size", [size if size == 8 else pytest.param(size, marks=pytest.mark.slow) for size in SIZES]
+)
 def test_a_step_costs_what_is_pinned(size: int) -> None:
-    costs_what_is_pinned([row for row in rows() if row.size == size])
-
-
-def test_a_step_of_eight_ranks_costs_what_is_pinned() -> None:
-    costs_what_is_pinned([row for row in rows() if row.size == 8 and row.name in QUICK])
-
-
-def costs_what_is_pinned(wanted: list[Row]) -> None:
-    assert wanted
     version, pinned = read()
+    wanted = [row for row in rows() if row.size == size]
     counted = run(count_all, 1, wanted, timeout_s=600)[0]
     found = differences({str(row): pinned[str(row)] for row in wanted}, counted, version)
     assert not found, (
