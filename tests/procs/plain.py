@@ -14,6 +14,9 @@ from unsee_dist.distributed.reduce import Reduction
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+FIRST_SCALE = 2.0**13  # Barlow Twins' gradients overflow in fp16 at it, and after a few halvings do not
+
+
 def low_precision_oracle(case: Case, steps: int, precision: str) -> Oracle:
     """The losses and gradient norms of `steps` steps on the whole batch, and masters and EMA after them. A step whose gradients
     overflow halves the scale, and changes nothing."""
@@ -28,7 +31,7 @@ def low_precision_oracle(case: Case, steps: int, precision: str) -> Oracle:
     ema = {n: masters[n].detach().clone() for n in frozen}
     for parameter in module.parameters():
         parameter.data = parameter.data.to(DTYPES[precision])
-    scale = 2.0**16 if precision == "fp16" else 1.0
+    scale = FIRST_SCALE if precision == "fp16" else 1.0
     seen = Oracle([], [], [], {}, {})
     for step in range(1, steps + 1):
         loss, _ = module(batch(step).to(DEVICE).micro_batches)
