@@ -162,3 +162,27 @@ def test_prepare_has_the_defaults_of_its_settings() -> None:
     flags = {name: p.default for name, p in inspect.signature(cli.corpus.prepare).parameters.items()}
     settings = PrepareSettings().model_dump()
     assert {name: flags.get(name) for name in settings} == settings
+
+
+def test_the_end_of_a_file_is_a_bug_and_not_the_end_of_the_keyboards_input(monkeypatch, capsys) -> None:
+    """typer prints "Aborted." for every EOFError, and nothing of where it came from."""
+
+    def truncated(*_: object, **__: object) -> None:
+        raise EOFError("Ran out of input")
+
+    monkeypatch.setattr("unsee_dist.cli.project.load", truncated)
+    code, _, err = unsee(monkeypatch, capsys, "config", "show", "simcse")
+    assert code == ExitCode.BUG
+    assert "in truncated" in err
+    assert "EOFError: Ran out of input" in err
+    assert REPORT_TO in err
+
+
+def test_an_interrupt_is_no_bug(monkeypatch, capsys) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unsee_dist.cli.project.load", interrupted)
+    code, _, err = unsee(monkeypatch, capsys, "config", "show", "simcse")
+    assert code != 0
+    assert "Traceback" not in err

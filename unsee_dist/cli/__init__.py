@@ -52,6 +52,12 @@ def main() -> None:
     """The console script. Errors and exit codes: see errors.py."""
     try:
         app(prog_name="unsee")
+    except SystemExit as ending:
+        # typer takes an EOFError of ours, such as a truncated file, for the end of the keyboard's input: "Aborted."
+        aborted = ending.__context__
+        if aborted is not None and isinstance(aborted.__cause__, EOFError):
+            sys.exit(report(aborted.__cause__, "unsee"))
+        raise
     except ConfigError as error:  # its first line is the file
         sys.exit(report(error))
     except Exception as error:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -286,20 +287,37 @@ def _watching(watch: Watch) -> Any:
     class Watching(Callback):
         """Calls `watch` with all trials after each turn of Tune's loop."""
 
+        def __init__(self) -> None:
+            self._errors: dict[str, str] = {}  # of trials that are over, read once
+
         def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
-            if watch([_state(trial) for trial in trials]):
+            for trial in trials:
+                if trial.status == "ERROR" and not self._errors.get(trial.trial_id):
+                    self._errors[trial.trial_id] = read_error(trial)
+            if watch([_state(trial, self._errors.get(trial.trial_id)) for trial in trials]):
                 os.kill(os.getpid(), signal.SIGINT)
 
     return Watching()
 
 
-def _state(trial: Any) -> TrialState:
+def read_error(trial: Any) -> str:
+    """What ended a trial; "" while it cannot be read.
+
+    Ray copies the error to the trial's folder in the background, pickled and as text: it is read in the middle of that,
+    too, and then again at the next turn.
+    """
+    for read in (trial.get_pickled_error, trial.get_error):
+        with suppress(EOFError, pickle.UnpicklingError, OSError):
+            error = read()
+            if error is not None:
+                return str(error).strip()
+    return ""
+
+
+def _state(trial: Any, error: str | None) -> TrialState:
     last = {
         name: value for name, value in (trial.last_result or {}).items() if isinstance(value, (int, float))
     }
-    error = None
-    if trial.status == "ERROR":
-        error = str(trial.get_pickled_error() or trial.get_error()).strip()
     return TrialState(trial.trial_id, trial.status, _point(trial.config), last, error)
 
 

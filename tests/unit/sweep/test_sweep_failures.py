@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from unsee_dist.sweep.failures import (
 from unsee_dist.sweep.ledger import Goal, Row
 from unsee_dist.sweep.search import exit_code
 from unsee_dist.sweep.trial import trial_folder
-from unsee_dist.sweep.tune import TrialState
+from unsee_dist.sweep.tune import TrialState, read_error
 
 GOAL = Goal("dev/sts", "max", trials=1, steps=40)
 
@@ -117,3 +118,45 @@ def test_the_exit_code_of_a_sweep_is_its_worst(codes: tuple[int, ...], worst: Ex
         for n, code in enumerate(codes)
     ]
     assert exit_code(rows) is worst
+
+
+class Copied:
+    """A trial whose error Ray is copying to its folder: of each file, what a reader sees."""
+
+    def __init__(self, pickled: object, text: object) -> None:
+        self.pickled, self.text = pickled, text
+
+    def get_pickled_error(self) -> object:
+        return self._seen(self.pickled)
+
+    def get_error(self) -> object:
+        return self._seen(self.text)
+
+    @staticmethod
+    def _seen(content: object) -> object:
+        if isinstance(content, bytes):
+            return pickle.loads(content)
+        if isinstance(content, FileNotFoundError):
+            raise content
+        return content
+
+
+WHOLE = pickle.dumps(RuntimeError("rank 1 has failed"))
+
+
+@pytest.mark.parametrize(
+    ("pickled", "text", "told"),
+    [
+        (WHOLE, None, "rank 1 has failed"),
+        (b"", RuntimeError("as text"), "as text"),  # made, and nothing in it yet
+        (WHOLE[:-4], RuntimeError("as text"), "as text"),
+        (FileNotFoundError("gone"), RuntimeError("as text"), "as text"),
+        (None, None, ""),
+        (b"", None, ""),
+        (b"", FileNotFoundError("gone"), ""),
+    ],
+)
+def test_an_error_that_ray_is_still_copying_is_read_as_far_as_it_is_there(
+    pickled: object, text: object, told: str
+) -> None:
+    assert read_error(Copied(pickled, text)) == told
