@@ -170,7 +170,7 @@ def test_the_end_of_a_file_is_a_bug_and_not_the_end_of_the_keyboards_input(monke
     def truncated(*_: object, **__: object) -> None:
         raise EOFError("Ran out of input")
 
-    monkeypatch.setattr("unsee_dist.cli.project.load", truncated)
+    monkeypatch.setattr("unsee_dist.cli.training.load", truncated)
     code, _, err = unsee(monkeypatch, capsys, "config", "show", "simcse")
     assert code == ExitCode.BUG
     assert "in truncated" in err
@@ -182,7 +182,7 @@ def test_an_interrupt_is_no_bug(monkeypatch, capsys) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("unsee_dist.cli.project.load", interrupted)
+    monkeypatch.setattr("unsee_dist.cli.training.load", interrupted)
     code, _, err = unsee(monkeypatch, capsys, "config", "show", "simcse")
     assert code != 0
     assert "Traceback" not in err
