@@ -86,7 +86,8 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
 def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
-    ending, world = Ending(run.progress, run.folder, config.model.encoder), run.engine.world
+    begun = config.model.encoder if run.progress.started == 0 else "the checkpoint that the run began with"
+    ending, world = Ending(run.progress, run.folder, begun), run.engine.world
     if run.complete:
         print_on_rank_0(
             world,
@@ -141,7 +142,8 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         """Restore everything but the metrics from a checkpoint. Returns its manifest."""
         manifest = resume.restore(checkpoint, engine, target)
         progress.restore(manifest.progress)
-        print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
+        if not start.complete:
+            print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
         return manifest
 
     recover_exports(folder, world)

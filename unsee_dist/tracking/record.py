@@ -8,7 +8,7 @@ history.jsonl   a line for each start: {"step": 200, "time": ..., "ranks": 2, "c
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unsee_dist.config import ConfigError, load
@@ -66,14 +66,13 @@ def starts(run: Path) -> list[Line]:
     return lines
 
 
-def changes(run: Path) -> list[str]:
-    """A sentence for each start that changed settings: "after step 200: data.workers 2 -> 0"."""
-    return [
-        f"after step {line[STEP]}: "
-        + ", ".join(str(Difference(key, *pair)) for key, pair in line[CHANGED].items())
-        for line in starts(run)
-        if line[CHANGED]
-    ]
+def changes(run: Path, keys: Callable[[str], bool] | None = None) -> list[str]:
+    """Words for each start that changed settings: "after step 200: data.workers 2 -> 0". keys: which are shown."""
+    found = []
+    for line in starts(run):
+        pairs = [str(Difference(key, *pair)) for key, pair in line[CHANGED].items() if keys is None or keys(key)]
+        found += [f"after step {line[STEP]}: {', '.join(pairs)}"] if pairs else []
+    return found
 
 
 def begin(run: Path, config: RunConfig) -> None:

@@ -184,8 +184,8 @@ def _growth(asked: Asked, planned: int, done: Progress) -> str:
     """What follows when a run of `planned` steps gets more. The past stays what it was: its rates were the old schedule's."""
     train, target, steps, update = asked.config.train, asked.config.target, asked.steps, done.updates + 1
     rising = rising_steps(steps, train.warmup)
-    peak = f"rises to {train.lr:.1e} at update {rising}, then " if update < rising else ""
-    follows = f"the learning rate goes on with {learning_rate(update, steps, train.lr, train.warmup):.1e}, {peak}falls to 0"
+    peak = f"rises to {train.lr:.1e} at update {rising} " if update < rising else ""
+    follows = f"the learning rate goes on with {learning_rate(update, steps, train.lr, train.warmup):.1e}, {peak}and falls to 0"
     if target.kind == "ema" and target.schedule != "constant":
         follows += f", the decay with {decay_at(update, steps, target.decay, target.schedule):.4f}"
     return (
