@@ -132,7 +132,7 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
         corpus=_fingerprint(run) if run else None,
         step=step,
         geometry={name: value for name, value in values.items() if math.isfinite(value)},
-        told=_told(run, line) if run else (),
+        told=_told(run, step, line) if run else (),
         scores=sorted(evaluation.scores, key=lambda score: (score.benchmark, score.group, score.task)),
         warnings=evaluation.warnings,
     )
@@ -142,10 +142,13 @@ def _without_folders(name: str) -> str:
     return Path(name).name if name.startswith((".", "/")) or Path(name).is_dir() else name
 
 
-def _told(run: Path, line: Line) -> list[str]:
+def _told(run: Path, step: int | None, line: Line) -> list[str]:
     """What a reader must know of the training: what its last evaluation says, and which settings changed meanwhile."""
     found = [sentence for sentence in (collapse(line), decline(line)) if sentence]
-    changed = [f"the settings below changed {sentence}" for sentence in record.changes(run, _is_public)]
+    changed = [
+        f"the settings below changed {sentence}"
+        for sentence in record.changes(run, step or math.inf, _is_public)
+    ]
     return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*found, *changed)]
 
 

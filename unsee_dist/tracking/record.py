@@ -7,6 +7,7 @@ history.jsonl   a line for each start: {"step": 200, "time": ..., "ranks": 2, "c
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,12 +67,15 @@ def starts(run: Path) -> list[Line]:
     return lines
 
 
-def changes(run: Path, keys: Callable[[str], bool] | None = None) -> list[str]:
-    """Words for each start that changed settings: "after step 200: data.workers 2 -> 0". keys: which are shown."""
+def changes(run: Path, before: float = math.inf, keys: Callable[[str], bool] | None = None) -> list[str]:
+    """Words for each start that changed settings: "after step 200: data.workers 2 -> 0". before: only steps before this
+    one. keys: which are shown."""
     found = []
     for line in starts(run):
-        pairs = [str(Difference(key, *pair)) for key, pair in line[CHANGED].items() if keys is None or keys(key)]
-        found += [f"after step {line[STEP]}: {', '.join(pairs)}"] if pairs else []
+        pairs = [
+            str(Difference(key, *pair)) for key, pair in line[CHANGED].items() if keys is None or keys(key)
+        ]
+        found += [f"after step {line[STEP]}: {', '.join(pairs)}"] if pairs and line[STEP] < before else []
     return found
 
 

@@ -15,8 +15,7 @@ from unsee_dist.training.progress import Progress
 
 @dataclass(frozen=True)
 class Ending:
-    """columns: of the closing table. folders: the usable ones, and what each is. verdict: "" where nothing was measured
-    before. encoder: the one the run began with."""
+    """Of a run that has trained all its steps. encoder: what it began with, in words."""
 
     progress: Progress
     folder: Path
@@ -64,7 +63,7 @@ class Ending:
 
     @property
     def verdict(self) -> str:
-        """One line for the trackers."""
+        """One line for the trackers; "" where nothing was measured before training."""
         scores = self.progress.best.scores if self.progress.best else self.progress.scores
         gain = f"better than before training by {scores[dev(GAIN)]:.3f}" if dev(GAIN) in scores else ""
         return collapse(scores) or decline(scores) or gain
@@ -73,4 +72,5 @@ class Ending:
         """What the folder holds, in words."""
         checkpoints = [each.name for each in directory.folders(self.folder / "checkpoints")]
         parts = [f"{name}/ ({what})" for name, what in self.folders.items()]
+        parts += ["final/ (collapsed)"] if collapse(self.progress.scores) else []
         return ", ".join([*parts, f"checkpoints {', '.join(checkpoints)}", "metrics.jsonl, config.yaml"])
