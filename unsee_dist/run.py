@@ -61,7 +61,7 @@ from unsee_dist.training.identity import identity_of
 from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.start import EXPORTS, Asked, keep_record, plan_start
+from unsee_dist.training.start import EXPORTS, Asked, keep_record, plan_start, refuse_other_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -191,6 +191,7 @@ def tokenise_ahead(config: RunConfig, world: World) -> None:
     """Tokenise the whole corpus, where `data.tokenise` asks for it. Collective."""
     if not config.data.tokenise:
         return
+    refuse_other_settings(world, config)
     with share_errors(world):
         corpus = open_corpus(config.data)
         tokenizer = load_tokenizer(config.model.encoder)

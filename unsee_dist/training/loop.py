@@ -114,8 +114,10 @@ def _train_to_the_end(run: Training) -> None:
         raise_if_stopped(run)
         if run.progress.evaluated < run.progress.step and _is_evaluated(run, run.progress.step):
             evaluate(run)  # before the first step, or where a stop cut an evaluation short
-            if run.progress.step > run.progress.started:
-                save(run)  # else the next start would evaluate again
+            if run.progress.step > run.progress.started:  # else the next start would evaluate again
+                run.saver.wait()
+                run.saver.saved = None
+                save(run)
         try:
             return _train_steps(run)
         except RollBack:

@@ -17,6 +17,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.model.target import decay_at
 from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import cut_back
+from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
 from unsee_dist.training.progress import Progress
@@ -69,6 +70,25 @@ def plan_start(world: World, asked: Asked) -> Start:
     return from_rank_0(world, start)
 
 
+def refuse_other_settings(world: World, config: RunConfig) -> None:
+    """The refusal of a start by its settings alone, before hours of work on what they name. Collective."""
+    folder = Path(config.run.dir)
+    with share_errors(world):
+        found = directory.folders(folder / "checkpoints") if world.rank == 0 else []
+        if found and (manifest := _readable(found[-1])) is not None:
+            different = differences(manifest.identity.settings, of_kind(flat(config), Kind.RESULT))
+            if different:
+                raise UserError(_refusal(folder, config.train.steps or 0, different, manifest.step))
+
+
+def _readable(checkpoint: Path) -> Manifest | None:
+    """The manifest of a checkpoint; None where it is damaged, which is said when the run looks for a whole one."""
+    try:
+        return read_manifest(checkpoint)
+    except UserError:
+        return None
+
+
 def _plan(asked: Asked, checkpoint: Path | None, own: bool) -> Start:
     if checkpoint is None:
         return Start(said=_check_new(asked))
@@ -83,7 +103,9 @@ def _continued(asked: Asked, checkpoint: Path, manifest: Manifest) -> Start:
     there, here = record.last_settings(asked.folder), flat(asked.config)
     different = differences(manifest.identity.by_key(), asked.identity.by_key())
     if different:
-        raise UserError(_refusal(asked, _with_names(different, there or {}, here), manifest.step))
+        raise UserError(
+            _refusal(asked.folder, asked.steps, _with_names(different, there or {}, here), manifest.step)
+        )
     said = _check_length(asked, there, manifest.progress)
     progress = manifest.progress
     changed = tuple(
@@ -108,7 +130,7 @@ def _check_new(asked: Asked) -> tuple[str, ...]:
     matters = (Kind.RESULT, Kind.CONTENT, Kind.GROW)
     different = differences(of_kind(there, *matters), of_kind(here, *matters))
     if different and any((asked.folder / name).is_dir() for name in EXPORTS):
-        raise UserError(_refusal(asked, different, None))
+        raise UserError(_refusal(asked.folder, asked.steps, different, None))
     if not different:
         return ()
     return (
@@ -117,12 +139,11 @@ def _check_new(asked: Asked) -> tuple[str, ...]:
     )
 
 
-def _refusal(asked: Asked, different: list[Difference], step: int | None) -> str:
+def _refusal(folder: Path, steps: int, different: list[Difference], step: int | None) -> str:
     """The table of what differs, and the ways out. step: of the newest checkpoint, where there is one."""
-    folder = asked.folder
     ways = [f"run.dir={free_name(folder)} for a run of its own"]
     if step is not None and not any(is_carried(each.key) for each in different):
-        more = "" if asked.steps > step else f" train.steps=N (more than {step})"
+        more = "" if steps > step else f" train.steps=N (more than {step})"
         ways.append(f"the same with resume={folder}{more} to start it from step {step} of this one")
     elif exported := [name for name in EXPORTS if (folder / name).is_dir()]:
         ways.append(

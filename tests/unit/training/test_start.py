@@ -15,7 +15,7 @@ from unsee_dist.tracking import record
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate
-from unsee_dist.training.start import Asked, Start, free_name, keep_record, plan_start
+from unsee_dist.training.start import Asked, Start, free_name, keep_record, plan_start, refuse_other_settings
 
 ALONE = World.alone()
 IDENTITY = Identity({}, "bert, e1", "45 pieces, t1", "c1", "9 pairs, s1", "absent")
@@ -247,6 +247,16 @@ def test_a_damaged_history_is_named(tmp_path: Path, line: str) -> None:
     run = trained(tmp_path / "a", 4)
     (run / "history.jsonl").write_text(line + "\n")
     assert "history.jsonl" in refusal(asked(run))
+
+
+def test_settings_alone_are_refused_before_a_corpus_is_tokenised(tmp_path: Path) -> None:
+    run = trained(tmp_path / "a", 4)
+    refuse_other_settings(ALONE, asked(tmp_path / "new").config)
+    refuse_other_settings(ALONE, asked(run, "data.workers=0").config)
+    with pytest.raises(UserError, match=r"model.max_tokens +64 +32"):
+        refuse_other_settings(ALONE, asked(run, "model.max_tokens=32").config)
+    (run / "checkpoints" / "step-00000004" / NAME).write_text("{")
+    refuse_other_settings(ALONE, asked(run, "model.max_tokens=32").config)  # said with the damage, later
 
 
 def test_the_name_that_is_offered_is_free(tmp_path: Path) -> None:
