@@ -29,7 +29,7 @@ class Driver:
 
 
 DRIVER = RecordFile(
-    "driver.json", Driver, version=1, remedy="Delete it when no `unsee sweep` of this folder runs."
+    "driver.json", Driver, version=2, remedy="Delete it when no `unsee sweep` of this folder runs."
 )
 
 

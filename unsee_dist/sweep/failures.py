@@ -37,7 +37,7 @@ class Failure:
 
 
 def _file(rank: int | str) -> RecordFile[Failure]:
-    return RecordFile(f"failure-rank-{rank}.json", Failure, version=1, remedy="Delete it.")
+    return RecordFile(f"failure-rank-{rank}.json", Failure, version=2, remedy="Delete it.")
 
 
 def write_failure(trial: Path, rank: int, error: Exception) -> None:
