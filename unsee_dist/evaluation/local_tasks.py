@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
-import yaml
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.sts_files import FIRST, SCORE, SECOND
 from unsee_dist.evaluation.tables import TABLES, header
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
+from unsee_dist.files.trees import read_yaml
 
 MANIFEST = "tasks.yaml"
 # The columns of each kind, tried in this order: by "label" alone, an STS file whose score is called label would be a
@@ -68,11 +68,8 @@ def local_tasks(folder: Path) -> list[LocalTask]:
 
 
 def _described(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
-    try:
-        tree = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{folder / MANIFEST} is not YAML: {error}. Correct it.") from error
-    if not isinstance(tree, dict) or not all(isinstance(task, dict) for task in tree.values()):
+    tree = read_yaml(folder / MANIFEST, "Correct it.")
+    if not all(isinstance(task, dict) for task in tree.values()):
         raise UserError(
             f"{folder / MANIFEST} is not a map of task names. Write NAME: {{kind: ..., file: ...}}."
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.tables import table_rows
+from unsee_dist.files.trees import parse_json
 
 TABLES = (".tsv", ".csv", ".jsonl")
 
@@ -97,9 +98,9 @@ def _json_rows(lines: Iterable[str], path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object. Write one object a line.")
         yield row

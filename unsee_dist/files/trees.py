@@ -60,9 +60,16 @@ def read_yaml(path: Path, remedy: str) -> Tree:
         raise UserError(f"{path} does not exist. {remedy}") from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}. {remedy}") from error
-    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+    if not isinstance(tree, dict) or not _has_names(tree):
         raise UserError(f"{path} is not a map of names. {remedy}")
     return tree
+
+
+def _has_names(tree: object) -> bool:
+    """Whether all keys are text, at every depth."""
+    if isinstance(tree, dict):
+        return all(isinstance(key, str) and _has_names(value) for key, value in tree.items())
+    return not isinstance(tree, list) or all(map(_has_names, tree))
 
 
 def sealed(tree: Mapping[str, Any]) -> Tree:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import yaml
 
+from unsee_dist.config import load
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import atomic_folder
 from unsee_dist.files.hub import is_load_error, reason
@@ -124,7 +124,7 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
+    config = load(str(run / "config.yaml")).model_dump(mode="json") if run else {}
     for section, key in (("run", "dir"), ("data", "shards"), ("evaluate", "sts"), ("evaluate", "retrieval")):
         if config:  # paths of the machine that trained it are not published
             config.get(section, {}).pop(key, None)
