@@ -32,9 +32,7 @@ class BoundedLoader(yaml.SafeLoader):
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
-            if id(node) not in self._sizes:
-                raise self._beyond("an alias stands for what contains it", event)
-            self._count(self._sizes[id(node)], event)
+            self._count(self._sizes.get(id(node)) or self._inside_itself(event), event)
             return node
         before = self._values
         self._depth += 1
@@ -46,6 +44,10 @@ class BoundedLoader(yaml.SafeLoader):
         self._sizes[id(node)] = self._values - before
         return node
 
+    def _inside_itself(self, event: yaml.Event) -> int:  # noqa: ARG002
+        """How much an alias counts that stands for what contains it. Nodes may; who enters them counts the depth."""
+        return 1
+
     def _count(self, values: int, event: yaml.Event) -> None:
         self._values += values
         if self._values > VALUES:
@@ -56,6 +58,13 @@ class BoundedLoader(yaml.SafeLoader):
         return yaml.MarkedYAMLError(problem=why, problem_mark=mark if isinstance(mark, yaml.Mark) else None)
 
 
+class TreeLoader(BoundedLoader):
+    """For values, of which none may contain itself."""
+
+    def _inside_itself(self, event: yaml.Event) -> int:
+        raise self._beyond("an alias stands for what contains it", event)
+
+
 def compose(text: str) -> yaml.Node | None:
     """The tree of nodes, each with its place; None of an empty text. yaml.YAMLError: see above."""
     return yaml.compose(_short(text), Loader=BoundedLoader)
@@ -64,7 +73,7 @@ def compose(text: str) -> yaml.Node | None:
 def load(text: str) -> object:
     """The values, without dates. yaml.YAMLError: see above."""
     try:
-        return yaml.load(_short(text), Loader=BoundedLoader)
+        return yaml.load(_short(text), Loader=TreeLoader)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         # PyYAML's makers of values do not check what a tag claims: `!!int x`, `!!timestamp x`, `!!float {}`
         raise yaml.YAMLError(f"a value is not what its tag says ({error})") from error

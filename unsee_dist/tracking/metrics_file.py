@@ -146,10 +146,12 @@ def _step(line: bytes) -> int | None:
 
 
 def _is_measured(value: object) -> bool:
-    """A number, null for one that was not finite, or the ids of a trace."""
+    """A number, null (or NaN) for one that was not finite, or the ids of a trace."""
     if isinstance(value, list):
         return all(type(each) is int for each in value)
-    return value is None or (isinstance(value, int | float) and -HUGE < value < HUGE)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    return isinstance(value, int | float) and -HUGE < value < HUGE
 
 
 def _parse(line: bytes) -> Line:
