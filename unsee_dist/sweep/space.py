@@ -11,7 +11,6 @@ Pure: no Ray, no files. A point is {key: value} of the axes whose condition hold
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 KINDS = ("choice", "uniform", "loguniform", "integer")
-MOST = 64  # combinations of which every one is checked before a worker starts, at a few milliseconds each
 OF_A_TRIAL = ("run.dir", "run.name", "resume")  # what the sweep itself decides
 
 Point = dict[str, Any]
@@ -79,56 +77,29 @@ class Space:
 
     def grid(self) -> list[Point]:
         """Every combination, the last axis running fastest; axes must be choices."""
-        return list(self.points())
-
-    def points(self, given: Mapping[str, Any] | None = None, depth: int = 0) -> Iterator[Point]:
-        """The same one by one: a few axes have more than a memory holds. depth: axes that `given` has values of."""
-        point = dict(given or {})
-        if depth == len(self.axes):
-            yield point
-            return
-        axis = self.axes[depth]
-        if not axis.holds(point, self.fixed):
-            yield from self.points(point, depth + 1)
-            return
-        for value in axis.values:
-            yield from self.points(point | {axis.key: value}, depth + 1)
+        points: list[Point] = [{}]
+        for axis in self.axes:
+            points = [
+                longer
+                for point in points
+                for longer in (
+                    [point | {axis.key: value} for value in axis.values]
+                    if axis.holds(point, self.fixed)
+                    else [point]
+                )
+            ]
+        return points
 
     def corners(self) -> Iterator[Point]:
         """Points that together hold every choice and both ends of every range, under every condition."""
         conditions = {key for axis in self.axes for key in axis.when} | {"objective.name"}
         deciding = [axis for axis in self.axes if axis.key in conditions and axis.kind == "choice"]
-        for given in _combinations(deciding, self.axes):
+        for values in itertools.product(*(axis.values for axis in deciding)):
+            given = {axis.key: value for axis, value in zip(deciding, values, strict=True)}
             active = [axis for axis in self.axes if axis.holds(given, self.fixed)]
             most = max((len(axis.values) for axis in active), default=1)
             for turn in range(most):  # all axes at once: a range's other end beside a choice's next value
                 yield {axis.key: given.get(axis.key, axis.values[turn % len(axis.values)]) for axis in active}
-
-
-def _combinations(deciding: Sequence[Axis], axes: Sequence[Axis]) -> Iterator[Point]:
-    """All combinations of the choices that conditions ask for. Of more than MOST: each choice once, and each
-    condition met once; the rest is checked when a trial begins."""
-    if math.prod(len(axis.values) for axis in deciding) <= MOST:
-        for values in itertools.product(*(axis.values for axis in deciding)):
-            yield {axis.key: value for axis, value in zip(deciding, values, strict=True)}
-        return
-    for turn in range(max(len(axis.values) for axis in deciding)):
-        yield {axis.key: axis.values[turn % len(axis.values)] for axis in deciding}
-    by_key = {axis.key: axis for axis in deciding}
-    for axis in axes:
-        if axis.when:
-            yield {other.key: other.values[0] for other in deciding} | _met(axis, by_key)
-
-
-def _met(axis: Axis, by_key: Mapping[str, Axis]) -> Point:
-    """Choices under which the axis is active, and those that they need."""
-    point: Point = {}
-    for key, legal in axis.when.items():
-        asked = by_key.get(key)
-        if asked is not None:
-            point |= _met(asked, by_key)
-            point |= {key: next((value for value in asked.values if str(value) in legal), asked.values[0])}
-    return point
 
 
 def overrides(point: Mapping[str, Any]) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import time
 from pathlib import Path
 
 import optuna
@@ -156,35 +154,3 @@ def test_the_presets_are_right_once_the_data_is_named() -> None:
     for name in names:
         sweep = load_sweep(name, ["evaluate.sts=x.tsv"])
         assert sweep.settings.name == name
-
-
-def test_six_conditional_axes_are_loaded_at_once_and_checked_one_by_one(tmp_path: Path) -> None:
-    """All their combinations would be a million runs."""
-    keys = ["seed", "model.max_tokens", "projector.blocks", "train.batch", "data.workers", "checkpoint.keep"]
-    lines = [f"  {keys[0]}: {{choice: {list(range(1, 11))}}}"]
-    lines += [
-        f"  {key}: {{choice: {[8 * n for n in range(1, 11)]}, when: {{{before}: {[1, 8, 16]}}}}}"
-        for before, key in itertools.pairwise(keys)
-    ]
-    begun = time.monotonic()
-    space = load_sweep(write(tmp_path, "space:\n" + "\n".join(lines))).space
-    assert len(space.axes) == 6
-    assert time.monotonic() - begun < 60
-    active = [set(point) for point in space.corners()]
-    assert set(keys) in active
-    values = {(axis.key, value) for axis in space.axes for value in axis.values}
-    held = {(key, value) for point in space.corners() for key, value in point.items()}
-    assert {pair for pair in values if pair[0] == keys[0]} <= held
-
-
-def test_a_grid_of_more_points_than_anybody_trains_is_a_mistake(tmp_path: Path) -> None:
-    choices = "[" + ", ".join(map(str, range(1, 31))) + "]"
-    text = (
-        "space: {"
-        + ", ".join(
-            f"{key}: {{choice: {choices}}}" for key in ("seed", "projector.blocks", "checkpoint.keep")
-        )
-        + "}\n"
-    )
-    found = mistakes(write(tmp_path, text), "sweep.search=grid")
-    assert "more than 10,000 combinations" in found["sweep.search"]
