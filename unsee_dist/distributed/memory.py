@@ -11,7 +11,10 @@ import torch
 
 from unsee_dist.errors import UserError
 
-STATE = ("deepspeed.", "torch.optim.")  # code that asks for gradients, masters and moments, never for activations
+STATE = (
+    "deepspeed.",
+    "torch.optim.",
+)  # code that asks for gradients, masters and moments, never for activations
 
 
 def is_out_of_memory(error: BaseException) -> bool:

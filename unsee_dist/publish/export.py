@@ -30,6 +30,7 @@ from unsee_dist.metrics.names import (
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
 from unsee_dist.publish.card import Facts, card
+from unsee_dist.publish.sentence_transformers import cut_texts
 from unsee_dist.tracking.metrics_file import evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
@@ -49,6 +50,8 @@ class Model(Protocol):
     def run(self) -> Path | None: ...
     @property
     def folder(self) -> Path | None: ...
+    @property
+    def max_tokens(self) -> int | None: ...
     @property
     def embed(self) -> Callable[[list[str]], np.ndarray]: ...
 
@@ -90,6 +93,8 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         shutil.copytree(model.folder, new, dirs_exist_ok=True)
     if not (new / "modules.json").is_file():
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
+    if model.max_tokens is not None:
+        cut_texts(new, model.max_tokens)
     _refuse_unusable(str(path), model, new)
     facts = facts_of(model, evaluation, new)
     (new / "README.md").write_text(card(facts), encoding="utf-8")
@@ -114,7 +119,7 @@ def _texts(folder: Path) -> list[str]:
     """Random texts of the encoder's own vocabulary, whatever its language."""
     from transformers import AutoTokenizer
 
-    tokenizer, rng = AutoTokenizer.from_pretrained(folder), random.Random(0)
+    tokenizer, rng = AutoTokenizer.from_pretrained(folder, trust_remote_code=False), random.Random(0)
     known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(CHECKED)]
 
