@@ -100,6 +100,10 @@ def local(described: LocalTask) -> EvaluationTask:
     task.dataset, task.data_loaded = dataset_of(described), True
     if described.kind == "clustering":  # all texts, not mteb's 4%
         task.max_fraction_of_documents_to_embed = None
+    if isinstance(
+        task, AbsTaskSTS
+    ):  # scores as they are: mteb's own scale is 0 to 5, and tiny numbers would be lost in it
+        task.min_score, task.max_score = 0, 1
     return EvaluationTask(described.name, group, LOCAL, described.digest, task, list(texts(described.data)))
 
 
