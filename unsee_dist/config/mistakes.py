@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from unsee_dist.errors import UserError
+from unsee_dist.masking import masked
 
 
 class Mistake(NamedTuple):
@@ -62,5 +63,5 @@ def _last(key: str) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = masked(str(value))  # before it is cut: half a URL hides its password from the mask
     return text if len(text) <= 60 else text[:57] + "..."

@@ -35,6 +35,11 @@ from unsee_dist.tracking.metrics_file import evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
+# Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
+PATHS = (
+    *(("run", "dir"), ("data", "shards"), ("data", "mix")),
+    *(("evaluate", "sts"), ("evaluate", "retrieval")),
+)
 CHECKED = 64  # texts whose embeddings are checked before an export
 GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
@@ -130,10 +135,10 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
-    for section, key in (("run", "dir"), ("data", "shards"), ("evaluate", "sts"), ("evaluate", "retrieval")):
-        if config:  # paths of the machine that trained it are not published
-            config.get(section, {}).pop(key, None)
+    for section, key in PATHS:
+        config.get(section, {}).pop(key, None)
     if config:
+        config.pop("resume", None)
         config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
     step, geometry = _measured(run, model) if run else (None, {})
     return Facts(
