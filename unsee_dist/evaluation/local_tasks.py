@@ -19,13 +19,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
 import yaml
 
+from unsee_dist.config.spelling import closest
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.sts_files import FIRST, SCORE, SECOND
 from unsee_dist.evaluation.tables import TABLES, header, is_table
@@ -127,8 +127,8 @@ def _entries(node: yaml.Node | None, path: Path, wrong: UserError) -> Iterator[t
 
 
 def _meant(kind: str) -> str:
-    near = get_close_matches(kind, READERS, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = closest(kind, READERS)
+    return f" (did you mean {near}?)" if near else ""
 
 
 def _recognised(folder: Path) -> Tasks:
