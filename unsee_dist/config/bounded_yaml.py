@@ -1,6 +1,7 @@
 """YAML of unknown origin within bounds: an alias counts as all that it stands for, and nesting has an end.
 
-Without them 400 bytes of aliases that stand for aliases are billions of values. Dates stay text, as a person wrote them.
+Without them 400 bytes of aliases that stand for aliases are billions of values. Nodes are read and no values are made of
+them: PyYAML's makers of values end in errors of their own at `!!int x` or 2024-13-45.
 """
 
 from __future__ import annotations
@@ -10,17 +11,10 @@ import yaml
 BYTES = 1 << 20  # of a file; PyYAML reads about 100 kB a second
 VALUES = 100_000  # of a file, each alias counted as its values
 DEPTH = 40
-DATE = "tag:yaml.org,2002:timestamp"
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """PyYAML's safe loader. yaml.YAMLError: the file is no YAML, or beyond the bounds."""
-
-    # `2024-13-45` looks like a date, and making one of it ends in an error of datetime's
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != DATE]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    """PyYAML's composer. yaml.YAMLError: the file is no YAML, or beyond the bounds."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -32,7 +26,8 @@ class BoundedLoader(yaml.SafeLoader):
         event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
-            self._count(self._sizes.get(id(node)) or self._inside_itself(event), event)
+            # one that stands for what contains it counts as one: who enters nodes counts the depth
+            self._count(self._sizes.get(id(node), 1), event)
             return node
         before = self._values
         self._depth += 1
@@ -44,10 +39,6 @@ class BoundedLoader(yaml.SafeLoader):
         self._sizes[id(node)] = self._values - before
         return node
 
-    def _inside_itself(self, event: yaml.Event) -> int:  # noqa: ARG002
-        """How much an alias counts that stands for what contains it. Nodes may; who enters them counts the depth."""
-        return 1
-
     def _count(self, values: int, event: yaml.Event) -> None:
         self._values += values
         if self._values > VALUES:
@@ -58,28 +49,8 @@ class BoundedLoader(yaml.SafeLoader):
         return yaml.MarkedYAMLError(problem=why, problem_mark=mark if isinstance(mark, yaml.Mark) else None)
 
 
-class TreeLoader(BoundedLoader):
-    """For values, of which none may contain itself."""
-
-    def _inside_itself(self, event: yaml.Event) -> int:
-        raise self._beyond("an alias stands for what contains it", event)
-
-
 def compose(text: str) -> yaml.Node | None:
     """The tree of nodes, each with its place; None of an empty text. yaml.YAMLError: see above."""
-    return yaml.compose(_short(text), Loader=BoundedLoader)
-
-
-def load(text: str) -> object:
-    """The values, without dates. yaml.YAMLError: see above."""
-    try:
-        return yaml.load(_short(text), Loader=TreeLoader)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        # PyYAML's makers of values do not check what a tag claims: `!!int x`, `!!timestamp x`, `!!float {}`
-        raise yaml.YAMLError(f"a value is not what its tag says ({error})") from error
-
-
-def _short(text: str) -> str:
     if len(text) > BYTES:
         raise yaml.YAMLError(f"it is longer than {BYTES >> 20} MiB")
-    return text
+    return yaml.compose(text, Loader=BoundedLoader)

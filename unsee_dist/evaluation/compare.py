@@ -24,10 +24,12 @@ OF_A_SEED = ("seed", "run", "resume")
 
 
 def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
-    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. UserError: one has no scores."""
+    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. UserError: one has no scores, or none of
+    a task of the first one's."""
     if len(names) < 2:
         raise UserError("One model cannot be compared. Write two or more: unsee compare A B.")
     rows = rows_of(names)
+    comparison.check_common(rows)
     tree = comparison.as_dict(rows)
     text = json.dumps(tree, indent=1)
     if as_json:

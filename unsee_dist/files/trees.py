@@ -1,4 +1,4 @@
-"""JSON and YAML of unknown origin, read within bounds; and JSON that is sealed: it holds a digest of its other values.
+"""JSON of unknown origin, read within bounds; and JSON that is sealed: it holds a digest of its other values.
 
 A digest finds what a flipped bit or an edit has changed, in a number too, which is legal whatever it is.
 """
@@ -15,9 +15,7 @@ from typing import IO, Any
 
 import pydantic_core
 import xxhash
-import yaml
 
-from unsee_dist.config import bounded_yaml
 from unsee_dist.errors import UserError, file_error
 
 DIGEST = "digest"
@@ -50,26 +48,6 @@ def read_within(path: Path, most: int, remedy: str) -> bytes:
 def parse_json(data: bytes | str) -> object:
     """A JSON text. ValueError: it is none, or is nested more than 200 deep."""
     return pydantic_core.from_json(data)
-
-
-def read_yaml(path: Path, remedy: str) -> Tree:
-    """A YAML file that is a mapping with text as keys. UserError: it is none, or cannot be read."""
-    try:
-        tree = bounded_yaml.load(read_within(path, bounded_yaml.BYTES, remedy).decode())
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist. {remedy}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}. {remedy}") from error
-    if not isinstance(tree, dict) or not _has_names(tree):
-        raise UserError(f"{path} is not a map of names. {remedy}")
-    return tree
-
-
-def _has_names(tree: object) -> bool:
-    """Whether all keys are text, at every depth."""
-    if isinstance(tree, dict):
-        return all(isinstance(key, str) and _has_names(value) for key, value in tree.items())
-    return not isinstance(tree, list) or all(map(_has_names, tree))
 
 
 def sealed(tree: Mapping[str, Any]) -> Tree:

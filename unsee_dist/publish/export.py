@@ -30,10 +30,16 @@ from unsee_dist.metrics.names import (
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
 from unsee_dist.publish.card import Facts, card
+from unsee_dist.publish.sentence_transformers import cut_texts
 from unsee_dist.tracking.metrics_file import evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
+# Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
+PATHS = (
+    *(("run", "dir"), ("data", "shards"), ("data", "mix")),
+    *(("evaluate", "sts"), ("evaluate", "retrieval")),
+)
 CHECKED = 64  # texts whose embeddings are checked before an export
 GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
@@ -49,6 +55,8 @@ class Model(Protocol):
     def run(self) -> Path | None: ...
     @property
     def folder(self) -> Path | None: ...
+    @property
+    def max_tokens(self) -> int | None: ...
     @property
     def embed(self) -> Callable[[list[str]], np.ndarray]: ...
 
@@ -90,6 +98,8 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         shutil.copytree(model.folder, new, dirs_exist_ok=True)
     if not (new / "modules.json").is_file():
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
+    if model.max_tokens is not None:
+        cut_texts(new, model.max_tokens)
     _refuse_unusable(str(path), model, new)
     facts = facts_of(model, evaluation, new)
     (new / "README.md").write_text(card(facts), encoding="utf-8")
@@ -114,7 +124,7 @@ def _texts(folder: Path) -> list[str]:
     """Random texts of the encoder's own vocabulary, whatever its language."""
     from transformers import AutoTokenizer
 
-    tokenizer, rng = AutoTokenizer.from_pretrained(folder), random.Random(0)
+    tokenizer, rng = AutoTokenizer.from_pretrained(folder, trust_remote_code=False), random.Random(0)
     known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(CHECKED)]
 
@@ -125,10 +135,10 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
     config = load(str(run / "config.yaml")).model_dump(mode="json") if run else {}
-    for section, key in (("run", "dir"), ("data", "shards"), ("evaluate", "sts"), ("evaluate", "retrieval")):
-        if config:  # paths of the machine that trained it are not published
-            config.get(section, {}).pop(key, None)
+    for section, key in PATHS:
+        config.get(section, {}).pop(key, None)
     if config:
+        config.pop("resume", None)
         config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
     step, geometry = _measured(run, model) if run else (None, {})
     return Facts(
