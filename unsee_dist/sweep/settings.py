@@ -248,7 +248,10 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
         why = f"cannot enumerate the ranges of {', '.join(ranges)}"
         wrong("sweep.search", "grid", why, "write choices, or sweep.search: tpe")
     elif settings.search == "grid":
-        space.grid()
+        try:
+            space.grid()
+        except UserError as error:  # beside the file's other mistakes
+            mistakes.append(Mistake(str(error), None, "", "", ""))
     if every_steps(settings.grace, base.train.steps) >= base.train.steps and settings.scheduler != "none":
         why = f"leaves nothing of train.steps = {base.train.steps} to stop"
         wrong("sweep.grace", settings.grace, why, "write less, or sweep.scheduler: none")

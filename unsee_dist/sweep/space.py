@@ -10,6 +10,7 @@ Pure: no Ray, no files. A point is {key: value} of the axes whose condition hold
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -81,15 +82,12 @@ class Space:
         """Every combination, the last axis running fastest; axes must be choices. UserError: there are too many."""
         points: list[Point] = [{}]
         for axis in self.axes:
-            points = [
-                longer
+            longer = (
+                point | more
                 for point in points
-                for longer in (
-                    [point | {axis.key: value} for value in axis.values]
-                    if axis.holds(point, self.fixed)
-                    else [point]
-                )
-            ]
+                for more in ([{axis.key: v} for v in axis.values] if axis.holds(point, self.fixed) else [{}])
+            )
+            points = list(itertools.islice(longer, MOST + 1))  # two long axes are more than a memory holds
             if len(points) > MOST:
                 raise UserError(
                     f"sweep.search = grid has more than {MOST:,} points. Write fewer choices, or sweep.search: tpe and "
