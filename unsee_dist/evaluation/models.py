@@ -165,7 +165,7 @@ def _refuse_half_written(path: Path) -> None:
     for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
         try:
             json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is a half-written export: {file.name} is cut off. Export it again."
             ) from error

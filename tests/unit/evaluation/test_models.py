@@ -106,3 +106,19 @@ def test_modules_of_a_folders_own_are_never_run(tmp_path: Path) -> None:
     ):
         open_model(str(folder))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"[" * 10_000, b"{", b"\xff", b""])
+@pytest.mark.parametrize("name", ["config.json", "modules.json", "1_Pooling/config.json"])
+def test_a_garbled_file_of_an_export_is_a_sentence(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=r"is a half-written export: .*(config|modules)"):
+        open_model(str(tmp_path))
+
+
+@pytest.mark.parametrize("modules", ["7", "[7]", '[{"path": 7}]', "{}", '["x"]', "null"])
+def test_modules_that_name_no_folders_are_a_sentence(tmp_path: Path, modules: str) -> None:
+    (tmp_path / "modules.json").write_text(modules)
+    with pytest.raises(UserError, match="export"):
+        open_model(str(tmp_path))
