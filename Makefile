@@ -24,8 +24,10 @@ GPU_PYTHON ?= $(BIN)/python
 test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(STAMP))  ## the laws on a GPU; without one they are skipped
 	$(GPU_PYTHON) -m pytest -m gpu tests/gpu $(ARGS)
 
-torture: $(STAMP)  ## kill runs at every failpoint and 100 random instants, resume, compare bit for bit (long)
+# make torture FUZZ="--minutes 10 --parsers index,tasks"
+torture: $(STAMP)  ## kill runs at every failpoint and 100 random instants, resume, compare bit for bit; an hour of fuzzing (long)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/torture.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/torture/fuzz.py $(FUZZ)
 
 # Readers of corpora that want other versions of what we use: beside .venv's packages, for the bench only.
 PEERS := mosaicml-streaming==0.13.0 catalogue==2.0.10 brotli==1.2.1 zstd==1.5.7.2 python-snappy==0.7.3 cramjam==2.14.0 \

@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
+from unsee_dist.masking import masked
+
 REPORT_TO = "https://github.com/unsee-dist/unsee_dist/issues"
 
 
@@ -157,8 +159,8 @@ def report(error: BaseException, program: str = "") -> ExitCode:
     code = exit_code_of(error)
     prefix = f"{program}: " if program else ""
     if code is ExitCode.BUG:
-        traceback.print_exception(error)
-        lines = [
+        lines = ["".join(traceback.format_exception(error)).rstrip("\n")]
+        lines += [
             f"{prefix}this is a bug of unsee_dist, not a mistake of yours. Please report it with the lines above:"
         ]
         lines.append(f"  {REPORT_TO}")
@@ -166,5 +168,5 @@ def report(error: BaseException, program: str = "") -> ExitCode:
         lines = [f"{prefix}{error} This fault passes by itself: the same command continues."]
     else:
         lines = [f"{prefix}{error}"]
-    print("\n".join(lines), file=sys.stderr, flush=True)
+    print(masked("\n".join(lines)), file=sys.stderr, flush=True)
     return code

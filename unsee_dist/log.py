@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unsee_dist.masking import masked
+
 LOG = logging.getLogger("unsee_dist")
 
 
@@ -29,8 +31,15 @@ class _Printer(logging.Handler):
             print(record.getMessage(), file=sys.stderr, flush=True)
 
 
+def _mask(record: logging.LogRecord) -> bool:
+    """Passwords in an address are for no handler."""
+    record.msg, record.args = masked(record.getMessage()), None
+    return True
+
+
 _PRINTER = _Printer()
 LOG.addHandler(_PRINTER)
+LOG.addFilter(_mask)
 LOG.setLevel(logging.INFO)
 LOG.propagate = False  # a root handler of another library would print each line again
 

@@ -37,8 +37,10 @@ from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.files.atomic import atomic_folder, recover_folder
+from unsee_dist.model.checked import load_checked
 from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
+from unsee_dist.model.limits import check_texts
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
@@ -194,7 +196,9 @@ def tokenise_ahead(config: RunConfig, world: World) -> None:
     refuse_other_settings(world, config)
     with share_errors(world):
         corpus = open_corpus(config.data)
-        tokenizer = load_tokenizer(config.model.encoder)
+        _, tokenizer = load_checked(
+            config.model
+        )  # before hours of tokenising for an encoder that cannot take it
     tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
 
 
@@ -246,6 +250,7 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     shards = open_corpus(config.data)
     tokenizer = load_tokenizer(config.model.encoder)
     model = build_model(config, world)
+    check_texts(config.model.encoder, model.online, tokenizer, config.model.max_tokens)
     if masks_of(model.online) is None:
         print_on_rank_0(
             world,

@@ -24,7 +24,9 @@ if (
 ):  # by its path: its folder would shadow packages of the same names
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from unsee_dist.config.options import no_such_option, option_and_value
 from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
+from unsee_dist.masking import masked
 
 PRINT_WAIT_S = 2.0  # lets the rank that failed print: srun kills the others as soon as one has ended
 
@@ -36,7 +38,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--local_rank", "--local-rank", type=int, help="given by launchers; LOCAL_RANK is what counts"
     )
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    return parser.parse_intermixed_args(arguments)
+    options, unknown = parser.parse_known_intermixed_args(arguments)
+    if unknown:  # meant as a setting
+        name, value = option_and_value(unknown[0].partition("=")[0], arguments)
+        parser.error(no_such_option(parser.prog, name, value, f"--config {options.config}"))
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -117,7 +123,7 @@ def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str |
             report(error)
         exit_together(world, exit_code_of(error))
     if isinstance(error, PeerFailed):
-        print(error, file=sys.stderr, flush=True)
+        print(masked(str(error)), file=sys.stderr, flush=True)
         time.sleep(PRINT_WAIT_S)
         return ExitCode.BUG
     lost = watchdog.explain() if isinstance(error, RuntimeError) and watchdog is not None else None

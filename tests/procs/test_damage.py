@@ -9,18 +9,22 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from oracle import Case, Running, facts, running
 from processes import run
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from unsee_dist.distributed.world import World
 from unsee_dist.files import atomic
 from unsee_dist.training.checkpoint import directory
-from unsee_dist.training.checkpoint.manifest import read_manifest
+from unsee_dist.training.checkpoint.manifest import StoredFile, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
 from unsee_dist.training.checkpoint.saving import Saver
+from unsee_dist.training.checkpoint.state import load
 
 FILES = ("rank-00000.safetensors", "rank-00001.safetensors", "buffers.safetensors", "manifest.json")
 
@@ -76,6 +80,75 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
         find_checkpoint(World.alone(), a_run, "auto")
     assert str(first / file) in str(failure.value)
     assert str(second / file) in str(failure.value)
+
+
+def edited_and_sealed_again(rank: int, size: int, folder: Path, copies: Path) -> list[str]:
+    """What loading says of a checkpoint whose files all have the digests of the list."""
+    ours, said = running(Case("corinfomax"), rank, size, 1), []
+    for edit in (a_master_of_nan, a_negative_square, a_parameter_less, a_shorter_parameter, other_state):
+        place = Path(shutil.copytree(folder, copies / edit.__name__))
+        seal_again(place, edit)
+        with pytest.raises(ValueError, match=place.name) as failure:
+            load(place, directory.verify(place), ours.engine, ours.target)
+        said.append(str(failure.value))
+    return said
+
+
+def seal_again(place: Path, edit: Callable[[dict[str, Tensor], dict[str, Tensor]], None]) -> None:
+    """The checkpoint in one file a kind, edited."""
+    manifest = read_manifest(place)
+    ranks = [file.name for file in manifest.files if file.name != FILES[2]]
+    tensors = {}
+    for name in ranks:
+        for key, value in load_file(place / name).items():
+            tensors[key] = value
+    state = load_file(place / FILES[2])
+    edit(tensors, state)
+    save_file(tensors, place / FILES[0])
+    save_file(state, place / FILES[2])
+    stored = tuple(
+        StoredFile(name, (place / name).stat().st_size, directory.digest(place / name))
+        for name in (FILES[0], FILES[2])
+    )
+    (place / "manifest.json").write_text(replace(manifest, files=stored).to_json())
+
+
+def a_master_of_nan(tensors: dict[str, Tensor], _: object) -> None:
+    next(value for key, value in tensors.items() if key.startswith("master/"))[0] = float("nan")
+
+
+def a_negative_square(tensors: dict[str, Tensor], _: object) -> None:
+    next(value for key, value in tensors.items() if key.startswith("exp_avg_sq/"))[0] = -1.0
+
+
+def a_parameter_less(tensors: dict[str, Tensor], _: object) -> None:
+    name = next(key for key in tensors if key.startswith("master/")).partition("/")[2].partition("@")[0]
+    for key in [key for key in tensors if key.partition("/")[2].partition("@")[0] == name]:
+        del tensors[key]
+
+
+def a_shorter_parameter(tensors: dict[str, Tensor], _: object) -> None:
+    last = max(
+        (key for key in tensors if key.startswith("master/")), key=lambda key: int(key.partition("@")[2])
+    )
+    for kind in ("master", "exp_avg", "exp_avg_sq", "ema"):
+        key = last.replace("master", kind, 1)
+        tensors[key] = tensors[key][:-1].clone()
+
+
+def other_state(_: object, state: dict[str, Tensor]) -> None:
+    name = next(name for name, value in state.items() if value.is_floating_point())
+    state[name] = state[name].half()
+
+
+def test_a_checkpoint_that_was_edited_and_sealed_again_is_not_loaded(written: Path, tmp_path: Path) -> None:
+    newest = directory.folders(written / "checkpoints")[-1]
+    nan, negative, less, shorter, state = run(edited_and_sealed_again, 1, newest, tmp_path)[0]
+    assert "has values that are not finite" in nan
+    assert "squares below 0" in negative
+    assert "holds 0 of" in less
+    assert "it belongs to another encoder" in shorter
+    assert "of this objective" in state
 
 
 def test_every_flipped_bit_of_a_manifest_is_seen(a_run: Path) -> None:

@@ -275,6 +275,31 @@ def test_memory_that_runs_out_says_which_micro_batch_to_try() -> None:
     assert "lower model.max_tokens" in one
 
 
+def trained_in_little_memory(rank: int, size: int) -> list[int]:
+    """The size of the bucket of gradients in each stage, with 400 MB of address space to spare."""
+    import resource
+
+    running(Case("vicreg"), rank, size, 0).train_step(1)  # what every engine needs once
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + 400 * 2**20, resource.RLIM_INFINITY))
+    buckets = []
+    for stage in (1, 2, 3):
+        ours = running(Case("vicreg"), rank, size, stage)
+        assert ours.train_step(1).applied
+        buckets.append(int(vars(ours.engine.optimizer)["reduce_bucket_size"]))
+        if size == 1:
+            assert buckets[-1] == sum(shard.length for shard in ours.engine.shards)
+    return buckets
+
+
+def test_the_bucket_of_gradients_is_no_larger_than_the_model() -> None:
+    """deepspeed's own takes 2 GB, whatever the model."""
+    for size in (1, 2):
+        for buckets in run(trained_in_little_memory, size):
+            assert len(set(buckets)) == 1
+            assert buckets[0] < 10**6
+
+
 def poisoned(rank: int, size: int) -> None:
     """A NaN on one rank: every rank skips, and the run goes on as if that step had not been."""
     for stage in range(4):

@@ -78,6 +78,76 @@ def test_a_run_without_checkpoints_says_so(monkeypatch, capsys, tmp_path: Path, 
     assert (code, out) == (0, f"{tmp_path} has no checkpoint yet\n")
 
 
+def test_check_says_what_it_did_not_look_at(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = ("data.shards=s3://bucket/corpus", "model.encoder=owner/name", "evaluate.sts=mteb/sts:test")
+    code, out, _ = unsee(monkeypatch, capsys, "config", "check", "unsee-vicreg", *told)
+    assert code == 0
+    assert "run.dir = runs/unsee-vicreg: can be made" in out
+    for left in (
+        "s3://bucket/corpus: a store",
+        "owner/name: a name on the Hub",
+        "mteb/sts:test: names on the Hub",
+        "ranks",
+    ):
+        assert f"{left}" in out.partition("not checked:")[2]
+    assert list(tmp_path.iterdir()) == []
+    code, out, _ = unsee(monkeypatch, capsys, "config", "check", "base")
+    assert "not checked: data.shards = data/wiki1m: the presets' own, which is not here" in out
+    assert code == 0
+
+
+def test_check_looks_at_every_path(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "a.tsv").write_text("sentence1\tsentence2\tscore\nx\ty\t1\n")
+    wrong = {
+        "run.dir=file/x": "run.dir = file/x cannot be written",
+        "resume=nowhere": "resume = nowhere does not exist",
+        "data.shards=nowhere": "data.shards = nowhere does not exist",
+        "model.encoder=./nowhere": "model.encoder = ./nowhere is not a folder",
+        "evaluate.sts=a.tsv": "a.tsv: the 1 scores",
+        "evaluate.retrieval=b.tsv": "b.tsv is not a file",
+    }
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
+    code, out, err = unsee(monkeypatch, capsys, "config", "check", "base", *wrong)
+    assert (code, out) == (2, "")
+    for sentence in (*wrong.values(), "MLFLOW_TRACKING_URI = localhost:5000 is no address"):
+        assert sentence in err
+    assert len(err.splitlines()) == len(wrong) + 1
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "byol", "--lr", "1e-4"], "Write unsee train byol train.lr=1e-4"),
+        (["train", "--train.lr=1e-4", "byol"], "Write unsee train byol train.lr=1e-4"),
+        (["train", "--config", "byol"], "has no option --config. Write unsee train byol."),
+        (["config", "show", "byol", "--batch-size", "8"], "Write unsee config show byol train.batch=8"),
+        (["sweep", "tiny", "--seed", "8"], "Write unsee sweep tiny seed=8"),
+        (["train", "byol", "--qwerty"], "settings are written SECTION.KEY=VALUE, such as train.lr=1e-4."),
+        (["sweep", "tniy"], "did you mean tiny?"),
+        (["sweep", "--status", ".", "--confirm", "3"], "--confirm 3 is not used with --status"),
+        (["evaluate", "x", "--prefetch", "--tasks", "d", "--json"], "--tasks, --json is not used"),
+    ],
+)
+def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str], words: str) -> None:
+    code, out, err = unsee(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert words in err
+
+
+def test_the_script_of_launchers_says_it_too(capsys) -> None:
+    from unsee_dist.train import parse
+
+    with pytest.raises(SystemExit) as ended:
+        parse(["--config", "byol", "--lr", "1e-4", "train.steps=3"])
+    assert ended.value.code == 2
+    assert "--config byol train.lr=1e-4" in capsys.readouterr().err
+    assert parse(["--local_rank=3", "--config", "byol", "train.steps=3"]).overrides == ["train.steps=3"]
+
+
 def test_ls_names_every_preset(monkeypatch, capsys) -> None:
     code, out, _ = unsee(monkeypatch, capsys, "config", "ls")
     assert code == 0

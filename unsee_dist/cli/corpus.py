@@ -13,7 +13,6 @@ from typer.models import OptionInfo
 from unsee_dist.config.load import checked
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.config.sections import ModelSettings
-from unsee_dist.errors import UserError
 
 DEFAULT = PrepareSettings()
 
@@ -136,16 +135,8 @@ def shards_head(
 
 @shards_app.command("verify")
 def shards_verify(corpus: Corpus) -> None:
-    """Read every byte of a corpus against its checksums; name every damaged block."""
-    from unsee_dist.data.corpus.shards import Shards
+    """Read every byte of a corpus and of its tokens against their checksums; name every damaged block."""
+    from unsee_dist.data.corpus.verify import verify
 
-    shards, damage = Shards(corpus, on_damage="skip"), []
-    for block in range(len(shards.blocks)):
-        try:
-            shards.read(block)
-        except UserError as error:
-            damage.append(str(error))
-    if damage:
-        raise UserError("\n".join(damage))
-    Shards(corpus)  # the shards' sizes too: bytes behind the last block
-    typer.echo(f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified")
+    for line in verify(corpus):
+        typer.echo(line)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from unsee_dist.errors import ExitCode
+from unsee_dist.errors import ExitCode, UserError
 
 app = typer.Typer()
 
@@ -45,6 +45,9 @@ def evaluate(
     from unsee_dist.evaluation.tasks import EvaluationRequest
 
     if prefetch:
+        others = {"--tasks": tasks, "--shard": shard, "--engine": engine, "--json": as_json}
+        if unused := [name for name, value in others.items() if value]:
+            raise UserError(f"--prefetch only loads data: {', '.join(unused)} is not used. Leave it out.")
         run.prefetch(model, tier or ())
     elif not run.evaluate(EvaluationRequest(model, tier or (), tasks or (), shard, engine), as_json):
         raise typer.Exit(ExitCode.UNUSABLE)

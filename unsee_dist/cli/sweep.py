@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from unsee_dist.cli.options import TakesSettings
 from unsee_dist.cli.training import Overrides
 from unsee_dist.errors import UserError
+from unsee_dist.log import LOG
 
 app = typer.Typer()
 
@@ -17,14 +19,18 @@ Folder = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=TakesSettings)
 def sweep(
     sweep: Annotated[
         str | None, typer.Argument(metavar="SWEEP", help="A YAML file, or a name in configs/sweeps.")
     ] = None,
     overrides: Overrides = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Continue the sweep in this folder instead.", metavar="DIR")
+        Path | None,
+        typer.Option(
+            help="Continue the sweep in this folder instead. Only your own: Ray reads its state as code.",
+            metavar="DIR",
+        ),
     ] = None,
     status: Annotated[
         Path | None, typer.Option(help="Print the trials of the sweep in this folder.", metavar="DIR")
@@ -46,6 +52,8 @@ def sweep(
         raise UserError(
             f"{' and '.join(given) or 'nothing'} given: write one of SWEEP, --resume DIR, --status DIR, --stop DIR."
         )
+    if confirm and (status or stop):
+        raise UserError(f"--confirm {confirm} is not used with {given[0]}. Leave it out.")
     from unsee_dist.sweep import status as sweep_status
 
     if status is not None:
@@ -57,6 +65,10 @@ def sweep(
         from unsee_dist.sweep.settings import load_sweep
 
         path = str(sweep) if resume is None else sweep_status.sweep_file(resume)
+        if resume is not None:
+            LOG.warning(
+                f"{resume}: Ray's state in it is pickled, which is code. Continue only a sweep that is your own."
+            )
         raise typer.Exit(run(load_sweep(path, overrides or ()), confirm))
 
 

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from unsee_dist.cli.options import TakesSettings
 from unsee_dist.config import load, presets
 from unsee_dist.errors import UserError
 
@@ -25,7 +26,7 @@ Overrides = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=TakesSettings)
 def train(config: Config, overrides: Overrides = None) -> None:
     """Train by the settings of CONFIG. The same command again resumes the run.
 
@@ -37,17 +38,24 @@ def train(config: Config, overrides: Overrides = None) -> None:
     raise typer.Exit(run(["--config", config, *(overrides or ())]))
 
 
-@config_app.command("show")
+@config_app.command("show", cls=TakesSettings)
 def config_show(config: Config, overrides: Overrides = None) -> None:
     """Print every setting of CONFIG after extends and overrides, as YAML that loads equal."""
     typer.echo(load(config, overrides or ()).as_yaml(), nl=False)
 
 
-@config_app.command("check")
+@config_app.command("check", cls=TakesSettings)
 def config_check(config: Config, overrides: Overrides = None) -> None:
-    """Check CONFIG; print every mistake in it."""
+    """Check CONFIG and what it names: folders, corpus, encoder, evaluation files. Prints every mistake."""
     settings = load(config, overrides or ())
+    from unsee_dist.cli.check import check_all
+
+    right, unchecked = check_all(settings)
     typer.echo(f"{config} is right: {settings.objective.name}, run.dir = {settings.run.dir}")
+    for line in right:
+        typer.echo(f"  {line}")
+    for line in unchecked:
+        typer.echo(f"  not checked: {line}")
 
 
 @config_app.command("ls")
@@ -90,7 +98,7 @@ def checkpoint_ls(run: RunFolder) -> None:
 
 @checkpoint_app.command("verify")
 def checkpoint_verify(run: RunFolder) -> None:
-    """Read every byte of a run's checkpoints against their digests; name every damaged file."""
+    """Read every byte of a run's checkpoints against their digests, and every number; name every damaged file."""
     from unsee_dist.training.checkpoint.directory import folders, verify
 
     _check_is_run(run)
@@ -100,7 +108,7 @@ def checkpoint_verify(run: RunFolder) -> None:
     wrong = []
     for folder in found:
         try:
-            verify(folder)
+            verify(folder, values=True)
             typer.echo(f"{folder.name} is whole")
         except UserError as error:
             wrong.append(str(error))

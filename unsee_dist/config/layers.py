@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import yaml
 
+from unsee_dist.config import bounded_yaml
 from unsee_dist.config.mistakes import Mistake
 from unsee_dist.config.presets import find
 from unsee_dist.errors import UserError, is_transient
@@ -59,7 +60,8 @@ def read(path: Path, sections: frozenset[str], mistakes: list[Mistake]) -> Layer
     """One file as a layer, with `extends` as a key; an unreadable file is appended to mistakes."""
     shown = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        with path.open(encoding="utf-8") as file:
+            root = bounded_yaml.compose(file.read(bounded_yaml.BYTES + 1))
     except (OSError, UnicodeDecodeError) as error:
         if is_transient(error):
             raise
@@ -96,7 +98,7 @@ def override_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Layer:
 def parse_value(text: str) -> object:
     """A value of the command line, read as in a file: {choice: [16, 32]} is a mapping. Text when it is not YAML."""
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        root = bounded_yaml.compose(text)
     except yaml.YAMLError:
         return text
     return text if root is None else _value(root)

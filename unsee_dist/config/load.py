@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer
-from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
+from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.objective import OBJECTIVE_SETTINGS
 from unsee_dist.config.section import Section
 from unsee_dist.config.sections import Conflicts, RunConfig
+from unsee_dist.config.spelling import closest, closest_key
 from unsee_dist.errors import UserError
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from unsee_dist.errors import UserError
+from unsee_dist.masking import masked
 
 
 class Mistake(NamedTuple):
@@ -32,35 +32,6 @@ class ConfigError(UserError):
         super().__init__("\n".join([f"{source}: {count}", *(f"  {mistake}" for mistake in self.mistakes)]))
 
 
-def closest(word: str, legal: Iterable[str]) -> str | None:
-    """The legal word that was probably meant, or None."""
-    matches = get_close_matches(word, list(legal), n=1, cutoff=0.6)
-    return matches[0] if matches else None
-
-
-def closest_key(key: str, legal: Sequence[str]) -> str:
-    """What to write instead of an unknown key: the key that was probably meant, or the existing ones."""
-    section, _, last = key.rpartition(".")
-    siblings = {_last(other): other for other in legal if section and other.startswith(section + ".")}
-    words = {_last(other): other for other in reversed(legal)}  # the first section that has the word
-    if meant := closest(last, siblings):
-        return f"did you mean {siblings[meant]}?"
-    if last in words:
-        return f"did you mean {words[last]}?"
-    if siblings:
-        return f"{section} has {', '.join(siblings)}"
-    sections = list(dict.fromkeys(other.split(".")[0] for other in legal))
-    if not section and (meant := closest(key, sections)):
-        return f"did you mean the section {meant}?"
-    if meant := closest(last, words):
-        return f"did you mean {words[meant]}?"
-    return f"sections are {', '.join(sections)}"
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
-
-
 def _short(value: object) -> str:
-    text = str(value)
+    text = masked(str(value))  # before it is cut: half a URL hides its password from the mask
     return text if len(text) <= 60 else text[:57] + "..."

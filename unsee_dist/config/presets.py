@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unsee_dist.config.mistakes import closest
 from unsee_dist.config.shipped import shipped
+from unsee_dist.config.spelling import closest
 from unsee_dist.errors import UserError
 
 CONFIGS = shipped("configs")

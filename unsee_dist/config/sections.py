@@ -6,6 +6,8 @@ same run. Conditions on two settings are in `conflicts`. None always means absen
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import yaml
@@ -14,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from unsee_dist.config.objective import AnyObjective, VICRegSettings
 from unsee_dist.config.section import Section
 from unsee_dist.errors import UserError
+from unsee_dist.masking import credentials, has_secret
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -181,7 +184,23 @@ def conflicts(config: RunConfig) -> list[Conflict]:
     if train.steps is None and train.epochs is None:
         why = "and train.epochs are both absent, so the run has no end"
         between.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))
-    return between
+    if re.match(r"[\w+.-]+://", config.run.dir):
+        instead = "write a folder, of this machine or shared by all"
+        between.append(Conflict("run.dir", (), "is a URL, and a run needs a folder", instead))
+    return between + secrets(config.model_dump())
+
+
+def secrets(tree: Mapping[str, object], section: str = "") -> list[Conflict]:
+    """The settings that hold a password or a token: a run's settings are written to its folder, to MLflow and to a card."""
+    found = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found += secrets(value, f"{section}{key}.")
+        elif has_secret(str(value)):
+            why = "has a password or a token in its URL, and settings are written to the run's folder"
+            instead = f"write the URL without it, and {credentials(str(value))}"
+            found.append(Conflict(f"{section}{key}", (), why, instead))
+    return found
 
 
 def every_steps(every: float, steps: int) -> int:

@@ -31,11 +31,13 @@ from unsee_dist.distributed.deepspeed_types import (
 )
 from unsee_dist.distributed.deterministic import prepare_cublas, sums_in_order
 from unsee_dist.distributed.loss_scale import LossScale
+from unsee_dist.distributed.memory import making_state
 from unsee_dist.distributed.weight_writes import WeightWrites
 from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.errors import UserError
 
 BETAS, EPS = (0.9, 0.999), 1e-8  # AdamW's own, as in the paper's code
+BUCKET = 500_000_000  # gradients in one reduction at most: deepspeed's own default
 
 
 Trained = TypeVar("Trained", bound=nn.Module)
@@ -77,12 +79,14 @@ class Engine(Generic[Trained]):
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
         self.engine: DeepSpeedEngine
         self.optimizer: Optimizer
-        self.engine, self.optimizer, _, _ = deepspeed.initialize(
-            model=module,
-            optimizer=optimizer,
-            config=deepspeed_config(stage, precision, clip, world.size),
-            dist_init_required=False,
-        )
+        size = sum(p.numel() for p in names)
+        with making_state(stage, world.size):
+            self.engine, self.optimizer, _, _ = deepspeed.initialize(
+                model=module,
+                optimizer=optimizer,
+                config=deepspeed_config(stage, precision, clip, world.size, size),
+                dist_init_required=False,
+            )
         if world.size == 1 and stage == 0:
             self.engine.enable_backward_allreduce = (
                 False  # it would flatten and copy all gradients for no other rank
@@ -228,21 +232,24 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def deepspeed_config(stage: int, precision: Precision, clip: float, size: int) -> dict[str, object]:
-    """The whole configuration of deepspeed.
+def deepspeed_config(
+    stage: int, precision: Precision, clip: float, ranks: int, size: int
+) -> dict[str, object]:
+    """The whole configuration of deepspeed for a module of `size` trainable numbers.
 
     Defaults that would change a result are written out: clipping (1.0 since 0.19.3) and the dtype gradients are averaged in.
+    The bucket of gradients is memory that is taken whole: deepspeed's own is 2 GB in fp32, whatever the module.
     """
     return {
         "train_micro_batch_size_per_gpu": 1,  # only deepspeed's own counters read this
         "gradient_accumulation_steps": 1,
         "gradient_clipping": clip,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": {"stage": stage, "reduce_bucket_size": min(size, BUCKET)},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `reduce` has checked
         "fp16": {"enabled": precision == "fp16", "loss_scale": 1.0},  # static: the engine sets it
         "communication_data_type": "fp32",
         "steps_per_print": 10**12,
         "timers": {"throughput": {"enabled": False}},  # it waits for the GPU twice a step
-        "train_batch_size": size,
+        "train_batch_size": ranks,
     }

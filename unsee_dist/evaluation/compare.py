@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Column, Table
 
+from unsee_dist.config import load
 from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation import comparison
 from unsee_dist.evaluation.comparison import Row
@@ -24,10 +24,12 @@ OF_A_SEED = ("seed", "run", "resume")
 
 
 def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
-    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. UserError: one has no scores."""
+    """Print models side by side; with `out`, write OUT.md, OUT.json and OUT.png. UserError: one has no scores, or none of
+    a task of the first one's."""
     if len(names) < 2:
         raise UserError("One model cannot be compared. Write two or more: unsee compare A B.")
     rows = rows_of(names)
+    comparison.check_common(rows)
     tree = comparison.as_dict(rows)
     text = json.dumps(tree, indent=1)
     if as_json:
@@ -72,7 +74,7 @@ def _key(model: Model) -> str:
     """Equal for the seeds of one row: every other setting, and which export of the run it is."""
     if model.run is None or not (model.run / "config.yaml").is_file():
         return str(model.home)
-    settings = yaml.safe_load((model.run / "config.yaml").read_text(encoding="utf-8"))
+    settings = load(str(model.run / "config.yaml")).model_dump(mode="json")
     same = {name: value for name, value in settings.items() if name not in OF_A_SEED}
     return json.dumps([same, model.name.rpartition("/")[2]], sort_keys=True)
 

@@ -77,6 +77,23 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[str]]:
     return {name: tasks for name, tasks in groups.items() if tasks}
 
 
+def check_common(rows: Sequence[Row]) -> None:
+    """UserError: a row has no task in common with the first."""
+    base, *others = rows
+    for row in others:
+        theirs, ours = (sorted({task for seed in each.seeds for task in seed}) for each in (base, row))
+        if not any(base.of_task(task) and row.of_task(task) for task in ours):
+            raise UserError(
+                f"{row.name} and {base.name} have no task in common: {_some(ours)} against {_some(theirs)}. Evaluate both on "
+                "the same with unsee evaluate MODEL --tasks DIR (or --tier NAME)."
+            )
+
+
+def _some(names: Sequence[str]) -> str:
+    """Some of many names."""
+    return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+
+
 def benchmarks(rows: Sequence[Row]) -> str:
     """Benchmarks and mteb's versions, such as "MTEB(eng, v1) · mteb 2.26.24"."""
     scores = [score for row in rows for seed in row.seeds for score in seed.values()]
@@ -120,17 +137,16 @@ def sentence(row: Row, base: Row, groups: Mapping[str, Sequence[str]]) -> str:
     for each in (row, base):
         if each.unusable():
             return f"{each.name} cannot be compared: {each.unusable()[0]}."
-    parts = [text for task in groups.get("STS", ()) if (text := _sts_difference(row, base, task))]
+    of_sts = {task: _sts_difference(row, base, task) for task in groups.get("STS", ())}
+    parts = [text for text in of_sts.values() if text]
     few = (
         " The intervals are over pairs, not over seeds."
         if parts and min(len(row.seeds), len(base.seeds)) < 2
         else ""
     )
-    others = [task for group, tasks in groups.items() for task in tasks if group != "STS"]
+    others = [task for tasks in groups.values() for task in tasks if not of_sts.get(task)]
     gaps = {task: _gap(row, base, task) for task in others}
     parts += [f"{gap:+.2f} on {task}" for task, gap in gaps.items() if gap is not None]
-    if not parts:
-        return f"{row.name} and {base.name} have no task in common."
     seeds = " and ".join(f"{len(each.seeds)} seed{'s' * (len(each.seeds) > 1)}" for each in (row, base))
     return f"{row.name} against {base.name} ({seeds}): {'; '.join(parts)}.{few}"
 

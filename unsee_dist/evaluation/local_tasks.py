@@ -18,19 +18,24 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import xxhash
 import yaml
 
+from unsee_dist.config import bounded_yaml
+from unsee_dist.config.spelling import closest
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.sts_files import FIRST, SCORE, SECOND
-from unsee_dist.evaluation.tables import TABLES, header
+from unsee_dist.evaluation.tables import TABLES, header, is_table
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
+from unsee_dist.files.trees import read_within
+from unsee_dist.log import LOG
 
 MANIFEST = "tasks.yaml"
+Tasks = dict[str, tuple[str, dict[str, Path]]]  # name -> kind and files
 # The columns of each kind, tried in this order: by "label" alone, an STS file whose score is called label would be a
 # clustering of its sentences.
 RECOGNISED = {
@@ -64,22 +69,17 @@ def local_tasks(folder: Path) -> list[LocalTask]:
         raise UserError(
             f"--tasks {folder} holds no task: no {MANIFEST}, no {', '.join(TABLES)} and no BEIR folder. Give the folder of the task files."
         )
+    if left := _left_out(folder, described):
+        LOG.warning(f"--tasks {folder}: no task is made of {', '.join(left)}.")
     return [_read(name, kind, files) for name, (kind, files) in sorted(described.items())]
 
 
-def _described(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
-    try:
-        tree = yaml.safe_load((folder / MANIFEST).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{folder / MANIFEST} is not YAML: {error}. Correct it.") from error
-    if not isinstance(tree, dict) or not all(isinstance(task, dict) for task in tree.values()):
-        raise UserError(
-            f"{folder / MANIFEST} is not a map of task names. Write NAME: {{kind: ..., file: ...}}."
-        )
-    tasks = {}
-    for name, task in tree.items():
-        where, kind = f"{folder / MANIFEST}, {name}", str(task.get("kind"))
-        if "/" in str(name) or str(name).startswith("."):
+def _described(folder: Path) -> Tasks:
+    path = folder / MANIFEST
+    tasks: Tasks = {}
+    for name, task in _manifest(path).items():
+        where, kind = f"{path}, {name}", str(task.get("kind"))
+        if "/" in name or name.startswith("."):
             raise UserError(
                 f"{where}: the name is the file name of its scores, so it has no / and no dot in front. Rename it."
             )
@@ -88,27 +88,63 @@ def _described(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
         wanted = {"classification": {"train", "test"}, "retrieval": {"folder"}}.get(kind, {"file"})
         if set(task) != wanted | {"kind"}:
             raise UserError(
-                f"{where}: the keys are {', '.join(map(str, task))}. Write kind, {', '.join(sorted(wanted))}."
+                f"{where}: the keys are {', '.join(task)}. Write kind, {', '.join(sorted(wanted))}."
             )
-        tasks[str(name)] = (kind, {part: folder / str(task[part]) for part in sorted(wanted)})
+        tasks[name] = (kind, {part: folder / task[part] for part in sorted(wanted)})
     return tasks
 
 
+def _manifest(path: Path) -> dict[str, dict[str, str]]:
+    """The maps of tasks.yaml. Its nodes are read, where a name that is written twice is seen, and an alias is no value."""
+    try:
+        root = bounded_yaml.compose(read_within(path, bounded_yaml.BYTES, "Correct it.").decode())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}. Correct it.") from error
+    wrong = UserError(f"{path} is not a map of task names. Write NAME: {{kind: ..., file: ...}}.")
+    tasks: dict[str, dict[str, str]] = {}
+    for name, node in _entries(root, path, wrong):
+        tasks[name] = {}
+        for key, value in _entries(node, path, wrong):
+            if not isinstance(value, yaml.ScalarNode):
+                raise wrong
+            tasks[name][key] = str(value.value)
+    return tasks
+
+
+def _entries(node: yaml.Node | None, path: Path, wrong: UserError) -> Iterator[tuple[str, yaml.Node]]:
+    """The entries of a map, each key once."""
+    if not isinstance(node, yaml.MappingNode):
+        raise wrong
+    seen: set[str] = set()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise wrong
+        if key.value in seen:
+            line = key.start_mark.line + 1
+            raise UserError(f"{path}, line {line}: {key.value} is written twice. Rename one, or delete it.")
+        seen.add(key.value)
+        yield key.value, value
+
+
 def _meant(kind: str) -> str:
-    near = get_close_matches(kind, READERS, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    near = closest(kind, READERS)
+    return f" (did you mean {near}?)" if near else ""
 
 
-def _recognised(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
-    tables = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in TABLES}
-    tasks: dict[str, tuple[str, dict[str, Path]]] = {}
+def _recognised(folder: Path) -> Tasks:
+    tables: dict[str, Path] = {}
+    for path in sorted(path for path in folder.iterdir() if is_table(path)):
+        if path.stem in tables:
+            raise _same_name(path.stem, tables[path.stem], path)
+        tables[path.stem] = path
+    tasks: Tasks = {}
     for inner in sorted(path for path in folder.iterdir() if (path / BEIR[0]).is_file()):
-        tasks[inner.name] = ("retrieval", {"folder": inner})
+        _add(tasks, inner.name, "retrieval", {"folder": inner})
     for stem in [stem for stem in tables if stem.endswith("_train")]:
         name = stem.removesuffix("_train")
         if f"{name}_test" in tables:
             both = {"train": tables.pop(stem), "test": tables.pop(f"{name}_test")}
-            tasks[name] = ("classification", both)
+            _add(tasks, name, "classification", both)
     for name, path in tables.items():
         kind = _kind(path)
         if kind == "clustering" and name.endswith(("_train", "_test")):
@@ -116,8 +152,30 @@ def _recognised(folder: Path) -> dict[str, tuple[str, dict[str, Path]]]:
                 f"{path} is one of the two files of a classification, NAME_train and NAME_test. Add the other one, or "
                 "rename this file if it is a clustering."
             )
-        tasks[name] = (kind, {"file": path})
+        _add(tasks, name, kind, {"file": path})
     return tasks
+
+
+def _add(tasks: Tasks, name: str, kind: str, files: dict[str, Path]) -> None:
+    if name in tasks:
+        raise _same_name(name, *(next(iter(each.values())) for each in (tasks[name][1], files)))
+    tasks[name] = (kind, files)
+
+
+def _same_name(name: str, first: Path, second: Path) -> UserError:
+    return UserError(
+        f"{first} and {second} would both be the task {name}. Rename one, or name both in {MANIFEST}."
+    )
+
+
+def _left_out(folder: Path, tasks: Tasks) -> list[str]:
+    """What lies in the folder and belongs to no task; hidden files and a README are nobody's data."""
+    taken = {path.resolve() for _, files in tasks.values() for path in files.values()}
+    return [
+        path.name
+        for path in sorted(folder.iterdir())
+        if path.resolve() not in taken and path.name != MANIFEST and not path.name.startswith((".", "README"))
+    ]
 
 
 def _kind(path: Path) -> str:

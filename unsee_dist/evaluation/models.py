@@ -25,10 +25,11 @@ import xxhash
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.hub import is_load_error, reason
-from unsee_dist.log import quiet
+from unsee_dist.log import LOG, quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
 from unsee_dist.model.encoder import quiet_transformers
+from unsee_dist.model.limits import check_vocabulary, longest
 from unsee_dist.publish.usable import why_unusable
 from unsee_dist.tracking.metrics_file import read
 from unsee_dist.tracking.note import NOTE
@@ -47,7 +48,8 @@ class Model:
     """An encoder. revision: identifies it, with a digest of its weights and pooling.
 
     home: the folder of its scores, one JSON a task. run: the run's folder, or None. folder: of the export; None for a
-    checkpoint, the Hub and TF-IDF. unusable(): why it cannot be used, or None.
+    checkpoint, the Hub and TF-IDF. max_tokens: word pieces that a text is cut to; None = all are read. unusable(): why
+    it cannot be used, or None.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Model:
     run: Path | None
     embed: Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D); TfIdf needs its `prepare` first
     folder: Path | None = None
+    max_tokens: int | None = None
     unusable: Callable[[], str | None] = lambda: None
 
 
@@ -117,17 +120,36 @@ def _load(
 ) -> Model:
     """export: best, final, a checkpoint's name, or the name of a folder or a model that is of no run."""
     encoder = _sentence_transformer(source)
+    _fit_texts(source, encoder)
     embed = _embedder(encoder)
     unusable = partial(why_unusable, checkpoint or folder, getattr(encoder, "tokenizer", None), embed)
     digest = _digest(encoder)
     scores = f"{export}-{digest[:8]}".replace("/", "__")
     if run is None:
         name = export if "/" in export else f"local/{export}"
-        return Model(name, digest, ELSEWHERE / scores, None, embed, folder, unusable)
-    step = _step(run, export)
-    revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
-    name = f"{run.resolve().name}/{export}"
-    return Model(name, revision, run / "evaluation" / scores, run, embed, folder, unusable)
+        home, revision = ELSEWHERE / scores, digest
+    else:
+        step = _step(run, export)
+        revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
+        name, home = f"{run.resolve().name}/{export}", run / "evaluation" / scores
+    return Model(name, revision, home, run, embed, folder, encoder.max_seq_length, unusable)
+
+
+def _fit_texts(source: str, encoder: SentenceTransformer) -> None:
+    """Cut texts to what the encoder's positions hold, where the folder says more or nothing. UserError: check_vocabulary."""
+    from transformers import PreTrainedModel
+
+    inner = getattr(encoder[0], "auto_model", None)
+    if not isinstance(inner, PreTrainedModel):
+        return
+    check_vocabulary(source, inner, encoder.tokenizer)
+    most, given = longest(inner), encoder.max_seq_length
+    if most is not None and (given is None or given > most):
+        says = "no limit" if given is None else f"max_seq_length = {given}"
+        LOG.warning(
+            f"{source} says {says}, and has positions for {most} word pieces: texts are cut to these."
+        )
+        encoder.max_seq_length = most
 
 
 def _sentence_transformer(source: str) -> SentenceTransformer:
@@ -137,7 +159,7 @@ def _sentence_transformer(source: str) -> SentenceTransformer:
     with quiet_transformers(), quiet("huggingface_hub"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 6.x: 5.1's names of the modules are old
         try:
-            return SentenceTransformer(source).eval()
+            return SentenceTransformer(source, trust_remote_code=False).eval()
         except Exception as error:
             # a config that is no object, or has a wrong key, ends with a TypeError or an AttributeError there
             if not is_load_error(error, TypeError, AttributeError):
@@ -156,7 +178,7 @@ def _refuse_half_written(path: Path) -> None:
     for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
         try:
             json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} is a half-written export: {file.name} is cut off. Export it again."
             ) from error
@@ -177,10 +199,16 @@ def _missing(path: Path) -> list[str]:
         modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
         try:
             folders = [path / module["path"] for module in modules]
+            foreign = [str(module["type"]) for module in modules if not _is_known(str(module["type"]))]
         except (TypeError, KeyError) as error:
             raise UserError(
                 f"{path} is a damaged export: modules.json names no folders. Export it again."
             ) from error
+        if foreign:
+            raise UserError(
+                f"{path} comes with python code of its own ({foreign[0]}), which is never run. Give a model of the modules "
+                "that sentence-transformers itself has."
+            )
         missing = [str(folder) for folder in folders if not folder.is_dir()]
     else:
         traces = ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
@@ -190,6 +218,10 @@ def _missing(path: Path) -> list[str]:
     if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
         missing.append("model.safetensors")
     return missing
+
+
+def _is_known(module: str) -> bool:
+    return module.startswith("sentence_transformers.")
 
 
 def _check_weights(path: Path) -> None:

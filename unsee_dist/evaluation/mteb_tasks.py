@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import mteb
 from mteb.abstasks import (
@@ -24,6 +23,7 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata, TaskType
 
+from unsee_dist.config.spelling import closest
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.local_tasks import LocalTask
 from unsee_dist.evaluation.mteb_data import dataset_of
@@ -76,8 +76,8 @@ def _named(name: str) -> EvaluationTask:
     known = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
     if name in known:
         return _evaluation_task(mteb.get_task(name), "no benchmark")
-    near = get_close_matches(name, [*TIERS, *known], n=1, cutoff=0.4)
-    meant = f" Did you mean {near[0]}?" if near else ""
+    near = closest(name, [*TIERS, *known])
+    meant = f" Did you mean {near}?" if near else ""
     raise UserError(
         f"--tier {name} is neither a tier ({', '.join(TIERS)}) nor a task of mteb {VERSION}.{meant}"
     )
@@ -100,6 +100,10 @@ def local(described: LocalTask) -> EvaluationTask:
     task.dataset, task.data_loaded = dataset_of(described), True
     if described.kind == "clustering":  # all texts, not mteb's 4%
         task.max_fraction_of_documents_to_embed = None
+    if isinstance(
+        task, AbsTaskSTS
+    ):  # scores as they are: mteb's own scale is 0 to 5, and tiny numbers would be lost in it
+        task.min_score, task.max_score = 0, 1
     return EvaluationTask(described.name, group, LOCAL, described.digest, task, list(texts(described.data)))
 
 

@@ -1,6 +1,6 @@
 """Scores on disk: one JSON file a task in the folder of a model, so the parts of a benchmark need no merging.
 
-{"format": 1, "task": "STS12", "score": 71.2, ...}        the fields of metrics/task_score.py
+{"format": 2, "task": "STS12", "score": 71.2, ..., "digest": ...}        the fields of metrics/task_score.py
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from unsee_dist.errors import writing
 from unsee_dist.files.records import RecordFile
 from unsee_dist.metrics.task_score import TaskScore
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digest
 REMEDY = "Delete it, and evaluate again: unsee evaluate."
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.tables import TABLES, columns, pick
+from unsee_dist.evaluation.tables import columns, is_table, pick
 from unsee_dist.files.hub import is_load_error, reason
 from unsee_dist.metrics.sts import Pairs
 
@@ -23,7 +23,7 @@ def load_pairs(source: str | Path) -> Pairs:
     """
     wanted = (FIRST, SECOND, SCORE)
     path = Path(source)
-    if path.exists() or path.suffix in TABLES:
+    if path.exists() or is_table(path):
         return _pairs(columns(path, wanted), str(path))
     return _pairs(_from_hub(str(source), wanted), str(source))
 
@@ -36,7 +36,7 @@ def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
     """
     sets: dict[str, Pairs] = {}
     for source in [sources] if isinstance(sources, str) else sources:
-        name = Path(source).stem if Path(source).suffix in TABLES else source
+        name = Path(source).stem if is_table(Path(source)) else source
         if name in sets:
             raise UserError(f"evaluate.sts: two sets are called {name}. Rename one of the files.")
         sets[name] = load_pairs(source)
@@ -50,7 +50,7 @@ def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
         raise UserError(
             f"{source}: a score is not a number ({error}). Write numbers, such as 3.5."
         ) from error
-    if not np.isfinite(scores).all() or len(scores) < 2 or np.ptp(scores) == 0:
+    if not np.isfinite(scores).all() or len(scores) < 2 or scores.max() == scores.min():
         raise UserError(
             f"{source}: the {len(scores)} scores are not finite or all equal, so they give no order. "
             "Give at least two pairs with different scores."

@@ -6,10 +6,16 @@ from pathlib import Path
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.tables import table_rows
+from unsee_dist.files.trees import parse_json
 
 TABLES = (".tsv", ".csv", ".jsonl")
 
 Row = Mapping[str, object]
+
+
+def is_table(path: Path) -> bool:
+    """By its name, whatever its letters: DEV.TSV is one."""
+    return path.suffix.lower() in TABLES
 
 
 def columns(
@@ -22,7 +28,7 @@ def columns(
     """
     if not path.is_file():
         raise UserError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
-    if path.suffix not in TABLES:
+    if not is_table(path):
         raise UserError(f"{path} ends in {path.suffix!r}. Give a .tsv, .csv or .jsonl file.")
     try:
         rows = list(_rows(path))
@@ -37,7 +43,7 @@ def columns(
 
 def header(path: Path) -> list[str]:
     """The column names of a table: of a .jsonl, the keys of its first line. UserError as `columns`."""
-    if not path.is_file() or path.suffix not in TABLES:
+    if not path.is_file() or not is_table(path):
         raise UserError(f"{path} is not a .tsv, .csv or .jsonl file.")
     try:
         first = next(_rows(path), None)
@@ -83,10 +89,10 @@ def _name(names: Sequence[str], header: list[str], source: str) -> str:
 
 def _rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        if path.suffix == ".jsonl":
+        if path.suffix.lower() == ".jsonl":
             yield from _json_rows(lines, path)
             return
-        rows = table_rows(str(path), lines, "," if path.suffix == ".csv" else "\t")
+        rows = table_rows(str(path), lines, "," if path.suffix.lower() == ".csv" else "\t")
         header = next(rows)
         for row in rows:
             yield dict(zip(header, row, strict=True))
@@ -97,9 +103,9 @@ def _json_rows(lines: Iterable[str], path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}.") from error
+            row = parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object. Write one object a line.")
         yield row

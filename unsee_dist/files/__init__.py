@@ -1,7 +1,8 @@
 """Bytes on disk: files and folders that appear whole or not at all, remote paths, tables, small typed records.
 
 atomic.py    one file, one folder, replaced in one move
-records.py   small JSON files of one typed value, with a format version
+trees.py     JSON of unknown origin, within bounds; a digest among the values
+records.py   small JSON files of one typed value, with a format version and a digest
 remote.py    paths that are URLs
 hub.py       which errors of the Hugging Face libraries are no bug of ours
 tables.py    rows of csv and tsv

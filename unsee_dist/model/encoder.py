@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -22,6 +23,7 @@ from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.model.dropout import UnknownShape, install, masks_for, register, remove
+from unsee_dist.model.limits import check_both_sides, check_kind
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -35,10 +37,11 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
     from transformers import AutoConfig
 
     source = _source(name)
-    overrides: dict[str, float] = {}
     with _loading(name), quiet_transformers():
-        if dropout is not None:
-            overrides = dict.fromkeys(_dropouts(AutoConfig.from_pretrained(source)), dropout)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    check_kind(name, config)
+    overrides = {} if dropout is None else dict.fromkeys(_dropouts(config), dropout)
+    with _loading(name), quiet_transformers():
         encoder = _load_weights(source, overrides)
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if not_finite:
@@ -46,6 +49,7 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
             f"model.encoder = {name} has weights that are not finite (NaN or infinite): {not_finite[0]}. Training cannot "
             "repair them: write another encoder."
         )
+    check_both_sides(name, encoder)
     install(encoder)
     if not drops_by_sentence(encoder.train()):
         remove(encoder)
@@ -64,7 +68,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
             f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
         )
     with _loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise UserError(
             f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it."
@@ -123,10 +127,11 @@ def _load_weights(source: str, overrides: Mapping[str, float]) -> PreTrainedMode
     from transformers import AutoModel
 
     arguments = {"dtype": torch.float32, "attn_implementation": register(), **overrides}
+    load = partial(AutoModel.from_pretrained, source, trust_remote_code=False, **arguments)
     try:
-        return AutoModel.from_pretrained(source, add_pooling_layer=False, **arguments)
+        return cast("PreTrainedModel", load(add_pooling_layer=False))
     except TypeError:  # DistilBERT, ELECTRA and others have no such argument, and no pooler
-        return AutoModel.from_pretrained(source, **arguments)
+        return cast("PreTrainedModel", load())
 
 
 def _has_tokenizer(path: Path) -> bool:
@@ -136,6 +141,11 @@ def _has_tokenizer(path: Path) -> bool:
 
 
 def _unreachable(name: str, path: Path, error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return (
+            f"model.encoder = {name} comes with python code of its own, which is never run. Write an encoder of a type "
+            "that transformers itself has, such as bert-base-uncased."
+        )
     if path.is_dir():
         return f"model.encoder = {name} could not be loaded: {str(error).splitlines()[0]}"
     return (

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from unsee_dist.config.sections import Pooling
+from unsee_dist.masking import published
 from unsee_dist.metrics.task_score import TaskScore
 
 
@@ -47,7 +48,7 @@ def card(facts: Facts) -> str:
     if facts.config:
         shown = yaml.safe_dump(dict(facts.config), sort_keys=False, allow_unicode=True)
         parts.append(f"## Configuration\n\n```yaml\n{shown}```\n")
-    return "\n".join(parts)
+    return published("\n".join(parts))
 
 
 def _front(facts: Facts) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import yaml
 
+from unsee_dist.config import load
 from unsee_dist.config.kinds import Kind, kind_of
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import atomic_folder
@@ -30,11 +30,17 @@ from unsee_dist.metrics.names import (
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.verdict import collapse, decline
 from unsee_dist.publish.card import Facts, card
+from unsee_dist.publish.sentence_transformers import cut_texts
 from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
+# Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
+PATHS = (
+    *(("run", "dir"), ("data", "shards"), ("data", "mix")),
+    *(("evaluate", "sts"), ("evaluate", "retrieval")),
+)
 GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
 
@@ -49,6 +55,8 @@ class Model(Protocol):
     def run(self) -> Path | None: ...
     @property
     def folder(self) -> Path | None: ...
+    @property
+    def max_tokens(self) -> int | None: ...
     @property
     def embed(self) -> Callable[[list[str]], np.ndarray]: ...
     @property
@@ -92,6 +100,8 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         shutil.copytree(model.folder, new, dirs_exist_ok=True)
     if not (new / "modules.json").is_file():
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
+    if model.max_tokens is not None:
+        cut_texts(new, model.max_tokens)
     _refuse_unusable(str(path), model)
     facts = facts_of(model, evaluation, new)
     (new / "README.md").write_text(card(facts), encoding="utf-8")
@@ -114,11 +124,11 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
-    for section, key in (("run", "dir"), ("data", "shards"), ("evaluate", "sts"), ("evaluate", "retrieval")):
-        if config:  # paths of the machine that trained it are not published
-            config.get(section, {}).pop(key, None)
+    config = load(str(run / "config.yaml")).model_dump(mode="json") if run else {}
+    for section, key in PATHS:
+        config.get(section, {}).pop(key, None)
     if config:
+        config.pop("resume", None)
         config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
     step, line = _measured(run, model) if run else (None, {})
     values = {name: line.get(dev(name), math.nan) for name in GEOMETRY}

@@ -55,8 +55,8 @@ def write_onnx(folder: Path, pooling: Pooling) -> None:
         raise UserError(f'--onnx needs {error.name}: pip install -c constraints.txt -e ".[onnx]".') from error
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoder = AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    encoder = AutoModel.from_pretrained(folder, attn_implementation="eager", trust_remote_code=False).eval()
     pooled = Pooled(encoder, pooling).eval()
     batch = tokenizer(PROBE, padding=True, truncation=True, return_tensors="pt")
     inputs = (batch["input_ids"], batch["attention_mask"])

@@ -11,6 +11,7 @@ tokenizer saved by transformers 5 names classes that 4.57 does not have.
 import copy
 import inspect
 import json
+import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import get_args
@@ -93,6 +94,31 @@ def _write_tokenizer(
     names = settings.get("model_input_names", tokenizer.model_input_names)
     settings["model_input_names"] = [name for name in names if name in _inputs(config, names)]
     _json(path, settings)
+    _cut_in_tokenizer(new, max_tokens)
+
+
+def _cut_in_tokenizer(new: Path, max_tokens: int) -> None:
+    """The tokenizer by itself cuts texts, too: beside model.onnx it is often read without the other files."""
+    path = new / "tokenizer.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    cut = {"direction": "Right", "max_length": max_tokens, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(
+        json.dumps(settings | {"truncation": cut}, indent=2, ensure_ascii=False), encoding="utf-8"
+    )
+
+
+def cut_texts(folder: Path, max_tokens: int) -> None:
+    """Lower the limits that an export has or lacks to `max_tokens`, so that no text is too long for its encoder."""
+    for name, key in (
+        ("sentence_bert_config.json", "max_seq_length"),
+        ("tokenizer_config.json", "model_max_length"),
+    ):
+        path = folder / name
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if (settings.get(key) or math.inf) > max_tokens:
+            _json(path, settings | {key: max_tokens})
+    if (folder / "tokenizer.json").is_file():
+        _cut_in_tokenizer(folder, max_tokens)
 
 
 def _write_layout(new: Path, config: PretrainedConfig, pooling: str, max_tokens: int) -> None:

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from unsee_dist.config import bounded_yaml
 from unsee_dist.errors import UserError
 from unsee_dist.files.atomic import write_file
 from unsee_dist.files.records import RecordFile
+from unsee_dist.files.trees import read_within
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import TRIALS
 
@@ -29,7 +31,7 @@ class Driver:
 
 
 DRIVER = RecordFile(
-    "driver.json", Driver, version=1, remedy="Delete it when no `unsee sweep` of this folder runs."
+    "driver.json", Driver, version=2, remedy="Delete it when no `unsee sweep` of this folder runs."
 )
 
 
@@ -37,10 +39,12 @@ def make_folder(sweep: Sweep) -> None:
     """Make the sweep's folder, or check that it holds this sweep. UserError names what differs."""
     path, text = sweep.folder / SWEEP, sweep.as_yaml()
     if path.exists():
-        existing = path.read_text(encoding="utf-8")
+        existing = read_within(path, bounded_yaml.BYTES, "Write another sweep.dir.").decode(errors="replace")
         if existing != text:
             pairs = itertools.zip_longest(existing.splitlines(), text.splitlines(), fillvalue="nothing")
-            old, new = next((old.strip(), new.strip()) for old, new in pairs if old != new)
+            old, new = next(
+                ((old.strip(), new.strip()) for old, new in pairs if old != new), ("other line ends", "none")
+            )
             raise UserError(
                 f"{sweep.folder} holds another sweep: {old} there, {new} here. Write another sweep.dir, or continue "
                 f"that one with unsee sweep --resume {sweep.folder}."
@@ -83,4 +87,5 @@ def write_progress(folder: Path, ended: int) -> None:
 
 
 def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
+    number = checkpoint.name.removeprefix("step-")
+    return int(number) if number.isdecimal() else 0  # a copy that somebody made

@@ -37,7 +37,7 @@ class Failure:
 
 
 def _file(rank: int | str) -> RecordFile[Failure]:
-    return RecordFile(f"failure-rank-{rank}.json", Failure, version=1, remedy="Delete it.")
+    return RecordFile(f"failure-rank-{rank}.json", Failure, version=2, remedy="Delete it.")
 
 
 def write_failure(trial: Path, rank: int, error: Exception) -> None:
@@ -55,7 +55,8 @@ def write_failure(trial: Path, rank: int, error: Exception) -> None:
 
 def read_failures(trial: Path) -> list[Failure]:
     """The failures of the newest attempt, those that come again first."""
-    ranks = sorted(int(path.stem.removeprefix("failure-rank-")) for path in trial.glob(PATTERN))
+    names = (path.stem.removeprefix("failure-rank-") for path in trial.glob(PATTERN))
+    ranks = sorted(int(name) for name in names if name.isdecimal())
     failures = [failure for rank in ranks if (failure := _file(rank).read(trial)) is not None]
     return sorted(failures, key=lambda failure: (not failure.recurs, failure.code, failure.rank))
 

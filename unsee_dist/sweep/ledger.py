@@ -73,7 +73,7 @@ class Ledger:
 
 
 LEDGER = RecordFile(
-    "trials.json", Ledger, version=1, remedy="Delete it; --resume writes it again from the trials' folders."
+    "trials.json", Ledger, version=2, remedy="Delete it; --resume writes it again from the trials' folders."
 )
 
 

@@ -35,7 +35,7 @@ def remove_placement(path: Path) -> None:
     from ray._raylet import PlacementGroupID
     from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-    name = path.read_text(encoding="utf-8")
+    name = path.read_text(encoding="utf-8", errors="replace")
     if name in placement_group_table():
         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
     path.unlink()

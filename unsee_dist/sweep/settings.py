@@ -20,9 +20,12 @@ from pydantic import Field, ValidationError, model_validator
 
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, parse_value
 from unsee_dist.config.load import SECTIONS, resolve
-from unsee_dist.config.mistakes import ConfigError, Mistake, closest, closest_key
+from unsee_dist.config.mistakes import ConfigError, Mistake
+from unsee_dist.config.presets import CONFIGS
 from unsee_dist.config.section import Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
+from unsee_dist.config.spelling import closest, closest_key
+from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import ALWAYS, NEEDS, STS, dev
 from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
 
@@ -60,6 +63,11 @@ class SweepSettings(Section):
         return {"dir": f"sweeps/{stated.get('name', 'sweep')}"} | stated
 
 
+INSTEAD = {
+    "run.dir": "sweep.dir, the folder of all",
+    "run.name": "sweep.name",
+    "resume": "unsee sweep --resume DIR, or leave it out",
+}  # of what a sweep decides itself
 OWN = tuple(f"sweep.{name}" for name in SweepSettings.model_fields)
 
 
@@ -125,6 +133,7 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
     first, layers = file_layers(_sweep_file(path), SECTIONS | {"sweep", "space"}, mistakes)
     layers.append(override_layer(given, mistakes))
     settings = _settings([_of("sweep", layer) for layer in layers], first, mistakes)
+    mistakes += _not_used(layers, settings)
     varied = {key: typed for layer in layers for key, typed in _of("space", layer).items()}
     values = {
         key: parse_value(typed.value) if isinstance(typed.value, str) else typed.value
@@ -151,13 +160,19 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
 
 
 def _sweep_file(path: str) -> str:
-    """`tiny` is configs/sweeps/tiny.yaml."""
-    from unsee_dist.config.presets import CONFIGS
-
-    for folder in (Path("configs/sweeps"), CONFIGS / "sweeps"):
-        if not Path(path).exists() and (folder / f"{path}.yaml").is_file():
-            return str(folder / f"{path}.yaml")
-    return path
+    """`tiny` is configs/sweeps/tiny.yaml. UserError with the closest sweep: there is none of that name."""
+    known = {
+        file.stem: file
+        for folder in (CONFIGS / "sweeps", Path("configs/sweeps"))
+        for file in folder.glob("*.yaml")
+    }
+    if Path(path).exists() or Path(f"{path}.yaml").is_file():
+        return path
+    if path in known:
+        return str(known[path])
+    meant = closest(Path(path).stem, known)
+    hint = f"did you mean {meant}?" if meant else f"sweeps are {', '.join(sorted(known))}"
+    raise UserError(f"{path}: there is no such file, and no sweep of this name; {hint}")
 
 
 def _of(section: str, layer: Layer) -> Layer:
@@ -214,6 +229,13 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
         why = "must be one number in a sweep: trials are compared after the same number of steps"
         wrong("train.steps", base.train.steps, why, "write train.steps: 500, and nothing of it in space")
         return
+    for axis in space.unreachable():
+        wrong(
+            f"space.{axis.key}",
+            f"when {_plain(axis.when)}",
+            "has a condition that never holds",
+            space.why_never(axis),
+        )
     needed = NEEDS.get(settings.metric)
     if settings.metric not in (*NEEDS, *ALWAYS):
         names = [*NEEDS, *ALWAYS]
@@ -225,9 +247,34 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
     if settings.search == "grid" and ranges:
         why = f"cannot enumerate the ranges of {', '.join(ranges)}"
         wrong("sweep.search", "grid", why, "write choices, or sweep.search: tpe")
+    elif settings.search == "grid":
+        try:
+            space.grid()
+        except UserError as error:  # beside the file's other mistakes
+            mistakes.append(Mistake(str(error), None, "", "", ""))
     if every_steps(settings.grace, base.train.steps) >= base.train.steps and settings.scheduler != "none":
         why = f"leaves nothing of train.steps = {base.train.steps} to stop"
         wrong("sweep.grace", settings.grace, why, "write less, or sweep.scheduler: none")
+
+
+def _not_used(layers: Sequence[Layer], settings: SweepSettings | None) -> list[Mistake]:
+    """Settings that are written in the sweep file itself or on the command line, and would have no effect."""
+    found, given = [], layers[-1]
+    for layer in layers[-2:]:
+        for key in (key for key in OF_A_TRIAL if key in layer and layer[key].value is not None):
+            why = "is decided by the sweep: each trial has its own"
+            found.append(Mistake(key, *layer[key], why, f"write {INSTEAD[key]}"))
+    if settings is None:
+        return found
+    scheduler, by = settings.scheduler, f"sweep.scheduler = {settings.scheduler}"
+    for key, unused, decides in (
+        ("sweep.reduction", scheduler != "asha", by),
+        ("sweep.grace", scheduler == "none", by),
+        ("sweep.seed", settings.search == "grid", "sweep.search = grid"),
+    ):
+        if unused and key in given:
+            found.append(Mistake(key, *given[key], f"is not used with {decides}", "leave it out"))
+    return found
 
 
 def _of_corners(first: Path, layers: Sequence[Layer], space: Space, ranks: int) -> list[Mistake]:

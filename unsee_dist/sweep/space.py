@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any
 
 from unsee_dist.config.layers import Layer, Typed
 from unsee_dist.config.load import LEGAL
-from unsee_dist.config.mistakes import Mistake, closest, closest_key
+from unsee_dist.config.mistakes import Mistake
+from unsee_dist.config.spelling import closest, closest_key
+from unsee_dist.errors import UserError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial
 
 KINDS = ("choice", "uniform", "loguniform", "integer")
+MOST = 10_000  # points of a grid
 OF_A_TRIAL = ("run.dir", "run.name", "resume")  # what the sweep itself decides
 
 Point = dict[str, Any]
@@ -76,30 +79,83 @@ class Space:
                 point[axis.key] = trial.suggest_float(axis.key, *axis.values, log=axis.kind == "loguniform")
 
     def grid(self) -> list[Point]:
-        """Every combination, the last axis running fastest; axes must be choices."""
+        """Every combination, the last axis running fastest; axes must be choices. UserError: there are too many."""
         points: list[Point] = [{}]
         for axis in self.axes:
-            points = [
-                longer
+            longer = (
+                point | more
                 for point in points
-                for longer in (
-                    [point | {axis.key: value} for value in axis.values]
-                    if axis.holds(point, self.fixed)
-                    else [point]
+                for more in ([{axis.key: v} for v in axis.values] if axis.holds(point, self.fixed) else [{}])
+            )
+            points = list(itertools.islice(longer, MOST + 1))  # two long axes are more than a memory holds
+            if len(points) > MOST:
+                raise UserError(
+                    f"sweep.search = grid has more than {MOST:,} points. Write fewer choices, or sweep.search: tpe and "
+                    "sweep.trials."
                 )
-            ]
         return points
 
     def corners(self) -> Iterator[Point]:
-        """Points that together hold every choice and both ends of every range, under every condition."""
-        conditions = {key for axis in self.axes for key in axis.when} | {"objective.name"}
-        deciding = [axis for axis in self.axes if axis.key in conditions and axis.kind == "choice"]
-        for values in itertools.product(*(axis.values for axis in deciding)):
-            given = {axis.key: value for axis, value in zip(deciding, values, strict=True)}
-            active = [axis for axis in self.axes if axis.holds(given, self.fixed)]
-            most = max((len(axis.values) for axis in active), default=1)
-            for turn in range(most):  # all axes at once: a range's other end beside a choice's next value
-                yield {axis.key: given.get(axis.key, axis.values[turn % len(axis.values)]) for axis in active}
+        """Points that together hold every choice and both ends of every range, each under its condition.
+
+        As many as there are values, not as there are combinations: a space of many conditions is checked as soon.
+        """
+        for place, axis in enumerate(self.axes):
+            for turn, value in enumerate(axis.values):
+                given = self._point_of([*axis.when.items()], {axis.key: value})
+                if given is not None:
+                    yield self._filled(given, place + turn)
+        for name in self._by_key.get(
+            "objective.name", Axis("", "", ())
+        ).values:  # each with all that is its own
+            for turn in range(max((len(axis.values) for axis in self.axes), default=1)):
+                yield self._filled({"objective.name": name}, turn)
+
+    def _filled(self, given: Point, turn: int) -> Point:
+        """The point with a value of each other axis that is active: a range's other end beside a choice's next value."""
+        point: Point = {}
+        for axis in self.axes:
+            if axis.holds(point, self.fixed):
+                point[axis.key] = given.get(axis.key, axis.values[turn % len(axis.values)])
+        return point
+
+    def unreachable(self) -> list[Axis]:
+        """The axes whose condition holds at no point."""
+        return [axis for axis in self.axes if self._point_of([*axis.when.items()], {}) is None]
+
+    def why_never(self, axis: Axis) -> str:
+        """What the conditions of an axis ask for, and its values."""
+        can = {key: self._values_of(key) for key in axis.when}
+        return "; ".join(
+            f"{key} is {' or '.join(values) or 'a number of a range'}" for key, values in can.items()
+        )
+
+    def _values_of(self, key: str) -> list[str]:
+        axis = self._by_key.get(key)
+        if axis is None:
+            return [str(self.fixed.get(key))]
+        return [str(value) for value in axis.values] if axis.kind == "choice" else []
+
+    def _point_of(self, conditions: Sequence[tuple[str, tuple[str, ...]]], given: Point) -> Point | None:
+        """`given` with values of axes under which all conditions hold, those of these axes, too; None when none do."""
+        if not conditions:
+            return given
+        (key, legal), *rest = conditions
+        axis = self._by_key.get(key)
+        if key in given:
+            return self._point_of(rest, given) if str(given[key]) in legal else None
+        if axis is not None and axis.kind == "choice":
+            for value in (value for value in axis.values if str(value) in legal):
+                found = self._point_of([*rest, *axis.when.items()], given | {key: value})
+                if found is not None:
+                    return found
+        # an axis that is not active leaves the base's value
+        by_base = (axis is None or axis.when) and str(self.fixed.get(key)) in legal
+        return self._point_of(rest, given) if by_base else None
+
+    @property
+    def _by_key(self) -> dict[str, Axis]:
+        return {axis.key: axis for axis in self.axes}
 
 
 def overrides(point: Mapping[str, Any]) -> list[str]:
@@ -151,8 +207,29 @@ def _read(key: str, typed: Typed) -> Axis:
     conditions = {
         name: tuple(map(str, legal if isinstance(legal, list) else [legal])) for name, legal in when.items()
     }
-    values = values if kind == "choice" else _ends(kind, values)
+    values = _choices(values) if kind == "choice" else _ends(kind, values)
     return Axis(key, kind, tuple(values), conditions, typed.where)
+
+
+def _choices(values: Sequence[object]) -> Sequence[object]:
+    """The values of a choice, each once and each a plain one."""
+    if any(isinstance(value, list | dict) or value in ("...", "{...}") for value in values):
+        raise _Wrong("has a choice that is a list or a map", "write plain values: a choice becomes key=value")
+    seen: set[object] = set()
+    for value in values:
+        if _same(value) in seen:
+            raise _Wrong(f"has the choice {value} twice", "write it once: two equal trials tell nothing")
+        seen.add(_same(value))
+    return values
+
+
+def _same(value: object) -> object:
+    """Equal for two ways to write one value: 1e-4 and 0.0001, True and true."""
+    text = str(value).strip().lower()
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _ends(kind: str, values: Sequence[object]) -> tuple[float, float]:

@@ -49,7 +49,7 @@ class Outcome:
 
 
 OUTCOME = RecordFile(
-    "outcome.json", Outcome, version=1, remedy="Delete it; --resume trains the trial's rest."
+    "outcome.json", Outcome, version=2, remedy="Delete it; --resume trains the trial's rest."
 )
 
 

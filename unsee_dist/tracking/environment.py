@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
+from unsee_dist.masking import published
 from unsee_dist.tracking.mlflow_run import RunDescription
 
 PACKAGES = ("unsee_dist", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "numpy", "mlflow")
@@ -64,11 +65,14 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def flatten(tree: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    """A nested configuration as {"section.key": "value"}; an absent value (None) is written as "absent"."""
+    """A nested configuration as {"section.key": "value"}; an absent value (None) is written as "absent".
+
+    For a tracker that others read, too: without secrets, and with ~ for the home folder.
+    """
     flat: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = "absent" if value is None else str(value)
+            flat[f"{prefix}{key}"] = "absent" if value is None else published(str(value))
     return flat

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from unsee_dist.errors import UserError, writing
+from unsee_dist.files.trees import parse_json
 from unsee_dist.metrics.names import DEV, LOSS, STEP
 
 FLUSH_S = 1.0
 REMEDY = "Make room; the same command continues the run."
+MOST = 1 << 53  # of a step
+HUGE = 1e300  # of a number
 READ_BYTES = 1 << 18  # at once; a line is far shorter
 Line = dict[str, Any]  # at least "step"
 
@@ -138,16 +141,32 @@ def cut_back(path: Path, step: int) -> int:
 
 
 def _step(line: bytes) -> int | None:
+    """The step of a whole line; None of one that nobody wrote."""
     if not line.endswith(b"\n"):
         return None
     try:
-        return int(json.loads(line)[STEP])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        tree = parse_json(line)
+    except ValueError:
         return None
+    if not isinstance(tree, dict) or not all(map(_is_measured, tree.values())):
+        return None
+    step = tree.get(STEP)
+    return step if type(step) is int and 0 <= step < MOST else None
+
+
+def _is_measured(value: object) -> bool:
+    """A number, null (or NaN) for one that was not finite, or the ids of a trace."""
+    if isinstance(value, list):
+        return all(type(each) is int for each in value)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return True
+    return isinstance(value, int | float) and -HUGE < value < HUGE
 
 
 def _parse(line: bytes) -> Line:
-    return {key: math.nan if value is None else value for key, value in json.loads(line).items()}
+    tree = parse_json(line)
+    assert isinstance(tree, dict)
+    return {key: math.nan if value is None else value for key, value in tree.items()}
 
 
 def _json(line: Mapping[str, object]) -> str:

@@ -17,8 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
+from unsee_dist.config import load as load_config
 from unsee_dist.errors import UserError
 from unsee_dist.tracking.environment import PARENT, describe
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -79,10 +78,10 @@ class ParentRun:
         try:
             if load(trial, None, {}).delivered:
                 return True
+            tree = load_config(str(trial / "config.yaml")).model_dump(mode="json")
         except UserError as error:  # one damaged file keeps none of the other trials from being sent
             self._warn(str(error))
             return False
-        tree = yaml.safe_load((trial / "config.yaml").read_text())
         description = describe(tree["run"]["name"], tree, os.environ | self.environment(0))
         sink = MlflowSink(trial, description, self._sink.uri, warn=self._warn)
         return sink.close(timeout_s, status)

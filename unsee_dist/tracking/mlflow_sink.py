@@ -14,10 +14,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unsee_dist.errors import foreseen, is_our_bug, report
+from unsee_dist.errors import UserError, foreseen, is_our_bug, report
+from unsee_dist.masking import masked
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking import mlflow_run
 from unsee_dist.tracking.metrics_file import added
@@ -29,12 +31,34 @@ if TYPE_CHECKING:
 
 Also = Callable[["MlflowClient", str, bool], None]
 
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+BARE = ("databricks", "databricks-uc", "uc")  # also without a host
+PLUGINS = "mlflow.tracking_store"  # entry points of packages that bring other stores
+
 EVERY_S = 5.0  # between sendings: log_batch costs about 0.1 s per 1,000 values of sqlite
 
 
 def tracking_uri(uri: str | None = None) -> str:
-    """`uri`, else MLFLOW_TRACKING_URI, else sqlite in the current folder (MLflow's file store is gone)."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    """`uri`, else MLFLOW_TRACKING_URI, else sqlite in the current folder (MLflow's file store is gone).
+
+    UserError: it is no URI, which MLflow would take for the folder of a file store.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    if not _is_address(uri):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI = {masked(uri)} is no address of an MLflow. Write http://HOST:PORT, or "
+            "sqlite:////FOLDER/mlflow.db, or leave the variable out."
+        )
+    return uri
+
+
+def _is_address(uri: str) -> bool:
+    scheme, _, rest = uri.partition(":")
+    if scheme in BARE:
+        return True
+    start = "///" if scheme.startswith("sqlite") else "//"
+    known = scheme.partition("+")[0].lower() in SCHEMES or bool(entry_points(group=PLUGINS, name=scheme))
+    return known and rest.startswith(start) and len(rest) > len(start)
 
 
 class MlflowSink:
@@ -97,7 +121,7 @@ class MlflowSink:
         self._given_up.set()
         if not self._delivered:
             self._warn(
-                f"MLflow at {self.uri} has not received all of this run{self._why}. {self._file} has all of it; the same "
+                f"MLflow at {masked(self.uri)} has not received all of this run{self._why}. {self._file} has all of it; the same "
                 "command sends the rest when the server answers."
             )
         return self._delivered
@@ -117,7 +141,9 @@ class MlflowSink:
                         report(error, "sending to MLflow")
                         self._warn(LATER)
                 elif not down and not stopping:
-                    self._warn(f"MLflow at {self.uri} does not answer ({_first_line(error)}). {LATER}")
+                    self._warn(
+                        f"MLflow at {masked(self.uri)} does not answer ({_first_line(error)}). {LATER}"
+                    )
                 down, wait_s = True, min(60.0, max(EVERY_S, 2 * wait_s))
                 self._client = None  # ask the server again what it has
             if stopping:
@@ -186,4 +212,4 @@ LATER = "Training continues; metrics.jsonl keeps everything and is sent when it 
 
 def _first_line(error: Exception) -> str:
     error = foreseen(error) or error
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])[:200]

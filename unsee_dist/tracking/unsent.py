@@ -29,7 +29,7 @@ class Unsent:
 FILE = RecordFile(
     "mlflow.json",
     Unsent,
-    version=1,
+    version=2,
     remedy="Delete it: MLflow is then asked by the checkpoint's id, or gets a new run.",
 )
 

@@ -16,6 +16,7 @@ import torch
 
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.memory import is_out_of_memory, no_room_for_state, was_for_state
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
@@ -50,7 +51,7 @@ def train_step(
 ) -> StepResult:
     """Train on this rank's part of a step. Collective: the result is the same on every rank."""
     model = engine.module
-    with explain_out_of_memory(batch):
+    with explain_out_of_memory(batch, engine.stage, engine.world.size):
         enter_phase("forward", batch.step)
         loss, terms = engine(batch.micro_batches)
         enter_phase("backward")
@@ -79,16 +80,16 @@ def train_step(
 
 
 @contextmanager
-def explain_out_of_memory(batch: Batch) -> Iterator[None]:
-    """Turn an out-of-memory error of a GPU or a CPU into a ValueError that names the micro-batch to try next."""
+def explain_out_of_memory(batch: Batch, stage: int, ranks: int) -> Iterator[None]:
+    """Turn an out-of-memory error of a GPU or a CPU into a ValueError that names what helps: the micro-batch to try next,
+    or where the memory was for gradients and the optimizer, more ranks."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
-        out_of_memory = isinstance(
-            error, (MemoryError, torch.OutOfMemoryError)
-        ) or "can't allocate memory" in str(error)
-        if not out_of_memory:
+        if not is_out_of_memory(error):
             raise
+        if was_for_state(error):
+            raise no_room_for_state(error, stage, ranks) from error
         largest = max(micro_batch.sentences for micro_batch in batch.micro_batches)
         remedy = (
             f"Write train.micro_batch={largest // 2}: it changes no result."

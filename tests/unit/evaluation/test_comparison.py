@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from unsee_dist.evaluation.comparison import Row, as_dict, cell, markdown, sentences, tasks_of
+from unsee_dist.errors import UserError
+from unsee_dist.evaluation.comparison import Row, as_dict, cell, check_common, markdown, sentences, tasks_of
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 
 
@@ -87,3 +88,19 @@ def test_rows_below_tfidf_are_named_once_for_each_task():
     rows.append(_row("broken", [_score("x", "STS", None, unusable="collapsed", tfidf=69.308)]))
     assert sentences(rows)[-1] == "Below TF-IDF (69.31), which only counts words, on x: a."
     assert not any("Below" in text for text in sentences(rows[1:3]))
+
+
+def test_models_without_a_common_task_are_a_mistake():
+    base = _row("base", [_score("x", "STS", 60, noise=1), _score("y", "Clustering", 20)])
+    check_common([base, _row("part", [_score("y", "Clustering", 30)])])
+    other = _row("other", [_score("z", "STS", 60, noise=1)])
+    with pytest.raises(UserError) as error:
+        check_common([base, base, other])
+    assert str(error.value).startswith(
+        "other and base have no task in common: z against x, y. Evaluate both on"
+    )
+
+
+def test_an_sts_task_without_its_pairs_is_compared_by_its_scores():
+    a, b = (_row(name, [_score("x", "STS", score)]) for name, score in (("a", 60), ("b", 61)))
+    assert sentences([a, b]) == ["b against a (1 seed and 1 seed): +1.00 on x."]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from unsee_dist.errors import UserError
 from unsee_dist.evaluation.local_tasks import local_tasks
 from unsee_dist.evaluation.task_files import texts
 
@@ -99,6 +100,66 @@ def test_what_makes_no_task_is_a_sentence(tmp_path, files, words):
     with pytest.raises(ValueError) as error:  # noqa: PT011 (the words are below)
         local_tasks(_write(tmp_path, **files))
     assert all(word in str(error.value) for word in words), error.value
+
+
+STS = "sentence1\tsentence2\tscore\nx\ty\t1\nx\tz\t2\n"
+HALVES = {"b_train__tsv": "text\tlabel\nx\tp\ny\tq\n", "b_test__tsv": "text\tlabel\nz\tq\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "both"),
+    [
+        ({"a__tsv": STS, "a__csv": STS.replace("\t", ",")}, "a.csv and {}a.tsv"),
+        ({"a__TSV": STS, "a__tsv": STS}, "a.TSV and {}a.tsv"),
+        ({**HALVES, "b__tsv": STS}, "b_train.tsv and {}b.tsv"),
+        ({**HALVES, "b_test__csv": "text,label\nx,p\n"}, "b_test.csv and {}b_test.tsv"),
+        ({"r__tsv": STS}, "r and {}r.tsv"),  # beside the BEIR folder
+    ],
+)
+def test_two_files_of_one_name_are_refused_and_none_is_dropped(tmp_path, files, both):
+    _beir(tmp_path, CORPUS, QUERIES, "q1\td1\t1\n")
+    _write(tmp_path, **files)
+    with pytest.raises(UserError) as error:
+        local_tasks(tmp_path)
+    assert f"{tmp_path}/{both.format(f'{tmp_path}/')} would both be the task" in str(error.value)
+
+
+def test_a_suffix_in_upper_case_is_a_table(tmp_path):
+    files = {
+        "a__TSV": STS,
+        "b__Csv": STS.replace("\t", ","),
+        "f__JSONL": '{"query": "x", "answer": "y"}\n{"query": "z", "answer": "v"}\n',
+    }
+    assert [task.name for task in local_tasks(_write(tmp_path, **files))] == ["a", "b", "f"]
+
+
+def test_what_belongs_to_no_task_is_said(tmp_path, capsys):
+    _write(tmp_path, a__tsv=STS, b__tsv__gz="x", c__parquet="x", README__md="x")
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "half").mkdir()
+    assert [task.name for task in local_tasks(tmp_path)] == ["a"]
+    assert capsys.readouterr().err == f"--tasks {tmp_path}: no task is made of b.tsv.gz, c.parquet, half.\n"
+    _write(tmp_path, d__tsv=STS, tasks__yaml="mine: {kind: sts, file: a.tsv}\n")
+    assert [task.name for task in local_tasks(tmp_path)] == ["mine"]
+    assert "b.tsv.gz, c.parquet, d.tsv, half." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: {kind: sts, file: a.tsv}\na: {kind: sts, file: b.tsv}\n", "line 2: a is written twice"),
+        ("a: {kind: sts, kind: sts, file: a.tsv}\n", "kind is written twice"),
+        ("a: {kind: sts, file: [a.tsv]}\n", "is not a map of task names"),
+        ("? {a: b}\n: c\n", "is not a map of task names"),
+        ("a: &x {kind: sts, file: &x [*x, *x]}\n", "is not"),
+        ("a: " + "[" * 10_000 + "\n", "is not YAML"),
+        ("", "is not a map of task names"),
+    ],
+)
+def test_a_manifest_has_each_name_once_and_nothing_but_names(tmp_path, text, words):
+    _write(tmp_path, a__tsv=STS, tasks__yaml=text)
+    with pytest.raises(UserError, match=words):
+        local_tasks(tmp_path)
 
 
 CORPUS = '{"_id": "d1", "title": "A", "text": "one"}\n{"_id": 2, "text": "two"}\n'

@@ -84,13 +84,25 @@ def test_a_file_cut_off_anywhere_is_a_sentence_and_a_missing_field_too(tmp_path:
         read_scores(tmp_path)
 
 
-@pytest.mark.parametrize("version", [None, 0, 2])
+@pytest.mark.parametrize("version", [None, 0, 1])
 def test_another_format_is_named_with_file_and_version(tmp_path: Path, version: int | None) -> None:
     write_score(tmp_path, SCORE)
     _change(tmp_path / "a__b.json", format=version)
     with pytest.raises(
         UserError, match=rf"a__b\.json has format {version}, .* Delete it, and evaluate again"
     ):
+        read_scores(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("61.5", "81.5"), ("70.0", "50.0"), ('"r"', '"s"'), ("c", "d")]
+)
+def test_an_edited_score_is_never_shown(tmp_path: Path, before: str, after: str) -> None:
+    write_score(tmp_path, SCORE)
+    path = tmp_path / "a__b.json"
+    assert before in path.read_text()
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(UserError, match=r"a__b\.json is damaged \(.*\)\. Delete it, and evaluate again"):
         read_scores(tmp_path)
 
 

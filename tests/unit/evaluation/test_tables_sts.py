@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from unsee_dist.evaluation.local_tasks import local_tasks
+from unsee_dist.evaluation.mteb_suite import Encoder, evaluate_task
+from unsee_dist.evaluation.mteb_tasks import local
 from unsee_dist.evaluation.sts_files import load_pairs
 from unsee_dist.metrics.cosine import relative_std, unit_rows
 from unsee_dist.metrics.sts import Pairs, spearman
@@ -177,3 +180,26 @@ def test_the_real_development_set(shared):
     pairs = load_pairs(shared / "data/sts/stsb_dev.tsv")
     assert len(pairs.first) == len(pairs.second) == len(pairs.scores) == 1500
     assert (pairs.scores.min(), pairs.scores.max()) == (0, 5)
+
+
+SCALES = {
+    "below zero": lambda k: k - 10.0,
+    "both signs": lambda k: (k - 3) / 3,
+    "of 100": lambda k: 100.0 * k,
+    "huge": lambda k: (k - 3) * 5e307,
+    "tiny": lambda k: k * 5e-324,
+    "close together": lambda k: 1e6 + k * 1e-6,
+}
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_scores_of_any_sign_and_scale_give_the_same_result(tmp_path, scale):
+    """In the training and in `unsee evaluate`, whose mteb takes 0 to 5 for the scale of every task."""
+    pairs, encode = _pairs(7, 40), _encoder(8)
+    rows = [f"{a}\t{b}\t{SCALES[scale](k)}\n" for a, b, k in zip(*pairs, strict=True)]
+    (tmp_path / "a.tsv").write_text("sentence1\tsentence2\tscore\n" + "".join(rows))
+    expected = spearman(pairs, encode)
+    assert spearman(load_pairs(tmp_path / "a.tsv"), encode) == pytest.approx(expected, abs=1e-9)
+    task = local(local_tasks(tmp_path)[0])
+    score = evaluate_task(task, Encoder(encode, "test/model", scale), None)
+    assert score.score == pytest.approx(expected, abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from unsee_dist.errors import TransientError, UserError
 from unsee_dist.files import records
 from unsee_dist.files.records import RecordFile
+from unsee_dist.files.trees import sealed
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ GOOD = {"format": 3, "step": 3, "value": 0.5}
         b'{"format": 3, "step": 3, "value": 1e999}',
         b"[" * 100_000,
         *(
-            json.dumps(GOOD | wrong).encode()
+            json.dumps(sealed(GOOD | wrong)).encode()
             for wrong in (
                 {"step": "3"},
                 {"step": 3.5},
@@ -64,7 +66,11 @@ GOOD = {"format": 3, "step": 3, "value": 0.5}
                 {"unknown": 1},
             )
         ),
-        json.dumps({"format": 3, "value": 0.5}).encode(),
+        json.dumps(sealed({"format": 3, "value": 0.5})).encode(),
+        json.dumps(GOOD).encode(),
+        json.dumps(sealed(GOOD) | {"value": 0.6}).encode(),
+        json.dumps(sealed(GOOD) | {"digest": 7}).encode(),
+        json.dumps(sealed(GOOD) | {"value": "x"}).replace('"x"', "1" * 5000).encode(),
     ],
 )
 def test_a_damaged_file_is_a_sentence_with_its_name(tmp_path: Path, content: bytes) -> None:
@@ -95,6 +101,12 @@ def test_a_number_that_was_not_measured_is_never_written(tmp_path: Path) -> None
     with pytest.raises(ValueError, match="not JSON compliant"):
         FILE.write(tmp_path, Score(3, math.nan))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "score.json")
+    with pytest.raises(UserError, match=r"score.json cannot be read \(It is no regular file\). Delete it."):
+        FILE.read(tmp_path)
 
 
 def test_what_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -54,8 +54,9 @@ class Recorded:
 @pytest.fixture
 def no_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """owner/name has a configuration without a dropout, and is no encoder that could be tried."""
-    Recorded(monkeypatch, "AutoConfig", SimpleNamespace())
+    Recorded(monkeypatch, "AutoConfig", SimpleNamespace(vocab_size=60, hidden_size=16))
     monkeypatch.setattr("unsee_dist.model.encoder.drops_by_sentence", lambda _: True)
+    monkeypatch.setattr("unsee_dist.model.encoder.check_both_sides", lambda *_: None)
 
 
 def tiny() -> nn.Module:
@@ -86,12 +87,12 @@ def test_a_dropout_of_ours_takes_the_place_of_the_encoders(bert: Path) -> None:
 def test_the_dropouts_of_other_architectures_are_found_by_their_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(
-        "unsee_dist.model.encoder.drops_by_sentence", lambda _: True
-    )  # SimpleNamespace cannot be tried
+    for trial in ("drops_by_sentence", "check_both_sides"):  # what is no encoder cannot be tried
+        monkeypatch.setattr(f"unsee_dist.model.encoder.{trial}", lambda *_: True)
     names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"]
     for present in (names, ["attention_dropout", "embedding_dropout"], []):
-        config = SimpleNamespace(**dict.fromkeys([*present, "classifier_dropout"], 0.1))
+        rates = dict.fromkeys([*present, "classifier_dropout"], 0.1)
+        config = SimpleNamespace(vocab_size=60, hidden_size=16, **rates)
         Recorded(monkeypatch, "AutoConfig", config)
         asked = Recorded(monkeypatch, "AutoModel", tiny())
         load_encoder("owner/name", 0.2)
@@ -239,7 +240,7 @@ def test_each_kind_of_vocabulary_is_a_tokenizer(
     found = Tokenizer(4)
     asked = Recorded(monkeypatch, "AutoTokenizer", found)
     assert load_tokenizer(str(tmp_path)) is found
-    assert asked.calls == [(str(tmp_path), {})]
+    assert asked.calls == [(str(tmp_path), {"trust_remote_code": False})]
 
 
 def test_a_tokenizer_of_nothing_but_special_tokens_and_a_slow_one_are_refused(

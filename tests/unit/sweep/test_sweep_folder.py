@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.trees import sealed
 from unsee_dist.sweep import ledger, status
 from unsee_dist.sweep.driver import DRIVER, Driver, driver_of, make_folder, registered_driver
 from unsee_dist.sweep.ledger import Goal, Row, write
@@ -84,7 +85,7 @@ def test_status_and_stop(
         assert ledger.watch(place, Goal("dev/sts", "max", trials=1, steps=100), [])
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00\x00", b'{"format": 1, "host": 3}', b'{"format": 9}'])
+@pytest.mark.parametrize("content", [b"", b"\x00\x00", b'{"format": 2, "host": 3}', b'{"format": 9}'])
 def test_a_damaged_file_of_the_folder_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     sweep = sweep_in(tmp_path)
     make_folder(sweep)
@@ -113,8 +114,15 @@ ROW = {"number": 1, "trial": "a", "status": "complete", "point": {"train.lr": 1e
 )
 def test_a_row_that_nobody_wrote_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
     path = tmp_path / ledger.LEDGER.name
-    path.write_text(json.dumps({"format": 1, "time": 1.0, "trials": [ROW]}))
+    path.write_text(json.dumps(sealed({"format": 2, "time": 1.0, "trials": [ROW]})))
     assert ledger.read(tmp_path)[0].score == 71.0
-    path.write_text(json.dumps({"format": 1, "time": 1.0, "trials": [ROW | wrong]}))
+    path.write_text(json.dumps(sealed({"format": 2, "time": 1.0, "trials": [ROW | wrong]})))
     with pytest.raises(UserError, match=r"trials.json is damaged \(trials"):
+        ledger.read(tmp_path)
+
+
+def test_an_edited_score_of_the_ledger_is_never_shown(tmp_path: Path) -> None:
+    tree = sealed({"format": 2, "time": 1.0, "trials": [ROW]})
+    (tmp_path / ledger.LEDGER.name).write_text(json.dumps(tree).replace("71.0", "91.0"))
+    with pytest.raises(UserError, match=r"trials.json is damaged \(its values are not those"):
         ledger.read(tmp_path)

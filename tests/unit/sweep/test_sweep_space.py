@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import optuna
 import pytest
 
 from unsee_dist.config import ConfigError
+from unsee_dist.errors import UserError
 from unsee_dist.sweep.settings import load_sweep
 
 BASE = "extends: base.yaml\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
@@ -148,9 +150,121 @@ def test_an_empty_space_and_a_circle_are_refused(tmp_path: Path) -> None:
     assert "ask for each other" in mistakes(write(tmp_path, circle))["space"]
 
 
+@pytest.mark.parametrize(
+    ("axis", "words"),
+    [
+        ("objective.name: {choice: [[vicreg], [byol]]}", "a choice that is a list or a map"),
+        ("train.lr: {choice: [{a: 1}, 2]}", "a choice that is a list or a map"),
+        ("train.lr: {choice: [1e-4, 0.0001]}", "has the choice 0.0001 twice"),
+        ("objective.name: {choice: [vicreg, byol, vicreg]}", "has the choice vicreg twice"),
+        ("data.pack: {choice: [true, True]}", "has the choice True twice"),
+    ],
+)
+def test_choices_are_plain_and_each_once(tmp_path: Path, axis: str, words: str) -> None:
+    key = axis.partition(":")[0]
+    assert words in mistakes(write(tmp_path, f"space:\n  {axis}\n"))[f"space.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        (["train.lr: {choice: [1, 2], when: {objective.name: byol}}"], "objective.name is vicreg"),
+        (
+            ["train.batch: {choice: [16, 32]}", "train.lr: {choice: [1, 2], when: {train.batch: [64, 128]}}"],
+            "train.batch is 16 or 32",
+        ),
+        (
+            ["train.warmup: {uniform: [0, 1]}", "train.lr: {choice: [1, 2], when: {train.warmup: 0.5}}"],
+            "train.warmup is a number of a range",
+        ),
+        (  # each could hold, but never both
+            [
+                "objective.name: {choice: [vicreg, simcse]}",
+                "objective.temperature: {choice: [0.1, 0.2], when: {objective.name: simcse}}",
+                "train.lr: {choice: [1, 2], when: {objective.temperature: 0.1, objective.name: vicreg}}",
+            ],
+            "objective.temperature is 0.1 or 0.2",
+        ),
+    ],
+)
+def test_a_condition_that_never_holds_is_a_mistake(tmp_path: Path, axes: list[str], words: str) -> None:
+    found = mistakes(write(tmp_path, "space:\n  " + "\n  ".join(axes) + "\n"))
+    assert "has a condition that never holds" in found["space.train.lr"]
+    assert words in found["space.train.lr"]
+
+
+def test_a_space_of_many_conditions_is_checked_at_once_and_wholly(tmp_path: Path) -> None:
+    """12 axes of 8 values, each under a condition on the one before: 8^12 combinations."""
+    keys = ["train.batch", "train.steps_", "projector.blocks", "projector.width", "guard.skips", "guard.timeout_s",
+            "checkpoint.keep", "model.max_tokens", "seed", "track.every", "guard.evaluations", "data.workers"]  # fmt: skip
+    keys.remove("train.steps_")
+    values = [str(value) for value in range(3, 11)]
+    lines = [
+        f"{key}: {{choice: [{', '.join(values)}]{f', when: {{{before}: [3, 4, 5, 6]}}' if before else ''}}}"
+        for before, key in zip(["", *keys], keys, strict=False)
+    ]
+    path = write(tmp_path, "sweep: {trials: 4}\nspace:\n  " + "\n  ".join(lines) + "\n")
+    began = time.perf_counter()
+    space = load_sweep(path).space
+    assert time.perf_counter() - began < 20
+    points = list(space.corners())
+    assert len(points) == len(keys) * len(values)
+    seen = {(key, value) for point in points for key, value in point.items()}
+    assert seen == {(key, value) for key in keys for value in values}
+    bad = str(tmp_path / "bad.yaml")
+    Path(bad).write_text(
+        Path(path).read_text().replace("data.workers: {choice: [3", "data.workers: {choice: [-3")
+    )
+    assert "at least 0" in mistakes(bad)["space.data.workers"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("run.dir=x", "decided by the sweep: each trial has its own — write sweep.dir"),
+        ("run.name=x", "write sweep.name"),
+        ("resume=never", "unsee sweep --resume DIR"),
+        ("sweep.seed=3", "is not used with sweep.search = grid"),
+        ("sweep.reduction=4", "is not used with sweep.scheduler = none"),
+        ("sweep.grace=4", "is not used with sweep.scheduler = none"),
+    ],
+)
+def test_a_setting_that_would_not_be_used_is_a_mistake(tmp_path: Path, given: str, words: str) -> None:
+    text = "sweep: {search: grid, scheduler: none, grace: 5}\nspace: {train.lr: {choice: [1, 2]}}\n"
+    key = given.partition("=")[0]
+    assert words in mistakes(write(tmp_path, text), given)[key]
+    load_sweep(write(tmp_path, text))
+
+
+def test_a_run_that_a_sweep_extends_may_have_a_folder_and_the_sweep_may_not(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(
+        "extends: unsee-vicreg\nrun: {dir: mine}\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
+    )
+    text = "extends: run.yaml\nspace: {train.lr: {choice: [1, 2]}}\n"
+    (tmp_path / "s.yaml").write_text(text)
+    load_sweep(str(tmp_path / "s.yaml"))
+    (tmp_path / "s.yaml").write_text(text + "run: {dir: mine}\n")
+    assert "decided by the sweep" in mistakes(str(tmp_path / "s.yaml"))["run.dir"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("tniy", "did you mean tiny?"), ("qwerty", "sweeps are ablation, paper, tiny")]
+)
+def test_a_name_that_is_no_sweep_gives_the_nearest(name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        load_sweep(name)
+
+
 def test_the_presets_are_right_once_the_data_is_named() -> None:
     names = sorted(path.stem for path in (Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml"))
     assert names
     for name in names:
         sweep = load_sweep(name, ["evaluate.sts=x.tsv"])
         assert sweep.settings.name == name
+
+
+def test_a_grid_of_too_many_points_is_refused_at_once(tmp_path: Path) -> None:
+    keys = ("train.batch", "seed", "projector.blocks", "checkpoint.keep", "track.every", "guard.skips")
+    lines = [f"{key}: {{choice: [{', '.join(str(2 + i) for i in range(10))}]}}" for key in keys]
+    with pytest.raises(UserError, match="grid has more than 10,000 points"):
+        load_sweep(write(tmp_path, "sweep: {search: grid}\nspace:\n  " + "\n  ".join(lines) + "\n"))

@@ -1,17 +1,17 @@
 """Every line of metrics.jsonl is in MLflow exactly once, whoever was killed; training never waits."""
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
 from unsee_dist.errors import UserError
-from unsee_dist.tracking import mlflow_run, mlflow_sink
+from unsee_dist.tracking import mlflow_run, mlflow_sink, unsent
 from unsee_dist.tracking.metrics_file import MetricsFile, added, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink, tracking_uri
@@ -115,8 +115,9 @@ def test_a_run_that_is_gone_is_made_anew_once(folder, uri):
 def test_a_run_whose_making_was_not_answered_is_found_again(folder, uri):
     first = MlflowSink(folder, DESCRIBED, uri)
     assert first.close(60)
-    state = json.loads((folder / "mlflow.json").read_text())
-    (folder / "mlflow.json").write_text(json.dumps(state | {"run_id": None}))
+    state = unsent.FILE.read(folder)
+    assert state is not None
+    unsent.FILE.write(folder, replace(state, run_id=None))
     second = MlflowSink(folder, DESCRIBED, uri)
     assert second.close(60)
     assert second.run_id == first.run_id

@@ -11,6 +11,7 @@ import pytest
 
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.errors import UserError
+from unsee_dist.files import trees
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import (
     FORMAT,
@@ -19,7 +20,6 @@ from unsee_dist.training.checkpoint.manifest import (
     Manifest,
     OtherFormat,
     StoredFile,
-    _digest,
     read_manifest,
 )
 from unsee_dist.training.guard import GuardState
@@ -48,7 +48,7 @@ MANIFEST = Manifest(
 
 def written(folder: Path, tree: dict[str, object], reseal: bool = True) -> Path:
     tree.pop("digest", None)
-    digest = {"digest": _digest(tree)} if reseal else {}
+    digest = {"digest": trees.digest(tree)} if reseal else {}
     (folder / NAME).write_text(json.dumps(tree | digest))
     return folder
 
@@ -113,6 +113,10 @@ def test_the_version_before_is_refused_by_its_number(tmp_path: Path) -> None:
         (("files",), [{"name": "x"}]),
         (("adam_updates",), True),
         (("unknown",), 1),
+        (("progress", "best", "step"), 6.5),
+        (("progress", "guard", "seen"), 4.5),
+        (("loss_scale", "steady"), 7.5),
+        (("files",), [{"name": "x", "bytes": 1.5, "xxh3": "ff"}]),
     ],
 )
 def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
@@ -127,7 +131,55 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
         read_manifest(written(tmp_path, tree))
 
 
-@pytest.mark.parametrize("text", ["", "[]", "7", "{", '{"format": 2}', "null"])
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("progress", "step"), -9),
+        (("progress", "step"), 1 << 60),
+        (("progress", "step"), 7),  # updates are more
+        (("progress", "updates"), 10),
+        (("progress", "updates"), -1),
+        (("progress", "passed_over"), 10),
+        (("progress", "evaluated"), -2),
+        (("progress", "evaluated"), 10),
+        (("progress", "best", "step"), 10),
+        (("progress", "best", "value"), math.nan),
+        (("progress", "guard", "spikes"), -1),
+        (("progress", "guard", "mean"), math.inf),
+        (("progress", "guard", "variance"), -1.0),
+        (("adam_updates",), -1),
+        (("loss_scale", "value"), 0.0),
+        (("loss_scale", "value"), math.nan),
+        (("loss_scale", "steady"), -1),
+        (("files", 0, "name"), "../rank-00000.safetensors"),
+        (("files", 0, "name"), "/dev/zero"),
+        (("files", 0, "name"), ""),
+        (("files", 0, "bytes"), -1),
+        (("files", 0, "xxh3"), ""),
+    ],
+)
+def test_a_value_that_no_run_has_written_is_refused_although_the_digest_was_made_anew(
+    tmp_path: Path, path: tuple[str | int, ...], value: object
+) -> None:
+    tree = json.loads(MANIFEST.to_json())
+    place = tree
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(
+        UserError, match=rf"{NAME} cannot be read \({path[0]}.* has a value that no run can have"
+    ):
+        read_manifest(written(tmp_path, tree))
+
+
+def test_a_file_listed_twice_is_refused(tmp_path: Path) -> None:
+    tree = json.loads(MANIFEST.to_json())
+    tree["files"] *= 2
+    with pytest.raises(UserError, match="files has a value"):
+        read_manifest(written(tmp_path, tree))
+
+
+@pytest.mark.parametrize("text", ["", "[" * 10_000, "[]", "7", "{", '{"format": 2}', "null"])
 def test_what_is_no_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / NAME).write_text(text)
     with pytest.raises(UserError, match=NAME):

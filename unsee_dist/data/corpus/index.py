@@ -3,6 +3,7 @@
     fingerprint             digest over the shards' digests: identifies the corpus
     shards[i]               name, bytes, sha256, sentences, and its blocks as columns
     shards[i].blocks        offset, length, xxh3, sentences
+    digest                  of all of the above, so that a flipped bit in a count is found
 
 A block's bytes are its tar header, its payload and its padding, the last block's also the end of the archive: the
 blocks of a shard fill it, so no byte is outside some checksum.
@@ -11,19 +12,30 @@ blocks of a shard fill it, so no byte is outside some checksum.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Annotated, ClassVar, NamedTuple, Protocol
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from unsee_dist.config.prepare import BLOCK_SENTENCES
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import UserError, file_error
+from unsee_dist.files import trees
 
 INDEX = "index.json"
-FORMAT = 1
-STRICT = ConfigDict(strict=True)
+FORMAT = 2
+UNSEALED = 1  # had no digest; everything else is the same
+STRICT = ConfigDict(strict=True, extra="forbid")
+BLOCK_BYTES = 1 << 30  # of the text of a block, at most
+BYTES = 1 << 30  # of the largest index: of 18 thousand million sentences
+Count = Annotated[int, Field(ge=0, lt=1 << 40)]
+Length = Annotated[int, Field(ge=0, lt=1 << 36)]  # all of an index together stay below 2^63
+Offset = Annotated[int, Field(ge=0, lt=1 << 62)]
+Xxh3 = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+FileName = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # of this folder, and of no other
 
 
 class Block(NamedTuple):
@@ -42,10 +54,10 @@ class BlockColumns:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    offset: list[int]
-    length: list[int]
-    xxh3: list[str]
-    sentences: list[int]
+    offset: list[Offset]
+    length: list[Length]
+    xxh3: list[Xxh3]
+    sentences: list[Annotated[int, Field(ge=1, le=BLOCK_SENTENCES)]]
 
 
 @dataclass(frozen=True)
@@ -54,10 +66,10 @@ class ShardEntry:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    name: str
-    bytes: int
-    sha256: str
-    sentences: int
+    name: FileName
+    bytes: Offset
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    sentences: Count
     blocks: BlockColumns
 
 
@@ -72,19 +84,48 @@ class CorpusIndex:
 
     format: int
     fingerprint: str
-    sentences: int
-    dev: int = 0
+    sentences: Count
+    dev: Count = 0
     preparation: dict[str, object] | None = None
     shards: list[ShardEntry]
+    digest: str | None = None
 
 
 CORPUS_INDEX = TypeAdapter(CorpusIndex)
 
 
+def sealed(index: CorpusIndex) -> CorpusIndex:
+    """The index with its digest."""
+    return replace(index, digest=trees.digest(as_tree(index)))
+
+
+class ShardBlocks(Protocol):
+    """An entry of an index, whose blocks lie in one file."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def blocks(self) -> BlockColumns: ...
+
+
+class Index(Protocol):
+    """The index of a corpus or of its tokens."""
+
+    @property
+    def shards(self) -> Sequence[ShardBlocks]: ...
+
+
+def as_tree(index: Index) -> trees.Tree:
+    """For JSON. Not `asdict`, which copies every number: seconds for a million blocks."""
+    shards = [vars(shard) | {"blocks": vars(shard.blocks)} for shard in index.shards]
+    return vars(index) | {"shards": shards}
+
+
 class Blocks:
     """All blocks of a corpus, as columns: 50 bytes each, where a list of objects takes 400."""
 
-    def __init__(self, shards: list[ShardEntry]) -> None:
+    def __init__(self, shards: Sequence[ShardBlocks]) -> None:
         columns = [shard.blocks for shard in shards]
         self.names = [shard.name for shard in shards]
         self.shard = np.repeat(np.arange(len(shards)), [len(each.offset) for each in columns])
@@ -114,7 +155,7 @@ def read_index(store: Store, sizes: bool = True) -> CorpusIndex:
             f"data.shards = {path} does not exist; write `unsee prepare INPUT --out {path}` first."
         )
     try:
-        raw = store.read(INDEX)
+        raw = store.read(INDEX, length=BYTES + 1)
     except FileNotFoundError as error:
         raise UserError(
             f"data.shards = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; "
@@ -122,19 +163,31 @@ def read_index(store: Store, sizes: bool = True) -> CorpusIndex:
         ) from error
     except OSError as error:
         raise file_error(f"data.shards = {path} cannot be read ({error}).", error) from error
+    if len(raw) > BYTES:
+        raise UserError(_damaged_index(store, f"it is larger than {BYTES >> 20} MiB"))
     try:
         index = CORPUS_INDEX.validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or INDEX
-        raise UserError(
-            _damaged_index(store, f"it cannot be read as an index ({place}: {first['msg']})")
-        ) from error
+        raise UserError(_damaged_index(store, f"it cannot be read as an index ({why_not(error)})")) from error
     if contradiction := _contradiction(index):
         raise UserError(_damaged_index(store, contradiction))
     if sizes and (damage := _wrong_size(store, index)):
         raise UserError(f"{damage}. {remedy(path)}")
     return index
+
+
+def most_bytes(index: CorpusIndex, sentences: int) -> int:
+    """The most bytes that the text of a block of so many sentences can have: what its preparation let pass."""
+    settings = (index.preparation or {}).get("settings")
+    longest = settings.get("max_bytes") if isinstance(settings, dict) else None
+    return min(BLOCK_BYTES, sentences * (longest + 1)) if isinstance(longest, int) else BLOCK_BYTES
+
+
+def why_not(error: ValidationError) -> str:
+    """The first thing that is wrong, and its place."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"])) or INDEX
+    return f"{place}: {first['msg']}"
 
 
 def fingerprint(sha256s: Iterable[str]) -> str:
@@ -153,23 +206,37 @@ def _damaged_index(store: Store, why: str) -> str:
 
 def _contradiction(index: CorpusIndex) -> str | None:
     """How the index contradicts itself, or None."""
-    if index.format != FORMAT:
+    if index.format not in (UNSEALED, FORMAT):
         return f"it has format {index.format!r} and this version reads {FORMAT}"
-    if not sum(shard.sentences for shard in index.shards):
-        return "it has no sentence"
+    sentences = sum(shard.sentences for shard in index.shards)
+    if not sentences or sentences != index.sentences:
+        return f"it has {index.sentences} sentences, its shards have {sentences}"
     if index.fingerprint != fingerprint(shard.sha256 for shard in index.shards):
         return "its fingerprint is not that of its shards' digests"
-    for shard in index.shards:
-        columns = shard.blocks
-        if len({len(column) for column in vars(columns).values()}) != 1 or not columns.xxh3:
-            return f"the blocks of {shard.name} have columns of different lengths"
-        sentences = np.array(columns.sentences, dtype=np.int64)
-        if sentences.sum() != shard.sentences or sentences.min() < 1:
-            return f"the sentences of {shard.name} do not add up"
-        ends = np.cumsum(np.array(columns.length, dtype=np.int64))
-        if [0, *ends[:-1].tolist()] != columns.offset or int(ends[-1]) != shard.bytes:
-            return f"the blocks of {shard.name} do not fill its {shard.bytes} bytes"
+    if len({shard.name for shard in index.shards}) < len(index.shards):
+        return "two shards have one name"
+    if why := next((why for shard in index.shards if (why := _shard_contradiction(shard))), None):
+        return why
+    if index.digest != (trees.digest(as_tree(index)) if index.format == FORMAT else None):
+        return "its values are not those that were written"
     return None
+
+
+def _shard_contradiction(shard: ShardEntry) -> str | None:
+    columns = shard.blocks
+    if len({len(column) for column in vars(columns).values()}) != 1 or not columns.xxh3:
+        return f"the blocks of {shard.name} have columns of different lengths"
+    if sum(columns.sentences) != shard.sentences:
+        return f"the sentences of {shard.name} do not add up"
+    if not fills(columns, shard.bytes):
+        return f"the blocks of {shard.name} do not fill its {shard.bytes} bytes"
+    return None
+
+
+def fills(columns: BlockColumns, size: int) -> bool:
+    """Whether the blocks lie end to end in a file of so many bytes."""
+    ends = list(accumulate(columns.length))
+    return [0, *ends[:-1]] == columns.offset and ends[-1:] == [size]
 
 
 def _wrong_size(store: Store, index: CorpusIndex) -> str | None:

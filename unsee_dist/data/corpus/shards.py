@@ -21,10 +21,10 @@ import xxhash
 import zstandard
 
 from unsee_dist.config.sections import DataSettings, OnDamage
-from unsee_dist.data.corpus.index import Blocks, read_index, remedy
+from unsee_dist.data.corpus.index import Blocks, most_bytes, read_index, remedy
 from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
-from unsee_dist.data.corpus.tokens import Tokens, find_tokens
+from unsee_dist.data.corpus.tokens import Tokens, digest, find_tokens
 from unsee_dist.errors import UserError, file_error
 
 if TYPE_CHECKING:
@@ -72,16 +72,16 @@ class Shards:
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Tokens | None:
         """The blocks' token ids, when they were prepared for this tokenizer and length."""
-        return find_tokens(self.store, self.fingerprint, tokenizer, max_tokens)
+        return find_tokens(self.store, self.index, digest(tokenizer), max_tokens)
 
     def read(self, block: int) -> list[str]:
         """The sentences of a block, after checking its bytes against the index."""
         raw = self._verified(block)
-        header = tarfile.TarInfo.frombuf(raw[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
-        payload = raw[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + header.size]
-        if header.name.endswith(".zst"):
-            payload = zstandard.decompress(payload)
-        sentences = payload.decode("utf-8").split("\n")
+        try:
+            most = most_bytes(self.index, int(self.sizes[block]))
+            sentences = _member(raw, most).decode("utf-8").split("\n")
+        except (tarfile.TarError, zstandard.ZstdError, ValueError) as error:
+            raise UserError(self._damage(block, f"what is no block ({error})")) from error
         if len(sentences) != self.sizes[block]:
             raise UserError(self._damage(block, f"{len(sentences)} sentences"))
         return sentences
@@ -161,3 +161,15 @@ class Shards:
             f"found {actual}. "
             f"{remedy(self.store.path)}"
         )
+
+
+def _member(raw: bytes, most: int) -> bytes:
+    """The text of a block. ValueError: it would be larger than `most` bytes, which a few compressed ones may claim."""
+    header = tarfile.TarInfo.frombuf(raw[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+    payload = raw[tarfile.BLOCKSIZE : tarfile.BLOCKSIZE + header.size]
+    if not header.name.endswith(".zst"):
+        return payload
+    size = zstandard.frame_content_size(payload)
+    if not 0 <= size <= most:
+        raise ValueError(f"{len(payload)} compressed bytes that claim {size}, where at most {most} can be")
+    return zstandard.decompress(payload)

@@ -13,6 +13,7 @@ import fsspec
 
 from unsee_dist.errors import TransientError
 from unsee_dist.files.remote import is_remote
+from unsee_dist.files.trees import open_regular
 
 ATTEMPTS = 5  # to read a remote range
 FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
@@ -43,7 +44,7 @@ class Store:
         """Bytes of a file; fewer at its end."""
         if self.remote:
             return self._read_remote(name, offset, None if length is None else offset + length)
-        with (Path(self.path) / name).open("rb") as file:
+        with open_regular(Path(self.path) / name) as file:
             file.seek(offset)
             return file.read(-1 if length is None else length)
 

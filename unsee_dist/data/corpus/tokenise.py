@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import xxhash
 
 from unsee_dist.data.corpus.index import INDEX, BlockColumns
 from unsee_dist.data.corpus.shards import Shards
+from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.corpus.tokens import (
     FORMAT,
-    TOKEN_SHARD,
-    TOKENS_INDEX,
     TokenShard,
     TokensIndex,
     digest,
     folder_of,
+    open_tokens,
 )
 from unsee_dist.data.processes import TaskRunner
 from unsee_dist.files import atomic
+from unsee_dist.files.records import RecordFile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -76,28 +75,28 @@ def tokenise(
     tasks = (
         TokeniseTask(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in own_shards
     )
-    for _ in run_tasks(_tokenise_shard, (task for task in tasks if not _entry(out, task.shard).exists())):
+    for _ in run_tasks(
+        _tokenise_shard, (task for task in tasks if not (out / _entry(task.shard).name).exists())
+    ):
         advance(1)
 
 
 def publish(corpus: Path, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Summary | None:
     """Write the index of the tokens; None while shards are missing. Several processes may call it at the same time."""
     shards, out = Shards(corpus), _folder(corpus, tokenizer, max_tokens)
-    entries = [_entry(out, shard) for shard in range(len(shards.index.shards))]
+    entries = [_entry(shard) for shard in range(len(shards.index.shards))]
     if not (out / INDEX).exists():
-        try:
-            done = [TOKEN_SHARD.validate_json(entry.read_bytes()) for entry in entries]
-        except FileNotFoundError:
-            if not (out / INDEX).exists():  # otherwise another process has published it
-                return None
-        else:
+        done = [shard for entry in entries if (shard := entry.read(out)) is not None]
+        if len(done) == len(entries):
             index = TokensIndex(
                 FORMAT, shards.fingerprint, digest(tokenizer), max_tokens, _dtype(tokenizer), done
             )
-            atomic.write_file(out / INDEX, json.dumps(asdict(index), indent=1).encode())
+            atomic.write_file(out / INDEX, index.to_json())
+        elif not (out / INDEX).exists():  # otherwise another process has published it
+            return None
     for entry in entries:
-        entry.unlink(missing_ok=True)
-    done = TOKENS_INDEX.validate_json((out / INDEX).read_bytes()).shards
+        (out / entry.name).unlink(missing_ok=True)
+    done = open_tokens(Store(out), shards.index).index.shards
     return Summary(shards.sentences, sum(shard.tokens for shard in done), sum(shard.cut for shard in done))
 
 
@@ -131,14 +130,14 @@ def _tokenise_shard(task: TokeniseTask) -> None:
         tokens += int(lengths.sum())
     name = f"{Path(shards.blocks.names[task.shard]).stem}.tokens"
     atomic.write_file(task.out / name, b"".join(parts))
-    entry = TokenShard(name, tokens, cut, blocks)
-    atomic.write_file(_entry(task.out, task.shard), json.dumps(asdict(entry)).encode())
+    _entry(task.shard).write(task.out, TokenShard(name, tokens, cut, blocks))
 
 
-def _entry(out: Path, shard: int) -> Path:
+def _entry(shard: int) -> RecordFile[TokenShard]:
     """The file that marks a shard's tokens as complete, and holds its entry of the index."""
-    return out / f"done-{shard:06d}.json"
+    remedy = "Delete it; the same command makes this shard's tokens again."
+    return RecordFile(f"done-{shard:06d}.json", TokenShard, version=2, remedy=remedy)
 
 
-def _dtype(tokenizer: PreTrainedTokenizerFast) -> str:
+def _dtype(tokenizer: PreTrainedTokenizerFast) -> Literal["<u2", "<u4"]:
     return "<u2" if len(tokenizer) <= 1 << 16 else "<u4"

@@ -1,10 +1,13 @@
 """Tokens: the blocks of a corpus tokenised once, for one tokenizer and one length.
 
-    DIR/tokens-<digest>-<length>/index.json           digest, length, the corpus's fingerprint, blocks by shard
+    DIR/tokens-<digest>-<length>/index.json           digests, length, the corpus's fingerprint, blocks by shard
     DIR/tokens-<digest>-<length>/shard-000000.tokens  a block: n lengths (uint16), then the ids of all n sentences
 
 The digest covers everything that decides the ids of a sentence. A corpus may have tokens for several tokenizers;
 `Stream` uses those that match and tokenises text when there are none, so a run needs no setting for it.
+
+Nothing in the index is believed that the corpus's own index says, too: how many sentences a block has. The index has a
+digest of its own, and every block a checksum, a number of bytes and lengths that must agree.
 """
 
 from __future__ import annotations
@@ -14,21 +17,34 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from unsee_dist.data.corpus.index import INDEX, STRICT, BlockColumns
+from unsee_dist.data.corpus.index import (
+    BYTES,
+    INDEX,
+    STRICT,
+    BlockColumns,
+    Blocks,
+    CorpusIndex,
+    Count,
+    FileName,
+    as_tree,
+    fills,
+    why_not,
+)
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import TransientError, UserError, file_error, is_transient
+from unsee_dist.files.trees import is_sealed, sealed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-FORMAT = 1
+FORMAT = 2  # 1 had no digest
 
 
 @dataclass(frozen=True)
@@ -37,13 +53,10 @@ class TokenShard:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
 
-    name: str
-    tokens: int
-    cut: int
+    name: FileName
+    tokens: Count
+    cut: Count
     blocks: BlockColumns
-
-
-TOKEN_SHARD = TypeAdapter(TokenShard)
 
 
 @dataclass(frozen=True)
@@ -56,46 +69,48 @@ class TokensIndex:
     fingerprint: str
     tokenizer: str
     max_tokens: int
-    dtype: str
+    dtype: Literal["<u2", "<u4"]
     shards: list[TokenShard]
+    digest: str = ""
+
+    def to_json(self) -> bytes:
+        """With the digest of the rest."""
+        return json.dumps(sealed(as_tree(self)), indent=1).encode()
 
 
 TOKENS_INDEX = TypeAdapter(TokensIndex)
+FOLDERS = "tokens-*"
 
 
 class Tokens:
     """Token ids by block, verified. Use `find_tokens`."""
 
     def __init__(self, store: Store, index: TokensIndex) -> None:
-        self._store, self._dtype = store, np.dtype(index.dtype)
-        self._blocks = [
-            (shard.name, *columns)
-            for shard in index.shards
-            for columns in zip(
-                shard.blocks.offset,
-                shard.blocks.length,
-                shard.blocks.xxh3,
-                shard.blocks.sentences,
-                strict=True,
-            )
-        ]
+        self.store, self.index, self._dtype = store, index, np.dtype(index.dtype)
+        self._blocks = Blocks(index.shards)
 
     def read(self, block: int) -> Ragged:
-        """The token ids of a block's sentences."""
-        name, offset, length, checksum, n = self._blocks[block]
-        where = f"{self._store.path_of(name)} is damaged in block {block} at offset {offset}: expected {length} bytes"
-        remedy = _remedy(self._store)
+        """The token ids of a block's sentences. UserError: not the bytes that were written, or not these sentences."""
+        expected = self._blocks[block]
+        path = self.store.path_of(expected.shard)
+        where = f"{path} is damaged in block {block} at offset {expected.offset}: expected {expected.length} bytes"
         try:
-            raw = self._store.read(name, offset, length)
+            raw = self.store.read(expected.shard, expected.offset, expected.length)
         except OSError as error:
             if is_transient(error):  # the tokens may be undamaged: no advice to delete them
-                raise TransientError(f"{self._store.path_of(name)} cannot be read now ({error}).") from error
-            raise UserError(f"{where}, but it cannot be read ({error}). {remedy}") from error
+                raise TransientError(f"{path} cannot be read now ({error}).") from error
+            raise UserError(f"{where}, but it cannot be read ({error}). {_remedy(self.store)}") from error
         actual = xxhash.xxh3_64_hexdigest(raw)
-        if actual != checksum:
-            raise UserError(f"{where} with xxh3 {checksum}, found {len(raw)} with xxh3 {actual}. {remedy}")
-        lengths = np.frombuffer(raw, dtype="<u2", count=n).astype(np.int64)
-        return Ragged(np.frombuffer(raw, dtype=self._dtype, offset=2 * n), lengths)
+        if actual != expected.xxh3:
+            found = f"found {len(raw)} with xxh3 {actual}"
+            raise UserError(f"{where} with xxh3 {expected.xxh3}, {found}. {_remedy(self.store)}")
+        lengths = np.frombuffer(raw, dtype="<u2", count=expected.sentences).astype(np.int64)
+        ids = np.frombuffer(raw, dtype=self._dtype, offset=2 * expected.sentences)
+        if lengths.sum() != len(ids) or lengths.max() > self.index.max_tokens:
+            raise UserError(
+                f"{where} of {expected.sentences} sentences, found other lengths. {_remedy(self.store)}"
+            )
+        return Ragged(ids, lengths)
 
 
 class Window:
@@ -154,36 +169,72 @@ def folder_of(tokenizer_digest: str, max_tokens: int) -> str:
     return f"tokens-{tokenizer_digest[:16]}-{max_tokens}"
 
 
-def find_tokens(
-    corpus: Store, fingerprint: str, tokenizer: PreTrainedTokenizerFast, max_tokens: int
-) -> Tokens | None:
-    """The tokens of a corpus for this tokenizer and length, or None. ValueError when they belong to another corpus."""
-    tokenizer_digest = digest(tokenizer)
+def find_tokens(corpus: Store, index: CorpusIndex, tokenizer_digest: str, max_tokens: int) -> Tokens | None:
+    """The tokens of a corpus for this tokenizer and length, or None. UserError: they are damaged, or another corpus's."""
     store = Store(corpus.path_of(folder_of(tokenizer_digest, max_tokens)))
     try:
-        raw = store.read(INDEX)
+        tokens = open_tokens(store, index)
     except (FileNotFoundError, PermissionError):  # stores raise either for a missing file
         return None
+    expected = {"tokenizer": tokenizer_digest, "max_tokens": max_tokens}
+    for key, value in expected.items():
+        actual = getattr(tokens.index, key)
+        if actual != value:
+            raise UserError(_other(store, key, actual, value))
+    return tokens
+
+
+def open_tokens(store: Store, corpus: CorpusIndex) -> Tokens:
+    """The tokens in a folder of a corpus. FileNotFoundError: it has no index. UserError: it is not of this corpus."""
+    index = read_tokens_index(store)
+    if index.fingerprint != corpus.fingerprint:
+        raise UserError(_other(store, "fingerprint", index.fingerprint, corpus.fingerprint))
+    if contradiction := _contradiction(index, corpus):
+        raise UserError(_damaged(store, contradiction))
+    return Tokens(store, index)
+
+
+def read_tokens_index(store: Store) -> TokensIndex:
+    """The index of a folder of tokens. FileNotFoundError: there is none. UserError: it is damaged, or was edited."""
+    try:
+        raw = store.read(INDEX, length=BYTES + 1)
+    except (FileNotFoundError, PermissionError):
+        raise
     except OSError as error:
         raise file_error(f"{store.path_of(INDEX)} cannot be read ({error}).", error) from error
+    if len(raw) > BYTES:
+        raise UserError(_damaged(store, f"it is larger than {BYTES >> 20} MiB"))
     try:
         index = TOKENS_INDEX.validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or INDEX
-        raise UserError(
-            f"{store.path_of(INDEX)} cannot be read as an index ({place}: {first['msg']}). {_remedy(store)}"
-        ) from error
-    expected = {
-        "format": FORMAT,
-        "fingerprint": fingerprint,
-        "tokenizer": tokenizer_digest,
-        "max_tokens": max_tokens,
-    }
-    for key, value in expected.items():
-        actual = getattr(index, key)
-        if actual != value:
-            raise UserError(
-                f"{store.path_of(INDEX)} has {key} = {actual}, and this run needs {value}. {_remedy(store)}"
-            )
-    return Tokens(store, index)
+        raise UserError(_damaged(store, f"it cannot be read as an index: {why_not(error)}")) from error
+    if index.format != FORMAT:
+        raise UserError(_other(store, "format", index.format, FORMAT))
+    if not is_sealed(as_tree(index)):
+        raise UserError(_damaged(store, "its values are not those that were written"))
+    return index
+
+
+def _contradiction(index: TokensIndex, corpus: CorpusIndex) -> str | None:
+    """What the index says otherwise than the corpus's or itself, or None."""
+    if len(index.shards) != len(corpus.shards):
+        return f"it has {len(index.shards)} shards, the corpus {len(corpus.shards)}"
+    width = np.dtype(index.dtype).itemsize
+    for shard, text in zip(index.shards, corpus.shards, strict=True):
+        columns = shard.blocks
+        if columns.sentences != text.blocks.sentences:
+            return f"the blocks of {shard.name} have other numbers of sentences than those of {text.name}"
+        if len({len(column) for column in vars(columns).values()}) != 1:
+            return f"the blocks of {shard.name} have columns of different lengths"
+        size = 2 * text.sentences + width * shard.tokens  # a length for each sentence, then all ids
+        if not fills(columns, size):
+            return f"the blocks of {shard.name} do not fill its {size} bytes"
+    return None
+
+
+def _damaged(store: Store, why: str) -> str:
+    return f"{store.path_of(INDEX)} is damaged or was edited: {why}. {_remedy(store)}"
+
+
+def _other(store: Store, key: str, actual: object, needed: object) -> str:
+    return f"{store.path_of(INDEX)} has {key} = {actual}, and this run needs {needed}. {_remedy(store)}"

@@ -20,6 +20,7 @@ import zstandard
 
 from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.files.remote import is_remote
+from unsee_dist.masking import masked
 
 CHUNK_BYTES = 256 * 1024
 FORMATS = (
@@ -67,7 +68,7 @@ def describe(name: str) -> InputDescription:
             info = system.info(path)
         properties = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
         digest = xxhash.xxh3_128_hexdigest(json.dumps(properties, sort_keys=True).encode())
-        return InputDescription(name, info.get("size") or 0, digest)
+        return InputDescription(masked(name), info.get("size") or 0, digest)  # it is written into index.json
     state, size = xxhash.xxh3_128(), 0
     for chunk in raw(name, lambda _: None):
         state.update(chunk)

@@ -22,7 +22,15 @@ from typing import TypeVar
 from rich.console import Console
 
 from unsee_dist.config.prepare import BLOCK_SENTENCES, PrepareSettings
-from unsee_dist.data.corpus.index import FORMAT, INDEX, SHARD_ENTRY, CorpusIndex, ShardEntry, fingerprint
+from unsee_dist.data.corpus.index import (
+    FORMAT,
+    INDEX,
+    SHARD_ENTRY,
+    CorpusIndex,
+    ShardEntry,
+    fingerprint,
+    sealed,
+)
 from unsee_dist.data.prepare import holdout, merge, sources
 from unsee_dist.data.prepare.plan import (
     Plan,
@@ -199,13 +207,15 @@ class _Preparation:
             atomic.write_file(self.out / DEV, holdout.table(pairs), staging=self.work)
         if near := holdout.neighbours(pairs, self.settings.seed):
             atomic.write_file(self.out / NEIGHBOURS, holdout.table(near), staging=self.work)
-        index = CorpusIndex(
-            format=FORMAT,
-            fingerprint=fingerprint(shard.sha256 for shard in shards),
-            sentences=sum(shard.sentences for shard in shards),
-            dev=len(pairs),
-            preparation=self.plan.as_dict() | {"counters": dict(sorted(counts.items()))},
-            shards=shards,
+        index = sealed(
+            CorpusIndex(
+                format=FORMAT,
+                fingerprint=fingerprint(shard.sha256 for shard in shards),
+                sentences=sum(shard.sentences for shard in shards),
+                dev=len(pairs),
+                preparation=self.plan.as_dict() | {"counters": dict(sorted(counts.items()))},
+                shards=shards,
+            )
         )
         sizes = {shard.name: len(shard.blocks.offset) for shard in shards}
         atomic.write_file(self.out / SIZES, as_json(sizes), staging=self.work)

@@ -15,6 +15,7 @@ import xxhash
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import atomic
 from unsee_dist.training.checkpoint.manifest import Manifest, OtherFormat, read_manifest
+from unsee_dist.training.checkpoint.parts import check_file, check_values, read_parts
 
 POINTER = "newest"
 
@@ -52,12 +53,16 @@ def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[
     return None, []
 
 
-def verify(folder: Path, turn: int = 0, turns: int = 1) -> Manifest:
-    """The manifest, after every file (or each `turns`-th from `turn`) was read and compared; else ValueError."""
+def verify(folder: Path, values: bool = False) -> Manifest:
+    """The manifest, after every file was read and compared, and every element found once; else UserError.
+
+    values: look at every number, too, as loading does.
+    """
     manifest = read_manifest(folder)
-    for file in manifest.files[turn::turns]:
+    for file in manifest.files:
         path = folder / file.name
         try:
+            check_file(path)
             size = path.stat().st_size
             if size != file.bytes:
                 raise UserError(f"{path} has {size} bytes, {file.bytes} were written")
@@ -65,6 +70,9 @@ def verify(folder: Path, turn: int = 0, turns: int = 1) -> Manifest:
                 raise UserError(f"{path} has changed since it was written (checksum)")
         except OSError as error:
             raise file_error(f"{path} cannot be read ({error.strerror})", error) from error
+    parts = read_parts(folder, manifest)
+    if values:
+        check_values(folder, parts)
     return manifest
 
 

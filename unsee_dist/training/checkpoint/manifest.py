@@ -16,15 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unsee_dist.config.kinds import Plain
 from unsee_dist.distributed.loss_scale import LossScale
-from unsee_dist.errors import UserError, is_transient
+from unsee_dist.errors import UserError
+from unsee_dist.files.trees import DIGEST, is_sealed, parse_json, read_within, sealed
+from unsee_dist.training.checkpoint.facts import contradiction
 from unsee_dist.training.progress import Progress
 
 NAME = "manifest.json"
+BYTES = 1 << 26  # of the largest: of a few hundred thousand ranks
 # 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale; 3 had few settings
 FORMAT = 4
 
@@ -90,8 +92,7 @@ class Manifest:
         return self.progress.step
 
     def to_json(self) -> str:
-        tree = asdict(self)
-        return json.dumps(tree | {"digest": _digest(tree)}, indent=1)
+        return json.dumps(sealed(asdict(self)), indent=1)
 
 
 _MANIFEST = TypeAdapter(Manifest)
@@ -105,29 +106,31 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a checkpoint. UserError: it cannot be read, was changed, or has another version's format."""
     path = folder / NAME
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        if is_transient(error):
-            raise
+        data = read_within(path, BYTES, "Restore it.")
+    except FileNotFoundError as error:
+        raise UserError(f"{path} cannot be read (there is none)") from error
+    try:
+        tree = parse_json(data)
+    except ValueError as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} cannot be read (it is no manifest)")
     version = tree.get("format", 1 if "facts_xxh3" in tree else None)
     if version != FORMAT:
-        undamaged = version == 1 or tree.pop("digest", None) == _digest(tree)  # else a flipped bit
+        undamaged = version == 1 or is_sealed(tree)  # else a flipped bit
         raise (OtherFormat if undamaged else UserError)(
-            f"{path} has format {version!r}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
+            f"{path} has format {repr(version)[:40]}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
             "version that wrote it, or give this run a run.dir of its own"
         )
-    if tree.pop("digest", None) != _digest(tree):
+    if not is_sealed(tree):
         raise UserError(f"{path} cannot be read (its contents were changed)")
+    del tree[DIGEST]
     try:
-        return _MANIFEST.validate_json(json.dumps(tree))
+        manifest = _MANIFEST.validate_json(json.dumps(tree))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path} cannot be read ({where}: {first['msg']})") from error
-
-
-def _digest(tree: dict[str, object]) -> str:
-    return xxhash.xxh3_128_hexdigest(json.dumps(tree, sort_keys=True).encode())
+    if wrong := contradiction(manifest):
+        raise UserError(f"{path} cannot be read ({wrong} has a value that no run can have)")
+    return manifest

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import share_errors
-from unsee_dist.errors import UserError, file_error, system_error
+from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.training.checkpoint.manifest import Manifest
+from unsee_dist.training.checkpoint.parts import (
+    ADAM,
+    BUFFERS,
+    RANK,
+    no_number,
+    open_tensors,
+    read_parts,
+    sizes,
+)
 
-ADAM = ("exp_avg", "exp_avg_sq")
-BUFFERS = "buffers.safetensors"
 MasterRange = tuple[str, int, Tensor]  # name of a parameter, start in its flattened form, values
 
 
@@ -59,7 +63,7 @@ def files(engine: Engine[Unsee], target: Target | None) -> dict[str, dict[str, T
         for number, each in enumerate(state_slices(engine, target))
         if engine.stage > 0 or number % world.size == world.rank
     }
-    content = {f"rank-{world.rank:05d}.safetensors": own}
+    content = {f"{RANK}{world.rank:05d}.safetensors": own}
     if world.rank == 0:  # the objective's state: the only buffers that training moves, equal on every rank
         content[BUFFERS] = {name: b.detach() for name, b in engine.module.objective.named_buffers()}
     return content
@@ -69,15 +73,11 @@ def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target
     """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
     with share_errors(engine.world):
         reader = CheckpointReader(folder, manifest)
+        trained = {n: p for n, p in engine.module.named_parameters() if p.requires_grad}
+        reader.check_sizes({name: getattr(p, "ds_numel", p.numel()) for name, p in trained.items()})
         for each in state_slices(engine, target):
             reader.fill(each)
-        buffers = load_file(folder / BUFFERS)
-        for name, buffer in engine.module.objective.named_buffers():
-            if name not in buffers or buffers[name].shape != buffer.shape:
-                raise UserError(
-                    f"{folder} has no state {name} of this objective. Give this run a run.dir of its own."
-                )
-            buffer.copy_(buffers[name])
+        _fill_buffers(folder, dict(engine.module.objective.named_buffers()))
     engine.set_updates(manifest.adam_updates)
     if engine.loss_scale is not None and manifest.loss_scale is not None:
         engine.loss_scale = copy(manifest.loss_scale)
@@ -86,42 +86,58 @@ def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target
         target.publish()
 
 
+def _fill_buffers(folder: Path, wanted: Mapping[str, Tensor]) -> None:
+    """UserError: they are not the state of this objective."""
+    file = open_tensors(folder / BUFFERS, "pt")
+    if set(file.keys()) != set(wanted):
+        other = min(set(file.keys()) ^ set(wanted))
+        raise UserError(_other_objective(folder, other))
+    for name, buffer in wanted.items():
+        stored = file.get_tensor(name)
+        if (stored.shape, stored.dtype) != (buffer.shape, buffer.dtype):
+            raise UserError(_other_objective(folder, name))
+        if not stored.isfinite().all():
+            raise UserError(no_number(folder, "state", name))
+        buffer.copy_(stored)
+
+
+def _other_objective(folder: Path, name: str) -> str:
+    return f"{folder} has no state {name} of this objective. Give this run a run.dir of its own."
+
+
 class CheckpointReader:
     """Random access to the parts of a checkpoint, whatever layout wrote it."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
-        self.ranges: dict[tuple[str, str], list[tuple[int, int, safe_open, str]]] = defaultdict(list)
-        for file in manifest.files:
-            if file.name.startswith("rank-"):
-                self._open(folder / file.name)
+        self.parts = read_parts(folder, manifest, framework="pt")
 
-    def _open(self, path: Path) -> None:
-        try:
-            opened = safe_open(path, framework="pt")
-        except SafetensorError as error:
-            cause = system_error(error)
-            raise file_error(f"{path} cannot be read ({error})", cause or OSError(error)) from error
-        for key in opened.keys():  # noqa: SIM118 (safe_open is no dict)
-            kind, _, rest = key.partition("/")
-            name, _, start = rest.rpartition("@")
-            length = opened.get_slice(key).get_shape()[0]
-            self.ranges[kind, name].append((int(start), int(start) + length, opened, key))
+    def check_sizes(self, wanted: Mapping[str, int]) -> None:
+        """UserError: its parameters are not these, with so many elements each."""
+        stored = sizes(self.parts, "master")
+        for name in [*wanted, *stored]:
+            if stored.get(name) != wanted.get(name):
+                raise UserError(self._other("master", name, stored.get(name, 0), wanted.get(name, 0)))
 
     def fill(self, wanted: StateSlice) -> None:
-        """Copy the stored elements of the slice's range into its tensor. ValueError when some are missing."""
+        """Copy the stored elements of the slice's range into its tensor. UserError: some are missing, or are no numbers."""
         first, last = wanted.start, wanted.start + len(wanted.tensor)
         filled = 0
-        for start, stop, opened, key in self.ranges.get((wanted.kind, wanted.name), ()):
+        for start, stop, file, key in self.parts.get((wanted.kind, wanted.name), ()):
             low, high = max(first, start), min(last, stop)
             if low < high:
-                wanted.tensor[low - first : high - first] = opened.get_slice(key)[low - start : high - start]
+                wanted.tensor[low - first : high - first] = file.get_slice(key)[low - start : high - start]
                 filled += high - low
         if filled != len(wanted.tensor):
-            raise UserError(
-                f"{self.folder} holds {filled} of {len(wanted.tensor)} elements of {wanted.kind} {wanted.name}: it belongs to "
-                "another encoder or projector. Give this run a run.dir of its own."
-            )
+            raise UserError(self._other(wanted.kind, wanted.name, filled, len(wanted.tensor)))
+        if not wanted.tensor.isfinite().all() or (wanted.kind == "exp_avg_sq" and (wanted.tensor < 0).any()):
+            raise UserError(no_number(self.folder, wanted.kind, wanted.name))
+
+    def _other(self, kind: str, name: str, stored: int, wanted: int) -> str:
+        return (
+            f"{self.folder} holds {stored} of {wanted} elements of {kind} {name}: it belongs to another encoder or "
+            "projector. Give this run a run.dir of its own."
+        )
 
 
 def full_weights(

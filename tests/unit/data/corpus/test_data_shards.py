@@ -15,6 +15,7 @@ from unsee_dist.data import Shards
 from unsee_dist.data.corpus import shard_writer
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.files import atomic
+from unsee_dist.files.trees import sealed
 
 
 @pytest.fixture
@@ -129,10 +130,15 @@ def test_an_edited_index_is_refused(copy, change):
 
 def test_block_counts_moved_in_the_index_are_found_on_reading(copy):
     def move(index):
-        index["shards"][0]["blocks"]["sentences"] = [1023, 1025]
+        index["sentences"] -= 2
+        index["shards"][0]["sentences"] -= 2
+        index["shards"][0]["blocks"]["sentences"] = [1022, 1024]
 
     edit(copy, move)
-    with pytest.raises(ValueError, match="and 1023 sentences, found 1024 sentences"):
+    with pytest.raises(ValueError, match="its values are not those that were written"):
+        Shards(copy)
+    edit(copy, lambda index: index.update(sealed(index)))
+    with pytest.raises(ValueError, match="and 1022 sentences, found 1024 sentences"):
         Shards(copy).read(0)
 
 

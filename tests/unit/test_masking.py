@@ -1,0 +1,104 @@
+"""No password, token or home folder in a text that leaves the process; and nothing else is changed in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from unsee_dist.config import load
+from unsee_dist.config.mistakes import ConfigError
+from unsee_dist.errors import UserError, report
+from unsee_dist.log import LOG
+from unsee_dist.masking import has_secret, masked, published
+
+SECRET = "Pa55-w0rd"
+HIDDEN = {
+    f"s3://me:{SECRET}@host/x": "s3://***@host/x",
+    f"s3://{SECRET}@host/x": "s3://***@host/x",
+    f"https://me:{SECRET}@host:80/x, 1 data/mine": "https://***@host:80/x, 1 data/mine",
+    f"3 s3://a:{SECRET}@b/x, 1 s3://c:{SECRET}@d/y": "3 s3://***@b/x, 1 s3://***@d/y",
+    f"postgresql://me:{SECRET}/a@b@host/db": "postgresql://***@host/db",
+    f"mysql+pymysql://me:{SECRET}@host/db?ssl={SECRET}": "mysql+pymysql://***@host/db?ssl=***",
+    f"https://host/x.txt?X-Amz-Signature={SECRET}&Expires=3": "https://host/x.txt?X-Amz-Signature=***&Expires=***",
+    f"https://host/x?{SECRET}": "https://host/x?***",
+    f"cannot open 'http://u:{SECRET}@h/p' (404)": "cannot open 'http://***@h/p' (404)",
+}
+PLAIN = (
+    *(
+        "data/wiki1m",
+        "hf://datasets/a/b",
+        "sqlite:////tmp/mlflow.db",
+        "mteb/stsbenchmark-sts:test",
+        "me@host: no URL",
+    ),
+    *("https://host:8080/a/b", "file:///a@b/c", "what is it?", "a=b&c=d", "see https://host/x#part."),
+)
+
+
+@pytest.mark.parametrize("text", HIDDEN)
+def test_the_secret_of_a_url_is_hidden_and_the_rest_stays(text: str) -> None:
+    assert masked(text) == HIDDEN[text]
+    assert has_secret(text)
+    assert masked(masked(text)) == masked(text)
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_a_text_without_a_secret_stays_what_it_is(text: str) -> None:
+    assert masked(text) == text
+    assert not has_secret(text)
+
+
+def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY"):
+        monkeypatch.setenv(name, f"{name}-{SECRET}")
+    monkeypatch.setenv("SHORT_TOKEN", "abc")
+    monkeypatch.setenv("SOME_TOKEN", str(Path(__file__)))  # a path to one
+    assert masked(f"401: HF_TOKEN-{SECRET} and AWS_SECRET_ACCESS_KEY-{SECRET}, abc, {__file__}") == (
+        f"401: *** and ***, abc, {__file__}"
+    )
+
+
+def test_the_home_folder_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert published("/home/me/data and /home/me, /home/metoo/x") == "~/data and ~, /home/metoo/x"
+    assert published(f"s3://a:{SECRET}@b/home/me") == "s3://***@b~"
+    monkeypatch.setenv("HOME", "/")
+    assert published("/a/b") == "/a/b"
+
+
+def test_what_is_printed_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"http://me:{SECRET}@host/x"
+    report(UserError(f"{url} is wrong"), "unsee")
+    report(KeyError(url), "unsee")  # a bug: with its traceback
+    LOG.warning("%s is slow", url)
+    LOG.info(f"{url} is quick")
+    said = capsys.readouterr().err
+    assert SECRET not in said
+    assert said.count("http://***@host/x") == 4
+    assert "KeyError" in said
+
+
+TAKING = (
+    *("data.shards", "data.mix", "resume", "run.name", "model.encoder", "evaluate.sts", "evaluate.retrieval"),
+    "run.dir",
+)
+
+
+@pytest.mark.parametrize("key", TAKING)
+def test_a_setting_that_holds_a_secret_is_refused_and_not_shown(key: str) -> None:
+    """It would stand in config.yaml, where the same command must be able to read it again."""
+    address = f"s3://me:{SECRET}@{'long' * 20}/corpus"
+    with pytest.raises(ConfigError) as caught:
+        load("unsee-vicreg", [f"{key}={address}"])
+    said = str(caught.value)
+    assert SECRET not in said
+    assert f"{key} = s3://***@long" in said
+    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said
+
+
+def test_a_run_is_written_to_a_folder() -> None:
+    with pytest.raises(ConfigError, match=r"run\.dir = s3://b/runs — command line — is a URL"):
+        load("unsee-vicreg", ["run.dir=s3://b/runs"])
+    assert load("unsee-vicreg", [f"run.dir={os.curdir}/x", "data.shards=s3://b/c"]).data.shards == "s3://b/c"

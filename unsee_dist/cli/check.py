@@ -1,0 +1,125 @@
+"""`unsee config check`: everything of a run that this machine can look at before it starts, and what it did not look at.
+
+Nothing is written, downloaded or trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from unsee_dist.config import RunConfig
+from unsee_dist.config.sections import DataSettings
+from unsee_dist.errors import UserError, is_transient
+from unsee_dist.files.remote import is_remote
+from unsee_dist.masking import masked
+
+Look = Callable[[RunConfig], Iterator[str]]
+LATER = "ranks and micro-batches, memory, devices: they are known when the run starts"
+
+
+class NotHere(Exception):
+    """This cannot be looked at from here; the words say why."""
+
+
+def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
+    """(what is right, what was not checked), a line each. UserError with a line for every mistake."""
+    right: list[str] = []
+    unchecked: list[str] = []
+    wrong: list[str] = []
+    for look in (_folder, _resume, _corpus, _encoder, _sts, _retrieval, _tracker):
+        try:
+            right += look(config)
+        except NotHere as reason:
+            unchecked.append(str(reason))
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and not is_transient(error):
+                raise
+            wrong.append(str(error))
+    if wrong:
+        raise UserError("\n".join(wrong))
+    return right, [*unchecked, LATER]
+
+
+def _folder(config: RunConfig) -> Iterator[str]:
+    folder = Path(config.run.dir)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        kind = "you may not write to it" if there.is_dir() else "it is a file"
+        raise UserError(f"run.dir = {folder} cannot be written: {there}: {kind}. Write another one.")
+    yield f"run.dir = {folder}: {'is there' if there == folder else 'can be made'}"
+
+
+def _resume(config: RunConfig) -> Iterator[str]:
+    if config.resume in ("auto", "never"):
+        return
+    if not Path(config.resume).exists():
+        raise UserError(
+            f"resume = {config.resume} does not exist. Write auto, never, or a checkpoint or run."
+        )
+    yield f"resume = {config.resume}: is there"
+
+
+def _corpus(config: RunConfig) -> Iterator[str]:
+    from unsee_dist.data import open_corpus
+
+    key, value = ("data.mix", config.data.mix) if config.data.mix else ("data.shards", config.data.shards)
+    if is_remote(value):
+        raise NotHere(f"{key} = {masked(value)}: a store on the network")
+    if value == DataSettings().shards and not Path(value).exists():
+        raise NotHere(f"{key} = {value}: the presets' own, which is not here. Write data.shards=DIR")
+    corpus = open_corpus(config.data)
+    yield f"{key} = {value}: {corpus.sentences:,} sentences"
+
+
+def _encoder(config: RunConfig) -> Iterator[str]:
+    name = config.model.encoder
+    if not Path(name).expanduser().exists() and not _is_cached(name):
+        raise NotHere(f"model.encoder = {name}: a name on the Hub that is not in this machine's cache")
+    from unsee_dist.model.checked import load_checked
+
+    encoder, tokenizer = load_checked(config.model)
+    yield (
+        f"model.encoder = {name}: {encoder.config.model_type}, {encoder.config.hidden_size} wide, {len(tokenizer):,} pieces, "
+        f"takes model.max_tokens = {config.model.max_tokens}"
+    )
+
+
+def _is_cached(name: str) -> bool:
+    """A name that is a path is loaded, too: for the sentence about a folder that is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        return True
+    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+
+def _sts(config: RunConfig) -> Iterator[str]:
+    from unsee_dist.evaluation.sts_files import load_sets
+    from unsee_dist.evaluation.tables import is_table
+
+    sources = _listed(config.evaluate.sts)
+    here = [source for source in sources if Path(source).exists() or is_table(Path(source))]
+    for name, pairs in load_sets(here).items():
+        yield f"evaluate.sts: {name}, {len(pairs.scores):,} pairs"
+    if names := [source for source in sources if source not in here]:
+        raise NotHere(f"evaluate.sts = {', '.join(names)}: names on the Hub")
+
+
+def _retrieval(config: RunConfig) -> Iterator[str]:
+    from unsee_dist.evaluation.question_files import load_question_sets
+
+    for name, questions in load_question_sets(_listed(config.evaluate.retrieval)).items():
+        yield f"evaluate.retrieval: {name}, {len(questions.queries):,} questions"
+
+
+def _listed(given: str | Sequence[str] | None) -> list[str]:
+    return [given] if isinstance(given, str) else list(given or ())
+
+
+def _tracker(config: RunConfig) -> Iterator[str]:
+    from unsee_dist.tracking.mlflow_sink import tracking_uri
+
+    if config.track.mlflow:
+        yield f"track.mlflow: to {masked(tracking_uri())}, which was not asked"

@@ -1,0 +1,56 @@
+"""Verify: every byte of a corpus, and of all tokens beside it, against the checksums and counts of their indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from unsee_dist.data.corpus.shards import Shards
+from unsee_dist.data.corpus.store import Store
+from unsee_dist.data.corpus.tokens import FOLDERS, Tokens, open_tokens
+from unsee_dist.errors import UserError
+
+
+def verify(corpus: Path) -> list[str]:
+    """What is whole, a line each. UserError: a line for every damaged block."""
+    shards = Shards(corpus, on_damage="skip")
+    damage = _of_blocks(shards.read, len(shards.blocks))
+    whole = [f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified"]
+    for folder in sorted(corpus.glob(FOLDERS)):
+        wrong = _of_tokens(folder, shards)
+        damage += wrong
+        whole += [] if wrong else [f"{folder} is whole: the tokens of these sentences"]
+    if damage:
+        raise UserError("\n".join(damage))
+    Shards(corpus)  # the shards' sizes too: bytes behind the last block
+    return whole
+
+
+def _of_tokens(folder: Path, shards: Shards) -> list[str]:
+    try:
+        tokens = open_tokens(Store(folder), shards.index)
+    except FileNotFoundError:  # never finished, so nobody reads them
+        return []
+    except UserError as error:
+        return [str(error)]
+    return _of_blocks(tokens.read, len(shards.blocks)) + _behind_the_last(folder, tokens)
+
+
+def _behind_the_last(folder: Path, tokens: Tokens) -> list[str]:
+    """The files that have more bytes than their blocks."""
+    wrong = []
+    for shard in tokens.index.shards:
+        size, path = shard.blocks.offset[-1] + shard.blocks.length[-1], folder / shard.name
+        if path.is_file() and path.stat().st_size > size:
+            wrong.append(f"{path} is damaged: it should have {size} bytes, found {path.stat().st_size}.")
+    return wrong
+
+
+def _of_blocks(read: Callable[[int], object], blocks: int) -> list[str]:
+    damage = []
+    for block in range(blocks):
+        try:
+            read(block)
+        except UserError as error:
+            damage.append(str(error))
+    return damage

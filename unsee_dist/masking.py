@@ -1,0 +1,78 @@
+"""What is not for others in a text that leaves the process: passwords and tokens, and for what is published, folders.
+
+    masked("s3://me:pw@host/x?sig=1")     s3://***@host/x?sig=***          lines on a terminal, index.json, MLflow's addresses
+    published("/home/me/data/x.tsv")      ~/data/x.tsv                     MLflow's parameters, a model card
+
+A setting never holds a secret (config/sections.py refuses it), so that a run's record can be read again as it is. Secrets
+come from the environment: AWS_*, HF_TOKEN, MLFLOW_TRACKING_PASSWORD, or FSSPEC_<PROTOCOL> for any other store.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+HIDDEN = "***"
+# The last @ of a URL's server part; of a URL with a colon in it the last of all, since a password may hold a slash.
+USERINFO = re.compile(r"(?<=://)(?:[^\s/?#'\"<>,@]*:[^\s'\"<>,]*|[^\s/?#'\"<>,]+)@")
+QUERY = re.compile(r"(?<=://)([^\s?'\"<>,]+)\?([^\s#'\"<>]+)")
+VALUE = re.compile(r"(^|[&;])([^=&;]*=)?[^&;]+")
+# Variables whose value is a secret, whatever program reads it.
+SECRET = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|API_KEY)$")
+SHORTEST = 6  # letters: a shorter value would be found in any text
+
+
+def masked(text: str) -> str:
+    """The text without userinfo and values of queries in its URLs, and without the secrets of the environment."""
+    text = _masked_urls(text)
+    for secret in _secrets(os.environ):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def has_secret(text: str) -> bool:
+    """Whether a text holds a URL with userinfo or a query."""
+    return _masked_urls(text) != text
+
+
+def _masked_urls(text: str) -> str:
+    if "://" not in text:
+        return text
+    text = USERINFO.sub(f"{HIDDEN}@", text)
+    return QUERY.sub(lambda url: f"{url[1]}?{VALUE.sub(_without_value, url[2])}", text)
+
+
+def _without_value(entry: re.Match[str]) -> str:
+    return f"{entry[1]}{entry[2] or ''}{HIDDEN}"
+
+
+def credentials(url: str) -> str:
+    """Where the store of a URL takes its password from, in words."""
+    protocol = re.split(r"[^a-z0-9]", url.partition("://")[0].lower())[-1]
+    known = {
+        "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        "gs": "set GOOGLE_APPLICATION_CREDENTIALS",
+        "hf": "set HF_TOKEN",
+        **dict.fromkeys(
+            ("http", "https"),
+            'set FSSPEC_HTTP={"client_kwargs": {"headers": {"Authorization": "Bearer ..."}}}',
+        ),
+    }
+    return known.get(
+        protocol, f"set FSSPEC_{protocol.upper()}_USERNAME and FSSPEC_{protocol.upper()}_PASSWORD"
+    )
+
+
+def published(text: str) -> str:
+    """`masked`, and the home folder as ~: for what is read on other machines."""
+    home = str(Path.home())
+    text = masked(text)
+    return text if home == "/" else re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
+
+
+def _secrets(variables: Mapping[str, str]) -> list[str]:
+    """The longest first: one may hold another."""
+    found = {value for name, value in variables.items() if SECRET.search(name) and len(value) >= SHORTEST}
+    return sorted((secret for secret in found if not os.path.exists(secret)), key=len, reverse=True)
