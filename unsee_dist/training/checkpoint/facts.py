@@ -25,6 +25,8 @@ def contradiction(manifest: Manifest) -> str | None:
     step = progress.step
     checks = {
         "progress.step": 0 <= step < MOST,
+        "progress.started": 0 <= progress.started <= step,
+        "progress.lines": 0 <= progress.lines < MOST,
         "progress.updates": 0 <= progress.updates <= step,
         "progress.passed_over": 0 <= progress.passed_over <= step,
         "progress.evaluated": -1 <= progress.evaluated <= step,
