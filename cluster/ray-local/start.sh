@@ -44,11 +44,9 @@ control=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0
 {
   echo "RAY_ADDRESS=127.0.0.1:$control"
   echo "RAY_AUTH_MODE=token"
-  echo "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0"
   printf 'RAY_AUTH_TOKEN_PATH=%q\n' "$dir/token"
 } >"$dir/environment"
-# On Linux, too, this variable makes Ray take 127.0.0.1 for every node's address and listen there only, not on the network.
-export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0
+# Ray lets no second node join at 127.0.0.1, so its ports are open to the network: the token is what guards them.
 mkdir -m 700 "$dir/ray" # Ray itself makes its folders writable for everybody
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else
