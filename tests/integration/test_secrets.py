@@ -73,6 +73,7 @@ def test_the_password_of_an_input_is_in_no_corpus(tmp_path: Path) -> None:
     assert found_in(tmp_path, SECRET) == []
 
 
+@pytest.mark.slow
 def test_a_run_beside_a_guarded_mlflow_writes_no_password(tiny: making.Tiny, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -94,6 +95,7 @@ def test_a_run_beside_a_guarded_mlflow_writes_no_password(tiny: making.Tiny, tmp
     assert str(home).encode() not in (tmp_path / "mlflow.db").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_export_of_an_older_run_publishes_no_password_and_no_folder(
     tiny: making.Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,16 @@ def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str]
     assert words in err
 
 
+def test_resume_says_that_a_sweeps_folder_is_code(monkeypatch, capsys, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("space: {}\n")
+    code, _, err = unsee(monkeypatch, capsys, "sweep", "--resume", tmp_path)
+    assert code == 2
+    assert (
+        f"{tmp_path}: Ray's state in it is pickled, which is code. Continue only a sweep that is your own."
+        in err
+    )
+
+
 def test_the_script_of_launchers_says_it_too(capsys) -> None:
     from unsee_dist.train import parse
 
