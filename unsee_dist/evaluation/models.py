@@ -193,8 +193,8 @@ def _missing(path: Path) -> list[str]:
             ) from error
         if foreign:
             raise UserError(
-                f"{path} comes with python code of its own ({foreign[0]}), which is never run. Give a model of the modules "
-                "that sentence-transformers itself has."
+                f"{path} comes with python code of its own ({foreign[0]}), which is never run. Export it again, with the "
+                "modules that sentence-transformers itself has."
             )
         missing = [str(folder) for folder in folders if not folder.is_dir()]
     else:
