@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     BUG = 1  # a mistake of ours, with a traceback
     MISTAKE = 2  # a mistake of the user, in one sentence
     RANK_LOST = 3  # a rank hung or died
-    UNUSABLE = 4  # `unsee evaluate`: the embeddings are constant or not finite
+    UNUSABLE = 4  # `unsee evaluate`: the embeddings have collapsed or are not finite (`unsee export` refuses them with 2)
     TRANSIENT = 74  # EX_IOERR: a file system or a network failed for a while; the same command continues
     STOPPED = 75  # EX_TEMPFAIL: stopped by a signal, with a checkpoint; the same command continues
 

@@ -26,6 +26,7 @@ from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.world import (
     SharedUserError,
     World,
+    from_rank_0,
     gather_rows,
     join_world,
     print_on_rank_0,
@@ -35,7 +36,7 @@ from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
-from unsee_dist.files.atomic import recover_folder, write_file
+from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.model.checked import load_checked
 from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
@@ -47,23 +48,27 @@ from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.publish.sentence_transformers import write_encoder
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
+from unsee_dist.tracking import record
 from unsee_dist.tracking.environment import describe
+from unsee_dist.tracking.note import note_of, write_note
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint import resume
-from unsee_dist.training.checkpoint.manifest import Identity, Manifest
+from unsee_dist.training.checkpoint.manifest import Manifest
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
-from unsee_dist.training.loop import Training, broadcast_scores, console_every
+from unsee_dist.training.ending import Ending
+from unsee_dist.training.guard import judged
+from unsee_dist.training.identity import identity_of
+from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.schedule import total_steps
+from unsee_dist.training.start import EXPORTS, Asked, keep_record, plan_start, refuse_other_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Report = Callable[[int, dict[str, float]], None]
-EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
 
 
 def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
@@ -83,20 +88,26 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
 def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
-    print_on_rank_0(
-        run.engine.world,
-        f"{config.run.name}: {run.steps} steps of {config.train.batch} sentences, see {run.folder}",
-    )
-    try:
-        final = train_loop(run)
-    except BaseException as error:
-        run.recorder.close("KILLED" if isinstance(error, Stopped) else "FAILED")
-        raise
-    _print_summary(run, final)
+    begun = config.model.encoder if run.progress.started == 0 else "the checkpoint that the run began with"
+    ending, world = Ending(run.progress, run.folder, begun), run.engine.world
+    if run.complete:
+        print_on_rank_0(
+            world,
+            f"{run.folder} is complete, nothing to do: {run.progress.step} of {run.steps} steps. It holds {ending.contents()}",
+        )
+    else:
+        sentences = f"{run.steps} steps of {config.train.batch} sentences"
+        print_on_rank_0(world, f"{config.run.name}: {sentences}, see {run.folder}")
+        try:
+            train_loop(run)
+        except BaseException as error:
+            run.recorder.close("KILLED" if isinstance(error, Stopped) else "FAILED")
+            raise
+    _print_ending(run, ending)
 
 
 def _evaluate_and_report(run: Training, report: Report) -> dict[str, float]:
-    scores = broadcast_scores(run.engine.world, run.evaluate())
+    scores = from_rank_0(run.engine.world, run.evaluate())
     report(run.progress.step, scores)
     return scores
 
@@ -108,18 +119,15 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop = stop or StopSignal()
     stop.set_grace(config.checkpoint.grace_s)
     seed_everything(config.seed)
-    if config.data.tokenise:
-        with share_errors(world):
-            corpus = open_corpus(config.data)
-            _, tokenizer = load_checked(
-                config.model
-            )  # before hours of tokenising for an encoder that cannot take it
-        tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
+    tokenise_ahead(config, world)
     with share_errors(world):  # a file that is missing on one host must not leave the others waiting
         inputs = open_inputs(config, world)
-        steps = total_steps(config.train, inputs.shards.sentences)
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
+    asked = ask(config, inputs)
+    start = plan_start(world, asked)
+    for sentence in start.said:
+        print_on_rank_0(world, f"{folder}: {sentence}")
 
     engine = Engine(
         inputs.model,
@@ -130,36 +138,41 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         clip=config.train.clip or 0.0,
     )
     target = build_target(engine)
-    identity = identity_of(config, inputs)
     progress = Progress()
 
-    def restore(checkpoint: Path | None) -> Manifest:
+    def restore(checkpoint: Path) -> Manifest:
         """Restore everything but the metrics from a checkpoint. Returns its manifest."""
+        manifest = resume.restore(checkpoint, engine, target)
+        progress.restore(manifest.progress)
+        if not start.complete:
+            print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
+        return manifest
+
+    recover_exports(folder, world)
+    manifest = restore(start.checkpoint) if start.checkpoint else None
+    if not start.own:
+        progress.begin_here()
+    with share_errors(world):
+        if world.rank == 0:
+            keep_record(config, start, progress.step, world.size)
+        recorder = open_recorder(
+            config, world, asked.steps, progress, manifest.mlflow_run if manifest and start.own else None
+        )
+
+    def rewind() -> None:
+        checkpoint, _ = resume.find_checkpoint(world, folder, "auto")
         if checkpoint is None:
             raise SharedUserError(
                 "There is no checkpoint to return to yet. Lower train.lr or checkpoint.every."
             )
-        manifest = resume.restore(checkpoint, engine, target, identity)
-        progress.restore(manifest.progress)
-        print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
-        return manifest
-
-    recover_exports(folder, world)
-    checkpoint, own = resume.find_checkpoint(world, folder, config.resume)
-    manifest = restore(checkpoint) if checkpoint else None
-    with share_errors(world):
-        recorder = open_recorder(
-            config, world, steps, progress.step, manifest.mlflow_run if manifest and own else None
-        )
-
-    def rewind() -> None:
-        restore(resume.find_checkpoint(world, folder, "auto")[0])
+        restore(checkpoint)
         recorder.rewind(progress.step)
 
     embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
     return Training(
         config=config,
-        steps=steps,
+        steps=asked.steps,
+        complete=start.complete,
         progress=progress,
         engine=engine,
         target=target,
@@ -168,28 +181,46 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         saver=Saver(world, config.checkpoint.background),
         stop=stop,
         folder=folder,
-        identity=identity,
-        evaluate=lambda: inputs.development(embed),
+        identity=asked.identity,
+        evaluate=lambda: judged(config.guard, inputs.development(embed)),
         baseline=inputs.development.baseline,
-        export=exporter(config, engine, inputs.tokenizer),
+        export=exporter(config, engine, inputs.tokenizer, progress),
         rewind=rewind,
     )
 
 
+def tokenise_ahead(config: RunConfig, world: World) -> None:
+    """Tokenise the whole corpus, where `data.tokenise` asks for it. Collective."""
+    if not config.data.tokenise:
+        return
+    refuse_other_settings(world, config)
+    with share_errors(world):
+        corpus = open_corpus(config.data)
+        _, tokenizer = load_checked(config.model)  # before hours of work for what cannot take it
+    tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
+
+
 def exporter(
-    config: RunConfig, engine: Engine[Unsee], tokenizer: PreTrainedTokenizerFast
+    config: RunConfig, engine: Engine[Unsee], tokenizer: PreTrainedTokenizerFast, progress: Progress
 ) -> Callable[[str], None]:
-    """A function that writes the online encoder to a folder of the run, by its name. Collective, as its calls are."""
+    """A function that writes the online encoder to a folder of the run, by its name, with what its last evaluation says.
+    Collective, as its calls are."""
     # a group of its own: a save may be gathering in the background meanwhile
     group = dist.new_group(backend="gloo") if engine.world.size > 1 else None
 
     def export(name: str) -> None:
         weights = full_weights(engine, "online", group)
         if engine.world.rank == 0:
-            write_encoder(
-                Path(config.run.dir) / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
-                config.model.max_tokens,
-            )  # fmt: skip
+            with atomic_folder(Path(config.run.dir) / name) as new:
+                write_encoder(
+                    new,
+                    weights,
+                    engine.module.online.config,
+                    tokenizer,
+                    config.model.pooling,
+                    config.model.max_tokens,
+                )
+                write_note(new, note_of(name, progress.step, progress.scores))
 
     return export
 
@@ -235,43 +266,43 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
 
 
+def ask(config: RunConfig, inputs: Inputs) -> Asked:
+    """What a start was given, with the digests of what it read. Before an engine changes the weights."""
+    development = inputs.development
+    identity = identity_of(
+        config,
+        inputs.model.online,
+        inputs.tokenizer,
+        inputs.shards.fingerprint,
+        development.sts,
+        development.retrieval,
+    )
+    return Asked(config, identity, inputs.shards.sentences)
+
+
 def open_recorder(
-    config: RunConfig, world: World, steps: int, first: int, mlflow_run: str | None
+    config: RunConfig, world: World, steps: int, progress: Progress, mlflow_run: str | None
 ) -> RunRecorder:
-    """The recorder of a run, its files truncated to step `first`; writes the resolved `config.yaml`."""
+    """The recorder of a run, its files truncated to the step of `progress`. MLflow is given the run's first settings, and
+    what later starts changed as a tag."""
     folder = Path(config.run.dir)
-    if world.rank == 0:
-        with writing(f"run.dir = {folder}", "Write another one."):
-            write_file(folder / "config.yaml", config.as_yaml())
     recorder = RunRecorder(
         folder,
         world.rank,
         steps=steps,
-        first=first,
+        first=progress.step,
         every=config.track.every,
         console_every=console_every(steps),
     )
+    recorder.expect(progress.lines)
     if config.data.trace:
         recorder.keep_trace(world.size)
-    if config.track.mlflow:
-        recorder.send_to_mlflow(describe(config.run.name, config.model_dump(mode="json")), mlflow_run)
+    if config.track.mlflow and world.rank == 0:
+        first = record.first_settings(folder) or config
+        recorder.send_to_mlflow(describe(first.run.name, first.model_dump(mode="json")), mlflow_run)
+        if changes := record.changes(folder):
+            recorder.tag("changes", "; ".join(changes))
     return recorder
-
-
-def identity_of(config: RunConfig, inputs: Inputs) -> Identity:
-    """What must not change between the starts of a run. Ranks, stage, precision and micro-batches may."""
-    shape = inputs.model.online.config
-    layers = getattr(shape, "num_hidden_layers", getattr(shape, "n_layers", None))
-    projector = config.projector
-    return Identity(
-        encoder=f"{shape.model_type}, {layers} layers of {shape.hidden_size}, {shape.vocab_size} pieces",
-        projector=f"{projector.kind}, {projector.blocks} blocks of {projector.width}, {projector.side}",
-        target=config.target.kind,
-        objective=config.objective.name,
-        corpus=inputs.shards.fingerprint,
-        seed=config.seed,
-        train_batch=config.train.batch,
-    )
 
 
 def build_model(config: RunConfig, world: World) -> Unsee:
@@ -342,20 +373,17 @@ def seed_everything(seed: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _print_summary(run: Training, final: dict[str, float]) -> None:
-    progress = run.progress
-    columns = {"before": progress.before}
-    if progress.best:
-        columns[f"best (step {progress.best.step})"] = progress.best.scores
-    if final:
-        columns["final"] = final
+def _print_ending(run: Training, ending: Ending) -> None:
+    recorder, progress = run.recorder, run.progress
     baseline = run.baseline() if run.engine.world.rank == 0 else {}
-    if baseline:
-        columns["TF-IDF"] = baseline
-    paths = {name: run.folder / name for name in EXPORTS if (run.folder / name).is_dir()}
-    run.recorder.summary(
-        columns, paths, [f"SentenceTransformer('{paths.get('best', run.folder / 'final')}')"]
+    recorder.summary(
+        ending.columns | ({"TF-IDF": baseline} if baseline else {}),
+        {name: f"{run.folder / name} ({what})" for name, what in ending.folders.items()},
+        ending.next,
     )
-    for sentence in warnings(final or progress.before, baseline):
-        run.recorder.warn(sentence)
-    run.recorder.close()
+    for sentence in (*warnings(progress.scores, baseline), *ending.warnings):
+        recorder.warn(sentence)
+    for name in ending.folders:
+        recorder.tag(name, str(run.folder / name))
+    recorder.tag("verdict", ending.verdict)
+    recorder.close()

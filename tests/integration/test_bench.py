@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from integration import tiny as launch
 from integration.tiny import Tiny
+from rich.console import Console
 
+from unsee_dist.bench import masks
 from unsee_dist.bench.launch import ProcessFailed, in_processes, rows
 
 
@@ -33,6 +35,20 @@ def test_the_parts_of_a_real_step_add_up(tiny: Tiny) -> None:
         row["ms"][name] > 0 for name in ("online", "target", "projector", "objective", "backward", "finish")
     )
     assert row["sentences_per_s"] > 0
+
+
+@pytest.mark.slow
+def test_steps_under_three_kinds_of_dropout_are_timed_by_turns(tiny: Tiny, tmp_path: Path) -> None:
+    arguments = [str(tiny.config), f"run.dir={tmp_path / 'run'}", "track.mlflow=false", "train.batch=160"]
+    row = in_processes("unsee_dist.bench.masks", arguments, 1, limit_s=500)
+    assert (row["batch"], row["turns"]) == (160, 12)
+    assert min(row["ms"].values()) > 0
+    for low, middle, high in row["ratio"].values():
+        assert low <= middle <= high
+    table = Console(width=200)
+    with table.capture() as shown:
+        table.print(masks.page([row]))
+    assert "160, fp32" in shown.get()
 
 
 def test_the_rows_of_processes_are_what_they_print(tmp_path: Path) -> None:

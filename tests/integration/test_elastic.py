@@ -43,7 +43,7 @@ def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(tmp_path: Pat
     def layout(stage: int, workers: int, place: Path) -> list[str]:
         return [
             *(f"run.dir={place}", f"parallel.zero={stage}", f"data.workers={workers}", "checkpoint.keep=9"),
-            *("train.batch=24", "train.steps=null", "train.epochs=1", "train.lr=1e-4", "model.dropout=0"),
+            *("train.batch=24", "train.steps=null", "train.epochs=1", "train.lr=1e-4", "model.dropout=0.1"),
             *(
                 "objective.name=corinfomax",
                 "objective.invariance=1",

@@ -119,6 +119,14 @@ def test_a_run_that_collapses_is_told_and_stopped_where_that_is_asked_for(tiny: 
     warned.succeed()
     assert "The embeddings have collapsed" in warned.text()
     assert "raise the objective's variance" in warned.text()
+    assert "this run has no usable encoder" in warned.text()
+    assert "final: " not in warned.text()  # offered by no line
+    assert "SentenceTransformer" not in warned.text()
+    note = json.loads((tiny.folder / "warned" / "final" / "unsee.json").read_text())
+    assert note["collapsed"].startswith("the embeddings have collapsed (effective rank")
+    assert note["collapsed"] in (tiny.folder / "warned" / "final" / "README.md").read_text().replace(
+        "The em", "the em"
+    )
 
 
 STRUCK = """
@@ -150,21 +158,3 @@ def test_a_loss_that_jumps_is_said_with_its_size_and_one_that_does_not_is_not(ti
     calm = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'calm'}", *told)
     calm.succeed()
     assert "deviations above" not in calm.text()
-
-
-def test_another_corpus_encoder_or_seed_is_refused_by_name(tiny: Tiny) -> None:
-    folder = tiny.folder / "identity"
-    ranks.start(1, tiny.config, f"run.dir={folder}").succeed()
-    for change, named in (
-        ("seed=5", "seed = 0, now 5"),
-        ("train.batch=4", "train.batch = 8, now 4"),
-        ("objective.name=byol", "objective = vicreg, now byol"),
-        (
-            "projector.blocks=2",
-            "projector = blocks, 1 blocks of 2, online, now blocks, 2 blocks of 2, online",
-        ),
-    ):
-        refused = ranks.start(1, tiny.config, f"run.dir={folder}", change)
-        assert refused.wait() == [2], refused.text()
-        assert named in refused.text()
-        assert "run.dir" in refused.text()

@@ -90,23 +90,51 @@ def test_masks_of_a_rank_fail_the_law() -> None:
     assert run(masks_by_rank, 2)[0] > 1e-2
 
 
+# (packed, micro_batch): sentences of all lengths in a row or one; whole, even and uneven cuts, one sentence at a time
+CUTS = ((True, None), (True, 8), (True, 5), (True, 1), (False, None), (False, 5))
+
+
 def any_cut_is_the_same(
     rank: int, size: int, dropout: float, cases: Sequence[Case] = CASES, stages: Sequence[int] = range(4)
 ) -> None:
     for case in (replace(case, dropout=dropout) for case in cases):
-        truth = oracle(case, 3)
+        truth = oracle(case, STEPS if dropout else 3)
         for stage in stages:
-            for packed, micro_batch in ((True, None), (True, 5), (True, 1), (False, None), (False, 5)):
+            for packed, micro_batch in CUTS:
                 errors = compare(case, truth, rank, size, stage, micro_batch=micro_batch, packed=packed)
                 assert max(errors[:2]) < 1e-5, (case, stage, packed, micro_batch, errors)
                 assert errors[2] < 2e-5, (case, stage, packed, micro_batch, errors)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("dropout", DROPOUTS)
 def test_any_cut_into_pieces_and_rows_is_the_same(size: int, dropout: float) -> None:
     run(any_cut_is_the_same, size, dropout, timeout_s=500)
+
+
+def losses_in_bf16(
+    rank: int, size: int, layouts: Sequence[tuple[int, dict[str, object]]]
+) -> list[list[float]]:
+    """By layout (stage, how): the losses of ten steps of VICReg under dropout."""
+    curves = []
+    for stage, how in layouts:
+        ours = running(Case("vicreg", dropout=0.1), rank, size, stage, "bf16")
+        curves.append([ours.train_step(step, **how).loss for step in range(1, STEPS + 1)])  # type: ignore[arg-type]
+    return curves
+
+
+def test_in_bf16_losses_differ_by_its_rounding_alone() -> None:
+    """The masks do not differ at all: those of places in a rank's part are seen in bf16, too."""
+    [truth] = run(losses_in_bf16, 1, [(0, {})])[0]
+    layouts = [(0, {}), (1, {"micro_batch": 5}), (2, {"packed": False}), (3, {}), (0, {"by_rank": True})]
+    *errors, by_rank = (
+        max(abs(loss / true - 1) for loss, true in zip(curve, truth, strict=True))
+        for curve in run(losses_in_bf16, 2, layouts)[0]
+    )
+    print(errors, by_rank)
+    assert max(errors) < 2**-8
+    assert by_rank > 2 * 2**-8
 
 
 def pieces_keep_their_masks(rank: int, size: int) -> None:

@@ -1,6 +1,7 @@
 """`unsee bench`: the time of each part of a step, and the speed of whole training, beside others. Tables, and one JSON.
 
 training.py      a step by the case (step.py) and whole training beside other trainers (peers.py)
+masks.py         the cost of masks by sentence, beside torch's dropout
 recovery.py      the pause of a save, and the time from a kill to the first new step
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
 order.py         seeking in the order of four billion sentences
@@ -21,7 +22,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 
-PARTS = ("training", "recovery", "corpus", "order", "sweep", "gpu")
+PARTS = ("training", "masks", "recovery", "corpus", "order", "sweep", "gpu")
 
 
 def main(
@@ -94,11 +95,15 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, order, recovery, sweep, training
+    from unsee_dist.bench import corpus, masks, order, recovery, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
         return training.train(config, overrides, scratch, peer_unsee, console)
+    if part == "masks":
+        rows = masks.cost(config, overrides, scratch / "masks")
+        console.print(masks.page(rows))
+        return {"masks": rows}
     if part == "corpus":
         return corpus.read_and_prepare(load(config, overrides), scratch, console)
     if part == "recovery":
@@ -106,9 +111,9 @@ def _measure(
         console.print(recovery.summary(seconds), markup=False)
         return {"recovery_s": seconds}
     if part == "order":
-        rows = order.seek_cost()
-        console.print(order.summary(rows), markup=False)
-        return {"order": rows}
+        seeks = order.seek_cost()
+        console.print(order.summary(seeks), markup=False)
+        return {"order": seeks}
     cost = sweep.sweep_cost(config, overrides, scratch / "sweep")
     console.print(sweep.summary(cost), markup=False)
     return {"sweep": cost}

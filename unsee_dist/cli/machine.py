@@ -42,7 +42,7 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="training, recovery, corpus, order, sweep or gpu (BERT-base, under five minutes, needs no corpus); "
+            help="training, masks, recovery, corpus, order, sweep or gpu (BERT-base, under five minutes, needs no corpus); "
             "again for another. Absent: all, gpu where there is one."
         ),
     ] = None,

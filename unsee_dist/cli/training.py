@@ -73,11 +73,23 @@ RunFolder = Annotated[
 ]
 
 
+def _check_is_run(run: Path) -> None:
+    """UserError: neither settings nor checkpoints of a run are in this folder."""
+    if (run / "config.yaml").is_file() or (run / "checkpoints").is_dir():
+        return
+    above = [folder for folder in run.resolve().parents[:2] if (folder / "checkpoints").is_dir()]
+    instead = f"{above[0]}, which is one" if above else "the run.dir of a training"
+    raise UserError(f"{run} is no run's folder: it has neither config.yaml nor checkpoints/. Give {instead}.")
+
+
 @checkpoint_app.command("ls")
 def checkpoint_ls(run: RunFolder) -> None:
     """List a run's checkpoints, oldest first."""
-    from unsee_dist.training.checkpoint.directory import summaries
+    from unsee_dist.training.checkpoint.directory import folders, summaries
 
+    _check_is_run(run)
+    if not folders(run / "checkpoints"):
+        typer.echo(f"{run} has no checkpoint yet")
     for summary in summaries(run):
         typer.echo(
             "  ".join(f"{key} {value}" if key != "name" else f"{value}" for key, value in summary.items())
@@ -89,8 +101,12 @@ def checkpoint_verify(run: RunFolder) -> None:
     """Read every byte of a run's checkpoints against their digests; name every damaged file."""
     from unsee_dist.training.checkpoint.directory import folders, verify
 
+    _check_is_run(run)
+    found = folders(run / "checkpoints")
+    if not found:
+        typer.echo(f"{run} has no checkpoint yet")
     wrong = []
-    for folder in folders(run / "checkpoints"):
+    for folder in found:
         try:
             verify(folder)
             typer.echo(f"{folder.name} is whole")
@@ -107,6 +123,7 @@ def checkpoint_rm(
     """Remove checkpoints by name. When none is left, the next start is a fresh one."""
     from unsee_dist.training.checkpoint.directory import POINTER, folders, remove, write_pointer
 
+    _check_is_run(run)
     known = {folder.name: folder for folder in folders(run / "checkpoints")}
     unknown = [name for name in names if name not in known]
     if unknown:

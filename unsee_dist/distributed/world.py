@@ -17,7 +17,7 @@ from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -29,6 +29,7 @@ from unsee_dist.distributed.placement import NCCL_ENVIRONMENT, backend_of, choos
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 from unsee_dist.log import LOG
 
+Shared = TypeVar("Shared")
 TIMEOUT = timedelta(minutes=10)  # until the configuration is read; then groups.torch_timeout_s
 CONNECT_S = 30  # our own store answers at once where it listens
 
@@ -273,6 +274,14 @@ def _end_process(code: int) -> NoReturn:
 def wait_for_all(world: World) -> None:
     if world.size > 1:
         dist.barrier()
+
+
+def from_rank_0(world: World, value: Shared) -> Shared:
+    """Rank 0's value on every rank. Collective."""
+    shared = [value]
+    if world.size > 1:
+        dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def gather_rows(world: World, rows: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,6 @@ from unsee_dist.metrics.names import (
     DECIDING,
     MRR,
     RECALL_AT_1,
-    STD,
     STS,
     UNIFORMITY,
     dev,
@@ -28,6 +27,7 @@ from unsee_dist.metrics.names import (
 )
 from unsee_dist.metrics.retrieval import Questions, set_scores, tfidf_scores
 from unsee_dist.metrics.sts import Pairs, spearman_of
+from unsee_dist.metrics.verdict import collapse
 
 Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collective: all ranks call it at once
 Gather = Callable[[np.ndarray], np.ndarray]  # (n, D) of this rank -> (R·n, D), rank by rank
@@ -106,11 +106,8 @@ class Development:
 
 def warnings(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
     """The warnings about the last scores of a run: unusable embeddings, or a score below the TF-IDF baseline."""
-    if scores.get(dev(COLLAPSED)):
-        state = "one point" if math.isfinite(scores[dev(STD)]) else "not finite"
-        return [
-            f"the embeddings of all sentences are {state}: the encoder cannot be used, whatever its scores"
-        ]
+    if collapsed_how := collapse(scores):
+        return [f"{collapsed_how}: the encoder cannot be used, whatever its scores"]
     return [
         f"{name} {scores[name]:.4g} is below TF-IDF ({baseline[name]:.4g}), which only counts words"
         for name in DECIDING

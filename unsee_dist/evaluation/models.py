@@ -16,6 +16,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,10 @@ from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
 from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.model.limits import check_vocabulary, longest
+from unsee_dist.publish.usable import why_unusable
 from unsee_dist.tracking.metrics_file import read
+from unsee_dist.tracking.note import NOTE
+from unsee_dist.training.checkpoint.directory import folders
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -44,7 +48,8 @@ class Model:
     """An encoder. revision: identifies it, with a digest of its weights and pooling.
 
     home: the folder of its scores, one JSON a task. run: the run's folder, or None. folder: of the export; None for a
-    checkpoint, the Hub and TF-IDF. max_tokens: word pieces that a text is cut to; None = all are read.
+    checkpoint, the Hub and TF-IDF. unusable(): why it cannot be used, or None. max_tokens: word pieces that a text is cut
+    to; None = all are read.
     """
 
     name: str
@@ -53,6 +58,7 @@ class Model:
     run: Path | None
     embed: Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D); TfIdf needs its `prepare` first
     folder: Path | None = None
+    unusable: Callable[[], str | None] = lambda: None
     max_tokens: int | None = None
 
 
@@ -77,8 +83,12 @@ def run_folder(path: Path) -> Path:
     for name in ("best", "final"):
         if (path / name).is_dir():
             return path / name
+    checkpoints = folders(path / "checkpoints")
+    remedy = (
+        f"Give its newest checkpoint: {checkpoints[-1]}" if checkpoints else "It has no checkpoint yet either"
+    )
     raise UserError(
-        f"{path} is a run without best/ and final/: it has not been evaluated yet. Give one of its checkpoints."
+        f"{path} is a run without best/ and final/: it is not finished, and no evaluation became best/. {remedy}."
     )
 
 
@@ -94,7 +104,7 @@ def _of_checkpoint(path: Path) -> Model:
     run = path.resolve().parent.parent
     with tempfile.TemporaryDirectory() as folder:
         write_online(path, run, Path(folder) / "encoder")
-        return _load(str(Path(folder) / "encoder"), None, run, path.name)
+        return _load(str(Path(folder) / "encoder"), None, run, path.name, path)
 
 
 def _from_hub(source: str, path: Path) -> Model:
@@ -105,21 +115,25 @@ def _from_hub(source: str, path: Path) -> Model:
     return _load(source, None, None, source)
 
 
-def _load(source: str, folder: Path | None, run: Path | None, export: str) -> Model:
+def _load(
+    source: str, folder: Path | None, run: Path | None, export: str, checkpoint: Path | None = None
+) -> Model:
     """export: best, final, a checkpoint's name, or the name of a folder or a model that is of no run."""
     encoder = _sentence_transformer(source)
     _fit_texts(source, encoder)
+    embed = _embedder(encoder)
+    unusable = partial(why_unusable, checkpoint or folder, getattr(encoder, "tokenizer", None), embed)
     digest = _digest(encoder)
     scores = f"{export}-{digest[:8]}".replace("/", "__")
     if run is None:
         name = export if "/" in export else f"local/{export}"
         home, revision = ELSEWHERE / scores, digest
-        return Model(name, revision, home, None, _embedder(encoder), folder, encoder.max_seq_length)
+        return Model(name, revision, home, None, embed, folder, unusable, encoder.max_seq_length)
     step = _step(run, export)
     revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
     name = f"{run.resolve().name}/{export}"
     home = run / "evaluation" / scores
-    return Model(name, revision, home, run, _embedder(encoder), folder, encoder.max_seq_length)
+    return Model(name, revision, home, run, embed, folder, unusable, encoder.max_seq_length)
 
 
 def _fit_texts(source: str, encoder: SentenceTransformer) -> None:
@@ -245,6 +259,8 @@ def _step(run: Path, export: str) -> str:
     """The step of a run's export, "" when metrics.jsonl does not have it."""
     if export.startswith("step-"):
         return ""  # it is in the name
+    if (note := NOTE.read(run / export)) is not None:
+        return f"step{note.step}"
     best, last = 0, 0
     try:
         lines = read(run / "metrics.jsonl")

@@ -45,10 +45,13 @@ Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
 
 
 class Encoder(AbsEncoder):
-    """An encoder under mteb's protocol. name and revision identify the weights: mteb's cache never mixes two encoders."""
+    """An encoder under mteb's protocol. name and revision identify the weights: mteb's cache never mixes two encoders.
 
-    def __init__(self, embed: Embed, name: str, revision: str) -> None:
-        self.embed, self.check = embed, EmbeddingCheck()
+    unusable: why it gets no score on any task, None where it can be scored.
+    """
+
+    def __init__(self, embed: Embed, name: str, revision: str, unusable: str | None = None) -> None:
+        self.embed, self.check, self.unusable = embed, EmbeddingCheck(), unusable
         self.identity = ModelIdentity(name, revision)
         meta = {"name": name, "revision": revision, "similarity_fn_name": ScoringFunction.COSINE}
         self.mteb_model_meta = ModelMeta.create_empty(overwrites=meta)
@@ -92,6 +95,8 @@ def evaluate_task(task: EvaluationTask, encoder: Encoder, cache: Path | None) ->
     encoder.check, began = EmbeddingCheck(), time.perf_counter()
     pairs, measured = _pairs(task), _Measured()
     try:
+        if encoder.unusable:
+            raise Unusable(encoder.unusable)
         measured = _measure(task, encoder, cache, pairs)
     except Unusable as error:
         measured = _Measured(unusable=str(error))

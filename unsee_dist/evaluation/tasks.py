@@ -68,8 +68,8 @@ def missing_scores(model: Model, tasks: Sequence[EvaluationTask]) -> list[Evalua
 
 def evaluate_tasks(model: Model, tasks: Sequence[EvaluationTask], console: Console) -> list[TaskScore]:
     """The scores of the tasks, in order; those that are missing on disk are measured and written."""
-    encoder = Encoder(model.embed, model.name, model.revision)
     missing = missing_scores(model, tasks)
+    encoder = Encoder(model.embed, model.name, model.revision, model.unusable() if missing else None)
     for place, task in enumerate(missing, start=1):
         console.print(f"{place}/{len(missing)} {task.name}", style="dim")
         if isinstance(model.embed, TfIdf):

@@ -21,7 +21,7 @@ SKIPPED, PASSED_OVER, DAMAGED = "skipped", "passed_over", "damaged"
 STS, MRR, RECALL_AT_1, CANDIDATES = "sts", "mrr", "recall_at_1", "candidates"
 ALIGNMENT, UNIFORMITY, EFFECTIVE_RANK = "alignment", "uniformity", "effective_rank"
 STD, STD_MIN, CORRELATION, MEAN_COSINE, SPECTRUM = "std", "std_min", "correlation", "mean_cosine", "spectrum"
-COLLAPSED, BEST = "collapsed", "best"
+COLLAPSED, BEST, GAIN = "collapsed", "best", "gain"
 
 
 def dev(name: str) -> str:
@@ -64,9 +64,12 @@ EVALUATION = {
     dev(CORRELATION): "root mean square correlation of two dimensions",
     dev(MEAN_COSINE): "mean cosine of two different sentences",
     dev(SPECTRUM): "share of the k-th largest eigenvalue, as dev/spectrum/k",
-    dev(COLLAPSED): "1 when all embeddings are one point or not finite",
+    dev(
+        COLLAPSED
+    ): "1 when the embeddings have collapsed: below guard.effective_rank or guard.std, or not finite",
     dev(DISTANCE): "as distance, at the evaluation",
     dev(BEST): "1 where the evaluation became best/",
+    dev(GAIN): "the score that decides which is best, minus the same before training",
 }
 
 # The settings that a metric needs; the metrics that every evaluation has.

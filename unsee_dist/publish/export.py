@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import yaml
 
+from unsee_dist.config.kinds import Kind, kind_of
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import atomic_folder
 from unsee_dist.files.hub import is_load_error, reason
@@ -28,10 +28,11 @@ from unsee_dist.metrics.names import (
     dev,
 )
 from unsee_dist.metrics.task_score import TaskScore
-from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
+from unsee_dist.metrics.verdict import collapse, decline
 from unsee_dist.publish.card import Facts, card
 from unsee_dist.publish.sentence_transformers import cut_texts
-from unsee_dist.tracking.metrics_file import evaluations
+from unsee_dist.tracking import record
+from unsee_dist.tracking.metrics_file import Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
@@ -40,7 +41,6 @@ PATHS = (
     *(("run", "dir"), ("data", "shards"), ("data", "mix")),
     *(("evaluate", "sts"), ("evaluate", "retrieval")),
 )
-CHECKED = 64  # texts whose embeddings are checked before an export
 GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
 
@@ -59,6 +59,8 @@ class Model(Protocol):
     def max_tokens(self) -> int | None: ...
     @property
     def embed(self) -> Callable[[list[str]], np.ndarray]: ...
+    @property
+    def unusable(self) -> Callable[[], str | None]: ...
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
     if model.max_tokens is not None:
         cut_texts(new, model.max_tokens)
-    _refuse_unusable(str(path), model, new)
+    _refuse_unusable(str(path), model)
     facts = facts_of(model, evaluation, new)
     (new / "README.md").write_text(card(facts), encoding="utf-8")
     if onnx:
@@ -109,24 +111,12 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         write_onnx(new, facts.pooling)
 
 
-def _refuse_unusable(source: str, model: Model, folder: Path) -> None:
+def _refuse_unusable(source: str, model: Model) -> None:
     """UserError when the embeddings of different texts are not finite, at one point, or on one line."""
-    texts = _texts(folder)
-    try:
-        EmbeddingCheck().add(texts, model.embed(texts))
-    except Unusable as error:
+    if why := model.unusable():
         raise UserError(
-            f"{source} is not exported: {error}. Give an earlier checkpoint: unsee checkpoint ls RUN."
-        ) from error
-
-
-def _texts(folder: Path) -> list[str]:
-    """Random texts of the encoder's own vocabulary, whatever its language."""
-    from transformers import AutoTokenizer
-
-    tokenizer, rng = AutoTokenizer.from_pretrained(folder, trust_remote_code=False), random.Random(0)
-    known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
-    return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(CHECKED)]
+            f"{source} is not exported: {why}. Give an earlier checkpoint: unsee checkpoint ls RUN."
+        )
 
 
 def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
@@ -140,7 +130,8 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     if config:
         config.pop("resume", None)
         config["model"]["encoder"] = _without_folders(config["model"]["encoder"])
-    step, geometry = _measured(run, model) if run else (None, {})
+    step, line = _measured(run, model) if run else (None, {})
+    values = {name: line.get(dev(name), math.nan) for name in GEOMETRY}
     return Facts(
         name=model.name.removeprefix("local/"),
         revision=model.revision,
@@ -150,7 +141,8 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
         config=config,
         corpus=_fingerprint(run) if run else None,
         step=step,
-        geometry=geometry,
+        geometry={name: value for name, value in values.items() if math.isfinite(value)},
+        told=_told(run, step, line) if run else (),
         scores=sorted(evaluation.scores, key=lambda score: (score.benchmark, score.group, score.task)),
         warnings=evaluation.warnings,
     )
@@ -160,8 +152,23 @@ def _without_folders(name: str) -> str:
     return Path(name).name if name.startswith((".", "/")) or Path(name).is_dir() else name
 
 
-def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
-    """The step of an export, and the geometry measured at that step."""
+def _told(run: Path, step: int | None, line: Line) -> list[str]:
+    """What a reader must know of the training: what its last evaluation says, and which settings changed meanwhile."""
+    found = [sentence for sentence in (collapse(line), decline(line)) if sentence]
+    changed = [
+        f"the settings below changed {sentence}"
+        for sentence in record.changes(run, step or math.inf, _is_public)
+    ]
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*found, *changed)]
+
+
+def _is_public(key: str) -> bool:
+    """Not where files lie on the machine that trained."""
+    return kind_of(key) is not Kind.CONTENT and not key.startswith("run.") and key != "resume"
+
+
+def _measured(run: Path, model: Model) -> tuple[int | None, Line]:
+    """The step of an export, and the line of the evaluation at that step."""
     parts = model.revision.split("-")
     steps = [int(part.removeprefix("step")) for part in parts if part.startswith("step") and part != "step"]
     step = int(parts[1]) if model.revision.startswith("step-") else next(iter(steps), None)
@@ -169,8 +176,7 @@ def _measured(run: Path, model: Model) -> tuple[int | None, dict[str, float]]:
         lines = [line for line in evaluations(run / "metrics.jsonl") if line[STEP] == step]
     except UserError:  # the file is damaged: the card has no geometry
         lines = []
-    values = {name: lines[-1].get(dev(name), math.nan) for name in GEOMETRY} if lines else {}
-    return step, {name: value for name, value in values.items() if math.isfinite(value)}
+    return step, lines[-1] if lines else {}
 
 
 def _fingerprint(run: Path) -> str | None:

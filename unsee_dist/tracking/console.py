@@ -5,7 +5,6 @@ step 01200/30000 | loss 3.4120 agree 0.021 redundancy 3.391 | lr 2.9e-05 decay 0
 """
 
 import logging
-import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -18,11 +17,11 @@ from rich.table import Table
 from unsee_dist.log import LOG, printed_by
 from unsee_dist.metrics.names import (
     CANDIDATES,
-    COLLAPSED,
     DAMAGED,
     DECAY,
     DISTANCE,
     EFFECTIVE_RANK,
+    GAIN,
     GRAD_NORM,
     LOSS,
     LR,
@@ -38,6 +37,7 @@ from unsee_dist.metrics.names import (
     WAIT,
     dev,
 )
+from unsee_dist.metrics.verdict import decline, state
 
 # Key, name in the line, format; in their order in the line.
 SCORES = (
@@ -45,6 +45,7 @@ SCORES = (
     (dev(MRR), "mrr", "{:.3f}"),
     (dev(RECALL_AT_1), "recall@1", "{:.3f}"),
     (dev(CANDIDATES), "of", "{:.0f}"),
+    (dev(GAIN), "gain", "{:+.3f}"),
     (dev(EFFECTIVE_RANK), "effective rank", "{:.1f}"),
     (dev(STD), "std", "{:.3f}"),
     (dev(MEAN_COSINE), "mean cosine", "{:.3f}"),
@@ -77,11 +78,15 @@ def evaluation_line(line: Line, steps: int, best: bool) -> str:
     """An evaluation line of metrics.jsonl as text."""
     width = len(str(steps))
     parts = [f"eval {_number(line[STEP]):0{width}.0f}/{steps}", *_named(line, *SCORES)]
-    if line.get(dev(COLLAPSED)):
-        finite = math.isfinite(_number(line[dev(STD)]))
-        parts.append(
-            "COLLAPSED: all embeddings are one point" if finite else "BROKEN: embeddings are not finite"
-        )
+    numbers = {key: _number(value) for key, value in line.items()}
+    if found := state(numbers):
+        known = {
+            "one point": "COLLAPSED: all embeddings are one point",
+            "not finite": "BROKEN: embeddings are not finite",
+        }
+        parts.append(known.get(found, f"COLLAPSED: {found}"))
+    if worse := decline(numbers):
+        parts.append(worse)
     return " | ".join(parts) + (" | best so far" if best else "")
 
 

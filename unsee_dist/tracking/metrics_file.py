@@ -92,21 +92,35 @@ def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[
     return lines, offset + len(whole)
 
 
+def count_lines(path: Path) -> int:
+    """The whole lines of a file, 0 when there is none."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
+
+
 def cut_back(path: Path, step: int) -> int:
     """Keep the lines of `path` with a step of at most `step`; returns how many lines were cut.
 
     Called on resume, before the file is opened again. It is one truncation, so a kill leaves the old file
-    or the new one. A line cut short by a kill ends the file; UserError when a damaged line comes
-    before one that belongs to the history. A missing file has no lines.
+    or the new one. A line cut short by a kill ends the file. A missing file has no lines. UserError, and nothing is cut:
+    a damaged line comes before one that belongs to the history, or steps go back, as in the records of two runs.
     """
     if not path.exists():
         return 0
-    kept, cut, damaged = 0, 0, 0
+    kept, cut, damaged, before = 0, 0, 0, -1
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             at = _step(line)
             if at is None:
                 damaged = damaged or number
+            elif at < before:
+                raise UserError(
+                    f"{path}, line {number}: step {at} comes after step {before}, so this is not the record of one run. "
+                    "Restore the file, or move it away to start a new one."
+                )
+            before = before if at is None else at
             if at is None or at > step:
                 cut += 1
                 continue
@@ -115,7 +129,6 @@ def cut_back(path: Path, step: int) -> int:
                     f"{path}, line {damaged} is damaged, and later lines belong to step {step} or before. "
                     "Delete that line, or move the file away to start a new one."
                 )
-            assert cut == 0, f"{path}, line {number}: step {at} comes after a later step"
             kept += len(line)
     if cut:
         with path.open("rb+") as file:
@@ -129,7 +142,7 @@ def _step(line: bytes) -> int | None:
         return None
     try:
         return int(json.loads(line)[STEP])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from unsee_dist.errors import EXTRA_OF
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
-from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
+from unsee_dist.tracking.metrics_file import MetricsFile, count_lines, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink
 
@@ -22,7 +22,7 @@ from unsee_dist.tracking.mlflow_sink import MlflowSink
 class RunRecorder:
     """The records of one rank. `first` is the step the run continues from: files are cut back to it.
 
-    every: steps between lines of metrics.jsonl. console_every: steps between lines on the console.
+    lines: of metrics.jsonl, on rank 0. every: steps between lines of metrics.jsonl. console_every: steps between lines on the console.
     """
 
     def __init__(
@@ -39,11 +39,20 @@ class RunRecorder:
         self._metrics: MetricsFile | None = None
         self._console: ConsoleReporter | None = None
         self._mlflow: MlflowSink | None = None
-        self._first = first
+        self._first, self.lines = first, 0
         if rank == 0:
             cut_back(folder / "metrics.jsonl", first if first else -1)
+            self.lines = count_lines(folder / "metrics.jsonl")
             self._metrics = MetricsFile(folder / "metrics.jsonl")
             self._console = ConsoleReporter(steps, first)
+
+    def expect(self, lines: int) -> None:
+        """Say it when metrics.jsonl has lost some of the lines that the checkpoint had counted."""
+        if self.lines < lines:
+            self.warn(
+                f"{self.folder / 'metrics.jsonl'} has lost {lines - self.lines} of the {lines} lines that the checkpoint of "
+                f"step {self._first} had counted. The run continues; its record has a hole there"
+            )
 
     def keep_trace(self, size: int) -> None:
         """Write trace/rank-R.jsonl from here on (data.trace). A run that had more ranks before keeps their lines."""
@@ -80,25 +89,32 @@ class RunRecorder:
             return
         last = line[STEP] == self.steps
         if line[STEP] % self.every == 0 or last:
-            self._metrics.write({**line, TIME: time.time()})
+            self._write(line)
         if line[STEP] % self.console_every == 0 or last:
             self._console.training(line)
         self._console.advance(line[STEP])
 
     def evaluation(self, line: Mapping[str, Any], best: bool) -> None:
         if self._metrics is not None and self._console is not None:
-            self._metrics.write({**line, TIME: time.time()})
+            self._write(line)
             self._console.evaluation(line, best)
 
+    def _write(self, line: Mapping[str, Any]) -> None:
+        assert self._metrics is not None
+        self._metrics.write({**line, TIME: time.time()})
+        self.lines += 1
+
     def summary(
-        self, columns: Mapping[str, Mapping[str, object]], paths: Mapping[str, object], then: list[str]
+        self, columns: Mapping[str, Mapping[str, object]], paths: Mapping[str, str], then: list[str]
     ) -> None:
-        """The closing table, and the exported model's path as a tag in MLflow."""
+        """The closing table, what each exported folder is, and what to do next."""
         if self._console is not None:
             self._console.summary(columns, paths, then)
+
+    def tag(self, name: str, value: str) -> None:
+        """A tag of the run in MLflow."""
         if self._mlflow is not None:
-            for name, path in paths.items():
-                self._mlflow.tag(f"unsee.{name}", str(path))
+            self._mlflow.tag(f"unsee.{name}", value)
 
     def warn(self, sentence: str) -> None:
         if self._console is not None:
@@ -107,6 +123,7 @@ class RunRecorder:
     def rewind(self, step: int) -> None:
         """Back to a checkpoint in the middle of a run: cut the files back to its step and go on after it."""
         self._metrics, self._trace = (_cut(file, step) for file in (self._metrics, self._trace))
+        self.lines = count_lines(self.folder / "metrics.jsonl") if self._metrics is not None else 0
         if self._mlflow is not None:
             self._mlflow.rewind()
 

@@ -71,8 +71,8 @@ def after_step(
             f"{why}: returning to the last checkpoint, once, and going on after step {step}",
         )
     return Action.STOP, (
-        f"{why}, again after returning to a checkpoint. Lower train.lr, set train.clip, or write "
-        "parallel.precision=fp32. The earlier checkpoints are unchanged."
+        f"{why}, again after returning to a checkpoint. Lower train.lr or set train.clip in another run that starts from this "
+        "one (run.dir=NEW resume=THIS), or write parallel.precision=fp32. The earlier checkpoints are unchanged."
     )
 
 
@@ -100,10 +100,15 @@ def healthy(settings: GuardSettings, scores: Mapping[str, float]) -> bool:
     return rank >= settings.effective_rank and std >= settings.std and not scores.get(dev(COLLAPSED))
 
 
+def judged(settings: GuardSettings, scores: Mapping[str, float]) -> dict[str, float]:
+    """The scores with the one verdict on their embeddings, which the guard, trackers, sweeps and exports share."""
+    return dict(scores) | {dev(COLLAPSED): float(not healthy(settings, scores))}
+
+
 def after_evaluation(
-    settings: GuardSettings, state: GuardState, scores: Mapping[str, float]
+    settings: GuardSettings, state: GuardState, scores: Mapping[str, float], best: int | None = None
 ) -> tuple[Action, str]:
-    """What to do after an evaluation, and the message to print ("" for none). Updates `state`."""
+    """What to do after an evaluation, and the message to print ("" for none). Updates `state`. best: the step of `best/`."""
     rank, std = scores[dev(EFFECTIVE_RANK)], scores[dev(STD)]
     state.collapsed_in_row = 0 if healthy(settings, scores) else state.collapsed_in_row + 1
     if state.collapsed_in_row < settings.evaluations:
@@ -112,6 +117,7 @@ def after_evaluation(
         f"The embeddings have collapsed: effective rank {rank:.1f} (guard.effective_rank = "
         f"{settings.effective_rank:g}), std {std:.2g} (guard.std = {settings.std:g}) in "
         f"{state.collapsed_in_row} evaluations in a row. Lower train.lr, raise the objective's variance or covariance "
-        "weight, or use target.kind=ema; `best/` was written before the collapse."
+        "weight, or use target.kind=ema, in another run.dir; "
+        + ("there is no `best/`." if best is None else f"`best/` is of step {best}, before the collapse.")
     )
     return (Action.STOP if settings.collapse == "stop" else Action.CONTINUE), why

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import SharedUserError, World
+from unsee_dist.distributed.world import SharedUserError, from_rank_0
 from unsee_dist.metrics.names import (
     BEST,
     DAMAGED,
@@ -35,6 +35,7 @@ from unsee_dist.metrics.names import (
     best_metric,
     dev,
 )
+from unsee_dist.metrics.verdict import gain_over
 from unsee_dist.model.target import Target, decay_at
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
@@ -42,7 +43,7 @@ from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import Action, after_evaluation, after_step, healthy
+from unsee_dist.training.guard import Action, after_evaluation, after_step
 from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import StepResult, train_step
@@ -52,11 +53,12 @@ CONSOLE_LINES = 100  # log lines of a run on the console
 
 @dataclass(frozen=True)
 class Training:
-    """The objects of a run. steps: of the whole run. evaluate() -> scores, baseline() -> those of TF-IDF; export(name) writes the encoder to
-    <folder>/<name>; rewind() restores the newest checkpoint, or raises ValueError. All collective."""
+    """The objects of a run. steps: of the whole run. complete: none is left, and final/ is there. evaluate() -> scores,
+    baseline() -> those of TF-IDF; export(name) writes the encoder to <folder>/<name>; rewind() restores the newest checkpoint, or raises ValueError. All collective."""
 
     config: RunConfig
     steps: int
+    complete: bool
     progress: Progress
     engine: Engine[Unsee]
     target: Target | None
@@ -89,13 +91,13 @@ class RollBack(Exception):
     """The guard has decided to return to the last checkpoint."""
 
 
-def train(run: Training) -> dict[str, float]:
-    """Train all remaining steps, then export `final/`. Returns the last scores ({} when no step remained).
+def train(run: Training) -> None:
+    """Train all remaining steps, then export `final/`.
 
     Raises Stopped when any rank received a signal, after a checkpoint of the last step is on the disk.
     """
     try:
-        scores = _train_to_the_end(run)
+        _train_to_the_end(run)
     except Stopped:
         run.saver.wait()
         if run.progress.step > 0:
@@ -105,17 +107,19 @@ def train(run: Training) -> dict[str, float]:
     run.saver.wait()
     enter_phase("export", run.progress.step)
     run.export("final")
-    return scores
 
 
-def _train_to_the_end(run: Training) -> dict[str, float]:
-    scores: dict[str, float] = {}
+def _train_to_the_end(run: Training) -> None:
     while True:
         raise_if_stopped(run)
         if run.progress.evaluated < run.progress.step and _is_evaluated(run, run.progress.step):
-            scores = evaluate(run)  # before the first step, or where a stop cut an evaluation short
+            evaluate(run)  # before the first step, or where a stop cut an evaluation short
+            if run.progress.step > run.progress.started:  # else the next start would evaluate again
+                run.saver.wait()
+                run.saver.saved = None
+                save(run)
         try:
-            return _train_steps(run) or scores
+            return _train_steps(run)
         except RollBack:
             return_to_checkpoint(run)
 
@@ -137,9 +141,8 @@ def return_to_checkpoint(run: Training) -> None:
     save(run)
 
 
-def _train_steps(run: Training) -> dict[str, float]:
+def _train_steps(run: Training) -> None:
     config, progress, world = run.config, run.progress, run.engine.world
-    scores: dict[str, float] = {}
     enter_phase("wait", progress.step + 1)
     started = time.perf_counter()
     for batch in run.stream.batches(progress.step + 1, run.steps):
@@ -161,14 +164,13 @@ def _train_steps(run: Training) -> dict[str, float]:
         evaluated = _is_evaluated(run, batch.step)
         saved = is_last or batch.step % run.checkpoint_every == 0
         if evaluated:
-            scores = evaluate(run)
+            evaluate(run)
         if saved:
             save(run)
         if (evaluated or saved) and not is_last:
             raise_if_stopped(run)
         started = time.perf_counter() if evaluated or saved else done
         enter_phase("wait", batch.step + 1)
-    return scores
 
 
 def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
@@ -205,41 +207,37 @@ def distance(engine: Engine[Unsee], target: Target) -> float:
     return float(gap / size)
 
 
-def evaluate(run: Training) -> dict[str, float]:
+def evaluate(run: Training) -> None:
     """Evaluate, record, and export the encoder as `best/` (dev/best = 1) when no earlier one was as good."""
     enter_phase("evaluation")
-    scores = broadcast_scores(run.engine.world, run.evaluate())
     progress = run.progress
+    scores = from_rank_0(
+        run.engine.world, run.evaluate()
+    )  # hosts with different CPUs differ in the last digit
+    if progress.step > progress.started:
+        scores |= gain_over(progress.before, scores)
     if run.target is not None:
         scores[dev(DISTANCE)] = distance(run.engine, run.target)
     deciding = best_metric(scores)
-    # Not step 0: `best/` is the best encoder that training made. Not a collapsed one: cosines that differ by 1e-6 can
-    # be in an order that scores well.
+    # Not before the first step: `best/` is the best encoder that training made. A collapsed one has no deciding score:
+    # cosines that differ by 1e-6 can be in an order that scores well.
     better = (
-        progress.step > 0
+        progress.step > progress.started
         and deciding is not None
-        and healthy(run.config.guard, scores)
         and (progress.best is None or deciding[1] > progress.best.value)
     )
     run.recorder.evaluation({STEP: progress.step, **scores, dev(BEST): float(better)}, better)
-    if progress.step == 0:
+    if progress.step == progress.started:
         progress.before = scores
+    progress.scores = scores
     if better and deciding is not None:
         metric, value = deciding
         progress.best = Best(metric, value, progress.step, scores)
         enter_phase("export")
         run.export("best")
     progress.evaluated = progress.step
-    _apply_guard(run, *after_evaluation(run.config.guard, progress.guard, scores))
-    return scores
-
-
-def broadcast_scores(world: World, scores: dict[str, float]) -> dict[str, float]:
-    """The scores of rank 0 on every rank: hosts with different CPUs differ in the last digit. Collective."""
-    shared = [scores]
-    if world.size > 1:
-        dist.broadcast_object_list(shared, src=0)
-    return shared[0]
+    best = progress.best.step if progress.best else None
+    _apply_guard(run, *after_evaluation(run.config.guard, progress.guard, scores, best))
 
 
 def save(run: Training) -> None:
@@ -249,6 +247,7 @@ def save(run: Training) -> None:
         return
     enter_phase("save")
     run.recorder.flush()
+    progress.lines = run.recorder.lines
     folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
     info = CheckpointInfo(run.identity, progress, run.recorder.mlflow_run)
     run.saver.save(folder, run.engine, run.target, info, keep=run.config.checkpoint.keep)
@@ -271,4 +270,4 @@ def _apply_guard(run: Training, action: Action, message: str) -> None:
 
 
 def _is_evaluated(run: Training, step: int) -> bool:
-    return step == run.steps or step % run.evaluate_every == 0
+    return step == run.progress.started or step == run.steps or step % run.evaluate_every == 0

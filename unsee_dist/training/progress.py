@@ -26,15 +26,18 @@ class Progress:
     """`step` counts batches read, `updates` those applied; the difference was skipped.
 
     passed_over: steps between a checkpoint that the guard returned to and the last step that failed. Trained again, with
-    the same data, masks and rates, they would fail again.
+    the same data, masks and rates, they would fail again. lines: of metrics.jsonl, at a checkpoint.
     """
 
+    started: int = 0  # the step this run began after: 0, or that of the other run's checkpoint it began with
     step: int = 0
     updates: int = 0
     passed_over: int = 0
     evaluated: int = -1  # the step of the last evaluation
     best: Best | None = None
-    before: dict[str, float] = field(default_factory=dict)  # scores of the untrained encoder
+    before: dict[str, float] = field(default_factory=dict)  # scores of the encoder the run began with
+    scores: dict[str, float] = field(default_factory=dict)  # of the last evaluation
+    lines: int = 0
     guard: GuardState = field(default_factory=GuardState)
 
     @property
@@ -45,6 +48,11 @@ class Progress:
         """Go on after step `last`."""
         self.passed_over += last - self.step
         self.step = last
+
+    def begin_here(self) -> None:
+        """Another run begins with this state: its scores, its best and its counts of faults are its own."""
+        done = Progress(started=self.step, step=self.step, updates=self.updates, passed_over=self.passed_over)
+        self.restore(done)
 
     def restore(self, stored: Progress) -> None:
         """Copy every field of `stored`."""

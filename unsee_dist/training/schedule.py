@@ -13,10 +13,15 @@ from unsee_dist.config.sections import TrainSettings
 
 def learning_rate(update: int, updates: int, peak: float, warmup: float) -> float:
     """The rate of an update (1..updates); `warmup` is the fraction of the updates that rise."""
-    rising = round(warmup * updates)
+    rising = rising_steps(updates, warmup)
     if update <= rising:
         return peak * update / rising
     return peak * max(0, updates - update + 1) / (updates - rising)
+
+
+def rising_steps(updates: int, warmup: float) -> int:
+    """How many of the updates rise to the peak."""
+    return round(warmup * updates)
 
 
 def total_steps(train: TrainSettings, sentences: int) -> int:

@@ -46,7 +46,9 @@ def test_an_evaluation_line():
         evaluation_line(line, 100, True)
         == "eval 050/100 | sts 70.12 | effective rank 88.0 | std 0.900 | best so far"
     )
-    collapsed = evaluation_line(line | {"dev/sts": math.nan, "dev/collapsed": 1.0}, 100, False)
+    collapsed = evaluation_line(
+        line | {"dev/sts": math.nan, "dev/collapsed": 1.0, "dev/std": 0.0}, 100, False
+    )
     assert "sts nan" in collapsed
     assert "COLLAPSED: all embeddings are one point" in collapsed
     broken = evaluation_line({"step": 50, "dev/std": math.nan, "dev/collapsed": 1.0}, 100, False)
@@ -88,6 +90,17 @@ def test_a_bar_is_drawn_on_a_terminal_and_removed():
     assert "42/100" in out.getvalue()
     reporter.close()
     reporter.close()
+
+
+def test_an_evaluation_says_that_it_is_worse_than_before_training_and_how_it_has_collapsed():
+    line = {"step": 50, "dev/sts": 68.99, "dev/gain": -0.74, "dev/effective_rank": 3.2, "dev/std": 0.3}
+    assert evaluation_line(line, 100, True) == (
+        "eval 050/100 | sts 68.99 | gain -0.740 | effective rank 3.2 | std 0.300 | worse than before training: dev/sts 68.99, "
+        "before 69.73 | best so far"
+    )
+    assert "COLLAPSED: effective rank 3.2, std 0.3" in evaluation_line(
+        line | {"dev/collapsed": 1.0}, 100, False
+    )
 
 
 def test_the_closing_table_shows_only_what_was_measured():

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from unsee_dist.errors import UserError
 from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
 
@@ -83,6 +84,25 @@ def test_damage_behind_the_step_is_cut_and_damage_before_it_is_a_sentence(tmp_pa
         cut_back(path, 5)
     assert path.read_bytes() == b"".join(lines)
     assert cut_back(path, 3) == 2
+
+
+@pytest.mark.parametrize("steps", [[1, 2, 3, 2], [1, 2, 3, 1, 2, 3], [5, 9, 4], [1, 2, 9, 3]])
+@pytest.mark.parametrize("step", [2, 3, 9])
+def test_steps_that_go_back_are_refused_with_the_file_and_nothing_is_cut(tmp_path, steps, step):
+    path = tmp_path / "m.jsonl"
+    _write(path, steps)
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"m.jsonl, line \d: step \d comes after step \d"):
+        cut_back(path, step)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("step", ["1e999", '"x"', "null", "[" * 5000 + "]" * 5000])
+def test_a_step_that_is_no_number_is_damage_with_its_line(tmp_path, step):
+    path = tmp_path / "m.jsonl"
+    path.write_text(f'{{"step": 1}}\n{{"step": {step}}}\n{{"step": 2}}\n')
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        cut_back(path, 2)
 
 
 def test_a_missing_file_has_nothing_to_cut(tmp_path):

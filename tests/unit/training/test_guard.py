@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 from unsee_dist.config.sections import GuardSettings
-from unsee_dist.training.guard import Action, GuardState, after_evaluation, after_step, healthy
+from unsee_dist.training.guard import Action, GuardState, after_evaluation, after_step, healthy, judged
 
 SETTINGS = GuardSettings(skips=3, spike=8.0, collapse="stop", effective_rank=4.0, std=1e-3, evaluations=2)
 HEALTHY = {"dev/effective_rank": 100.0, "dev/std": 0.5, "dev/collapsed": 0.0}
@@ -205,6 +205,14 @@ def test_a_stop_says_what_to_change_and_what_is_left() -> None:
     assert "again after returning to a checkpoint" in stopped
     assert stopped.endswith("or write parallel.precision=fp32. The earlier checkpoints are unchanged.")
     _, collapsed = after_evaluation(SETTINGS, GuardState(collapsed_in_row=1), HEALTHY | {"dev/std": 0.0})
-    assert collapsed.endswith(
-        "covariance weight, or use target.kind=ema; `best/` was written before the collapse."
-    )
+    assert collapsed.endswith("or use target.kind=ema, in another run.dir; there is no `best/`.")
+    _, later = after_evaluation(SETTINGS, GuardState(collapsed_in_row=1), HEALTHY | {"dev/std": 0.0}, 40)
+    assert later.endswith("`best/` is of step 40, before the collapse.")
+
+
+@pytest.mark.parametrize(
+    ("measured", "verdict"),
+    [({}, 0.0), ({"dev/std": 0.0}, 1.0), ({"dev/effective_rank": 1.0}, 1.0), ({"dev/std": math.nan}, 1.0)],
+)
+def test_the_bounds_of_the_guard_are_the_one_verdict(measured: dict[str, float], verdict: float) -> None:
+    assert judged(SETTINGS, HEALTHY | measured)["dev/collapsed"] == verdict

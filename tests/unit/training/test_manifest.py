@@ -25,14 +25,20 @@ from unsee_dist.training.checkpoint.manifest import (
 from unsee_dist.training.guard import GuardState
 from unsee_dist.training.progress import Best, Progress
 
-IDENTITY = Identity("bert, 2 layers", "blocks, 1 block", "ema", "vicreg", "a" * 32, 7, 32)
+IDENTITY = Identity(
+    {"seed": 7, "train.lr": 1e-4, "model.dropout": None, "objective.normalise": False, "target.kind": "ema"},
+    *("bert, 2 layers, aa", "45 pieces, bb", "a" * 32, "absent", "9 questions, cc"),
+)
 PROGRESS = Progress(
+    started=2,
     step=9,
     updates=8,
     passed_over=1,
     evaluated=6,
     best=Best("dev/sts", 70.25, 6, {"dev/sts": 70.25, "dev/mrr": math.inf}),
     before={"dev/sts": 60.0},
+    scores={"dev/sts": 70.0},
+    lines=12,
     guard=GuardState(1, 2, 3, 4, 5.5, 6.5, 7),
 )
 MANIFEST = Manifest(
@@ -102,7 +108,8 @@ def test_the_version_before_is_refused_by_its_number(tmp_path: Path) -> None:
         (("progress", "step"), 7.5),
         (("progress", "step"), "9"),
         (("progress", "guard", "spikes"), None),
-        (("identity", "seed"), "7"),
+        (("identity", "corpus"), 7),
+        (("identity", "settings"), ["seed"]),
         (("files",), [{"name": "x"}]),
         (("adam_updates",), True),
         (("unknown",), 1),
@@ -127,12 +134,11 @@ def test_what_is_no_manifest_is_a_sentence(tmp_path: Path, text: str) -> None:
         read_manifest(tmp_path)
 
 
-def test_what_makes_another_run_is_named() -> None:
-    assert IDENTITY.differences(IDENTITY) == []
-    assert IDENTITY.differences(replace(IDENTITY, seed=8, train_batch=64)) == [
-        "seed = 7, now 8",
-        "train.batch = 32, now 64",
-    ]
+def test_another_run_that_begins_here_has_its_own_scores_and_counts() -> None:
+    begun = Progress()
+    begun.restore(PROGRESS)
+    begun.begin_here()
+    assert begun == Progress(started=9, step=9, updates=8, passed_over=1)
 
 
 def test_a_whole_checkpoint_of_another_version_is_neither_passed_over_nor_removed(tmp_path: Path) -> None:

@@ -12,41 +12,45 @@ No torch at import: the command line reads manifests.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from unsee_dist.config.kinds import Plain
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.training.progress import Progress
 
 NAME = "manifest.json"
-# 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale
-FORMAT = 3
+# 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale; 3 had few settings
+FORMAT = 4
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Settings that may not change between two starts of a run. Ranks, stage, precision and micro-batches may."""
+    """What a run's result depends on, which no later start may change: its settings of that kind (config/kinds.py), and
+    digests of what other settings name, with a few words for people."""
 
-    encoder: str
-    projector: str
-    target: str
-    objective: str
+    settings: dict[str, Plain]
+    encoder: str  # its shape and its weights before training
+    tokenizer: str
     corpus: str  # fingerprint of the shards
-    seed: int
-    train_batch: int
+    sts: str
+    retrieval: str
 
-    def differences(self, other: Identity) -> list[str]:
-        """What differs, as "key = own value, now the other value"; train_batch is the key train.batch."""
-        pairs = (
-            (each.name.replace("_", "."), getattr(self, each.name), getattr(other, each.name))
-            for each in fields(self)
-        )
-        return [f"{name} = {own}, now {others}" for name, own, others in pairs if own != others]
+    def by_key(self) -> dict[str, Plain]:
+        """All of it by key, for config.kinds.differences."""
+        contents = {
+            "model.encoder": self.encoder,
+            "tokenizer": self.tokenizer,
+            "data.shards": self.corpus,
+            "evaluate.sts": self.sts,
+            "evaluate.retrieval": self.retrieval,
+        }
+        return self.settings | contents
 
 
 @dataclass(frozen=True)

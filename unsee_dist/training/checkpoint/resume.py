@@ -2,22 +2,21 @@
 
 resume: auto     continue run.dir; start when it never had a checkpoint
 resume: never    start; an error when run.dir has checkpoints
-resume: PATH     a checkpoint, or a run's folder: start from it while run.dir has no checkpoint of its own
+resume: PATH     a checkpoint, or a run's folder: another run begins with its weights, target, optimizer and step, under its
+                 own settings (training/start.py), while run.dir has no checkpoint of its own
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import torch.distributed as dist
-
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, print_on_rank_0, share_errors
+from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0, share_errors
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.training.checkpoint import directory, state
-from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, read_manifest
+from unsee_dist.training.checkpoint.manifest import NAME, Manifest, read_manifest
 
 
 def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
@@ -29,10 +28,7 @@ def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, 
     with share_errors(world):
         if world.rank == 0:
             chosen = _find_on_rank_0(run, resume)
-    shared = [chosen]
-    if world.size > 1:
-        dist.broadcast_object_list(shared, src=0)
-    return shared[0]
+    return from_rank_0(world, chosen)
 
 
 def _find_on_rank_0(run: Path, resume: str) -> tuple[Path | None, bool]:
@@ -68,15 +64,9 @@ def _of_other_run(path: Path) -> Path:
     return chosen
 
 
-def restore(folder: Path, engine: Engine[Unsee], target: Target | None, identity: Identity) -> Manifest:
-    """Fill engine and target from a folder; returns its manifest. Collective; ValueError names what differs."""
+def restore(folder: Path, engine: Engine[Unsee], target: Target | None) -> Manifest:
+    """Fill engine and target from a folder; returns its manifest. Collective."""
     with share_errors(engine.world):
         manifest = read_manifest(folder)
-        different = manifest.identity.differences(identity)
-        if different:
-            raise UserError(
-                f"{folder} was trained with {'; '.join(different)}. This would be another run: give it a run.dir of its "
-                "own, or write the settings of the checkpoint."
-            )
     state.load(folder, manifest, engine, target)
     return manifest

@@ -1,0 +1,106 @@
+"""What ran, in a run's folder. Neither file is ever rewritten while the run has a checkpoint or an export.
+
+config.yaml     the resolved settings of its first start
+history.jsonl   a line for each start: {"step": 200, "time": ..., "ranks": 2, "changed": {"data.workers": [2, 0]}},
+                and "from" where it began with another run's checkpoint
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unsee_dist.config import ConfigError, load
+from unsee_dist.config.kinds import Difference, Plain, flat
+from unsee_dist.config.sections import RunConfig
+from unsee_dist.errors import UserError, writing
+from unsee_dist.files.atomic import write_file
+from unsee_dist.metrics.names import STEP, TIME
+from unsee_dist.tracking.metrics_file import Line, MetricsFile, read
+from unsee_dist.tracking.unsent import FILE as MLFLOW
+
+CONFIG, HISTORY = "config.yaml", "history.jsonl"
+CHANGED, RANKS, FROM = "changed", "ranks", "from"
+
+
+def first_settings(run: Path) -> RunConfig | None:
+    """The settings of a run's first start; None where there are none. UserError: the file is damaged."""
+    path = run / CONFIG
+    if not path.exists():
+        return None
+    try:
+        if path.stat().st_size:
+            return load(str(path))
+        why = "it is empty"
+    except ConfigError as error:
+        why = str(error.mistakes[0])
+    raise UserError(
+        f"{path} cannot be read as the settings of this run ({why}). Restore it; or move it away, and it is written anew: "
+        "the checkpoints have their own copy of what must stay the same."
+    )
+
+
+def last_settings(run: Path) -> dict[str, Plain] | None:
+    """The settings by key with which a run was last started: the first ones, and what later starts changed."""
+    first = first_settings(run)
+    if first is None:
+        return None
+    settings = flat(first)
+    for line in starts(run):
+        settings |= {key: now for key, (_, now) in line[CHANGED].items()}
+    return settings
+
+
+def starts(run: Path) -> list[Line]:
+    """The lines of history.jsonl. UserError: it is damaged."""
+    lines = read(run / HISTORY)
+    for line in lines:
+        changed = line.get(CHANGED)
+        if not isinstance(changed, dict) or not all(
+            isinstance(p, list) and len(p) == 2 for p in changed.values()
+        ):
+            raise UserError(
+                f"{run / HISTORY} is damaged: {CHANGED} of a line is no list of pairs. Move the file away."
+            )
+    return lines
+
+
+def changes(run: Path, before: float = math.inf, keys: Callable[[str], bool] | None = None) -> list[str]:
+    """Words for each start that changed settings: "after step 200: data.workers 2 -> 0". before: only steps before this
+    one. keys: which are shown."""
+    found = []
+    for line in starts(run):
+        pairs = [
+            str(Difference(key, *pair)) for key, pair in line[CHANGED].items() if keys is None or keys(key)
+        ]
+        found += [f"after step {line[STEP]}: {', '.join(pairs)}"] if pairs and line[STEP] < before else []
+    return found
+
+
+def begin(run: Path, config: RunConfig) -> None:
+    """Write config.yaml of a run that begins, or begins anew: what an earlier start left without a checkpoint is no record
+    of this one. MLflow keeps the parameters it was given, so other settings are another run there."""
+    if first_settings(run) == config:
+        return
+    with writing(f"run.dir = {run}", "Write another one."):
+        for name in (CONFIG, HISTORY, MLFLOW.name):
+            (run / name).unlink(missing_ok=True)
+    keep_settings(run, config)
+
+
+def keep_settings(run: Path, config: RunConfig) -> None:
+    """Write config.yaml where there is none."""
+    if not (run / CONFIG).exists():
+        with writing(f"run.dir = {run}", "Write another one."):
+            write_file(run / CONFIG, config.as_yaml())
+
+
+def add_start(run: Path, step: int, ranks: int, changed: Sequence[Difference], origin: Path | None) -> None:
+    """Append a start to history.jsonl: after which step, on how many ranks, what it changed, where it came from."""
+    pairs = {each.key: [each.there, each.here] for each in changed}
+    line = {STEP: step, TIME: time.time(), RANKS: ranks, CHANGED: pairs}
+    file = MetricsFile(run / HISTORY)
+    file.write(line | ({FROM: str(origin)} if origin else {}))
+    file.close()

@@ -1,0 +1,250 @@
+"""How a run starts: new, where it was, with another run's checkpoint, or not at all because it is complete.
+
+Nothing of the folder is touched before a start is planned. A start that would make another run of it is refused (config/kinds.py says which
+settings do), with what is there, what was given, and what to write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unsee_dist.config import kinds
+from unsee_dist.config.kinds import Difference, Kind, Plain, differences, flat, is_carried, of_kind, shown
+from unsee_dist.config.sections import RunConfig, TrainSettings
+from unsee_dist.distributed.world import World, from_rank_0, share_errors
+from unsee_dist.errors import UserError
+from unsee_dist.model.target import decay_at
+from unsee_dist.tracking import record
+from unsee_dist.tracking.metrics_file import cut_back
+from unsee_dist.training.checkpoint import directory
+from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
+from unsee_dist.training.checkpoint.resume import find_checkpoint
+from unsee_dist.training.progress import Progress
+from unsee_dist.training.schedule import learning_rate, rising_steps, total_steps
+
+EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
+
+
+@dataclass(frozen=True)
+class Start:
+    """checkpoint: the state to restore, None for the first step. own: it is this run's. changed: since the last start, of
+    what may change. said: sentences for the user. complete: nothing is left to train."""
+
+    checkpoint: Path | None = None
+    own: bool = True
+    changed: tuple[Difference, ...] = ()
+    said: tuple[str, ...] = ()
+    complete: bool = False
+
+    @property
+    def continues(self) -> bool:
+        """Whether the folder has a state of this run."""
+        return self.checkpoint is not None and self.own
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a start was given. sentences: of the corpus."""
+
+    config: RunConfig
+    identity: Identity
+    sentences: int
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.run.dir)
+
+    @property
+    def steps(self) -> int:
+        return total_steps(self.config.train, self.sentences)
+
+
+def plan_start(world: World, asked: Asked) -> Start:
+    """What this start does. Collective; UserError on all ranks with what to write instead."""
+    checkpoint, own = find_checkpoint(world, asked.folder, asked.config.resume)
+    start = Start()
+    with share_errors(world):
+        if world.rank == 0:
+            start = _plan(asked, checkpoint, own)
+    return from_rank_0(world, start)
+
+
+def refuse_other_settings(world: World, config: RunConfig) -> None:
+    """The refusal of a start by its settings alone, before hours of work on what they name. Collective."""
+    folder = Path(config.run.dir)
+    with share_errors(world):
+        found = directory.folders(folder / "checkpoints") if world.rank == 0 else []
+        if found and (manifest := _readable(found[-1])) is not None:
+            different = differences(manifest.identity.settings, of_kind(flat(config), Kind.RESULT))
+            if different:
+                raise UserError(_refusal(folder, config.train.steps or 0, different, manifest.step))
+
+
+def _readable(checkpoint: Path) -> Manifest | None:
+    """The manifest of a checkpoint; None where it is damaged, which is said when the run looks for a whole one."""
+    try:
+        return read_manifest(checkpoint)
+    except UserError:
+        return None
+
+
+def _plan(asked: Asked, checkpoint: Path | None, own: bool) -> Start:
+    if checkpoint is None:
+        return Start(said=_check_new(asked))
+    manifest = read_manifest(checkpoint)
+    if not own:
+        _check_origin(asked, manifest)
+        return Start(checkpoint, own=False, said=_check_new(asked))
+    return _continued(asked, checkpoint, manifest)
+
+
+def _continued(asked: Asked, checkpoint: Path, manifest: Manifest) -> Start:
+    there, here = record.last_settings(asked.folder), flat(asked.config)
+    different = differences(manifest.identity.by_key(), asked.identity.by_key())
+    if different:
+        raise UserError(
+            _refusal(asked.folder, asked.steps, _with_names(different, there or {}, here), manifest.step)
+        )
+    said = _check_length(asked, there, manifest.progress)
+    progress = manifest.progress
+    changed = tuple(
+        differences(*(of_kind(each, Kind.CHANGE, Kind.CONTENT, Kind.GROW) for each in (there or here, here)))
+    )
+    if complete := (
+        progress.step >= asked.steps
+        and progress.evaluated >= progress.step
+        and (asked.folder / "final").is_dir()
+    ):
+        changed = ()  # nothing will run with them
+    if changed:
+        said = (f"changed since the last start: {', '.join(map(str, changed))}", *said)
+    return Start(checkpoint, True, changed, said, complete)
+
+
+def _check_new(asked: Asked) -> tuple[str, ...]:
+    """A folder without a checkpoint of this run may hold what an earlier start left. UserError: encoders of other settings."""
+    there, here = record.last_settings(asked.folder), flat(asked.config)
+    if there is None:
+        return ()
+    matters = (Kind.RESULT, Kind.CONTENT, Kind.GROW)
+    different = differences(of_kind(there, *matters), of_kind(here, *matters))
+    if different and any((asked.folder / name).is_dir() for name in EXPORTS):
+        raise UserError(_refusal(asked.folder, asked.steps, different, None))
+    if not different:
+        return ()
+    return (
+        f"{asked.folder} has no checkpoint: the run begins anew, with other settings than were tried there before "
+        f"({', '.join(map(str, different))})",
+    )
+
+
+def _refusal(folder: Path, steps: int, different: list[Difference], step: int | None) -> str:
+    """The table of what differs, and the ways out. step: of the newest checkpoint, where there is one."""
+    ways = [f"run.dir={free_name(folder)} for a run of its own"]
+    if step is not None and not any(is_carried(each.key) for each in different):
+        more = "" if steps > step else f" train.steps=N (more than {step})"
+        ways.append(f"the same with resume={folder}{more} to start it from step {step} of this one")
+    elif exported := [name for name in EXPORTS if (folder / name).is_dir()]:
+        ways.append(
+            f"the same with model.encoder={folder / exported[0]} to start from the encoder trained here"
+        )
+    ways.append("the settings that are there to continue this run")
+    return (
+        f"{folder} was trained with other settings. With these it would be another run:\n{kinds.table(different)}\n"
+        f"Nothing was changed. Write {'; or '.join(ways)}."
+    )
+
+
+def _check_origin(asked: Asked, manifest: Manifest) -> None:
+    """UserError: another run's checkpoint cannot be the start of this run."""
+    given, step = asked.config.resume, manifest.step
+    different = differences(manifest.identity.by_key(), asked.identity.by_key())
+    fixed = [each for each in different if is_carried(each.key)]
+    encoder = "or start from its encoder alone: model.encoder=RUN/best, without resume"
+    if fixed:
+        raise UserError(
+            f"resume = {given} cannot be the start of this run. A checkpoint's tensors and its place in the corpus belong to "
+            f"these settings:\n{kinds.table(fixed)}\nWrite the settings that are there, {encoder}."
+        )
+    if asked.steps <= step:
+        raise UserError(
+            f"resume = {given} is at step {step}, and this run would end at step {asked.steps}: nothing is left to train. "
+            f"Write train.steps=N with more than {step}, {encoder}."
+        )
+
+
+def _check_length(asked: Asked, there: dict[str, Plain] | None, done: Progress) -> tuple[str, ...]:
+    """A run may grow: the sentence that says which schedule follows. UserError: it would shrink."""
+    planned = done.step if there is None else _planned(asked, there)
+    if asked.steps < max(planned, done.step):
+        raise UserError(
+            f"{_length(asked)} is fewer than the {planned} steps that {asked.folder} was started with ({done.step} are "
+            f"trained). A run may grow, not shrink. Write train.steps={max(planned, done.step)} or more, or "
+            f"run.dir={free_name(asked.folder)} for a run of its own."
+        )
+    return (_growth(asked, planned, done),) if there is not None and asked.steps > planned else ()
+
+
+def _planned(asked: Asked, there: dict[str, Plain]) -> int:
+    """The steps of the run as it was last started."""
+    train = {key: there[f"train.{key}"] for key in ("batch", "steps", "epochs")}
+    return total_steps(TrainSettings.model_validate(train), asked.sentences)
+
+
+def _length(asked: Asked) -> str:
+    train = asked.config.train
+    return (
+        f"train.steps = {train.steps}"
+        if train.steps
+        else f"train.epochs = {train.epochs:g}, {asked.steps} steps,"
+    )
+
+
+def _growth(asked: Asked, planned: int, done: Progress) -> str:
+    """What follows when a run of `planned` steps gets more. The past stays what it was: its rates were the old schedule's."""
+    train, target, steps, update = asked.config.train, asked.config.target, asked.steps, done.updates + 1
+    rising = rising_steps(steps, train.warmup)
+    peak = f"rises to {train.lr:.1e} at update {rising} " if update < rising else ""
+    follows = f"the learning rate goes on with {learning_rate(update, steps, train.lr, train.warmup):.1e}, {peak}and falls to 0"
+    if target.kind == "ema" and target.schedule != "constant":
+        follows += f", the decay with {decay_at(update, steps, target.decay, target.schedule):.4f}"
+    return (
+        f"the run grows from {planned} to {steps} steps after step {done.step}. From there on the schedule of {steps} steps "
+        f"holds: {follows}. The steps before keep the rates of {planned} steps, so this is not what {steps} steps at once "
+        "would have given"
+    )
+
+
+def keep_record(config: RunConfig, start: Start, step: int, ranks: int) -> None:
+    """What this start adds to the record of what ran; nothing where nothing is left to train."""
+    folder = Path(config.run.dir)
+    if start.continues:
+        record.keep_settings(folder, config)
+    else:
+        record.begin(folder, config)
+        cut_back(folder / "metrics.jsonl", -1)  # of an attempt that left no checkpoint
+    if not start.complete:
+        record.add_start(folder, step, ranks, start.changed, None if start.own else start.checkpoint)
+
+
+def _with_names(
+    different: list[Difference], there: dict[str, Plain], here: dict[str, Plain]
+) -> list[Difference]:
+    """Contents with the names they have in the settings: "data/wiki (3fa9...)"."""
+
+    def named(each: Difference, content: object, settings: dict[str, Plain]) -> object:
+        name = (settings.get("data.mix") if each.key == "data.shards" else None) or settings.get(each.key)
+        if each.key in settings and kinds.kind_of(each.key) is Kind.CONTENT and name:
+            return f"{shown(name)} ({content})"
+        return content
+
+    return [Difference(e.key, named(e, e.there, there), named(e, e.here, here)) for e in different]
+
+
+def free_name(folder: Path) -> Path:
+    """The first of NAME-2, NAME-3, ... that does not exist."""
+    number = 2
+    while folder.with_name(f"{folder.name}-{number}").exists():
+        number += 1
+    return folder.with_name(f"{folder.name}-{number}")
