@@ -196,9 +196,7 @@ def tokenise_ahead(config: RunConfig, world: World) -> None:
     refuse_other_settings(world, config)
     with share_errors(world):
         corpus = open_corpus(config.data)
-        _, tokenizer = load_checked(
-            config.model
-        )  # before hours of tokenising for an encoder that cannot take it
+        _, tokenizer = load_checked(config.model)  # before hours of work for what cannot take it
     tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
 
 

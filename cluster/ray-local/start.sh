@@ -2,7 +2,7 @@
 # A real Ray cluster of N raylets (2) on this one machine, each as if it were a node of its own, with token
 # authentication. Then, in the same shell:
 #   cluster/ray-local/start.sh [DIR [N]]          # DIR: token, logs and sessions; default /tmp/ray-local
-#   set -a; . DIR/environment; set +a             # RAY_ADDRESS, RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH
+#   set -a; . DIR/environment; set +a             # RAY_ADDRESS and what else reaches it
 #   unsee sweep ...
 #   cluster/ray-local/stop.sh [DIR]
 # RAY_LOCAL_CPUS: processors each node claims to have (1). RAY_LOCAL_STORE_MB: its object store (100).
@@ -46,6 +46,8 @@ control=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0
   echo "RAY_AUTH_MODE=token"
   printf 'RAY_AUTH_TOKEN_PATH=%q\n' "$dir/token"
 } >"$dir/environment"
+# Ray lets no second node join at 127.0.0.1, so its ports are open to the network: the token is what guards them.
+mkdir -m 700 "$dir/ray" # Ray itself makes its folders writable for everybody
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else
 unset RAY_ADDRESS

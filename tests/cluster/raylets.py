@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import psutil
 from integration import tiny
 from integration.tiny import REPOSITORY
 
+LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 SCRIPTS = REPOSITORY / "cluster" / "ray-local"
 
 
@@ -36,6 +37,17 @@ class Raylets:
         token = self.env["RAY_AUTH_TOKEN_PATH"]
         found = psutil.process_iter(["environ"])
         return [p for p in found if (p.info["environ"] or {}).get("RAY_AUTH_TOKEN_PATH") == token]
+
+
+def listening(processes: Iterable[psutil.Process]) -> set[str]:
+    """The addresses at which these processes can be reached by TCP."""
+    found = set()
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            found |= {
+                each.laddr.ip for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN
+            }
+    return found
 
 
 @contextlib.contextmanager

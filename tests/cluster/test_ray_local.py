@@ -40,6 +40,7 @@ def test_two_raylets_reached_with_the_token_only() -> None:
         assert "alive 2 ran on 2" in probe(cluster)
         assert "alive 1 ran on 1" in probe(other)
         assert (cluster.folder / "token").stat().st_mode & 0o077 == 0
+        assert (cluster.folder / "ray").stat().st_mode & 0o077 == 0
         wrong = [{"RAY_AUTH_TOKEN_PATH": str(other.folder / "token")}, {"RAY_AUTH_MODE": "disabled"}]
         for refused in [start_probe(cluster, **settings) for settings in wrong]:
             assert "Failed to connect to Ray cluster" in tiny.finish(refused, 240).stderr

@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-from cluster.raylets import raylets
+from cluster.raylets import LOOPBACK, listening, raylets
 from integration import tiny
 
 from cluster import squares
-from unsee_dist.ray_pool.cluster import Node, connected, shortage, slots
+from unsee_dist.ray_pool import cluster
+from unsee_dist.ray_pool.cluster import Node, connected, nodes, shortage, slots
+from unsee_dist.ray_pool.tasks import map_unordered
 
 
 @pytest.mark.slow
@@ -64,6 +67,19 @@ def test_what_is_no_cluster_is_said_in_bounded_time(monkeypatch: pytest.MonkeyPa
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ValueError, match="did not answer as a Ray cluster in 1 s"):
             next(_open(address))
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_listens_to_this_machine_only() -> None:
+    """Whoever reaches its ports can run code as this user."""
+    with connected("local"):
+        (node,) = nodes()
+        assert node.cpus
+        assert dict(map_unordered(lambda number: -number, [-1, -2])) == {0: 1, 1: 2}
+        addresses = listening([psutil.Process(), *psutil.Process().children(recursive=True)])
+    assert addresses
+    assert addresses <= LOOPBACK
+    assert cluster.ray_constants.ENABLE_RAY_CLUSTER  # as it was: another cluster may be on the network
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port"])

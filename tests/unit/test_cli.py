@@ -56,28 +56,6 @@ def test_check_accepts_and_refuses(monkeypatch, capsys) -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", [("ls",), ("verify",), ("rm", "step-00000001")])
-def test_checkpoints_of_what_is_no_run_are_a_mistake(monkeypatch, capsys, tmp_path: Path, command) -> None:
-    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
-    (tmp_path / "notes").mkdir()
-    verb, *names = command
-    code, out, err = unsee(monkeypatch, capsys, "checkpoint", verb, tmp_path / "notes", *names)
-    assert (code, out) == (2, "")
-    assert f"{tmp_path}/notes is no run's folder: it has neither config.yaml nor checkpoints/" in err
-    for inside in ("run/checkpoints", "run/checkpoints/step-00000001"):
-        code, _, err = unsee(monkeypatch, capsys, "checkpoint", verb, tmp_path / inside, *names)
-        assert code == 2
-        assert f"Give {tmp_path}/run, which is one" in err
-    assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
-
-
-@pytest.mark.parametrize("command", ["ls", "verify"])
-def test_a_run_without_checkpoints_says_so(monkeypatch, capsys, tmp_path: Path, command: str) -> None:
-    (tmp_path / "config.yaml").write_text("seed: 1\n")
-    code, out, _ = unsee(monkeypatch, capsys, "checkpoint", command, tmp_path)
-    assert (code, out) == (0, f"{tmp_path} has no checkpoint yet\n")
-
-
 def test_check_says_what_it_did_not_look_at(monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     told = ("data.shards=s3://bucket/corpus", "model.encoder=owner/name", "evaluate.sts=mteb/sts:test")
@@ -138,6 +116,16 @@ def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str]
     assert words in err
 
 
+def test_resume_says_that_a_sweeps_folder_is_code(monkeypatch, capsys, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("space: {}\n")
+    code, _, err = unsee(monkeypatch, capsys, "sweep", "--resume", tmp_path)
+    assert code == 2
+    assert (
+        f"{tmp_path}: Ray's state in it is pickled, which is code. Continue only a sweep that is your own."
+        in err
+    )
+
+
 def test_the_script_of_launchers_says_it_too(capsys) -> None:
     from unsee_dist.train import parse
 
@@ -146,6 +134,28 @@ def test_the_script_of_launchers_says_it_too(capsys) -> None:
     assert ended.value.code == 2
     assert "--config byol train.lr=1e-4" in capsys.readouterr().err
     assert parse(["--local_rank=3", "--config", "byol", "train.steps=3"]).overrides == ["train.steps=3"]
+
+
+@pytest.mark.parametrize("command", [("ls",), ("verify",), ("rm", "step-00000001")])
+def test_checkpoints_of_what_is_no_run_are_a_mistake(monkeypatch, capsys, tmp_path: Path, command) -> None:
+    (tmp_path / "run" / "checkpoints" / "step-00000001").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    verb, *names = command
+    code, out, err = unsee(monkeypatch, capsys, "checkpoint", verb, tmp_path / "notes", *names)
+    assert (code, out) == (2, "")
+    assert f"{tmp_path}/notes is no run's folder: it has neither config.yaml nor checkpoints/" in err
+    for inside in ("run/checkpoints", "run/checkpoints/step-00000001"):
+        code, _, err = unsee(monkeypatch, capsys, "checkpoint", verb, tmp_path / inside, *names)
+        assert code == 2
+        assert f"Give {tmp_path}/run, which is one" in err
+    assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
+
+
+@pytest.mark.parametrize("command", ["ls", "verify"])
+def test_a_run_without_checkpoints_says_so(monkeypatch, capsys, tmp_path: Path, command: str) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    code, out, _ = unsee(monkeypatch, capsys, "checkpoint", command, tmp_path)
+    assert (code, out) == (0, f"{tmp_path} has no checkpoint yet\n")
 
 
 def test_ls_names_every_preset(monkeypatch, capsys) -> None:

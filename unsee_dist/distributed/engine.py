@@ -80,7 +80,7 @@ class Engine(Generic[Trained]):
         self.engine: DeepSpeedEngine
         self.optimizer: Optimizer
         size = sum(p.numel() for p in names)
-        with making_state(stage, world.size):
+        with making_state():
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module,
                 optimizer=optimizer,

@@ -30,22 +30,21 @@ def was_for_state(error: BaseException) -> bool:
     return bool(last) and last[0].startswith(STATE)
 
 
-def no_room_for_state(error: BaseException, stage: int, ranks: int) -> UserError:
+def no_room_for_state(error: BaseException) -> UserError:
     """The sentence where weights, gradients and the optimizer's state do not fit: no micro-batch is small enough."""
-    more = "more ranks" if stage == 3 and ranks > 1 else "parallel.zero=3 on more ranks"
     return UserError(
         f"model.encoder with its gradients and the optimizer's state does not fit into the memory of "
-        f"{socket.gethostname()} under parallel.zero = {stage} on {ranks} ranks: {str(error).splitlines()[0]} A smaller "
-        f"train.micro_batch does not change that. Use {more}, a smaller projector.width or a smaller encoder."
+        f"{socket.gethostname()}: {str(error).splitlines()[0]} A smaller train.micro_batch does not change that. Use "
+        "parallel.zero=3 on more ranks, a smaller projector.width or a smaller encoder."
     )
 
 
 @contextmanager
-def making_state(stage: int, ranks: int) -> Iterator[None]:
+def making_state() -> Iterator[None]:
     """Turn memory that runs out while an engine is made into a UserError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise no_room_for_state(error, stage, ranks) from error
+        raise no_room_for_state(error) from error

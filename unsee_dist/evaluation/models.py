@@ -48,8 +48,8 @@ class Model:
     """An encoder. revision: identifies it, with a digest of its weights and pooling.
 
     home: the folder of its scores, one JSON a task. run: the run's folder, or None. folder: of the export; None for a
-    checkpoint, the Hub and TF-IDF. max_tokens: word pieces that a text is cut to; None = all are read. unusable(): why
-    it cannot be used, or None.
+    checkpoint, the Hub and TF-IDF. unusable(): why it cannot be used, or None. max_tokens: word pieces that a text is cut
+    to; None = all are read.
     """
 
     name: str
@@ -58,8 +58,8 @@ class Model:
     run: Path | None
     embed: Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D); TfIdf needs its `prepare` first
     folder: Path | None = None
-    max_tokens: int | None = None
     unusable: Callable[[], str | None] = lambda: None
+    max_tokens: int | None = None
 
 
 def open_model(source: str) -> Model:
@@ -128,11 +128,12 @@ def _load(
     if run is None:
         name = export if "/" in export else f"local/{export}"
         home, revision = ELSEWHERE / scores, digest
-    else:
-        step = _step(run, export)
-        revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
-        name, home = f"{run.resolve().name}/{export}", run / "evaluation" / scores
-    return Model(name, revision, home, run, embed, folder, encoder.max_seq_length, unusable)
+        return Model(name, revision, home, None, embed, folder, unusable, encoder.max_seq_length)
+    step = _step(run, export)
+    revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
+    name = f"{run.resolve().name}/{export}"
+    home = run / "evaluation" / scores
+    return Model(name, revision, home, run, embed, folder, unusable, encoder.max_seq_length)
 
 
 def _fit_texts(source: str, encoder: SentenceTransformer) -> None:
@@ -206,8 +207,8 @@ def _missing(path: Path) -> list[str]:
             ) from error
         if foreign:
             raise UserError(
-                f"{path} comes with python code of its own ({foreign[0]}), which is never run. Give a model of the modules "
-                "that sentence-transformers itself has."
+                f"{path} comes with python code of its own ({foreign[0]}), which is never run. Export it again, with the "
+                "modules that sentence-transformers itself has."
             )
         missing = [str(folder) for folder in folders if not folder.is_dir()]
     else:

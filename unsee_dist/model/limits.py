@@ -26,17 +26,24 @@ INSTEAD = "Write an encoder, such as bert-base-uncased."
 
 def check_kind(name: str, config: PreTrainedConfig) -> None:
     """UserError: this is an encoder with a decoder (T5, BART), or no model of texts. Before any weight is read."""
+    from transformers import PreTrainedConfig
+
     kind = getattr(config, "model_type", "unknown")
     if getattr(config, "is_encoder_decoder", False):
         raise UserError(
             f"model.encoder = {name} is an encoder with a decoder ({kind}): its decoder would be trained for nothing. {INSTEAD}"
         )
-    if any(not isinstance(getattr(config, size, None), int) for size in ("vocab_size", "hidden_size")):
+    sizes = (getattr(config, size, None) for size in ("vocab_size", "hidden_size"))
+    if isinstance(config, PreTrainedConfig) and not all(isinstance(size, int) for size in sizes):
         raise UserError(f"model.encoder = {name} is no encoder of texts ({kind}). {INSTEAD}")
 
 
 def check_both_sides(name: str, encoder: PreTrainedModel) -> None:
     """UserError: a token is read without those after it, as in a decoder (GPT-2, Llama): it is tried."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(encoder, PreTrainedModel):
+        return
     first, second = (_states(encoder, [*range(5, 5 + PROBE - 1), last])[0, 0] for last in (3, 4))
     if torch.equal(first, second):
         raise UserError(

@@ -49,6 +49,7 @@ class Pooled(torch.nn.Module):
 def write_onnx(folder: Path, pooling: Pooling) -> None:
     """Write model.onnx into an export. UserError: the extra is missing, or its embeddings are not the encoder's."""
     try:
+        import onnx  # noqa: F401 (see _strip_paths)
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it, and without it ends with a traceback)
     except ImportError as error:
@@ -68,6 +69,7 @@ def write_onnx(folder: Path, pooling: Pooling) -> None:
             output_names=["sentence_embedding"], dynamic_shapes=({0: rows, 1: tokens}, {0: rows, 1: tokens}),
             dynamo=True, external_data=False, verbose=False,
         )  # fmt: skip
+    _strip_paths(folder / NAME)
     session = onnxruntime.InferenceSession(folder / NAME, providers=["CPUExecutionProvider"])
     for texts in (PROBE, PROBE[1:], PROBE[2:]):  # other shapes than the one it was traced with
         batch = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
@@ -80,3 +82,14 @@ def write_onnx(folder: Path, pooling: Pooling) -> None:
             raise UserError(
                 f"--onnx: embeddings differ by {gap:.1e}, allowed {BOUND:.0e}: not written. Export without --onnx."
             )
+
+
+def _strip_paths(path: Path) -> None:
+    """Without the lines of code that each node comes from: torch writes them with the folders of this machine."""
+    import onnx
+
+    model = onnx.load(path)
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for part in (model, model.graph, *model.functions, *nodes, *model.graph.value_info):
+        del part.metadata_props[:]
+    onnx.save(model, path)

@@ -16,11 +16,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 import unsee_dist
@@ -58,7 +59,8 @@ def connected(address: str | None = None, worker_output: bool = False) -> Iterat
     if address == LOCAL:
         settings |= {"num_cpus": len(os.sched_getaffinity(0)), "include_dashboard": False}
     try:
-        ray.init(address=address, **settings)
+        with _on_loopback() if address == LOCAL else nullcontext():
+            ray.init(address=address, **settings)
     except (OSError, RuntimeError, RayError) as error:
         ray.shutdown()
         reason = str(error).partition("\n")[0]
@@ -72,6 +74,20 @@ def connected(address: str | None = None, worker_output: bool = False) -> Iterat
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A cluster that starts in this block listens at 127.0.0.1: whoever reaches its ports can run code here.
+
+    Ray has no setting of `init` for it, and reads RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 once, when it is imported.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def nodes() -> list[Node]:

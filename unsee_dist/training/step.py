@@ -51,7 +51,7 @@ def train_step(
 ) -> StepResult:
     """Train on this rank's part of a step. Collective: the result is the same on every rank."""
     model = engine.module
-    with explain_out_of_memory(batch, engine.stage, engine.world.size):
+    with explain_out_of_memory(batch):
         enter_phase("forward", batch.step)
         loss, terms = engine(batch.micro_batches)
         enter_phase("backward")
@@ -80,7 +80,7 @@ def train_step(
 
 
 @contextmanager
-def explain_out_of_memory(batch: Batch, stage: int, ranks: int) -> Iterator[None]:
+def explain_out_of_memory(batch: Batch) -> Iterator[None]:
     """Turn an out-of-memory error of a GPU or a CPU into a ValueError that names what helps: the micro-batch to try next,
     or where the memory was for gradients and the optimizer, more ranks."""
     try:
@@ -89,7 +89,7 @@ def explain_out_of_memory(batch: Batch, stage: int, ranks: int) -> Iterator[None
         if not is_out_of_memory(error):
             raise
         if was_for_state(error):
-            raise no_room_for_state(error, stage, ranks) from error
+            raise no_room_for_state(error) from error
         largest = max(micro_batch.sentences for micro_batch in batch.micro_batches)
         remedy = (
             f"Write train.micro_batch={largest // 2}: it changes no result."

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.models import _step, open_model
 from unsee_dist.publish import export as publish
+from unsee_dist.publish.onnx import write_onnx
 from unsee_dist.publish.sentence_transformers import write_encoder
 
 POSITIONS = 38  # RoBERTa's table of 40 rows, less the two before the first position
@@ -122,3 +123,21 @@ def test_modules_that_name_no_folders_are_a_sentence(tmp_path: Path, modules: st
     (tmp_path / "modules.json").write_text(modules)
     with pytest.raises(UserError, match="export"):
         open_model(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_model_onnx_takes_what_the_tokenizer_gives_and_names_no_folder_of_this_machine(
+    tmp_path: Path,
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    folder = roberta(tmp_path / "model", POSITIONS)
+    write_onnx(folder, "mean")
+    ids_1T = np.array(
+        [Tokenizer.from_file(str(folder / "tokenizer.json")).encode(" ".join(["w7"] * 500)).ids]
+    )
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    (vectors,) = session.run(None, {"input_ids": ids_1T, "attention_mask": np.ones_like(ids_1T)})
+    assert (ids_1T.shape, vectors.shape) == ((1, POSITIONS), (1, 16))
+    written = (folder / "model.onnx").read_bytes()
+    assert b"site-packages" not in written
+    assert b"/publish/onnx.py" not in written

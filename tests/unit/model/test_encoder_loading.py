@@ -54,9 +54,8 @@ class Recorded:
 @pytest.fixture
 def no_config(monkeypatch: pytest.MonkeyPatch) -> None:
     """owner/name has a configuration without a dropout, and is no encoder that could be tried."""
-    Recorded(monkeypatch, "AutoConfig", SimpleNamespace(vocab_size=60, hidden_size=16))
+    Recorded(monkeypatch, "AutoConfig", SimpleNamespace())
     monkeypatch.setattr("unsee_dist.model.encoder.drops_by_sentence", lambda _: True)
-    monkeypatch.setattr("unsee_dist.model.encoder.check_both_sides", lambda *_: None)
 
 
 def tiny() -> nn.Module:
@@ -87,12 +86,12 @@ def test_a_dropout_of_ours_takes_the_place_of_the_encoders(bert: Path) -> None:
 def test_the_dropouts_of_other_architectures_are_found_by_their_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for trial in ("drops_by_sentence", "check_both_sides"):  # what is no encoder cannot be tried
-        monkeypatch.setattr(f"unsee_dist.model.encoder.{trial}", lambda *_: True)
+    monkeypatch.setattr(
+        "unsee_dist.model.encoder.drops_by_sentence", lambda _: True
+    )  # SimpleNamespace cannot be tried
     names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"]
     for present in (names, ["attention_dropout", "embedding_dropout"], []):
-        rates = dict.fromkeys([*present, "classifier_dropout"], 0.1)
-        config = SimpleNamespace(vocab_size=60, hidden_size=16, **rates)
+        config = SimpleNamespace(**dict.fromkeys([*present, "classifier_dropout"], 0.1))
         Recorded(monkeypatch, "AutoConfig", config)
         asked = Recorded(monkeypatch, "AutoModel", tiny())
         load_encoder("owner/name", 0.2)
