@@ -43,6 +43,7 @@ from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.publish.sentence_transformers import write_encoder
+from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.environment import describe
@@ -72,7 +73,8 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
     """
     world, own_signal = join_world(), StopSignal() if stop is None else None
     try:
-        _train(build(config, world, stop or own_signal), config, report)
+        with owned_run(world, Path(config.run.dir)):
+            _train(build(config, world, stop or own_signal), config, report)
     finally:
         if own_signal is not None:
             own_signal.close()

@@ -1,6 +1,8 @@
 """Bytes on disk: files and folders that appear whole or not at all, remote paths, tables, small typed records.
 
 atomic.py    one file, one folder, replaced in one move
+owner.py     one command at a time writes into a folder
+process.py   whether another process of this machine has ended
 records.py   small JSON files of one typed value, with a format version
 remote.py    paths that are URLs
 hub.py       which errors of the Hugging Face libraries are no bug of ours

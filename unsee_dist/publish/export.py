@@ -15,8 +15,9 @@ import numpy as np
 import yaml
 
 from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import atomic_folder
+from unsee_dist.files.atomic import atomic_folder, beside
 from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.files.owner import owned
 from unsee_dist.metrics.names import (
     ALIGNMENT,
     CORRELATION,
@@ -75,8 +76,11 @@ def export(source: str, model: Model, evaluation: Evaluation, out: Path, onnx: b
     """Write the model opened from `source` to `out`, replacing an older export. UserError: it is unusable."""
     with writing(f"--out {out}", "Give another folder."):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(out.absolute()) as new:  # "." has no name to put another beside
-        _write(new, Path(source), model, evaluation, onnx)
+    out = out.absolute()  # "." has no name to put another beside
+    with owned(beside(out, "owner"), f"--out {out}", "Wait until it has ended, or give another folder."):
+        check(source, out)
+        with atomic_folder(out) as new:
+            _write(new, Path(source), model, evaluation, onnx)
 
 
 def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bool) -> None:

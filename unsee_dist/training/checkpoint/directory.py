@@ -104,6 +104,20 @@ def remove_old(newest: Path, keep: int, best_step: int | None) -> None:
         leftover.unlink()
 
 
+def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
+    """Remove checkpoints, and let `newest` name one that is left. UserError: there is none of that name."""
+    known = {folder.name: folder for folder in folders(checkpoints)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(
+            f"{checkpoints.parent} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
+        )
+    for name in dict.fromkeys(names):
+        remove(known[name])
+    left = folders(checkpoints)
+    write_pointer(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)
+
+
 def remove(folder: Path) -> None:
     """Remove a folder: rename it first, so that a kill leaves none that looks complete. Not to the name that
     `recover_folder` uses, which would bring half of it back."""
