@@ -183,11 +183,12 @@ def exporter(
 
     def export(name: str) -> None:
         weights = full_weights(engine, "online", group)
-        if engine.world.rank == 0:
-            write_encoder(
-                Path(config.run.dir) / name, weights, engine.module.online.config, tokenizer, config.model.pooling,
-                config.model.max_tokens,
-            )  # fmt: skip
+        with share_errors(engine.world, group):
+            if engine.world.rank == 0:
+                write_encoder(
+                    Path(config.run.dir) / name, weights, engine.module.online.config, tokenizer,
+                    config.model.pooling, config.model.max_tokens,
+                )  # fmt: skip
 
     return export
 

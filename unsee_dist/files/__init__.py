@@ -5,6 +5,8 @@ owner.py     one command at a time writes into a folder
 process.py   whether another process of this machine has ended
 records.py   small JSON files of one typed value, with a format version
 remote.py    paths that are URLs
+contents.py  which files of a folder are ours
+room.py      whether a disk has room
 hub.py       which errors of the Hugging Face libraries are no bug of ours
 tables.py    rows of csv and tsv
 """
