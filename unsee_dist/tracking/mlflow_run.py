@@ -2,6 +2,7 @@
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -57,7 +58,9 @@ def _make_database(path: Path) -> None:
     from mlflow import MlflowClient
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial")
+    new = path.with_name(
+        f".{path.name}.{uuid.uuid4().hex}.partial"
+    )  # MLflow keeps a file open under its name
     try:
         new.touch()
         MlflowClient(tracking_uri=f"{SQLITE}{new}").search_experiments(max_results=1)
