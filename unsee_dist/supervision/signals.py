@@ -149,10 +149,16 @@ def stop_with_launcher(launcher: int) -> None:
     if sys.platform != "linux" or not is_launched():
         return
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, ORPHANED)
-    if os.getppid() != launcher:  # it has died before this call
+    if os.getppid() != launcher or _was_torchruns(launcher):  # it has died before this call
         os.kill(os.getpid(), ORPHANED)
     elif LAUNCH in _read(launcher, "cmdline"):
         threading.Thread(target=_follow, args=(launcher,), name="launcher", daemon=True).start()
+
+
+def _was_torchruns(parent: int) -> bool:
+    """Whether a rank that torchrun has started is process 1's now, which is an init and no torchrun in a container."""
+    init = _read(1, "cmdline") if parent == 1 and "TORCHELASTIC_RUN_ID" in os.environ else ""
+    return init != "" and "python" not in init and "torch" not in init
 
 
 def _follow(launch: int) -> None:
