@@ -92,9 +92,9 @@ def recover_folder(folder: Path) -> None:
 
 
 def discard(old: Path, folder: Path) -> None:
-    """Remove what `folder` was before; what is not ours in it is kept beside `folder`."""
-    kept = contents.foreign(old)
-    if kept and old.is_dir():
+    """Remove what `folder` was before; what is not ours in it is kept beside `folder`, but not what is empty."""
+    kept = [name for name in contents.foreign(old) if (old / name).lstat().st_size]
+    if kept:
         contents.set_aside(old, folder, kept)
     shutil.rmtree(old, ignore_errors=True)
 

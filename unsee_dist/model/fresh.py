@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import atomic_folder
+from unsee_dist.files.atomic import sync_tree
 from unsee_dist.model.encoder import quiet_transformers
 
 if TYPE_CHECKING:
@@ -52,10 +52,11 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = BertModel(config, add_pooling_layer=False)
-    with writing(folder, "Make room, then write the same command again."), atomic_folder(folder) as new:
-        tokenizer.save_pretrained(new)
-        with quiet_transformers():
-            encoder.save_pretrained(new)
+    with writing(folder, "Make room, then write the same command again."), quiet_transformers():
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(folder)
+        encoder.save_pretrained(folder)
+        sync_tree(folder)
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
