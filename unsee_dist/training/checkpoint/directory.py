@@ -86,7 +86,7 @@ def write_pointer(checkpoints: Path, folder: Path) -> None:
 
 def recover(checkpoints: Path) -> None:
     """Finish or undo the replacements that a kill interrupted. Call it before a run continues."""
-    for leftover in _leftovers(checkpoints, "old", "new"):
+    for leftover in [*checkpoints.glob(".step-*.old"), *checkpoints.glob(".step-*.new")]:
         atomic.recover_folder(leftover.with_name(leftover.stem[1:]))
 
 
@@ -102,16 +102,10 @@ def remove_old(newest: Path, keep: int, best_step: int | None) -> None:
     for folder in every:
         if folder not in valid[-keep:] and folder != best:
             remove(folder)
-    for leftover in _leftovers(checkpoints, "old", "new", "going"):
+    for leftover in checkpoints.glob(".step-*"):
         shutil.rmtree(leftover)
     for leftover in checkpoints.glob(f".{POINTER}.*.partial"):
         leftover.unlink()
-
-
-def _leftovers(checkpoints: Path, *ends: str) -> list[Path]:
-    """The hidden folders that a kill has left."""
-    pattern = re.compile(rf"\.{NAMED.pattern}\.({'|'.join(ends)})")
-    return [path for path in checkpoints.glob(".step-*") if pattern.fullmatch(path.name)]
 
 
 def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
