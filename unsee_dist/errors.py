@@ -93,13 +93,17 @@ def file_error(sentence: str, error: OSError) -> UserError | TransientError:
 
 @contextmanager
 def writing(what: object, remedy: str = "Make room, or choose another place.") -> Iterator[None]:
-    """What the system refuses while `what` is written becomes a sentence: name, why not, remedy."""
+    """What the system refuses while `what` is written becomes a sentence: name, why not, remedy. Also where a library
+    raises an error of its own that only quotes the system's."""
     try:
         yield
-    except OSError as error:
-        if error.errno is None:  # a sentence already, or no refusal of the system's
+    except (UserError, TransientError):  # a sentence already
+        raise
+    except Exception as error:
+        refused = error if isinstance(error, OSError) and error.errno is not None else system_error(error)
+        if refused is None:
             raise
-        raise file_error(f"{what} cannot be written ({error.strerror}). {remedy}", error) from error
+        raise file_error(f"{what} cannot be written ({refused.strerror}). {remedy}", refused) from error
 
 
 # Packages that only some commands need, and the extra that brings each.

@@ -37,6 +37,7 @@ from unsee_dist.evaluation.development import Development, warnings
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.files.atomic import atomic_folder, recover_folder
+from unsee_dist.files.contents import owner_name
 from unsee_dist.model.checked import load_checked
 from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
@@ -46,6 +47,7 @@ from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.publish.sentence_transformers import write_encoder
+from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking import record
@@ -79,7 +81,8 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
     """
     world, own_signal = join_world(), StopSignal() if stop is None else None
     try:
-        _train(build(config, world, stop or own_signal), config, report)
+        with owned_run(world, Path(config.run.dir)):
+            _train(build(config, world, stop or own_signal), config, report)
     finally:
         if own_signal is not None:
             own_signal.close()
@@ -210,17 +213,15 @@ def exporter(
 
     def export(name: str) -> None:
         weights = full_weights(engine, "online", group)
-        if engine.world.rank == 0:
-            with atomic_folder(Path(config.run.dir) / name) as new:
-                write_encoder(
-                    new,
-                    weights,
-                    engine.module.online.config,
-                    tokenizer,
-                    config.model.pooling,
-                    config.model.max_tokens,
-                )
-                write_note(new, note_of(name, progress.step, progress.scores))
+        with share_errors(engine.world, group):
+            if engine.world.rank == 0:
+                place = Path(config.run.dir) / name
+                with atomic_folder(place, owner_name(place.parent)) as new:
+                    write_encoder(
+                        new, weights, engine.module.online.config, tokenizer,
+                        config.model.pooling, config.model.max_tokens,
+                    )  # fmt: skip
+                    write_note(new, note_of(name, progress.step, progress.scores))
 
     return export
 

@@ -28,6 +28,7 @@ from unsee_dist.config.options import no_such_option, option_and_value
 from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
 from unsee_dist.masking import masked
 
+LAUNCHER = os.getppid()  # before anything takes long: it may die meanwhile
 PRINT_WAIT_S = 2.0  # lets the rank that failed print: srun kills the others as soon as one has ended
 
 
@@ -46,17 +47,21 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from unsee_dist.supervision.signals import StopSignal, stop_with_launcher
+    from unsee_dist.supervision.signals import StopSignal, is_launched, stop_with_launcher
 
-    options = parse(sys.argv[1:] if arguments is None else arguments)
-    stop_with_launcher()
     stop = StopSignal()  # before torch is imported: in those seconds a signal would end this rank at once
-    from unsee_dist.distributed.world import SharedUserError, join_world, leave_world
+    stop.meeting = is_launched()
+    stop_with_launcher(LAUNCHER)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    from unsee_dist.distributed.world import MeetingStopped, SharedUserError, join_world, leave_world
 
     try:
-        world = join_world()
+        world = join_world(stopped=lambda: stop.requested)
+        stop.meeting = False
     except SharedUserError as error:
         return report_once(error)
+    except MeetingStopped:
+        return leave_meeting(options, stop.name)
     except Exception as error:  # the ranks are not connected yet: each reports for itself
         return report(error)
     try:
@@ -73,6 +78,26 @@ def report_once(error: Exception) -> int:
         return report(error)
     time.sleep(PRINT_WAIT_S)
     return exit_code_of(error)
+
+
+def leave_meeting(options: argparse.Namespace, signal_name: str) -> int:
+    """End before the ranks have met, because one of them got a signal. Rank 0 writes the mark, as after any stop."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(PRINT_WAIT_S)
+        return ExitCode.STOPPED
+    from unsee_dist.config import load
+
+    print(stopped_by(signal_name), file=sys.stderr)
+    if "UNSEE_STOP_MARK" in os.environ:
+        try:
+            write_stop_mark(load(options.config, options.overrides).run.dir)
+        except UserError as error:
+            return report(error)
+    return ExitCode.STOPPED
+
+
+def stopped_by(signal_name: str) -> str:
+    return f"stopped after {signal_name or 'a signal to another rank'}; the same command continues"
 
 
 def run(options: argparse.Namespace, world: World, stop: StopSignal) -> int:
@@ -140,10 +165,7 @@ def exit_stopped(world: World, folder: str, signal_name: str) -> NoReturn:
 
     if world.rank == 0:
         write_stop_mark(folder)
-        print(
-            f"stopped after {signal_name or 'a signal to another rank'}; the same command continues",
-            file=sys.stderr,
-        )
+        print(stopped_by(signal_name), file=sys.stderr)
     exit_together(world, ExitCode.STOPPED)
 
 

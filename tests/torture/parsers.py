@@ -27,10 +27,10 @@ from unsee_dist.data.processes import worker_pool
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.evaluation.local_tasks import local_tasks
 from unsee_dist.evaluation.scores import read_scores, write_score
+from unsee_dist.files.owner import Owner, owner_file
 from unsee_dist.files.trees import sealed
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.sweep import ledger
-from unsee_dist.sweep.driver import DRIVER, Driver
 from unsee_dist.sweep.failures import read_failures, write_failure
 from unsee_dist.sweep.settings import load_sweep
 from unsee_dist.sweep.trial import OUTCOME, Outcome
@@ -144,7 +144,7 @@ def _read_checkpoint(folder: Path) -> object:
 def _records(folder: Path) -> None:
     row = ledger.Row(1, "a", "complete", {"train.lr": 1e-4}, 40, 20, 70.5, "", {"dev/sts": 70.5})
     ledger.write(folder, [row, ledger.Row(2, "b", "failed", {"train.lr": 3e-4}, why="boom")])
-    DRIVER.write(folder, Driver("node-3", 4711))
+    owner_file("driver.json").write(folder, Owner("a1", "node-3", "boot", 4711, "12345", 1.5))
     OUTCOME.write(folder, Outcome("complete", "", (0.5, 0.25)))
     write_failure(folder, 0, ValueError("boom"))
     unsent.FILE.write(folder, unsent.Unsent("key", "run", {"tag": "value"}))
@@ -156,7 +156,7 @@ RECORDS = ("trials.json", "driver.json", "outcome.json", "failure-rank-0.json", 
 def _read_records(folder: Path) -> object:
     return (
         [asdict(row) for row in ledger.read(folder)],
-        DRIVER.read(folder),
+        owner_file("driver.json").read(folder),
         OUTCOME.read(folder),
         read_failures(folder),
         unsent.load(folder, None, {}),

@@ -12,17 +12,33 @@ A mistake of the user is a sentence on stderr and exit code 2; see errors.py for
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from unsee_dist import __version__
 from unsee_dist.cli import corpus, evaluation, machine, project, sweep, training
 from unsee_dist.config import ConfigError
 from unsee_dist.errors import report
 
+
+class HomeGroup(TyperGroup):
+    """`--out=~/x` is in the home folder: no shell expands a ~ behind an equals sign."""
+
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
+        def expanded(found: re.Match[str]) -> str:
+            return (found[1] or "") + os.path.expanduser(found[2])
+
+        args = [re.sub(r"^(--?[\w-]+=)?(~[\w.-]*)(?=/|$)", expanded, each) for each in args]
+        return super().make_context(info_name, args, *more, **extra)
+
+
 app = typer.Typer(
+    cls=HomeGroup,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

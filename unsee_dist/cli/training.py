@@ -121,17 +121,9 @@ def checkpoint_rm(
     run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
 ) -> None:
     """Remove checkpoints by name. When none is left, the next start is a fresh one."""
-    from unsee_dist.training.checkpoint.directory import POINTER, folders, remove, write_pointer
+    from unsee_dist.files.owner import OWNER, owned
+    from unsee_dist.training.checkpoint.directory import remove_by_name
 
     _check_is_run(run)
-    known = {folder.name: folder for folder in folders(run / "checkpoints")}
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(
-            f"{run} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
-        )
-    for name in names:
-        remove(known[name])
-    checkpoints = run / "checkpoints"
-    left = folders(checkpoints)
-    write_pointer(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)
+    with owned(run / OWNER, f"run {run}", "Stop it before its checkpoints are removed."):
+        remove_by_name(run / "checkpoints", names)

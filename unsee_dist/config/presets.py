@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from unsee_dist.config.section import at_home
 from unsee_dist.config.shipped import shipped
 from unsee_dist.config.spelling import closest
 from unsee_dist.errors import UserError
@@ -25,6 +26,7 @@ def find(name: str, beside: Path) -> Path:
 
     Raises UserError with the closest preset; the message does not contain `name`.
     """
+    name = at_home(name)
     for path in (beside / name, beside / f"{name}.yaml"):
         if path.is_file():
             return path

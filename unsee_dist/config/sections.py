@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from unsee_dist.config.objective import AnyObjective, VICRegSettings
-from unsee_dist.config.section import Section
+from unsee_dist.config.section import PathText, Section
 from unsee_dist.errors import UserError
 from unsee_dist.masking import credentials, has_secret
 
@@ -33,7 +33,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 class RunSettings(Section):
     name: Text = "run"  # shown by the trackers; absent in a file = the file's name
-    dir: Text = "runs/run"  # everything the run writes; absent = runs/<name>
+    dir: PathText = "runs/run"  # everything the run writes; absent = runs/<name>
 
     @model_validator(mode="before")
     @classmethod
@@ -45,7 +45,7 @@ class RunSettings(Section):
 
 
 class ModelSettings(Section):
-    encoder: Text = "bert-base-uncased"  # a local folder or a hub name
+    encoder: PathText = "bert-base-uncased"  # a local folder or a hub name
     pooling: Pooling = "mean"  # how token states become one embedding
     max_tokens: Annotated[int, Field(ge=3)] = 64  # word pieces a sentence, [CLS] and [SEP] counted
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None  # absent = the encoder's own
@@ -65,8 +65,8 @@ class TargetSettings(Section):
 
 
 class DataSettings(Section):
-    shards: Text = "data/wiki1m"  # a folder written by `unsee prepare`, or its URL
-    mix: Text | None = None  # instead of shards: "3 data/wiki, 1 data/mine", shares and folders
+    shards: PathText = "data/wiki1m"  # a folder written by `unsee prepare`, or its URL
+    mix: PathText | None = None  # instead of shards: "3 data/wiki, 1 data/mine", shares and folders
     cache_gb: Annotated[float, Field(ge=0)] = 8.0  # most that is kept on this machine of remote shards
     workers: Annotated[int, Field(ge=0)] = 2  # tokenising processes a rank; 0 = the training process does it
     tokenise: bool = False  # the corpus once, before the first step, for this run and those to come
@@ -93,8 +93,10 @@ class ParallelSettings(Section):
 
 class EvaluateSettings(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run
-    sts: Text | list[Text] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
-    retrieval: Text | list[Text] | None = None  # held-out files of `unsee prepare --dev`; absent = none
+    sts: PathText | list[PathText] | None = None  # tsv/csv/jsonl files or hub names; absent = no STS
+    retrieval: PathText | list[PathText] | None = (
+        None  # held-out files of `unsee prepare --dev`; absent = none
+    )
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 
@@ -131,7 +133,7 @@ class RunConfig(Section):
     """Everything a run depends on but the corpus. Frozen; an instance is always valid."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # of order, dropout and fresh weights
-    resume: Text = "auto"  # auto | never | a checkpoint or run to start from
+    resume: PathText = "auto"  # auto | never | a checkpoint or run to start from
     run: RunSettings = RunSettings()
     model: ModelSettings = ModelSettings()
     projector: ProjectorSettings = ProjectorSettings()

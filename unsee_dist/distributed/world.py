@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,8 @@ from unsee_dist.log import LOG
 
 Shared = TypeVar("Shared")
 TIMEOUT = timedelta(minutes=10)  # until the configuration is read; then groups.torch_timeout_s
+POLL_S = 0.2
+READ_S = 5.0  # a rank that ends before all have met waits so long for the others to hear it
 CONNECT_S = 30  # our own store answers at once where it listens
 
 
@@ -84,10 +86,11 @@ def _first_host(nodelist: str) -> str:
         ) from error
 
 
-def join_world() -> World:
-    """Join the process group that the launcher describes.
+def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
+    """Join the process group that the launcher describes. stopped: whether this rank is asked to end instead.
 
-    Raises UserError with what to change; SharedUserError where all ranks raise the same.
+    Raises UserError with what to change; SharedUserError where all ranks raise the same; MeetingStopped where one was
+    asked to end before all had come.
     """
     adopt_slurm(os.environ)
     if not torch.cuda.is_available():
@@ -100,7 +103,8 @@ def join_world() -> World:
         device = choose_device(rank)
         _init(device, HashStore(), rank, size)
     else:
-        store = _open_store(rank, size)
+        store = _open_store(rank, size, stopped)
+        _meet(PrefixStore("meeting", store), rank, size, stopped)
         try:
             device = place_rank(PrefixStore("unsee", store), rank, size)
         except UserError as error:
@@ -121,7 +125,36 @@ def _init(device: torch.device, store: Store, rank: int, size: int) -> None:
     )
 
 
-def _open_store(rank: int, size: int) -> Store:
+class MeetingStopped(Exception):
+    """A rank was asked to end before all ranks had met."""
+
+
+def _meet(store: Store, rank: int, size: int, stopped: Callable[[], bool]) -> None:
+    """Wait until all ranks are here; a signal to one of them ends the wait of all. UserError: some never come."""
+    until = time.monotonic() + TIMEOUT.total_seconds()
+    here = store.add("here", 1)
+    while here < size:
+        if stopped() or store.check(["stopped"]):
+            store.set("stopped", "")
+            _let_others_read(store, rank)
+            raise MeetingStopped
+        if time.monotonic() > until:
+            raise UserError(
+                f"{size - here} of {size} ranks have not come in {TIMEOUT}: look at their output."
+            )
+        time.sleep(POLL_S)
+        here = store.add("here", 0)
+
+
+def _let_others_read(store: Store, rank: int) -> None:
+    """Rank 0, which may serve the store, leaves last."""
+    left, until = store.add("left", 1), time.monotonic() + READ_S
+    while rank == 0 and left < store.add("here", 0) and time.monotonic() < until:
+        time.sleep(POLL_S)
+        left = store.add("left", 0)
+
+
+def _open_store(rank: int, size: int, stopped: Callable[[], bool]) -> Store:
     address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
     if not address or not port:
         raise UserError(
@@ -129,11 +162,13 @@ def _open_store(rank: int, size: int) -> Store:
             "Start with `deepspeed`, `torchrun` or `srun`, which set all of them."
         )
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
+        _wait_for_listener(address, int(port), stopped, timedelta(seconds=CONNECT_S))
         store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
         store.set_timeout(TIMEOUT)
         return PrefixStore("default_pg", store)
     if rank == 0:
         return _host_store(address, int(port), size)
+    _wait_for_listener(address, int(port), stopped)
     return _connect_store(address, int(port), size)
 
 
@@ -147,13 +182,23 @@ def _host_store(address: str, port: int, size: int) -> TCPStore:
         raise UserError(_unreachable(address, port)) from error
 
 
-def _connect_store(address: str, port: int, size: int) -> TCPStore:
-    """Rank 0's store, once it accepts connections. torch alone waits for ever when another program owns that port."""
-    until = time.monotonic() + TIMEOUT.total_seconds()
+def _wait_for_listener(
+    address: str, port: int, stopped: Callable[[], bool], timeout: timedelta = TIMEOUT
+) -> None:
+    """Until somebody listens there. MeetingStopped: this rank was asked to end, and found nobody to tell in READ_S."""
+    until, asked = time.monotonic() + timeout.total_seconds(), False
     while not _listens(address, port):
+        if stopped() and not asked:
+            until, asked = time.monotonic() + READ_S, True
+        if time.monotonic() > until and asked:
+            raise MeetingStopped
         if time.monotonic() > until:
             raise UserError(_unreachable(address, port))
-        time.sleep(0.2)
+        time.sleep(POLL_S)
+
+
+def _connect_store(address: str, port: int, size: int) -> TCPStore:
+    """Rank 0's store. torch alone waits for ever when another program owns that port."""
     opened: list[TCPStore] = []
 
     def connect() -> None:

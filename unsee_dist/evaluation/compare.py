@@ -28,6 +28,8 @@ def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
     a task of the first one's."""
     if len(names) < 2:
         raise UserError("One model cannot be compared. Write two or more: unsee compare A B.")
+    if out is not None:
+        _check_output(out)
     rows = rows_of(names)
     comparison.check_common(rows)
     tree = comparison.as_dict(rows)
@@ -44,6 +46,18 @@ def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
             write_file(Path(f"{out}.md"), comparison.markdown(rows))
             write_file(Path(f"{out}.json"), text + "\n")
             plot(rows, Path(f"{out}.png"))
+
+
+def _check_output(out: Path) -> None:
+    """UserError: the files to write are there, and no comparison has written them."""
+    places = [Path(f"{out}.{ending}") for ending in ("json", "md", "png")]
+    there = [path for path in places if path.exists()]
+    try:
+        tree = json.loads(places[0].read_bytes())
+    except (OSError, ValueError, RecursionError):
+        tree = None
+    if there and not (isinstance(tree, dict) and "sentences" in tree):
+        raise UserError(f"--out {out}: {there[0]} is no comparison. Write another name, or move it away.")
 
 
 def rows_of(names: Sequence[str]) -> list[Row]:

@@ -25,7 +25,16 @@ def write_score(home: Path, score: TaskScore) -> None:
     """Write a score into a model's folder, in one move. UserError: it cannot be written."""
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
-    _file(f"{score.task.replace('/', '__')}.json").write(home, score)
+    _file(f"{_stem(score.task)}.json").write(home, score)
+
+
+def owner_name(task: str) -> str:
+    """Of the file that names the process which measures a task."""
+    return f"{_stem(task)}.owner"
+
+
+def _stem(task: str) -> str:
+    return task.replace("/", "__")
 
 
 def read_scores(home: Path) -> dict[str, TaskScore]:

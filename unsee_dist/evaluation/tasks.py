@@ -14,9 +14,12 @@ from unsee_dist.evaluation.local_tasks import local_tasks
 from unsee_dist.evaluation.models import Model
 from unsee_dist.evaluation.mteb_suite import Encoder, evaluate_task
 from unsee_dist.evaluation.mteb_tasks import TIERS, VERSION, EvaluationTask, local, published
-from unsee_dist.evaluation.scores import is_current, read_scores, write_score
+from unsee_dist.evaluation.scores import is_current, owner_name, read_scores, write_score
+from unsee_dist.files.owner import owned
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
+
+IN_USE = "Wait until it has measured it: the same command then reads the score. Or stop it."
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ def evaluate_tasks(model: Model, tasks: Sequence[EvaluationTask], console: Conso
         console.print(f"{place}/{len(missing)} {task.name}", style="dim")
         if isinstance(model.embed, TfIdf):
             model.embed.prepare(task.texts or ())
-        write_score(model.home, evaluate_task(task, encoder, model.home / "mteb"))
+        _measure(model, task, encoder)
     scores = read_scores(model.home)
     return [scores[task.name] for task in tasks]
+
+
+def _measure(model: Model, task: EvaluationTask, encoder: Encoder) -> None:
+    """Measure and write a score, once: the parts of a benchmark share a folder, so each task has an owner."""
+    with owned(model.home / owner_name(task.name), f"{task.name} of {model.name}", IN_USE):
+        if missing_scores(model, [task]):  # else another command has just measured it
+            write_score(model.home, evaluate_task(task, encoder, model.home / "mteb"))

@@ -3,17 +3,22 @@
     write_file      temporary name → bytes → fsync → rename → fsync of the folder
     atomic_folder   .NAME.new/ → every file fsynced → NAME/ renamed to .NAME.old → .NAME.new renamed to NAME → .old removed
 
+Of a folder that is replaced, files that are not ours are kept (contents.py). New files have the mode that the umask gives.
+
 A kill at any moment leaves the old one, the new one, or both halves of an exchange, which `recover_folder` finishes.
-Only the standard library is imported: the command line uses this without torch.
+No torch is imported: the command line uses this.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from unsee_dist.files import contents
 
 
 def write_file(path: Path, data: bytes | str, staging: Path | None = None) -> None:
@@ -22,7 +27,7 @@ def write_file(path: Path, data: bytes | str, staging: Path | None = None) -> No
 
     The temporary name is hidden, and holds the machine and the process: the last process of a killed run never writes
     into a file of the next one.
-    OSError: the old file is untouched, and nothing is left beside it.
+    OSError, with the file's name: the old file is untouched, and nothing is left beside it.
     """
     content = data.encode() if isinstance(data, str) else data
     temporary = (staging or path.parent) / f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial"
@@ -31,19 +36,25 @@ def write_file(path: Path, data: bytes | str, staging: Path | None = None) -> No
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-    except OSError:
+        temporary.replace(path)
+    except OSError as error:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
+        error.filename, error.filename2 = str(path), None
         raise
-    temporary.replace(path)
     sync_folder(path.parent)
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """An empty folder to fill, which takes the place of `folder` when the block ends; when it raises, nothing moves."""
+def atomic_folder(folder: Path, owner: str = "") -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `folder` when the block ends; when it raises, nothing moves.
+
+    owner: what it is made of (contents.py).
+    """
     new = begin_folder(folder)
     try:
         yield new
+        contents.write_contents(new, owner)
+        sync_tree(new)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
@@ -66,7 +77,7 @@ def finish_folder(folder: Path) -> None:
         folder.rename(old)
     new.rename(folder)
     sync_folder(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    discard(old, folder)
 
 
 def recover_folder(folder: Path) -> None:
@@ -74,9 +85,18 @@ def recover_folder(folder: Path) -> None:
     old, new = beside(folder, "old"), beside(folder, "new")
     if old.exists() and not folder.exists():
         old.rename(folder)
-    for left in (old, new):
-        if left.exists():
-            shutil.rmtree(left)
+    if old.exists():
+        discard(old, folder)
+    if new.exists():
+        shutil.rmtree(new)
+
+
+def discard(old: Path, folder: Path) -> None:
+    """Remove what `folder` was before; what is not ours in it is kept beside `folder`, but not what is empty."""
+    kept = [name for name in contents.foreign(old) if (old / name).lstat().st_size]
+    if kept:
+        contents.set_aside(old, folder, kept)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def beside(folder: Path, what: str) -> Path:
@@ -85,14 +105,26 @@ def beside(folder: Path, what: str) -> Path:
 
 
 def sync_tree(folder: Path) -> None:
-    """Bring every file and folder below to the disk."""
+    """Bring every file and folder below to the disk, each file with the mode that the umask gives here: safetensors makes
+    its files readable by their owner alone."""
+    mode = _mode_of_a_new_file(folder)
     for path in folder.rglob("*"):
         if path.is_dir():
             sync_folder(path)
         else:
+            if stat.S_IMODE(path.stat().st_mode) != mode:
+                path.chmod(mode)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     sync_folder(folder)
+
+
+def _mode_of_a_new_file(folder: Path) -> int:
+    probe = folder / ".mode"  # the umask itself can only be read by changing it, for all threads
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    return mode
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
+from unsee_dist.files.atomic import sync_tree
 from unsee_dist.model.encoder import quiet_transformers
 
 if TYPE_CHECKING:
@@ -44,17 +45,18 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
     """
     from transformers import BertModel
 
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(sentences, size.vocabulary, size.max_tokens)
-    tokenizer.save_pretrained(folder)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)
     config = bert_config(replace(size, vocabulary=len(tokenizer)), pad)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = BertModel(config, add_pooling_layer=False)
-    with quiet_transformers():
+    with writing(folder, "Make room, then write the same command again."), quiet_transformers():
+        folder.mkdir(parents=True, exist_ok=True)
+        tokenizer.save_pretrained(folder)
         encoder.save_pretrained(folder)
+        sync_tree(folder)
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 

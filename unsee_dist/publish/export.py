@@ -15,8 +15,10 @@ import numpy as np
 from unsee_dist.config import load
 from unsee_dist.config.kinds import Kind, kind_of
 from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import atomic_folder
+from unsee_dist.files import contents
+from unsee_dist.files.atomic import atomic_folder, beside
 from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.files.owner import owned
 from unsee_dist.metrics.names import (
     ALIGNMENT,
     CORRELATION,
@@ -72,21 +74,41 @@ class Evaluation:
 
 
 def check(source: str, out: Path) -> None:
-    """UserError before anything is loaded: `source` is no folder, or `out` holds something that is no export."""
-    if out.exists() and not (out / "modules.json").is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
+    """UserError before anything is loaded: `source` is no folder, or `out` holds something else than an export of it."""
     if not Path(source).is_dir():
         raise UserError(
             f"{source} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
         )
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / "modules.json").is_file():
+        raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
+    if contents.made_of(out) != _made_of(source):
+        raise UserError(
+            f"--out {out} holds an export of something else than {source}. Give a new folder, or move that one away."
+        )
+    if kept := contents.foreign(out):
+        raise UserError(
+            f"--out {out} holds files that no export wrote, or that were changed since: {', '.join(kept[:5])}"
+            f"{', ...' if len(kept) > 5 else ''}. Move them away, or give a new folder."
+        )
+
+
+def _made_of(source: str) -> str:
+    """The name of a run in the record of its exports, for the run's folder and for what is in it."""
+    path = Path(source).resolve()
+    run = next((each for each in (path, *path.parents[:2]) if (each / "config.yaml").is_file()), path)
+    return f"export of {contents.owner_name(run)}"
 
 
 def export(source: str, model: Model, evaluation: Evaluation, out: Path, onnx: bool) -> None:
     """Write the model opened from `source` to `out`, replacing an older export. UserError: it is unusable."""
-    with writing(f"--out {out}", "Give another folder."):
-        out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(out.absolute()) as new:  # "." has no name to put another beside
-        _write(new, Path(source), model, evaluation, onnx)
+    what, remedy = f"--out {out}", "Wait until it has ended, or give another folder."
+    place = out.absolute()  # "." has no name to put another beside
+    with owned(beside(place, "owner"), what, remedy), writing(what, "Make room, or give another folder."):
+        check(source, out)
+        with atomic_folder(place, _made_of(source)) as new:
+            _write(new, Path(source), model, evaluation, onnx)
 
 
 def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bool) -> None:
@@ -97,7 +119,7 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         write_online(path, path.resolve().parent.parent, new)
     else:
         assert model.folder is not None
-        shutil.copytree(model.folder, new, dirs_exist_ok=True)
+        _copy(model.folder, new)
     if not (new / "modules.json").is_file():
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
     if model.max_tokens is not None:
@@ -109,6 +131,15 @@ def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bo
         from unsee_dist.publish.onnx import write_onnx
 
         write_onnx(new, facts.pooling)
+
+
+def _copy(folder: Path, new: Path) -> None:
+    """Copy an encoder's files, without the rights of files that another user may have made."""
+    for path in contents.files_of(folder):
+        if path.name != contents.RECORD:
+            place = new / path.relative_to(folder)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
 
 
 def _refuse_unusable(source: str, model: Model) -> None:

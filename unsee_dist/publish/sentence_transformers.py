@@ -17,14 +17,17 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from unsee_dist.config.sections import Pooling
-from unsee_dist.errors import UserError, system_error
+from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import atomic_folder
+from unsee_dist.files.contents import owner_name
+from unsee_dist.files.room import require_room
+
+REMEDY = "Make room, then write the same command again: it continues."
 
 
 def write_encoder(
@@ -39,11 +42,13 @@ def write_encoder(
 
     state: the encoder's parameters under its own names (those of AutoModel, no prefix), any device; saved
     as fp32. pooling: "mean" or "cls". max_tokens: word pieces a sentence is cut to, special ones included.
-    A kill at any moment leaves the old folder, the new one, or both halves of the exchange for `recover_folder`.
+    UserError: it cannot be written, or does not fit on the disk. A kill at any moment leaves the old folder, the new one, or both halves of the exchange for `recover_folder`.
     """
     if pooling not in get_args(Pooling):
         raise UserError(f"model.pooling = {pooling} cannot be exported. Write mean or cls.")
-    with atomic_folder(folder) as new:
+    size = 4 * sum(value.numel() for value in state.values())
+    require_room(folder, size, "An encoder", REMEDY)
+    with writing(folder, REMEDY), atomic_folder(folder, owner_name(folder.parent)) as new:
         (new / "1_Pooling").mkdir()
         _write_weights(new, state)
         _write_config(new, config)
@@ -54,11 +59,7 @@ def write_encoder(
 def _write_weights(new: Path, state: Mapping[str, Tensor]) -> None:
     # Cloned: safetensors refuses tensors that share memory, and tied weights do.
     tensors = {name: value.detach().to("cpu", torch.float32).clone() for name, value in state.items()}
-    path = new / "model.safetensors"
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # its own class for what the system refused: a full disk
-        raise (system_error(error) or error) from error
+    save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
 
 
 def _model_class(config: PretrainedConfig) -> type[torch.nn.Module] | None:

@@ -4,6 +4,9 @@ SIGTERM, SIGINT and SIGUSR1, on any one rank. A second signal ends the process a
 launcher has died; repeats of it are ignored. The ranks agree in the all-reduce that every step does anyway
 (Engine.reduce), and between steps with `requested_anywhere`. No torch at import: importing torch takes seconds, and
 a signal in that time must not be lost.
+
+Until all ranks have met (`meeting`) there is nothing to save: a rank whose launcher has died ends at once, and one that
+got another signal tells the others where they meet (join_world), which takes MEETING_S at most.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHANED = signal.SIGUSR2  # Linux sends it once for every thread of the dying launcher
 PR_SET_PDEATHSIG = 1
+MEETING_S = 30.0  # importing torch from a busy disk takes so long
+LAUNCH = "deepspeed.launcher.launch"  # a process between `deepspeed` and its ranks, which outlives it
+LOOK_S = 1.0
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 
@@ -44,6 +53,7 @@ class StopSignal:
     def __init__(self) -> None:
         self.requested = False
         self.name = ""
+        self.meeting = False  # the ranks of this run have not met yet
         self._grace_s: float | None = None
         self._before: tuple[dict[signal.Signals, Handler], int] | None = None
         if threading.current_thread() is not threading.main_thread():
@@ -91,7 +101,20 @@ class StopSignal:
         if self.requested:
             os._exit(128 + number)
         self.requested, self.name = True, signal.Signals(number).name
+        if self.meeting:
+            self._leave_meeting(at_once=number == ORPHANED)
         self._start_timer()
+
+    def _leave_meeting(self, at_once: bool) -> None:
+        """End this process: nothing was trained yet. Not at once: only if the ranks have not met some time later."""
+        if not at_once:
+            timer = threading.Timer(MEETING_S, self._leave_meeting, (True,))
+            timer.daemon = True
+            timer.start()
+        elif self.meeting:
+            with suppress(OSError):  # nobody may read what this process says
+                print(f"ended by {self.name} before all ranks had met", file=sys.stderr, flush=True)
+            os._exit(ExitCode.STOPPED)
 
     def _start_timer(self) -> None:
         if self._grace_s is not None:
@@ -116,9 +139,47 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
     """A handler, so that python does not end the process; StopSignal's thread reads the signal."""
 
 
-def stop_with_launcher() -> None:
-    """Stop this rank when its launcher (torchrun, Slurm's slurmstepd) is killed: it would train on, and nothing would
-    report its end. Linux only; elsewhere it does nothing."""
-    launched = "RANK" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ
-    if sys.platform == "linux" and launched:
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, ORPHANED)
+def is_launched() -> bool:
+    return "RANK" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ
+
+
+def stop_with_launcher(launcher: int) -> None:
+    """Stop this rank when its launcher (torchrun, Slurm's slurmstepd, deepspeed) is killed: it would train on, and nothing
+    would report its end. launcher: the parent of this process when it began. Linux only; elsewhere it does nothing."""
+    if sys.platform != "linux" or not is_launched():
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, ORPHANED)
+    if os.getppid() != launcher or _was_torchruns(launcher):  # it has died before this call
+        os.kill(os.getpid(), ORPHANED)
+    elif LAUNCH in _read(launcher, "cmdline"):
+        threading.Thread(target=_follow, args=(launcher,), name="launcher", daemon=True).start()
+
+
+def _was_torchruns(parent: int) -> bool:
+    """Whether a rank that torchrun has started is process 1's now, which is an init and no torchrun in a container."""
+    init = _read(1, "cmdline") if parent == 1 and "TORCHELASTIC_RUN_ID" in os.environ else ""
+    return init != "" and "python" not in init and "torch" not in init
+
+
+def _follow(launch: int) -> None:
+    """Wait until the process that has started `launch` is gone: Linux gives an orphan to process 1, which may have started
+    it, too, but then gives it a process group of its own, or one it shares."""
+    runner, group = _parent_and_group(launch)
+    left = runner == 1 and group not in (launch, _parent_and_group(1)[1])
+    while not left:
+        time.sleep(LOOK_S)
+        left = _parent_and_group(launch)[0] != runner
+    os.kill(os.getpid(), ORPHANED)
+
+
+def _parent_and_group(pid: int) -> tuple[int, int]:
+    """Of a process, as in proc(5); zeros when there is none."""
+    _, parent, group, *_ = _read(pid, "stat").rpartition(")")[2].split() or ["", "0", "0"]
+    return int(parent), int(group)
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from unsee_dist.supervision.process import Process, has_ended
+from unsee_dist.files.process import Process, has_ended
 
 HOSTS_SHOWN = 8
 

@@ -34,13 +34,13 @@ from torch._C._distributed_c10d import PrefixStore, Store
 from unsee_dist.distributed import groups
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode
+from unsee_dist.files.process import own_process
 from unsee_dist.supervision.phases import (
     background_groups,
     blocks_training,
     current_phase,
     register_background_thread,
 )
-from unsee_dist.supervision.process import own_process
 from unsee_dist.supervision.verdict import (
     Received,
     Status,

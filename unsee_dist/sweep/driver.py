@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from unsee_dist.config import bounded_yaml
 from unsee_dist.errors import UserError
 from unsee_dist.files.atomic import write_file
-from unsee_dist.files.records import RecordFile
+from unsee_dist.files.owner import Owner, owned, owner_of
 from unsee_dist.files.trees import read_within
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import TRIALS
 
-SWEEP = "sweep.yaml"
+SWEEP, DRIVER = "sweep.yaml", "driver.json"
 MARK = "UNSEE_SWEEP_MARK"  # a file, named by the batch system's script
-
-
-@dataclass(frozen=True)
-class Driver:
-    """The process that drives a sweep, or did when it was killed."""
-
-    host: str
-    pid: int
-
-
-DRIVER = RecordFile(
-    "driver.json", Driver, version=2, remedy="Delete it when no `unsee sweep` of this folder runs."
-)
 
 
 def make_folder(sweep: Sweep) -> None:
@@ -58,20 +43,15 @@ def make_folder(sweep: Sweep) -> None:
 
 @contextmanager
 def registered_driver(folder: Path) -> Iterator[None]:
-    """This process drives the sweep in `folder`. UserError: another one of this host does."""
-    other = driver_of(folder)
-    if other is not None and other.host == socket.gethostname() and Path(f"/proc/{other.pid}").exists():
-        raise UserError(f"{folder} is driven by process {other.pid}. Stop it: unsee sweep --stop {folder}")
-    DRIVER.write(folder, Driver(socket.gethostname(), os.getpid()))
-    try:
+    """This process drives the sweep in `folder`. UserError: another one does."""
+    with owned(folder / DRIVER, f"sweep.dir = {folder}", f"Stop it: unsee sweep --stop {folder}"):
         yield
-    finally:
-        (folder / DRIVER.name).unlink(missing_ok=True)
 
 
-def driver_of(folder: Path) -> Driver | None:
-    """The process that drives the sweep, or did when it was killed; None when it ended by itself."""
-    return DRIVER.read(folder)
+def driver_of(folder: Path) -> Owner | None:
+    """The process that drives the sweep; None when nobody does, or when it is seen to have been killed."""
+    owner = owner_of(folder / DRIVER)
+    return None if owner is None or owner.ended else owner
 
 
 def write_progress(folder: Path, ended: int) -> None:

@@ -33,7 +33,7 @@ def show(folder: Path) -> None:
     console = Console(highlight=False)
     console.print(table(sweep, ledger.ranked(rows, sweep.settings.mode)))
     driver = driver_of(folder)
-    who = f"driven by process {driver.pid} on {driver.host}" if driver else "nobody drives it"
+    who = f"driven by {driver}" if driver else "nobody drives it"
     ended = sum(row.ended for row in rows)
     console.print(f"{ended} of {sweep.trials} trials ended; {who}", soft_wrap=True)
 

@@ -10,6 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -55,8 +56,11 @@ class MetricsFile:
     def close(self) -> None:
         """Flush and close; the object is done with."""
         if not self._file.closed:
-            self.flush()
-            self._file.close()
+            try:
+                self.flush()
+            finally:
+                with suppress(OSError):  # on a full disk, what `flush` has said already
+                    self._file.close()
 
 
 def read(path: Path) -> list[Line]:

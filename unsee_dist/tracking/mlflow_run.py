@@ -2,8 +2,11 @@
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unsee_dist.tracking.unsent import Unsent
@@ -19,6 +22,7 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+SQLITE = "sqlite:///"
 METRICS_A_CALL, PARAMS_A_CALL, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # MLflow's own limits
 
 
@@ -41,7 +45,30 @@ def connect(uri: str) -> "MlflowClient":
     # Not restored: MLflow logs from threads of its own until the process ends, between the lines of the run.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    if uri.startswith(SQLITE) and "?" not in uri:
+        _make_database(Path(uri.removeprefix(SQLITE)))
     return MlflowClient(tracking_uri=uri)
+
+
+def _make_database(path: Path) -> None:
+    """Make the file of a new database in one move: MLflow cannot mend its tables when the disk was full between them, nor
+    make them twice at once. OSError, or an error of MLflow: there is no file then."""
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(
+        f".{path.name}.{uuid.uuid4().hex}.partial"
+    )  # MLflow keeps a file open under its name
+    try:
+        new.touch()
+        MlflowClient(tracking_uri=f"{SQLITE}{new}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another process was faster
+            os.link(new, path)
+    finally:
+        for each in path.parent.glob(f"{new.name}*"):  # and its journal
+            each.unlink()
 
 
 def open_run(client: "MlflowClient", description: RunDescription, state: Unsent) -> "Run":

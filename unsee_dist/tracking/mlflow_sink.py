@@ -41,9 +41,10 @@ EVERY_S = 5.0  # between sendings: log_batch costs about 0.1 s per 1,000 values 
 def tracking_uri(uri: str | None = None) -> str:
     """`uri`, else MLFLOW_TRACKING_URI, else sqlite in the current folder (MLflow's file store is gone).
 
+    Relative: a # or a ? in the folder's name would end the path inside the URI.
     UserError: it is no URI, which MLflow would take for the folder of a file store.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if not _is_address(uri):
         raise UserError(
             f"MLFLOW_TRACKING_URI = {masked(uri)} is no address of an MLflow. Write http://HOST:PORT, or "

@@ -96,6 +96,8 @@ def train(run: Training) -> None:
 
     Raises Stopped when any rank received a signal, after a checkpoint of the last step is on the disk.
     """
+    if run.progress.step < run.steps:
+        run.saver.require_room(run.folder, run.engine, run.target)
     try:
         _train_to_the_end(run)
     except Stopped:

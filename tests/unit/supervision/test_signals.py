@@ -14,10 +14,10 @@ import pytest
 from unsee_dist.supervision.signals import StopSignal
 
 RANK = """
-import sys, time
+import os, sys, time
 from unsee_dist.supervision.signals import StopSignal, stop_with_launcher
 assert "torch" not in sys.modules
-stop_with_launcher()
+stop_with_launcher(os.getppid())
 stop = StopSignal()
 said = open(sys.argv[1], "w", buffering=1)
 said.write("listens\\n")

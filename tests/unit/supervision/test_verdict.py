@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsee_dist.supervision.process import has_ended, own_process
+from unsee_dist.files.process import has_ended, own_process
 from unsee_dist.supervision.verdict import Received, Status, blocking_ranks, lost_ranks, without_progress
 
 

@@ -6,14 +6,16 @@ import json
 import math
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from unsee_dist.errors import UserError
+from unsee_dist.files import owner
 from unsee_dist.files.trees import sealed
 from unsee_dist.sweep import ledger, status
-from unsee_dist.sweep.driver import DRIVER, Driver, driver_of, make_folder, registered_driver
+from unsee_dist.sweep.driver import DRIVER, driver_of, make_folder, registered_driver
 from unsee_dist.sweep.ledger import Goal, Row, write
 from unsee_dist.sweep.settings import Sweep, load_sweep
 
@@ -47,18 +49,23 @@ def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["thesis.tex"]
 
 
-def test_one_process_drives_and_a_killed_one_does_not_count(tmp_path: Path) -> None:
+def test_one_process_drives_and_a_killed_one_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "PATIENCE_S", 0.1)
     with registered_driver(tmp_path):
         with (
-            pytest.raises(ValueError, match=f"is driven by process {os.getpid()}"),
+            pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .*unsee sweep --stop"),
             registered_driver(tmp_path),
         ):
             pass
         found = driver_of(tmp_path)
         assert found is not None
         assert found.host == socket.gethostname()
+        killed = replace(found, token="another", pid=2**22 + 1)  # no such process
     assert driver_of(tmp_path) is None
-    DRIVER.write(tmp_path, Driver(socket.gethostname(), 2**22 + 1))  # no such process
+    owner.owner_file(DRIVER).write(tmp_path, killed)
+    assert driver_of(tmp_path) is None
     with registered_driver(tmp_path):
         pass
 
@@ -89,7 +96,7 @@ def test_status_and_stop(
 def test_a_damaged_file_of_the_folder_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     sweep = sweep_in(tmp_path)
     make_folder(sweep)
-    for name in (ledger.LEDGER.name, DRIVER.name):
+    for name in (ledger.LEDGER.name, DRIVER):
         path = sweep.folder / name
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"{name} (is damaged|has format).*Delete it"):

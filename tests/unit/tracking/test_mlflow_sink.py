@@ -225,7 +225,7 @@ def test_the_uri_is_the_settings_then_the_environments_then_sqlite_here(monkeypa
     assert tracking_uri("http://mine") == "http://mine"
     assert tracking_uri() == "http://server"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert tracking_uri() == f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert tracking_uri() == "sqlite:///mlflow.db"
 
 
 def _server(uri, port, folder):

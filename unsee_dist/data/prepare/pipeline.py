@@ -38,6 +38,7 @@ from unsee_dist.data.prepare.plan import (
     check_output,
     make_plan,
     open_work_folder,
+    owned_output,
     read_finished,
     remove_output,
 )
@@ -71,8 +72,21 @@ def prepare(
     A folder that already has this corpus is not changed, and reported; an interrupted preparation of the same inputs is
     continued. console: shows progress when it is a terminal. processes, engine: where the tasks run (processes.py); no
     byte depends on them. Of a Ray cluster, every machine must see the folder. Raises ValueError for inputs that cannot
-    be read, for a folder with other files, when no sentence is left, and when the disk is full.
+    be read, for a folder with other files or one that another command prepares, when no sentence is left, and when the
+    disk is full.
     """
+    with owned_output(Path(out)):
+        return _prepare(inputs, out, settings, console, processes, engine)
+
+
+def _prepare(
+    inputs: Sequence[str],
+    out: str | Path,
+    settings: PrepareSettings,
+    console: Console | None,
+    processes: int | None,
+    engine: str,
+) -> Report:
     out, started = Path(out), time.monotonic()
     if not inputs:
         raise UserError(f"no input was given. Give text files, or write {sources.INSTALLED_DOCS}.")

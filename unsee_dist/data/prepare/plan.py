@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.opening import InputDescription
 from unsee_dist.errors import UserError
 from unsee_dist.files import atomic
+from unsee_dist.files.owner import OWNER, owned
 
 PREPARING = "preparing"  # the folder for unfinished work, inside the output folder
 PLAN = "plan.json"
@@ -75,15 +77,40 @@ def _version(package: str) -> str:
     return f"{package} {metadata.version(package)}"
 
 
+@contextmanager
+def owned_output(out: Path) -> Iterator[None]:
+    """This process alone prepares the folder while the block runs. UserError: it has foreign files, or another owner."""
+    check_output(out)
+    finished = (out / INDEX).exists() and not (out / PREPARING).exists()  # it is only read
+    remedy = "Wait until it has ended, stop it, or choose another --out."
+    with nullcontext() if finished else owned(out / PREPARING / OWNER, f"--out {out}", remedy):
+        yield
+
+
 def check_output(out: Path) -> None:
     """ValueError when the folder has files that no preparation wrote."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file. Give a folder.")
-    prepared = (out / INDEX).exists() or (out / PREPARING).is_dir()
-    if out.exists() and not prepared and any(out.iterdir()):
+    prepared = (out / INDEX).exists() or (out / PREPARING / PLAN).exists()
+    if out.exists() and not prepared and not all(map(_is_of_a_beginning, _entries(out))):
         raise UserError(
             f"{out} is not empty, and it is not a corpus of `unsee prepare`. Choose another --out."
         )
+
+
+def _entries(out: Path) -> Iterator[Path]:
+    """What is in the folder; for our folder of unfinished work, what is in that."""
+    for path in out.iterdir():
+        if path.name == PREPARING and path.is_dir():
+            yield from path.iterdir()
+        else:
+            yield path
+
+
+def _is_of_a_beginning(path: Path) -> bool:
+    """Whether a preparation writes this file before its plan."""
+    ours = path.name == sources.SPOOLED or OWNER in path.name or path.name.endswith(".partial")
+    return ours and path.parent.name == PREPARING
 
 
 def open_work_folder(out: Path, plan: Plan) -> Path:
@@ -101,7 +128,7 @@ def open_work_folder(out: Path, plan: Plan) -> Path:
         )
     if stored != plan_json:
         for file in [*out.glob("shard-*.tar"), *work.iterdir()]:
-            if file.name != sources.SPOOLED:
+            if file.name != sources.SPOOLED and OWNER not in file.name:
                 file.unlink()
         atomic.write_file(work / PLAN, plan_json)
     for file in work.glob("*.partial"):

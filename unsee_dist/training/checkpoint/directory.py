@@ -6,6 +6,7 @@ here reads the pointer `newest` to decide: it is for people and scripts.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,16 +14,18 @@ from pathlib import Path
 import xxhash
 
 from unsee_dist.errors import UserError, file_error
-from unsee_dist.files import atomic
+from unsee_dist.files import atomic, contents
 from unsee_dist.training.checkpoint.manifest import Manifest, OtherFormat, read_manifest
 from unsee_dist.training.checkpoint.parts import check_file, check_values, read_parts
 
 POINTER = "newest"
+NAMED = re.compile(r"step-\d{8,}")
 
 
 def folders(checkpoints: Path) -> list[Path]:
-    """step-XXXXXXXX folders, oldest first."""
-    return sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
+    """step-XXXXXXXX folders, oldest first. A copy under another name is the user's: never continued from, never removed."""
+    ours = (path for path in checkpoints.glob("step-*") if NAMED.fullmatch(path.name) and path.is_dir())
+    return sorted(ours, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
@@ -102,14 +105,29 @@ def remove_old(newest: Path, keep: int, best_step: int | None) -> None:
     """
     checkpoints = newest.parent
     best = None if best_step is None else checkpoints / f"step-{best_step:08d}"
-    valid = [folder for folder in folders(checkpoints) if folder.name <= newest.name]
-    for folder in folders(checkpoints):
+    every = folders(checkpoints)
+    valid = every[: every.index(newest) + 1]
+    for folder in every:
         if folder not in valid[-keep:] and folder != best:
             remove(folder)
     for leftover in checkpoints.glob(".step-*"):
         shutil.rmtree(leftover)
-    for leftover in checkpoints.glob(f"{POINTER}.*"):
+    for leftover in checkpoints.glob(f".{POINTER}.*.partial"):
         leftover.unlink()
+
+
+def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
+    """Remove checkpoints, and let `newest` name one that is left. UserError: there is none of that name."""
+    known = {folder.name: folder for folder in folders(checkpoints)}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(
+            f"{checkpoints.parent} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
+        )
+    for name in dict.fromkeys(names):
+        remove(known[name])
+    left = folders(checkpoints)
+    write_pointer(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)
 
 
 def remove(folder: Path) -> None:
@@ -118,7 +136,9 @@ def remove(folder: Path) -> None:
     condemned = folder.with_name(f".{folder.name}.going")
     shutil.rmtree(condemned, ignore_errors=True)
     folder.rename(condemned)
-    shutil.rmtree(condemned)
+    if contents.made_of(condemned) is not None:  # an older version has not listed its files
+        atomic.discard(condemned, folder)
+    shutil.rmtree(condemned, ignore_errors=True)
 
 
 def summaries(run: Path) -> Iterable[dict[str, object]]:

@@ -24,7 +24,8 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.distributed.world import World, share_errors
 from unsee_dist.errors import UserError, file_error, system_error
-from unsee_dist.files import atomic
+from unsee_dist.files import atomic, contents
+from unsee_dist.files.room import require_room
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import failpoint, register_background_thread, waiting_for
@@ -33,7 +34,6 @@ from unsee_dist.training.checkpoint.manifest import NAME, CheckpointInfo, Manife
 from unsee_dist.training.progress import Progress
 
 THREAD = "checkpoint"  # name of the background thread, which the watchdog asks for
-SPARE = 1.05  # of the bytes to be written: headers, manifest, the trackers' lines
 TensorFiles = dict[str, dict[str, Tensor]]  # file name -> key -> tensor
 
 
@@ -80,6 +80,12 @@ class Saver:
         job = SaveJob(folder, files, info, engine.updates(), copy(engine.loss_scale), keep)
         self._thread = threading.Thread(target=self._run_in_thread, args=(job,), name=THREAD, daemon=True)
         self._thread.start()
+
+    def require_room(self, run: Path, engine: Engine[Unsee], target: Target | None) -> None:
+        """Before the first step: SharedUserError when the disk of a run cannot hold one checkpoint."""
+        with share_errors(self.world):
+            if self.world.rank == 0:
+                _require_room(run / "checkpoints", state.files(engine, target), self.world.size)
 
     def wait(self) -> None:
         """Wait until the running save is on the disk. Raises its error."""
@@ -130,15 +136,19 @@ def _begin(job: SaveJob, ranks: int) -> Path:
         new = atomic.begin_folder(job.folder)
     except OSError as error:
         raise file_error(_save_error(job.folder.parent, error), error) from error
-    own = sum(t.numel() * t.element_size() for each in job.files.values() for t in each.values())
-    needed, free = int(SPARE * ranks * own), shutil.disk_usage(new).free
-    if free < needed:
+    try:
+        _require_room(new.parent, job.files, ranks)
+    except UserError:
         new.rmdir()
-        raise UserError(
-            f"A checkpoint of about {needed / 2**20:.0f} MiB does not fit on the disk of {new.parent}: "
-            f"{free / 2**20:.0f} MiB are free. Free some space, or lower checkpoint.keep, then write the same command again: it continues."
-        )
+        raise
     return new
+
+
+def _require_room(checkpoints: Path, files: TensorFiles, ranks: int) -> None:
+    """UserError: the disk cannot hold a checkpoint of which every rank writes about as much as this one."""
+    own = sum(tensor.numel() * tensor.element_size() for each in files.values() for tensor in each.values())
+    remedy = "Free some space, or lower checkpoint.keep, then write the same command again: it continues."
+    require_room(checkpoints, ranks * own, "A checkpoint", remedy)
 
 
 def _publish(new: Path, job: SaveJob, files: tuple[StoredFile, ...]) -> None:
@@ -149,6 +159,7 @@ def _publish(new: Path, job: SaveJob, files: tuple[StoredFile, ...]) -> None:
     best = job.info.progress.best
     try:
         atomic.write_file(new / NAME, manifest.to_json())
+        contents.write_contents(new, "")
         failpoint("save.manifest", job.step)
         atomic.finish_folder(job.folder)
         failpoint("save.renamed", job.step)

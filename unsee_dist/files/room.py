@@ -1,0 +1,21 @@
+"""Whether a disk has room for what is going to be written: known before the work, not after it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from unsee_dist.errors import UserError
+
+SPARE = 1.05  # headers, small files beside the large one, the trackers' lines
+
+
+def require_room(place: Path, size: int, what: str, remedy: str) -> None:
+    """UserError: `size` bytes do not fit on the disk of `place`, a folder or the path of one to come."""
+    folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
+    needed, free = int(SPARE * size), shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{what} of about {needed / 2**20:.1f} MiB does not fit on the disk of {place}: {free / 2**20:.1f} MiB "
+            f"are free. {remedy}"
+        )
