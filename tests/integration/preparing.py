@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 from integration import tiny
 
-# Small micro_batches, so that some thousand sentences are many runs, ranges and shards.
+# Small micro_batches, so that some thousand sentences are many runs, passes of merging, ranges and shards.
 SCRIPT = """
 import sys
 from unsee_dist.data.prepare import merge, opening, pipeline
-pipeline.SPLIT_BYTES, opening.CHUNK_BYTES, merge.RANGE = (40_000, 40_000), 10_000, 3000
+pipeline.SPLIT_BYTES, opening.CHUNK_BYTES, merge.RANGE, merge.FAN_IN = (40_000, 40_000), 10_000, 3000, 4
 if __name__ == "__main__":
     settings = pipeline.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
     how = {"engine": "ray"} if sys.argv[3] == "ray" else {"processes": int(sys.argv[3])}

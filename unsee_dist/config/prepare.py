@@ -42,6 +42,10 @@ class PrepareSettings(Section):
         int, Field(description=f"Sentences a shard, a multiple of {BLOCK_SENTENCES}.")
     ] = 256 * BLOCK_SENTENCES
     zst: Annotated[bool, Field(description="Compress the members of the shards.")] = False
+    on_bad_record: Annotated[
+        Literal["stop", "skip"],
+        Field(description="stop, or skip: a line or row that cannot be read is counted and left out."),
+    ] = "stop"
     dev: Annotated[int, _at_least(0, "Pairs held out of training into DIR/dev.tsv.")] = 0
 
     @field_validator("shard_sentences")
