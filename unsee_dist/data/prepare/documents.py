@@ -81,18 +81,16 @@ def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, split_bytes: in
 
 def _text_only(name: str, chunks: Iterable[bytes], is_json: bool) -> Iterator[bytes]:
     """The same chunks, after a look at the first bytes. UserError: they are no text, or JSON that is read as sentences."""
-    source = iter(chunks)
-    head = b""
-    for chunk in source:
-        head += chunk
-        if len(head) >= HEAD_BYTES:
-            break
+    source, first = iter(chunks), list[bytes]()
+    while sum(map(len, first)) < HEAD_BYTES and (chunk := next(source, None)) is not None:
+        first.append(chunk)
+    head = b"".join(first)
     check_text(name, head)
     if not is_json and is_json_line(head):
         raise UserError(
             f"{name} line 1 is a JSON object and no sentence. Name the file .jsonl, and write --field with its key."
         )
-    yield head
+    yield from first
     yield from source
 
 

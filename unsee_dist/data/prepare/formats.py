@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from unsee_dist.errors import UserError
@@ -58,7 +57,8 @@ def printable(name: str) -> str:
 def suffixes(name: str) -> list[str]:
     """The name's suffixes in lower case, without a URL's query."""
     path = urlsplit(name).path if is_remote(name) else name
-    return [suffix.lower() for suffix in Path(path).suffixes]
+    base = path.rpartition("/")[2].lstrip(".")
+    return [f".{part}" for part in base.lower().split(".")[1:]]
 
 
 def by_name(name: str) -> str | None:

@@ -85,20 +85,26 @@ def is_pipe(name: str) -> bool:
 @contextmanager
 def opened(name: str) -> Iterator[IO[bytes]]:
     """A binary file that can seek. UserError when it cannot be opened or read."""
-    path = Path(name)
-    if not is_remote(name) and path.is_dir():
-        raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
-    if not is_remote(name) and not path.exists():
-        raise UserError(f"{name} does not exist. {FORMATS} Or write installed-docs.")
-    if not is_remote(name) and not path.is_file() and not is_pipe(name):
-        raise UserError(f"{name} is a device or a socket, and no file. {FORMATS}")
     with _errors_as_sentences(name):
         if is_remote(name):
             with fsspec.open(name, "rb") as file:
                 yield file
         else:
-            with path.open("rb") as file:
+            _check_kind(name)
+            with open(name, "rb") as file:
                 yield file
+
+
+def _check_kind(name: str) -> None:
+    """UserError unless a path is that of a file or a pipe."""
+    try:
+        mode = os.stat(name).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise UserError(f"{name} does not exist. {FORMATS} Or write installed-docs.") from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        raise UserError(f"{name} is a device or a socket, and no file. {FORMATS}")
 
 
 def raw(name: str, advance: Advance) -> Iterator[bytes]:
