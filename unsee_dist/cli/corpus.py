@@ -96,17 +96,21 @@ def prepare(
         "shard_sentences": shard_sentences,
     }
     settings = checked(PrepareSettings, flags)
+    if tokenizer is None and max_tokens != ModelSettings().max_tokens:
+        raise UserError(f"--max-tokens = {max_tokens} is of --tokenizer: write that, too.")
     loaded = None
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
     with worker_pool(processes, engine) as run_tasks:  # a Ray cluster is connected to once for both
-        report = run(inputs, out, settings, Console(stderr=True), processes, engine)
+        report = run(
+            inputs, out, settings, Console(stderr=True, markup=False, emoji=False), processes, engine
+        )
         if loaded is not None:
             from unsee_dist.data.corpus.tokenise import publish, tokenise
 
-            with progress(Console(stderr=True)) as bar:
+            with progress(Console(stderr=True, markup=False, emoji=False)) as bar:
                 advance = bar.stage("tokenising", report.shards, "shards")
                 tokenise(out, loaded, max_tokens, run_tasks, advance)
             summary = publish(out, loaded, max_tokens)
@@ -118,7 +122,7 @@ def prepare(
 def _tell(report: Report, tokenizer: str | None, max_tokens: int) -> None:
     """Print the report, what was left out, and the command that comes next: paths as they are, never wrapped."""
     typer.echo(report.title())
-    Console().print(report.table())
+    Console(markup=False, emoji=False).print(report.table())
     for notice in report.notices():
         typer.secho(notice, err=True, bold=notice.startswith("MOST"))
     settings = [f"data.shards={report.out}"]

@@ -67,7 +67,7 @@ def read_parquet(name: str, field: str, advance: Advance, bad: BadRecords) -> It
                     if found is not None:
                         yield found
                 place += batch.num_rows
-        except (pyarrow.ArrowException, OSError, MemoryError, OverflowError) as error:
+        except (pyarrow.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError) as error:
             if is_transient(error):
                 raise
             why = str(error).partition("\n")[0]

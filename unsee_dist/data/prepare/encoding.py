@@ -35,12 +35,12 @@ def check_text(name: str, head: bytes) -> None:
     mark = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
     if mark:
         _refuse(name, mark, "its byte order mark says so")
-    if b"\0" in head[:SAMPLE_BYTES]:
-        guess = _guess(head[:SAMPLE_BYTES])
-        if guess:
-            _refuse(name, guess, "without a byte order mark")
-    if (what := magic(head)) and not is_text(head):
+    if is_text(head):
+        return
+    if what := magic(head):
         raise UserError(f"{name} is not text, but {what}. {FORMATS}")
+    if b"\0" in head[:SAMPLE_BYTES] and (guess := _guess(head[:SAMPLE_BYTES])):
+        _refuse(name, guess, "without a byte order mark")
 
 
 def _refuse(name: str, encoding: str, why: str) -> NoReturn:

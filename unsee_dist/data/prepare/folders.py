@@ -12,6 +12,7 @@ from unsee_dist.data.prepare.encoding import is_text
 from unsee_dist.errors import UserError, is_transient
 
 FOLDER = "a folder"
+EMPTY = "it is empty"
 LeaveOut = Callable[[str, str], None]  # called with the path of what is left out, and why
 # Names without a suffix that say what the file is for people: README, LICENSE, Makefile, _SUCCESS of Hadoop.
 _ABOUT = frozenset({"Makefile", "Dockerfile", "Justfile", "Gemfile"})
@@ -25,11 +26,7 @@ def files_below(folder: str, field: str | None, leave_out: LeaveOut) -> list[str
     """
     found = []
     for path, entry in _walk(folder, leave_out):
-        try:
-            why = _unread(path, entry, field)
-        except UserError as error:
-            why = str(error).removeprefix(f"{path} ")
-        if why:
+        if why := _unread(path, entry, field):
             leave_out(path, why)
         else:
             found.append(path)
@@ -39,17 +36,19 @@ def files_below(folder: str, field: str | None, leave_out: LeaveOut) -> list[str
 def not_a_file(path: str) -> str | None:
     """Why a path is none to read; None: it is a file that may be read."""
     try:
-        mode = os.stat(path).st_mode
+        about = os.stat(path)
     except OSError as error:
         dangling = os.path.islink(path)
         return (
             f"a link to nothing ({error.strerror})" if dangling else f"it cannot be read ({error.strerror})"
         )
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(about.st_mode):
         return FOLDER
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(about.st_mode):
         return "a pipe, a socket or a device"
-    return None if os.access(path, os.R_OK) else "it cannot be read (Permission denied)"
+    if not about.st_size:
+        return EMPTY
+    return None if os.access(path, os.R_OK, effective_ids=True) else "it cannot be read (Permission denied)"
 
 
 def _walk(root: str, leave_out: LeaveOut) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -96,7 +95,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _unread(path: str, entry: os.DirEntry[str], field: str | None) -> str | None:
-    """Why a file of a folder is not read, None: it is. UserError: so, too."""
+    """Why a file of a folder is not read; None: it is."""
     name = entry.name
     if name.startswith("."):
         return "a hidden file"
@@ -118,8 +117,10 @@ def _by_content(path: str, field: str | None) -> str | None:
     except UserError:  # damaged: whoever reads it says so and stops
         return None
     if not head or head.isspace():
-        return "it is empty"
-    kind, ending = formats.by_content(path, head), formats.last_suffix(path)
+        return EMPTY
+    kind, ending = formats.by_content(head), formats.last_suffix(path)
+    if kind == formats.JSON:
+        return kind
     if kind == formats.TEXT and ending == ".json":
         return "it is not JSON with an object a line"
     if kind == formats.TEXT and not is_text(head):

@@ -6,10 +6,10 @@ import json
 import re
 from urllib.parse import urlsplit
 
-from unsee_dist.errors import UserError
 from unsee_dist.files.remote import is_remote
 
 TEXT, JSONL, CSV, TSV, PARQUET, TAR = "text", "jsonl", "csv", "tsv", "parquet", "tar"
+JSON = "one JSON value, not an object a line"  # none to read
 FORMATS = (
     "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
     "all but .parquet and .tar also as .gz or .zst."
@@ -97,8 +97,8 @@ def magic(head: bytes) -> str | None:
     return next((what for start, what in _MAGIC.items() if head.startswith(start)), None)
 
 
-def by_content(name: str, head: bytes) -> str:
-    """The format of unpacked bytes: jsonl, parquet, tar, else text. UserError: they are one JSON value over several lines."""
+def by_content(head: bytes) -> str:
+    """The format of unpacked bytes: JSONL, PARQUET, TAR, JSON, else TEXT."""
     if head.startswith(b"PAR1"):
         return PARQUET
     if head[257:262] == b"ustar":
@@ -106,10 +106,7 @@ def by_content(name: str, head: bytes) -> str:
     if is_json_line(head):
         return JSONL
     if _OPENS_JSON.match(head.removeprefix(b"\xef\xbb\xbf")):
-        raise UserError(
-            f"{name} is one JSON value, not an object a line. Write `jq -c '.[]' FILE > NEW.jsonl` (or '.', for objects over "
-            "several lines), and give NEW.jsonl."
-        )
+        return JSON
     return TEXT
 
 

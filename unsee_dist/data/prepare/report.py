@@ -92,9 +92,7 @@ class Report:
             for why, each in self.left_out.items()
         ]
         if number := self.dropped.get("bad record", 0):
-            told.append(
-                f"{number:,} bad records were skipped. The first: {'; '.join(self.bad_records[:SHOWN])}."
-            )
+            told.append(f"bad records skipped: {number:,}. The first: {'; '.join(self.bad_records[:SHOWN])}.")
         lost = sum(number for why, number in self.dropped.items() if why not in WANTED)
         if 2 * lost > self.read:
             why = most_dropped(self.dropped)

@@ -114,7 +114,13 @@ def _of_file(
 
 
 def _by_content(name: str) -> str:
-    return formats.by_content(name, opening.first_bytes(opening.unpacked(name, lambda _: None)))
+    kind = formats.by_content(opening.first_bytes(opening.unpacked(name, lambda _: None)))
+    if kind == formats.JSON:
+        raise UserError(
+            f"{name} is {kind}. Write `jq -c '.[]' FILE > NEW.jsonl` where it is a list, `jq -c . FILE > NEW.jsonl` where it "
+            "is not, and give NEW.jsonl."
+        )
+    return kind
 
 
 def _unpack(name: str) -> str:
