@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -91,7 +92,7 @@ def test_a_pass_that_was_cut_goes_on(many: Path, tmp_path: Path, monkeypatch: py
             prepare([str(many)], tmp_path / "out", WANTED, processes=1)
         except KeyboardInterrupt:
             interrupted += 1
-    assert interrupted >= 5
+    assert interrupted >= 3
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
@@ -117,6 +118,28 @@ def test_a_merge_may_run_twice(tmp_path: Path, make_sentence: Callable[[int], st
     assert (merged.size.rows, merged.size.room) == (35, 45)
     assert int(merged.times.sum()) == 45
     assert [path.name for path in tmp_path.iterdir()] == ["merged"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30), st.integers(1, 4))
+@settings(deadline=None, max_examples=50)
+def test_hashes_that_share_their_first_half_are_told_apart(
+    tmp_path_factory: pytest.TempPathFactory, hashes: list[tuple[int, int]], parts: int
+) -> None:
+    folder = tmp_path_factory.mktemp("runs")
+    paths = [folder / f"{number}" for number in range(parts)]
+    for number, path in enumerate(paths):
+        own = sorted(set(hashes[number::parts]))
+        columns = np.array(own, dtype="<u8").reshape(-1, 2)
+        with runs.new_run(path, len(own)) as run:
+            run.add(columns[:, 0], columns[:, 1], np.ones(len(own)), [f"{pair}".encode() for pair in own])
+            run.finish(b"")
+    merge.merge_runs(merge.MergeTask(paths, folder / "merged"))
+    merged = runs.Run(folder / "merged")
+    expected = sorted(set(hashes))
+    assert list(zip(merged.high.tolist(), merged.low.tolist(), strict=True)) == expected
+    if expected:
+        texts = merged.texts(np.arange(len(expected)))
+        assert texts == [f"{pair}".encode() for pair in expected]
 
 
 @given(st.integers(2, 20_000), st.integers(2, 300))
