@@ -30,7 +30,12 @@ class PrepareSettings(Section):
     language: Annotated[str, Field(description="Of the texts that --split sentence splits.")] = "en"
     min_bytes: Annotated[int, _at_least(0, "Shorter sentences are dropped.")] = 1
     max_bytes: Annotated[int, _at_least(1, "Longer sentences are dropped.")] = 2000
-    min_words: Annotated[int, _at_least(0, "Sentences of fewer words are dropped; 2 Chinese or Japanese characters are one, 4 Thai.")] = 3
+    min_words: Annotated[
+        int,
+        _at_least(
+            0, "Sentences of fewer words are dropped; 2 Chinese or Japanese characters are one, 4 Thai."
+        ),
+    ] = 3
     max_words: Annotated[int, _at_least(1, "Sentences of more words are dropped.")] = 200
     min_letters: Annotated[
         float, Field(ge=0, le=1, description="Least share of letters, not counting spaces.")

@@ -52,7 +52,10 @@ def _refuse(name: str, encoding: str, why: str) -> NoReturn:
 
 
 def _guess(sample: bytes) -> str | None:
-    """The wide encoding in which all of the sample is text, or None."""
+    """The wide encoding in which all of the sample is text, or None. ASCII with some zeros in it is in none."""
+    zeros = sample.count(0)
+    if zeros < 0.4 * len(sample) and sample.isascii():
+        return None
     return next((encoding for encoding in _WITHOUT_MARK if _is_text(sample, encoding)), None)
 
 
@@ -63,6 +66,10 @@ def _is_text(sample: bytes, encoding: str) -> bool:
         text = decoder.decode(sample[:whole] if len(sample) >= SAMPLE_BYTES else sample)
     except UnicodeDecodeError:
         return False
+    if encoding.startswith("UTF-16") and 2 * sum(character < "\u0100" for character in text) < sample.count(
+        0
+    ):
+        return False  # the zeros are not those of blanks, line ends and Latin letters
     # Not "other": control characters, surrogates, private use, unassigned.
     return bool(text) and all(
         character in "\t\r\n\f\ufeff"

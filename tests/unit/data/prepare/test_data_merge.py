@@ -9,6 +9,7 @@ import random
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +97,9 @@ def test_a_pass_that_was_cut_goes_on(many: Path, tmp_path: Path, monkeypatch: py
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_what_was_sorted_is_not_read_again(many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_sorted_is_not_read_again(
+    many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(stages.Preparation, "count_ranges", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -150,7 +153,7 @@ def test_groups_are_all_runs_once_and_fewer(number: int, fan_in: int) -> None:
         groups = merge.groups(number)
     assert groups[0][0] == 0
     assert groups[-1][1] == number
-    assert all(one[1] == other[0] for one, other in zip(groups, groups[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in pairwise(groups))
     assert all(1 <= last - first <= fan_in for first, last in groups)
     assert len(groups) < number
 
