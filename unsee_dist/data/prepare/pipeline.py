@@ -3,7 +3,8 @@
     splits of the inputs ─► sort: clean, hash ─► runs, sorted by hash ─► merge: count, plan, write ─► shards, index
 
 Sorting by a keyed 128-bit hash removes duplicates and shuffles at once, needs no random generator, and does not depend
-on the order of the inputs. Memory is that of a split and a shard a process; the disk needs space for the text twice.
+on the order of the inputs. Memory is that of a split and a shard a process; the disk needs space for the text twice, and
+for a sixteenth of it more a process while runs are merged in passes.
 
 `index.json` is written last: a folder with it is complete. Until then `preparing/` has the unfinished work (stages.py): a
 killed preparation continues.
@@ -36,7 +37,7 @@ from unsee_dist.errors import ROOM, UserError, file_error
 
 __all__ = ["PrepareSettings", "prepare"]
 
-MAX_SPLITS = 256  # of a large corpus, about: what is merged at once
+MAX_SPLITS = 250  # of a large corpus, about: fewer than are merged at once
 # smallest and largest split; a process needs some six times as much memory
 SPLIT_BYTES = 16 * 2**20, 64 * 2**20
 
