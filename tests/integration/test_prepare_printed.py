@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from integration import tiny
@@ -120,6 +121,32 @@ def test_what_can_be_read_once_is_read(
     assert done.returncode == 0, done.stderr
     assert unsee(capsys, tmp_path / "t.gz", "--out", tmp_path / "file")[0] == 0
     assert Shards(tmp_path / "out").fingerprint == Shards(tmp_path / "file").fingerprint
+
+
+def test_a_mistake_in_standard_input_is_said_in_the_users_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by the name of its copy, which is gone."""
+    for data, says in (
+        (b"a line of text\ncaf\xe9\n", "in line 2"),
+        (TEXT.encode("utf-16"), "`iconv -f UTF-16 -t UTF-8 FILE > NEW.txt`"),
+    ):
+        (tmp_path / "in").write_bytes(data)
+        with (tmp_path / "in").open("rb") as piped:
+            monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=piped))
+            code, _, told = unsee(capsys, "-", "--out", tmp_path / "out")
+        assert code == 2
+        assert "standard input is " in told
+        assert says in told
+        assert "preparing" not in told
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_field_of_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "t.txt").write_text(TEXT)
+    code, _, told = unsee(capsys, tmp_path / "t.txt", "--out", tmp_path / "out", "--field", "body")
+    assert code == 2
+    assert "--field = body is of .jsonl" in told
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files of text, jsonl, csv, tsv, parquet or WebDataset tars, also .gz or .zst; folders, globs, URLs, "
+            help="Files of text, jsonl, csv, tsv, parquet or WebDataset tars, also .gz or .zst; folders, globs, URLs, pipes, "
             "dataset:OWNER/NAME,CONFIG#SPLIT, - (standard input), or installed-docs.",
         ),
     ],

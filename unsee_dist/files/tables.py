@@ -54,7 +54,7 @@ def table_rows(
             source.back()
             why = f"has {len(row)} columns, its header {width}"
             refuse(f"{name} line {first} {why}", quoted if quotes else "Correct that line.")
-        elif any(not cell.isascii() and _NOT_DECODED.search(cell) for cell in row):
+        elif not (cells := "".join(row)).isascii() and _NOT_DECODED.search(cells):
             refuse(f"{name} line {first} is not UTF-8 text", "Convert it with `iconv -f LATIN1 -t UTF-8`.")
         elif row:
             yield row

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.corpus.index import INDEX
-from unsee_dist.data.prepare import sources
+from unsee_dist.data.prepare import formats, sources, spool
 from unsee_dist.data.prepare.left_out import LeftOut
 from unsee_dist.data.prepare.plan import (
     check_output,
@@ -62,7 +62,9 @@ def prepare(
         raise UserError(f"no input was given. Give text files, or write {sources.INSTALLED_DOCS}.")
     left_out = LeftOut()
     names = sources.resolve(inputs, settings.field, left_out.add)
+    _check_field(names, settings.field)
     check_output(out)
+    given = list(names)
     try:
         plan = make_plan(names, out, settings)
         if (out / INDEX).exists():
@@ -73,10 +75,10 @@ def prepare(
                 splits = _split_bytes(sum(source.bytes for source in plan.inputs))
                 preparation = Preparation(out.absolute(), work.absolute(), plan, run_tasks, bar)
                 index = preparation.write(names, splits, left_out)
-        except UserError:
+        except UserError as error:
             if not any(work.glob("run-*")):  # the first input was wrong: remove the empty work folder
                 remove_output(out)
-            raise
+            raise UserError(spool.in_given_words(str(error), names, given)) from error
     except ChildProcessError as error:
         raise UserError(str(error)) from error
     except OSError as error:
@@ -84,6 +86,14 @@ def prepare(
             raise
         raise file_error(f"{out} cannot be written ({error.strerror}). {_remedy(error)}", error) from error
     return report_of(out, index, time.monotonic() - started)
+
+
+def _check_field(names: Sequence[str], field: str) -> None:
+    """UserError when a field is chosen, and no input has fields."""
+    if field != PrepareSettings().field and all(formats.by_name(name) == formats.TEXT for name in names):
+        raise UserError(
+            f"--field = {field} is of .jsonl, .csv, .tsv, .parquet and .tar, and text has no fields. Leave it out."
+        )
 
 
 def _split_bytes(total: int) -> int:

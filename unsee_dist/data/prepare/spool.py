@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections import Counter
 from pathlib import Path
@@ -34,6 +35,16 @@ def check_once(names: list[str]) -> None:
 def copy_name(name: str, number: int) -> str:
     """The file of an input in the work folder: number is its place among the inputs."""
     return SPOOLED if name == STDIN else PIPE + str(number) + "".join(formats.suffixes(name))
+
+
+def in_given_words(sentence: str, copies: list[str], given: list[str]) -> str:
+    """A sentence about a copy in the work folder, as one about what was given: the copy is removed with the folder."""
+    for copy, name in zip(copies, given, strict=True):
+        if copy != name:
+            sentence = sentence.replace(f"{shlex.quote(copy)} > ", "FILE > ").replace(
+                copy, "standard input" if name == STDIN else name
+            )
+    return sentence
 
 
 def is_copy(path: Path) -> bool:

@@ -27,6 +27,7 @@ from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.documents import InputSplit, documents_of
 from unsee_dist.data.prepare.fields import document_from_json
+from unsee_dist.data.prepare.formats import JSONL, by_name
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError
 
@@ -98,6 +99,8 @@ def _kind(path: str) -> str | None:
     name = PurePosixPath(path).name.lower()
     if name.startswith((".", "__")):
         return None
+    if by_name(name) == JSONL:  # also .ndjson and others
+        return ".jsonl"
     ending = PurePosixPath(name.removesuffix(".gz").removesuffix(".zst")).suffix
     return ending if ending in KINDS else None
 

@@ -76,6 +76,7 @@ def test_json_members_by_field(tmp_path: Path) -> None:
         ("b.json", json.dumps({"text": ["Two.", "Three."]}).encode()),
         ("c.jsonl", b'{"text": "Four."}\n{"text": "Five."}\n'),
         ("d.json.gz", gzip.compress(b'{"text": "Six."}')),
+        ("e.ndjson.gz", gzip.compress(b'{"text": "Seven."}\n{"text": "Eight."}\n')),
     ]
     assert sentences(write_tar(tmp_path / "t.tar", members)) == [
         "One.",
@@ -84,6 +85,8 @@ def test_json_members_by_field(tmp_path: Path) -> None:
         "Four.",
         "Five.",
         "Six.",
+        "Seven.",
+        "Eight.",
     ]
     with pytest.raises(UserError, match=r"t.tar member a.json has no field 'body' .* --field"):
         sentences(tmp_path / "t.tar", "body")
