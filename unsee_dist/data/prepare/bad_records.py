@@ -7,19 +7,22 @@ from typing import NamedTuple, NoReturn
 from unsee_dist.data.prepare.formats import printable
 from unsee_dist.errors import UserError
 
-FIRST = (
-    10  # of which the sentences are kept: a file with a million bad lines says the same thing a million times
-)
+# How they are counted.
+BAD_RECORD = "bad record"
+MEMBERS = "tar members that are no text"
+FIRST = 10  # sentences that are kept: a file with a million bad lines says the same a million times
 
 
 class Skipped(NamedTuple):
-    """How many records were skipped, and the sentences about the first of them."""
+    """How many records were skipped, the sentences about the first of them, and how many members of tars are no text."""
 
     number: int = 0
     first: tuple[str, ...] = ()
+    ignored: int = 0
 
     def with_more(self, more: Skipped) -> Skipped:
-        return Skipped(self.number + more.number, (*self.first, *more.first)[:FIRST])
+        first = (*self.first, *more.first)[:FIRST]
+        return Skipped(self.number + more.number, first, self.ignored + more.ignored)
 
 
 class BadRecords:
@@ -33,6 +36,10 @@ class BadRecords:
         if not self.skip:
             stop(what, remedy)
         self.skipped = self.skipped.with_more(Skipped(1, (printable(what),)))
+
+    def ignore_member(self) -> None:
+        """A member of a tar that is no text: an image, a class. It is no mistake, and counted all the same."""
+        self.skipped = self.skipped._replace(ignored=self.skipped.ignored + 1)
 
     def take(self) -> Skipped:
         """Those since the last call."""

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unsee_dist.data.corpus.index import CorpusIndex
+from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS
 from unsee_dist.data.prepare.formats import printable
 
 SHOWN = 3  # files and records in a sentence; the index has more
@@ -34,7 +35,7 @@ ADVICE = {
     "too few bytes": "Write a smaller --min-bytes.",
     "too few letters": "Write a smaller --min-letters.",
     "another language": "Look at --keep-language.",
-    "bad record": "Look at the first of them, and at --field.",
+    BAD_RECORD: "Look at the first of them, and at --field.",
     "JSON": "Where each line is a JSON object, name the file .jsonl, and write --field with its key.",
     "empty": "Look at --field: most of its values hold no text.",
 }
@@ -63,6 +64,7 @@ class Report:
     seconds: float | None  # None: the corpus already existed
     bad_records: list[str] = field(default_factory=list)  # sentences about the first that were skipped
     left_out: dict[str, LeftOutFiles] = field(default_factory=dict)  # by the reason
+    members: int = 0  # of tars, that are no text
     tokens: dict[str, str] = field(default_factory=dict)  # rows about tokens, when there is a tokenizer
 
     def table(self) -> Table:
@@ -72,6 +74,8 @@ class Report:
         rows |= {"kept": self.kept, "bytes": self.bytes, "shards": self.shards, "held-out pairs": self.dev}
         if self.left_out:
             rows["files left out"] = sum(each.files for each in self.left_out.values())
+        if self.members:
+            rows[MEMBERS] = self.members
         for name, number in rows.items():
             table.add_row(name, f"{number:,}")
         unknown = dict.fromkeys(("tokens a sentence", "over the limit"), "counted with --tokenizer")
@@ -91,7 +95,7 @@ class Report:
             f"left out: {each.files:,} ({why}): {', '.join(each.first[:SHOWN])}{', ...' if each.files > SHOWN else ''}"
             for why, each in self.left_out.items()
         ]
-        if number := self.dropped.get("bad record", 0):
+        if number := self.dropped.get(BAD_RECORD, 0):
             told.append(f"bad records skipped: {number:,}. The first: {'; '.join(self.bad_records[:SHOWN])}.")
         lost = sum(number for why, number in self.dropped.items() if why not in WANTED)
         if 2 * lost > self.read:
@@ -159,6 +163,7 @@ def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
     """The report of a corpus by its index; seconds: None when it already existed."""
     told = _TOLD.validate_python(index.preparation or {})
     dropped = dict(told.counters)
+    members = dropped.pop(MEMBERS, 0)
     return Report(
         out=out,
         read=dropped.pop("read"),
@@ -171,4 +176,5 @@ def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
         seconds=seconds,
         bad_records=told.bad_records,
         left_out=told.left_out,
+        members=members,
     )

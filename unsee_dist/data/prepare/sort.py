@@ -20,13 +20,11 @@ from pydantic import TypeAdapter
 
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.prepare import documents, holdout
-from unsee_dist.data.prepare.bad_records import BadRecords, Skipped
+from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS, BadRecords, Skipped
 from unsee_dist.data.prepare.clean import drop_reason, is_json, normalise, words_in
 from unsee_dist.data.prepare.documents import InputSplit
 from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.runs import Run, new_run
-
-BAD_RECORD = "bad record"  # the reason of a record that was skipped
 
 
 class SortTask(NamedTuple):
@@ -68,7 +66,7 @@ def sort_splits(task: SortTask) -> None:
             if settings.dev:
                 candidates.add(document)
         skipped = skipped.with_more(split.skipped).with_more(bad.take())
-    counts += Counter({"read": skipped.number, BAD_RECORD: skipped.number})
+    counts += Counter({"read": skipped.number, BAD_RECORD: skipped.number, MEMBERS: skipped.ignored})
     facts = RunFacts(dict(counts), candidates.best(), list(skipped.first))
     _write(task.run, kept, repeated, facts)
 

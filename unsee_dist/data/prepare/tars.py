@@ -54,6 +54,7 @@ def read_tar(name: str, field: str, advance: Advance, bad: BadRecords | None = N
             kind = _kind(path)
             if kind is None:
                 ignored[PurePosixPath(path).suffix or path] += 1
+                bad.ignore_member()
                 continue
             read += 1
             yield from _of_member(f"{name} member {path}", kind, path, data, field, bad)
