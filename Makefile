@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow test-gpu lint bench torture epoch mutants wheelhouse
+.PHONY: help quickstart test test-slow test-gpu lint bench torture epoch large mutants wheelhouse
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -36,6 +36,9 @@ PEERS := mosaicml-streaming==0.13.0 catalogue==2.0.10 brotli==1.2.1 zstd==1.5.7.
 
 epoch: $(STAMP)  ## prepare and stream ten million sentences: every one once, in bounded memory (long)
 	$(BIN)/python tests/torture/epoch.py $(ARGS)
+
+large: $(STAMP)  ## prepare 100,000 small files, and 50 GB, at 1,024 descriptors in bounded memory (long; 150 GB of disk)
+	$(BIN)/python tests/torture/large.py $(ARGS)
 
 # with the checkout of a peer: make bench ARGS="--peer-unsee PATH"
 bench: $(STAMP)  ## where a step's time goes, beside other trainers: tables and bench.json

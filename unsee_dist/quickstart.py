@@ -45,7 +45,7 @@ OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT
 
 def main() -> None:
     """All stages, one line each, then the table. UserError: a stage fails."""
-    console, started = Console(highlight=False), time.monotonic()
+    console, started = Console(highlight=False, markup=False, emoji=False), time.monotonic()
     corpus, encoder, run = HOME / "corpus", HOME / "encoder", HOME / "run"
 
     def say(sentence: str) -> None:

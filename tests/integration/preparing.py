@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 from integration import tiny
 
-# Small micro_batches, so that some thousand sentences are many runs, ranges and shards.
+# Small micro_batches, so that some thousand sentences are many runs, passes of merging, ranges and shards.
 SCRIPT = """
 import sys
 from unsee_dist.data.prepare import merge, opening, pipeline
-pipeline.SPLIT_BYTES, opening.CHUNK_BYTES, merge.RANGE = (40_000, 40_000), 10_000, 3000
+pipeline.SPLIT_BYTES, opening.CHUNK_BYTES, merge.RANGE, merge.FAN_IN = (40_000, 40_000), 10_000, 3000, {fan_in}
 if __name__ == "__main__":
     settings = pipeline.PrepareSettings(seed=3, shard_sentences=2048, dev=50)
     how = {"engine": "ray"} if sys.argv[3] == "ray" else {"processes": int(sys.argv[3])}
@@ -32,9 +32,9 @@ def write_text(path: Path) -> Path:
     return path
 
 
-def start(text: Path, out: Path, how: int | str, **more: object) -> subprocess.Popen[str]:
-    """how: a number of processes, or "ray"."""
-    arguments = [sys.executable, "-c", SCRIPT, str(text), str(out), str(how)]
+def start(text: Path, out: Path, how: int | str, fan_in: int = 4, **more: object) -> subprocess.Popen[str]:
+    """how: a number of processes, or "ray". fan_in: runs merged at once."""
+    arguments = [sys.executable, "-c", SCRIPT.replace("{fan_in}", str(fan_in)), str(text), str(out), str(how)]
     more = {"env": tiny.environment()} | more
     return subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, start_new_session=True, **more)  # type: ignore[call-overload]
 

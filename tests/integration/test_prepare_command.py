@@ -1,6 +1,7 @@
 """`unsee prepare` as people call it: standard input, tokens for an encoder, tables."""
 
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from integration import tiny as making
 from transformers import AutoTokenizer
 
 from unsee_dist import cli
+from unsee_dist.config.load import load
 from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
 from unsee_dist.data import Shards, Stream
 from unsee_dist.data.stream.stream import _StepDataset
@@ -44,6 +46,9 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
     told = capsys.readouterr().out
     assert "tokens a sentence" in told
     assert "cut at 12 tokens" in told
+    command = shlex.split(told.splitlines()[-1].removeprefix("next: "))
+    model = load(command[2], command[3:]).model
+    assert (model.encoder, model.max_tokens) == (str(tiny.encoder), 12)
     tokenizer = AutoTokenizer.from_pretrained(tiny.encoder)
     config = RunConfig(
         seed=1,

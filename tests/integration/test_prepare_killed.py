@@ -70,7 +70,7 @@ def test_a_full_disk_is_a_sentence_and_the_rerun_goes_on(
         resource.setrlimit(resource.RLIMIT_FSIZE, (biggest - 1, biggest - 1))
 
     out = tmp_path / "out"
-    ended, told = finish(start(text, out, 1, preexec_fn=limit))
+    ended, told = finish(start(text, out, 1, fan_in=256, preexec_fn=limit))
     assert ended == 1
     last = told.strip().splitlines()[-1]
     assert (
@@ -80,7 +80,7 @@ def test_a_full_disk_is_a_sentence_and_the_rerun_goes_on(
         file.name: file.stat().st_mtime_ns for file in (out / "preparing").iterdir() if file.name[:3] == "run"
     }
     assert len(done) > 10
-    process = start(text, out, 1)
+    process = start(text, out, 1, fan_in=256)
     seen: set[str] = set()
     while process.poll() is None:
         with contextlib.suppress(FileNotFoundError):  # the folder goes away at the end, file by file

@@ -34,7 +34,7 @@ def main(
 ) -> None:
     """Run the parts (None = all that this machine can), print their tables, write `out` (JSON) after each. UserError: a
     case fails, or "gpu" is asked for where there is none."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+    console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 180)
     results: dict[str, object] = {"config": config, "overrides": list(overrides)}
     with tempfile.TemporaryDirectory() as scratch:
         for part in _parts(only, console):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -13,8 +14,13 @@ from typer.models import OptionInfo
 from unsee_dist.config.load import checked
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.config.sections import ModelSettings
+from unsee_dist.errors import UserError
+
+if TYPE_CHECKING:
+    from unsee_dist.data.prepare.report import Report
 
 DEFAULT = PrepareSettings()
+PRESET = "unsee-vicreg"  # in the command that is printed at the end
 
 app = typer.Typer()
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
@@ -35,7 +41,7 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Files of text, jsonl, csv, tsv, parquet or WebDataset tars, also .gz or .zst; folders, globs, URLs, "
+            help="Files of text, jsonl, csv, tsv, parquet or WebDataset tars, also .gz or .zst; folders, globs, URLs, pipes, "
             "dataset:OWNER/NAME,CONFIG#SPLIT, - (standard input), or installed-docs.",
         ),
     ],
@@ -59,6 +65,7 @@ def prepare(
     max_tokens: Annotated[
         int, typer.Option(help="With --tokenizer: the model.max_tokens to come.")
     ] = ModelSettings().max_tokens,
+    on_bad_record: Annotated[str, flag("on_bad_record")] = DEFAULT.on_bad_record,
     processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
     engine: Annotated[
         str,
@@ -77,6 +84,7 @@ def prepare(
         "field": field,
         "split": split,
         "language": language,
+        "on_bad_record": on_bad_record,
         "dev": dev,
         "zst": zst,
         "min_bytes": min_bytes,
@@ -88,23 +96,41 @@ def prepare(
         "shard_sentences": shard_sentences,
     }
     settings = checked(PrepareSettings, flags)
+    if tokenizer is None and max_tokens != ModelSettings().max_tokens:
+        raise UserError(f"--max-tokens = {max_tokens} is of --tokenizer: write that, too.")
     loaded = None
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer
 
         loaded = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
     with worker_pool(processes, engine) as run_tasks:  # a Ray cluster is connected to once for both
-        report = run(inputs, out, settings, Console(stderr=True), processes, engine)
+        report = run(
+            inputs, out, settings, Console(stderr=True, markup=False, emoji=False), processes, engine
+        )
         if loaded is not None:
             from unsee_dist.data.corpus.tokenise import publish, tokenise
 
-            with progress(Console(stderr=True)) as bar:
+            with progress(Console(stderr=True, markup=False, emoji=False)) as bar:
                 advance = bar.stage("tokenising", report.shards, "shards")
                 tokenise(out, loaded, max_tokens, run_tasks, advance)
             summary = publish(out, loaded, max_tokens)
             assert summary is not None
             report = replace(report, tokens=summary.rows(max_tokens))
-    Console().print(report.table())
+    _tell(report, tokenizer, max_tokens)
+
+
+def _tell(report: Report, tokenizer: str | None, max_tokens: int) -> None:
+    """Print the report, what was left out, and the command that comes next: paths as they are, never wrapped."""
+    typer.echo(report.title())
+    Console(markup=False, emoji=False).print(report.table())
+    for notice in report.notices():
+        typer.secho(notice, err=True, bold=notice.startswith("MOST"))
+    settings = [f"data.shards={report.out}"]
+    if report.dev:
+        settings.append(f"evaluate.retrieval={report.out / 'dev.tsv'}")
+    if tokenizer is not None:
+        settings += [f"model.encoder={tokenizer}", f"model.max_tokens={max_tokens}"]
+    typer.echo(f"next: unsee train {PRESET} {shlex.join(settings)}")
 
 
 @shards_app.command("info")

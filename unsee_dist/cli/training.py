@@ -65,7 +65,7 @@ def config_ls() -> None:
     for name, path in presets().items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
         table.add_row(name, first.removeprefix("#").strip())
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)
 
 
 RunFolder = Annotated[

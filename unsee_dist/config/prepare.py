@@ -30,7 +30,12 @@ class PrepareSettings(Section):
     language: Annotated[str, Field(description="Of the texts that --split sentence splits.")] = "en"
     min_bytes: Annotated[int, _at_least(0, "Shorter sentences are dropped.")] = 1
     max_bytes: Annotated[int, _at_least(1, "Longer sentences are dropped.")] = 2000
-    min_words: Annotated[int, _at_least(0, "Sentences of fewer words are dropped.")] = 3
+    min_words: Annotated[
+        int,
+        _at_least(
+            0, "Sentences of fewer words are dropped; 2 Chinese or Japanese characters are one, 4 Thai."
+        ),
+    ] = 3
     max_words: Annotated[int, _at_least(1, "Sentences of more words are dropped.")] = 200
     min_letters: Annotated[
         float, Field(ge=0, le=1, description="Least share of letters, not counting spaces.")
@@ -42,6 +47,10 @@ class PrepareSettings(Section):
         int, Field(description=f"Sentences a shard, a multiple of {BLOCK_SENTENCES}.")
     ] = 256 * BLOCK_SENTENCES
     zst: Annotated[bool, Field(description="Compress the members of the shards.")] = False
+    on_bad_record: Annotated[
+        Literal["stop", "skip"],
+        Field(description="stop, or skip: a line or row that cannot be read is counted and left out."),
+    ] = "stop"
     dev: Annotated[int, _at_least(0, "Pairs held out of training into DIR/dev.tsv.")] = 0
 
     @field_validator("shard_sentences")
@@ -58,4 +67,11 @@ class PrepareSettings(Section):
             low, high = getattr(self, f"min_{unit}"), getattr(self, f"max_{unit}")
             if low > high:
                 raise UserError(f"max_{unit} = {high} is less than min_{unit} = {low}: write at least {low}")
+        if self.min_words > 1 and self.max_bytes < 2 * self.min_words - 1:
+            raise UserError(
+                f"max_bytes = {self.max_bytes} is less than min_words = {self.min_words} words can have: write at least "
+                f"{2 * self.min_words - 1}"
+            )
+        if self.language != "en" and self.split != "sentence":
+            raise UserError(f"language = {self.language} is of --split sentence: write that, too")
         return self

@@ -108,7 +108,7 @@ def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
         table.add_column(name, justify="right", overflow="fold")
     for line in lines:
         table.add_row(*line)
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(table)
     for sentence in sentences:
         console.print(sentence)

@@ -25,7 +25,7 @@ def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
     tasks = shard_of(all_tasks, request.shard) if request.shard else all_tasks
     if request.engine not in (None, *ENGINES):
         raise UserError(f"--engine {request.engine} is unknown. Write --engine ray, or leave it out.")
-    model, console = open_model(request.model), Console(stderr=True)
+    model, console = open_model(request.model), Console(stderr=True, markup=False, emoji=False)
     if isinstance(model.embed, TfIdf) and any(task.texts is None for task in all_tasks):
         raise UserError(
             "tfidf cannot be evaluated on --tier: it counts the words of local tasks. Write --tasks DIR."
@@ -46,16 +46,16 @@ def _print(model: Model, suffix: str, scores: Sequence[TaskScore], as_json: bool
     if as_json:
         print(json.dumps(score_table.summary(title, identity, scores) | {"warnings": warnings}, indent=1))
         return
-    console = Console()
+    console = Console(markup=False, emoji=False)
     console.print(score_table.table(title, scores))
     for sentence in warnings:
         console.print(sentence)
-    console.print(f"Scores: {model.home}")
+    console.print(f"Scores: {model.home}", soft_wrap=True)
 
 
 def prefetch(model: str, tiers: Sequence[str]) -> None:
     """Load the data of published tasks, and a Hub model, into this machine's cache: where there is a network."""
-    console, tasks = Console(stderr=True), published(tiers)
+    console, tasks = Console(stderr=True, markup=False, emoji=False), published(tiers)
     for place, task in enumerate(tasks, start=1):
         console.print(f"{place}/{len(tasks)} {task.name}", style="dim")
         mteb_suite.prefetch(task)

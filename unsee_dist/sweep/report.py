@@ -168,4 +168,10 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
 
 
 def _print(shown: Table) -> None:
-    Console(file=sys.stderr, highlight=False, width=None if sys.stderr.isatty() else 160).print(shown)
+    Console(
+        file=sys.stderr,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if sys.stderr.isatty() else 160,
+    ).print(shown)

@@ -30,7 +30,7 @@ def show(folder: Path) -> None:
     """Print a row a trial, best first, and who drives the sweep."""
     sweep = load_sweep(sweep_file(folder))
     rows = ledger.read(folder)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table(sweep, ledger.ranked(rows, sweep.settings.mode)))
     driver = driver_of(folder)
     who = f"driven by {driver}" if driver else "nobody drives it"

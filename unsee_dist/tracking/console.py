@@ -118,7 +118,7 @@ class ConsoleReporter:
 
     def __init__(self, steps: int, first: int = 0, console: Console | None = None) -> None:
         # stderr, so that a command's own output on stdout stays clean.
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.console = console or Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
         self.steps, self.first = steps, first
         self._open = ExitStack()
         self._open.enter_context(printed_by(_OnConsole(self.console)))

@@ -53,22 +53,33 @@ class Candidates:
         return heapq.nsmallest(2 * self.n, self._best.values())
 
 
-def hold_out(parts: Iterable[list[Candidate]], n: int) -> list[Pair]:
-    """n pairs with n different questions and n different answers, from the candidates of all parts.
+class Chosen:
+    """n pairs with n different questions and n different answers, from the candidates of all parts."""
 
-    Raises ValueError when there are fewer.
-    """
-    best: dict[int, Candidate] = {}
-    for single, rank, pair in (candidate for part in parts for candidate in part):
-        best[rank] = min((single, rank, pair), best.get(rank, (single, rank, pair)))
-    smallest = heapq.nsmallest(2 * n, best.values())
-    by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
-    pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][:n]
-    if len(pairs) < n:
-        raise UserError(
-            f"--dev {n}: the inputs give {len(pairs)} held-out pairs. Write --dev {len(pairs)} or less."
-        )
-    return pairs
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._best: dict[int, Candidate] = {}
+
+    def add(self, part: list[Candidate]) -> None:
+        """Add the candidates of a part. Only those that may be chosen are kept, whatever the number of parts."""
+        for single, rank, pair in part:
+            self._best[rank] = min((single, rank, pair), self._best.get(rank, (single, rank, pair)))
+        if len(self._best) > 8 * self.n:
+            self._best = {candidate[1]: candidate for candidate in self._smallest()}
+
+    def pairs(self) -> list[Pair]:
+        """The pairs. Raises ValueError when there are fewer than n."""
+        smallest = self._smallest()
+        by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
+        pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][: self.n]
+        if len(pairs) < self.n:
+            raise UserError(
+                f"--dev {self.n}: the inputs give {len(pairs)} held-out pairs. Write --dev {len(pairs)} or less."
+            )
+        return pairs
+
+    def _smallest(self) -> list[Candidate]:
+        return heapq.nsmallest(2 * self.n, self._best.values())
 
 
 def table(pairs: Iterable[Pair]) -> bytes:

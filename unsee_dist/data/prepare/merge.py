@@ -1,16 +1,18 @@
 """Merge: the runs of all splits become shards, in the order of the hash, each sentence once.
 
+    merge_runs    some runs to one, where there are more than FAN_IN of them
     count_range   a range of hashes at a time: the number of different sentences, and a mark at every 1,024th of them
     plan_shards   marks to positions: a shard starts at the position of a mark, or a little after it
     write_shard   a shard at a time: the hashes between two marks from every run, sorted, once each, cut, written
 
-The text of a sentence is read only when its shard is written. Memory is that of a shard or of a range, for any size
-of the corpus. The order is that of the hashes: any number of runs, ranges and processes gives the same bytes.
+Memory is that of a shard or of a range, for any size of the corpus, and one run is open at a time. The order is that of
+the hashes: any number of runs, passes, ranges and processes gives the same bytes.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -23,14 +25,23 @@ import xxhash
 
 from unsee_dist.data.corpus import shard_writer
 from unsee_dist.data.corpus.index import ShardEntry
-from unsee_dist.data.prepare.sort import Run, open_run
+from unsee_dist.data.prepare.runs import Run, new_run
 from unsee_dist.files import atomic
 
 MARK = 1024  # sentences between marks
 RANGE = 4_000_000  # hashes counted at once: some 300 MB
+FAN_IN = 256  # runs merged at once: every shard opens all that are left
+STEP_BYTES = 48 * 2**20  # of text, merged at once
 HASHES = 1 << 64
 
 Hash = tuple[int, int]  # high, low
+
+
+class MergeTask(NamedTuple):
+    """One task: merge the runs into one, and remove them."""
+
+    runs: list[Path]
+    merged: Path
 
 
 class CountTask(NamedTuple):
@@ -47,7 +58,7 @@ class RangeCount(NamedTuple):
 
     kept: int
     dropped: dict[str, int]
-    marks: list[Hash]
+    marks: np.ndarray  # (n, 2) uint64: high, low
 
 
 class ShardTask(NamedTuple):
@@ -79,10 +90,43 @@ class _UniqueHashes(NamedTuple):
     kept: np.ndarray  # bool: not held out
 
 
+def groups(runs: int) -> list[tuple[int, int]]:
+    """The first and the last + 1 of each group of runs that becomes one: of about equal size, and as many groups as runs in
+    a group where that is enough, so that both passes read in long pieces."""
+    size = min(FAN_IN, math.isqrt(runs - 1) + 1)
+    number = -(-runs // size)
+    return list(pairwise(runs * i // number for i in range(number + 1)))
+
+
+def merge_runs(task: MergeTask) -> None:
+    """Merge runs in ranges of STEP_BYTES of text."""
+    if task.merged.exists():  # Ray repeats a task whose worker died
+        remove(task.runs)
+        return
+    sizes = [Run(path).size for path in task.runs]
+    rows, text = sum(size.rows for size in sizes), sum(size.text for size in sizes)
+    with new_run(task.merged, rows) as merged:
+        for first, last in _cuts(max(text // STEP_BYTES, rows * 4 // RANGE) + 1):
+            unique = _merge_range(task.runs, first, last - 1, frozenset())
+            merged.add(unique.high, unique.low, unique.times, _texts(task.runs, unique.run, unique.place))
+        merged.finish(b"")
+    remove(task.runs)
+
+
+def remove(runs: Sequence[Path]) -> None:
+    """Remove runs that were merged."""
+    for run in runs:
+        run.unlink(missing_ok=True)
+
+
 def ranges(sentences: int) -> list[tuple[int, int]]:
     """Ranges of hashes with about RANGE of the sentences each."""
-    cuts = -(-sentences // RANGE) or 1
-    return list(pairwise(HASHES * i // cuts for i in range(cuts + 1)))
+    return _cuts(-(-sentences // RANGE) or 1)
+
+
+def _cuts(number: int) -> list[tuple[int, int]]:
+    """All hashes in so many ranges of one size: first, last + 1."""
+    return list(pairwise(HASHES * i // number for i in range(number + 1)))
 
 
 def hash_of(sentence: str, seed: int) -> Hash:
@@ -92,15 +136,15 @@ def hash_of(sentence: str, seed: int) -> Hash:
 
 def count_range(task: CountTask) -> RangeCount:
     """Count the sentences of a range."""
-    unique = _merge_range([open_run(path) for path in task.runs], task.first, task.last - 1, task.held)
+    unique = _merge_range(task.runs, task.first, task.last - 1, task.held)
     dropped = Counter(
         {
             "duplicate": int((unique.times[unique.kept] - 1).sum()),
             "held out": int(unique.times[~unique.kept].sum()),
         }
     )
-    high, low = unique.high[unique.kept][::MARK].tolist(), unique.low[unique.kept][::MARK].tolist()
-    return RangeCount(int(unique.kept.sum()), dict(+dropped), list(zip(high, low, strict=True)))
+    marks = np.stack([unique.high[unique.kept][::MARK], unique.low[unique.kept][::MARK]], axis=1)
+    return RangeCount(int(unique.kept.sum()), dict(+dropped), marks)
 
 
 def plan_shards(
@@ -108,78 +152,95 @@ def plan_shards(
 ) -> list[tuple[Hash, Hash | None, int, int]]:
     """(first, last, skip, count) of every shard, see ShardTask."""
     bases = np.cumsum([0, *(part.kept for part in counted)])
-    marks = [mark for part in counted for mark in part.marks]
+    marks = np.concatenate([part.marks for part in counted])
     positions = np.concatenate(
         [base + MARK * np.arange(len(part.marks)) for base, part in zip(bases, counted, strict=False)]
     )
+
+    def mark_at(number: int) -> Hash:
+        return int(marks[number, 0]), int(marks[number, 1])
+
     shards = []
     for start in range(0, int(bases[-1]), shard_sentences):
         end = min(start + shard_sentences, int(bases[-1]))
         mark = int(np.searchsorted(positions, start, side="right")) - 1
         after = int(np.searchsorted(positions, end, side="left"))
-        last = marks[after] if after < len(marks) else None
-        shards.append((marks[mark], last, start - int(positions[mark]), end - start))
+        last = mark_at(after) if after < len(marks) else None
+        shards.append((mark_at(mark), last, start - int(positions[mark]), end - start))
     return shards
 
 
 def write_shard(task: ShardTask) -> ShardEntry:
     """Write a shard, then its entry of the index, which marks it as complete. Returns the entry."""
-    runs = [open_run(path) for path in task.runs]
-    unique = _merge_range(runs, task.first[0], task.last[0] if task.last else HASHES - 1, task.held)
+    unique = _merge_range(task.runs, task.first[0], task.last[0] if task.last else HASHES - 1, task.held)
     inside = unique.kept & (
         (unique.high > task.first[0]) | ((unique.high == task.first[0]) & (unique.low >= task.first[1]))
     )
     chosen = np.flatnonzero(inside)[task.skip : task.skip + task.sentences]
     assert len(chosen) == task.sentences
-    texts = _texts(runs, unique.run[chosen], unique.place[chosen])
+    texts = _texts(task.runs, unique.run[chosen], unique.place[chosen])
     data, entry = shard_writer.shard(task.shard.name, texts, task.first_block, task.kind)
     atomic.write_file(task.shard, data, staging=task.entry.parent)
     atomic.write_file(task.entry, json.dumps(asdict(entry)).encode())
     return entry
 
 
-def _merge_range(runs: list[Run], first: int, last: int, held: frozenset[Hash]) -> _UniqueHashes:
+def _merge_range(paths: Sequence[Path], first: int, last: int, held: frozenset[Hash]) -> _UniqueHashes:
     """All hashes with first <= high <= last."""
     parts = []
-    for number, run in enumerate(runs):
-        start = int(np.searchsorted(run.high, np.uint64(first), side="left"))
-        end = int(np.searchsorted(run.high, np.uint64(last), side="right"))
-        if end > start:
-            numbers = np.full(end - start, number, dtype=np.int32)
-            rows = slice(start, end)
-            parts.append((run.high[rows], run.low[rows], numbers, np.arange(start, end), run.times[rows]))
+    for number, path in enumerate(paths):
+        run = Run(path)
+        rows = run.rows_between(first, last)
+        if count := rows.stop - rows.start:
+            high, low, times = (np.array(column[rows]) for column in (run.high, run.low, run.times))
+            parts.append(
+                (high, low, times, np.full(count, number, np.int32), np.arange(rows.start, rows.stop))
+            )
     if not parts:
         empty = np.empty(0, dtype=np.uint64)
         return _UniqueHashes(empty, empty, empty, empty, empty, np.empty(0, dtype=bool))
-    high, low, number_of, place_of, times = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((number_of, low, high))
+    high, low, times, run_of, place_of = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = _order(high, low)
     high, low = high[order], low[order]
     new = np.ones(len(high), dtype=bool)
     new[1:] = (high[1:] != high[:-1]) | (low[1:] != low[:-1])
     starts = np.flatnonzero(new)
     total = np.add.reduceat(times[order].astype(np.int64), starts)
     high, low, order = high[starts], low[starts], order[starts]
+    return _UniqueHashes(high, low, run_of[order], place_of[order], total, _not_held(high, low, held))
+
+
+def _order(high: np.ndarray, low: np.ndarray) -> np.ndarray:
+    """The order of the hashes; equal ones keep theirs, which is that of the runs.
+
+    By the first half alone, which timsort does fast for what is sorted in parts; hashes that share it are rare.
+    """
+    order = np.argsort(high, kind="stable")
+    ordered_high, ordered_low = high[order], low[order]
+    same = ordered_high[1:] == ordered_high[:-1]
+    if np.any(same & (ordered_low[1:] < ordered_low[:-1])):
+        return np.lexsort((low, high))
+    return order
+
+
+def _not_held(high: np.ndarray, low: np.ndarray, held: frozenset[Hash]) -> np.ndarray:
+    """Which of the hashes are not held out."""
     kept = np.ones(len(high), dtype=bool)
     for held_high, held_low in held:
         row = int(np.searchsorted(high, np.uint64(held_high)))
         while row < len(high) and high[row] == np.uint64(held_high):
             kept[row] &= bool(low[row] != np.uint64(held_low))
             row += 1
-    return _UniqueHashes(high, low, number_of[order], place_of[order], total, kept)
+    return kept
 
 
-def _texts(runs: list[Run], run_of: np.ndarray, place_of: np.ndarray) -> list[bytes]:
+def _texts(paths: Sequence[Path], run_of: np.ndarray, place_of: np.ndarray) -> list[bytes]:
     """The sentences at these places of these runs."""
     sentences: list[bytes] = [b""] * len(run_of)
-    for number in np.unique(run_of):
-        run, chosen = runs[number], np.flatnonzero(run_of == number)
-        places = place_of[chosen]
-        low, high = int(places.min()), int(places.max())
-        ends = run.ends[max(low - 1, 0) : high + 1].astype(np.int64)
-        ends = ends if low else np.insert(ends, 0, 0)
-        base = int(ends[0])
-        text = run.text[base : int(ends[-1])].tobytes()
-        starts, stops = ends[places - low] - base, ends[places - low + 1] - base
-        for index, start, stop in zip(chosen.tolist(), starts.tolist(), stops.tolist(), strict=True):
-            sentences[index] = text[start:stop]
+    by_run = np.argsort(run_of, kind="stable")
+    cuts = np.flatnonzero(np.diff(run_of[by_run])) + 1
+    for chosen in np.split(by_run, cuts) if len(by_run) else []:
+        texts = Run(paths[int(run_of[chosen[0]])]).texts(place_of[chosen])
+        for index, text in zip(chosen.tolist(), texts, strict=True):
+            sentences[index] = text
     return sentences

@@ -6,26 +6,28 @@ A name with `://` goes to fsspec (s3, gs, http, hf, memory, ...), any other is a
 from __future__ import annotations
 
 import json
+import os
+import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Protocol
-from urllib.parse import urlsplit
 
 import fsspec
 import xxhash
 import zstandard
 
+from unsee_dist.data.prepare.formats import FORMATS, GZIP, HEAD_BYTES, ZSTD, by_name, printable, suffixes
 from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
 
 CHUNK_BYTES = 256 * 1024
-FORMATS = (
-    "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
-    "all but .parquet and .tar also as .gz or .zst."
+PACKED_BYTES = (
+    4096  # unpacked at once: a thousand times as much at most, in gzip; thirty thousand times in zstd
 )
 # Properties of a remote object that change with its content, where its store has them.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "blob_id")
@@ -54,12 +56,6 @@ class Decompressor(Protocol):
     def decompress(self, data: bytes, /) -> bytes: ...
 
 
-def suffixes(name: str) -> list[str]:
-    """The name's suffixes in lower case, without a URL's query."""
-    path = urlsplit(name).path if is_remote(name) else name
-    return [suffix.lower() for suffix in Path(path).suffixes]
-
-
 def describe(name: str) -> InputDescription:
     """The name, size and digest of an input. The digest of a remote one is that of its store's properties."""
     if is_remote(name):
@@ -68,29 +64,49 @@ def describe(name: str) -> InputDescription:
             info = system.info(path)
         properties = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
         digest = xxhash.xxh3_128_hexdigest(json.dumps(properties, sort_keys=True).encode())
-        return InputDescription(masked(name), info.get("size") or 0, digest)  # it is written into index.json
+        size = info.get("size") or 0
+        return InputDescription(masked(printable(name)), size, digest)  # it is written into index.json
     state, size = xxhash.xxh3_128(), 0
     for chunk in raw(name, lambda _: None):
         state.update(chunk)
         size += len(chunk)
-    return InputDescription(Path(name).name, size, state.hexdigest())
+    return InputDescription(printable(Path(name).name), size, state.hexdigest())
+
+
+def is_pipe(name: str) -> bool:
+    """Whether a path is a pipe, which can be read once only: <(zcat f), a FIFO, /dev/stdin."""
+    if is_remote(name):
+        return False
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode)
 
 
 @contextmanager
 def opened(name: str) -> Iterator[IO[bytes]]:
     """A binary file that can seek. UserError when it cannot be opened or read."""
-    path = Path(name)
-    if not is_remote(name) and path.is_dir():
-        raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
-    if not is_remote(name) and not path.exists():
-        raise UserError(f"{name} does not exist. {FORMATS} Or write installed-docs.")
     with _errors_as_sentences(name):
         if is_remote(name):
             with fsspec.open(name, "rb") as file:
                 yield file
         else:
-            with path.open("rb") as file:
+            _check_kind(name)
+            with open(name, "rb") as file:
                 yield file
+
+
+def _check_kind(name: str) -> None:
+    """UserError unless a path is that of a file or a pipe."""
+    try:
+        mode = os.stat(name).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise UserError(f"{name} does not exist. {FORMATS} Or write installed-docs.") from error
+    if stat.S_ISDIR(mode):
+        raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        raise UserError(f"{name} is a device or a socket, and no file. {FORMATS}")
 
 
 def raw(name: str, advance: Advance) -> Iterator[bytes]:
@@ -101,14 +117,43 @@ def raw(name: str, advance: Advance) -> Iterator[bytes]:
             yield chunk
 
 
+def head(name: str) -> bytes:
+    """The first bytes of the file, HEAD_BYTES or fewer, unchanged."""
+    return first_bytes(raw(name, lambda _: None))
+
+
+def first_bytes(chunks: Iterator[bytes]) -> bytes:
+    """The first HEAD_BYTES of some chunks, or fewer."""
+    start = b""
+    for chunk in chunks:
+        start += chunk
+        if len(start) >= HEAD_BYTES:
+            break
+    return start[:HEAD_BYTES]
+
+
 def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
-    """The bytes of the file, decompressed according to its last suffix."""
+    """The bytes of the file, decompressed according to its last suffix, or to its content where the name says nothing."""
     chunks, ending = raw(name, advance), suffixes(name)[-1:]
     if ending == [".gz"]:
-        return _unpacked(name, chunks, lambda: zlib.decompressobj(wbits=zlib.MAX_WBITS | 16))
+        return _unpacked(name, chunks, _gzip)
     if ending == [".zst"]:
-        return _unpacked(name, chunks, zstandard.ZstdDecompressor().decompressobj)
-    return chunks
+        return _unpacked(name, chunks, _zstd)
+    if by_name(name) is not None:
+        return chunks
+    first = next(chunks, b"")
+    whole = chain([first], chunks)
+    if first.startswith(GZIP):
+        return _unpacked(name, whole, _gzip)
+    return _unpacked(name, whole, _zstd) if first.startswith(ZSTD) else whole
+
+
+def _gzip() -> Decompressor:
+    return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+
+
+def _zstd() -> Decompressor:
+    return zstandard.ZstdDecompressor().decompressobj()
 
 
 @contextmanager
@@ -145,19 +190,35 @@ def _server_error(sentence: str, error: BaseException | None) -> UserError | Tra
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Decompress members or frames one after the other. zstandard's own reader does not report a cut file."""
-    unpacker, open_frame = start(), False
+    """Decompress members or frames one after the other; zeros behind one are padding. zstandard's own reader does not
+    report a cut file."""
+    unpacker, open_frame, done = start(), False, 0
     for chunk in chunks:
-        rest = chunk
-        while rest:
-            try:
-                yield unpacker.decompress(rest)
-            except (zlib.error, zstandard.ZstdError) as error:
-                raise UserError(
-                    f"{name} cannot be decompressed ({error}). Copy it again, or rename it."
-                ) from error
-            open_frame = not unpacker.eof
-            rest = b"" if open_frame else unpacker.unused_data
-            unpacker = unpacker if open_frame else start()
+        for begin in range(0, len(chunk), PACKED_BYTES):
+            rest = chunk[begin : begin + PACKED_BYTES]
+            while rest := rest if open_frame or not done else rest.lstrip(b"\0"):
+                try:
+                    yield unpacker.decompress(rest)
+                except (zlib.error, zstandard.ZstdError, MemoryError) as error:
+                    raise _not_unpacked(name, error, done if not open_frame else 0) from error
+                open_frame = not unpacker.eof
+                rest = b"" if open_frame else unpacker.unused_data
+                if not open_frame:
+                    unpacker, done = start(), done + 1
     if open_frame:
         raise UserError(f"{name} ends in the middle: the file is cut off. Copy it again.")
+
+
+def _not_unpacked(name: str, error: Exception, members: int) -> UserError:
+    """members: complete ones before, when the error is at the start of another."""
+    if "too much memory" in str(error):
+        return UserError(
+            f"{name} cannot be decompressed ({error}): it was packed with a larger window (zstd --long). Write "
+            "`zstd -d --long=31 -c FILE | zstd -o NEW.zst`, and give NEW.zst."
+        )
+    if members:
+        return UserError(
+            f"{name} cannot be decompressed: {members} whole parts are followed by bytes that are none ({error}). Copy it "
+            "again, or unpack it yourself and give the text."
+        )
+    return UserError(f"{name} cannot be decompressed ({error}). Copy it again, or rename it.")

@@ -3,58 +3,41 @@
     splits of the inputs ─► sort: clean, hash ─► runs, sorted by hash ─► merge: count, plan, write ─► shards, index
 
 Sorting by a keyed 128-bit hash removes duplicates and shuffles at once, needs no random generator, and does not depend
-on the order of the inputs. Memory is that of a split and a shard a process; the disk needs space for the text twice.
+on the order of the inputs. Memory is that of a split and a shard a process; the disk needs space for the text twice, and
+for a sixteenth of it more a process while runs are merged in passes.
 
-`index.json` is written last: a folder with it is complete. Until then `preparing/` has the unfinished work: a run or a
-shard gets its name when it is complete, so a killed preparation continues.
+`index.json` is written last: a folder with it is complete. Until then `preparing/` has the unfinished work (stages.py): a
+killed preparation continues.
 """
 
 from __future__ import annotations
 
-import shutil
+import errno
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from rich.console import Console
 
-from unsee_dist.config.prepare import BLOCK_SENTENCES, PrepareSettings
-from unsee_dist.data.corpus.index import (
-    FORMAT,
-    INDEX,
-    SHARD_ENTRY,
-    CorpusIndex,
-    ShardEntry,
-    fingerprint,
-    sealed,
-)
-from unsee_dist.data.prepare import holdout, merge, sources
+from unsee_dist.config.prepare import PrepareSettings
+from unsee_dist.data.corpus.index import INDEX
+from unsee_dist.data.prepare import formats, sources, spool
+from unsee_dist.data.prepare.left_out import LeftOut
 from unsee_dist.data.prepare.plan import (
-    Plan,
-    as_json,
-    check_output,
     make_plan,
     open_work_folder,
     owned_output,
     read_finished,
     remove_output,
 )
-from unsee_dist.data.prepare.report import Bar, Report, progress, report_of
-from unsee_dist.data.prepare.sort import RunFacts, SortTask, facts_of, sort_split
-from unsee_dist.data.processes import TaskRunner, run_serially, worker_pool
-from unsee_dist.errors import UserError, file_error
-from unsee_dist.files import atomic
+from unsee_dist.data.prepare.report import Report, progress, report_of
+from unsee_dist.data.prepare.stages import Preparation
+from unsee_dist.data.processes import worker_pool
+from unsee_dist.errors import ROOM, UserError, file_error
 
 __all__ = ["PrepareSettings", "prepare"]
 
-Result = TypeVar("Result")
-DEV = "dev.tsv"
-NEIGHBOURS = "dev-neighbours.tsv"
-SIZES = "sizes.json"
-MAX_SPLITS = 512  # of a large corpus, about: every run is opened for every shard
+MAX_SPLITS = 250  # of a large corpus, about: fewer than are merged at once
 # smallest and largest split; a process needs some six times as much memory
 SPLIT_BYTES = 16 * 2**20, 64 * 2**20
 
@@ -76,22 +59,24 @@ def prepare(
     disk is full.
     """
     with owned_output(Path(out)):
-        return _prepare(inputs, out, settings, console, processes, engine)
+        return _prepare(inputs, Path(out), settings, console, processes, engine)
 
 
 def _prepare(
     inputs: Sequence[str],
-    out: str | Path,
+    out: Path,
     settings: PrepareSettings,
     console: Console | None,
     processes: int | None,
     engine: str,
 ) -> Report:
-    out, started = Path(out), time.monotonic()
+    started = time.monotonic()
     if not inputs:
         raise UserError(f"no input was given. Give text files, or write {sources.INSTALLED_DOCS}.")
-    names = sources.resolve(inputs)
-    check_output(out)
+    left_out = LeftOut()
+    names = sources.resolve(inputs, settings.field, left_out.add)
+    _check_field(names, settings.field)
+    given = list(names)
     try:
         plan = make_plan(names, out, settings)
         if (out / INDEX).exists():
@@ -99,156 +84,38 @@ def _prepare(
         work = open_work_folder(out, plan)
         try:
             with worker_pool(processes, engine) as run_tasks, progress(console) as bar:
-                preparation = _Preparation(names, out.absolute(), work.absolute(), plan, settings, run_tasks)
-                index = preparation.write(bar)
-        except UserError:
+                splits = _split_bytes(sum(source.bytes for source in plan.inputs))
+                preparation = Preparation(out.absolute(), work.absolute(), plan, run_tasks, bar)
+                index = preparation.write(names, splits, left_out)
+        except UserError as error:
             if not any(work.glob("run-*")):  # the first input was wrong: remove the empty work folder
                 remove_output(out)
-            raise
+            raise UserError(spool.in_given_words(str(error), names, given)) from error
     except ChildProcessError as error:
         raise UserError(str(error)) from error
     except OSError as error:
         if error.strerror is None:
             raise
-        raise file_error(
-            f"{out} cannot be written ({error.strerror}). Make room and write the same command again: it continues. "
-            "Or choose another --out.",
-            error,
-        ) from error
+        raise file_error(f"{out} cannot be written ({error.strerror}). {_remedy(error)}", error) from error
     return report_of(out, index, time.monotonic() - started)
 
 
-class _Preparation:
-    """A running preparation."""
-
-    def __init__(
-        self,
-        names: list[str],
-        out: Path,
-        work: Path,
-        plan: Plan,
-        settings: PrepareSettings,
-        run_tasks: TaskRunner,
-    ) -> None:
-        self.names, self.out, self.work, self.plan = names, out, work, plan
-        self.settings, self.run_tasks = settings, run_tasks
-
-    def write(self, bar: Bar) -> CorpusIndex:
-        """Run all stages; each skips what is already done. Returns the index."""
-        runs = self.sort(bar)
-        if len(runs) == 1:
-            self.run_tasks = run_serially  # it is faster than starting a process
-        facts = [facts_of(run) for run in runs]
-        counts = sum((Counter(fact.counts) for fact in facts), Counter[str]())
-        pairs = self.held_out(facts)
-        held_out = (sentence for pair in pairs for sentence in pair.sentences)
-        held = frozenset(merge.hash_of(sentence, self.settings.seed) for sentence in held_out)
-        counted = self.count_ranges(runs, sum(fact.sentences for fact in facts), held, bar)
-        for each in counted:
-            counts.update(each.dropped)
-        if not sum(each.kept for each in counted):
-            remove_output(self.out)
-            raise UserError(
-                f"no sentence is left of {counts['read']} read: {_reasons(counts)}. Give other inputs, or change the bounds."
-            )
-        shards = self.write_shards(runs, counted, held, bar)
-        return self.finish(shards, pairs, counts)
-
-    def sort(self, bar: Bar) -> list[Path]:
-        """Write a run of every split of the inputs."""
-        total = sum(source.bytes for source in self.plan.inputs)
-        advance = bar.stage("reading", total, "bytes")
-        runs: list[Path] = []
-
-        def tasks() -> Iterator[SortTask]:
-            size = min(max(SPLIT_BYTES[0], total // MAX_SPLITS), SPLIT_BYTES[1])
-            for split in sources.input_splits(self.names, self.settings.field, size, advance):
-                runs.append(self.work / f"run-{len(runs):06d}")
-                if not runs[-1].exists():
-                    yield SortTask(split, runs[-1], self.settings)
-
-        for _ in self.run_tasks(sort_split, tasks()):
-            pass
-        if missing := next((run for run in runs if not run.exists()), None):
-            raise UserError(
-                f"{missing} was written on another machine and does not exist here. "
-                "Choose an --out on a file system that all machines of the Ray cluster share."
-            )
-        return runs
-
-    def held_out(self, facts: list[RunFacts]) -> list[holdout.Pair]:
-        if not self.settings.dev:
-            return []
-        try:
-            return holdout.hold_out((fact.pairs for fact in facts), self.settings.dev)
-        except UserError:
-            remove_output(self.out)
-            raise
-
-    def count_ranges(
-        self, runs: list[Path], sentences: int, held: frozenset[merge.Hash], bar: Bar
-    ) -> list[merge.RangeCount]:
-        tasks = [merge.CountTask(runs, first, last, held) for first, last in merge.ranges(sentences)]
-        advance = bar.stage("counting", len(tasks), "ranges")
-        return _collect(self.run_tasks(merge.count_range, tasks), advance)
-
-    def write_shards(
-        self,
-        runs: list[Path],
-        counted: list[merge.RangeCount],
-        held: frozenset[merge.Hash],
-        bar: Bar,
-    ) -> list[ShardEntry]:
-        """Write all shards; returns their entries of the index, in order."""
-        size, tasks, entries = self.settings.shard_sentences, [], []
-        for number, (first, last, skip, count) in enumerate(merge.plan_shards(counted, size)):
-            name = f"shard-{number:06d}.tar"
-            entry = self.work / f"{name}.json"
-            block = number * size // BLOCK_SENTENCES
-            entries.append(entry)
-            if not entry.exists():
-                shard = self.out / name
-                kind = "txt.zst" if self.settings.zst else "txt"
-                tasks.append(merge.ShardTask(runs, first, last, skip, count, held, shard, entry, block, kind))
-        advance = bar.stage("writing", len(tasks), "shards")
-        _collect(self.run_tasks(merge.write_shard, tasks), advance)
-        return [SHARD_ENTRY.validate_json(entry.read_bytes()) for entry in entries]
-
-    def finish(
-        self, shards: list[ShardEntry], pairs: list[holdout.Pair], counts: Counter[str]
-    ) -> CorpusIndex:
-        if pairs:
-            atomic.write_file(self.out / DEV, holdout.table(pairs), staging=self.work)
-        if near := holdout.neighbours(pairs, self.settings.seed):
-            atomic.write_file(self.out / NEIGHBOURS, holdout.table(near), staging=self.work)
-        index = sealed(
-            CorpusIndex(
-                format=FORMAT,
-                fingerprint=fingerprint(shard.sha256 for shard in shards),
-                sentences=sum(shard.sentences for shard in shards),
-                dev=len(pairs),
-                preparation=self.plan.as_dict() | {"counters": dict(sorted(counts.items()))},
-                shards=shards,
-            )
+def _check_field(names: Sequence[str], field: str) -> None:
+    """UserError when a field is chosen, and no input has fields."""
+    if field != PrepareSettings().field and all(formats.by_name(name) == formats.TEXT for name in names):
+        raise UserError(
+            f"--field = {field} is of .jsonl, .csv, .tsv, .parquet and .tar, and text has no fields. Leave it out."
         )
-        sizes = {shard.name: len(shard.blocks.offset) for shard in shards}
-        atomic.write_file(self.out / SIZES, as_json(sizes), staging=self.work)
-        atomic.write_file(self.out / INDEX, as_json(asdict(index)), staging=self.work)
-        shutil.rmtree(self.work)
-        return index
 
 
-def _collect(results: Iterator[Result], advance: Callable[[int], None]) -> list[Result]:
-    """All results; advance(1) is called for each."""
-    collected = []
-    for result in results:
-        collected.append(result)
-        advance(1)
-    return collected
+def _split_bytes(total: int) -> int:
+    """The size of a split, by that of all inputs."""
+    return min(max(SPLIT_BYTES[0], total // MAX_SPLITS), SPLIT_BYTES[1])
 
 
-def _reasons(counts: Counter[str]) -> str:
-    return (
-        ", ".join(f"{n} {why}" for why, n in sorted(counts.items()) if why != "read")
-        or "the inputs have none"
-    )
+def _remedy(error: OSError) -> str:
+    if error.errno in ROOM:
+        return "Make room and write the same command again: it continues. Or choose another --out."
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return "Allow more open files (`ulimit -n 1024`) and write the same command again: it continues."
+    return "Write the same command again when that is mended: it continues. Or choose another --out."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.corpus.index import INDEX, CorpusIndex, read_index
 from unsee_dist.data.corpus.store import Store
-from unsee_dist.data.prepare import sources
+from unsee_dist.data.prepare import sources, spool
 from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.opening import InputDescription
 from unsee_dist.errors import UserError
@@ -25,7 +24,8 @@ from unsee_dist.files.owner import OWNER, owned
 
 PREPARING = "preparing"  # the folder for unfinished work, inside the output folder
 PLAN = "plan.json"
-WORK_FORMAT = 1
+WORK_FORMAT = 2
+NAMED = 3  # inputs in a sentence, of each side
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,24 @@ PLAN_ADAPTER = TypeAdapter(Plan)
 
 
 def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> Plan:
-    """The plan of a preparation. Standard input is copied into the work folder first: it can be read only once."""
-    if sources.STDIN in names:
-        work = out / PREPARING if not (out / INDEX).exists() else None
-        if work:
-            work.mkdir(parents=True, exist_ok=True)
-        standard_input = sources.spool(sys.stdin.buffer, work)
-    described = [standard_input if name == sources.STDIN else sources.describe(name) for name in names]
+    """The plan of a preparation. What can be read only once is copied into the work folder, and then named by its copy."""
     if settings.keep_language:
         is_written_in(settings.keep_language)  # an unknown language is reported before the work starts
-    if sources.STDIN in names:
-        names[names.index(sources.STDIN)] = str(out / PREPARING / sources.SPOOLED)
+    spool.check_once(names)
+    once = [spool.is_spooled(name) for name in names]
+    described = [
+        None if spooled else sources.describe(name) for name, spooled in zip(names, once, strict=True)
+    ]
+    work = out / PREPARING if any(once) and not (out / INDEX).exists() else None
+    if work:
+        work.mkdir(parents=True, exist_ok=True)
+    inputs = [each or spool.spool(names[i], i, work) for i, each in enumerate(described)]
+    names[:] = [
+        str(out / PREPARING / spool.copy_name(name, i)) if once[i] else name for i, name in enumerate(names)
+    ]
     return Plan(
         settings,
-        described,
+        inputs,
         splitter=_version("sentencex") if settings.split == "sentence" else None,
         identifier=_version("py3langid") if settings.keep_language else None,
         packer=_version("zstandard") if settings.zst else None,
@@ -109,7 +113,7 @@ def _entries(out: Path) -> Iterator[Path]:
 
 def _is_of_a_beginning(path: Path) -> bool:
     """Whether a preparation writes this file before its plan."""
-    ours = path.name == sources.SPOOLED or OWNER in path.name or path.name.endswith(".partial")
+    ours = spool.is_copy(path) or OWNER in path.name or path.name.endswith(".partial")
     return ours and path.parent.name == PREPARING
 
 
@@ -128,7 +132,7 @@ def open_work_folder(out: Path, plan: Plan) -> Path:
         )
     if stored != plan_json:
         for file in [*out.glob("shard-*.tar"), *work.iterdir()]:
-            if file.name != sources.SPOOLED and OWNER not in file.name:
+            if not spool.is_copy(file) and OWNER not in file.name:
                 file.unlink()
         atomic.write_file(work / PLAN, plan_json)
     for file in work.glob("*.partial"):
@@ -177,12 +181,23 @@ def _differences(stored: Plan, plan: Plan, by_name: bool = False) -> list[str]:
     else:
         same = stored.inputs == plan.inputs
     if not same:
-        differences.append(f"made of {_names(stored.inputs)} there, of {_names(plan.inputs)} here")
+        there, here = (
+            _names_of_others(stored.inputs, plan.inputs),
+            _names_of_others(plan.inputs, stored.inputs),
+        )
+        differences.append(f"made of {there} there, of {here} here")
     return differences
 
 
+def _names_of_others(inputs: list[InputDescription], others: list[InputDescription]) -> str:
+    """The inputs that are not among the others; all of them where only the order differs."""
+    known = set(others)
+    return _names([each for each in inputs if each not in known] or inputs)
+
+
 def _names(inputs: list[InputDescription]) -> str:
-    return ", ".join(f"{each.name} ({each.bytes:,} bytes, {each.xxh3[:8]})" for each in inputs)
+    more = f" and {len(inputs) - NAMED:,} more" if len(inputs) > NAMED else ""
+    return ", ".join(f"{each.name} ({each.bytes:,} bytes, {each.xxh3[:8]})" for each in inputs[:NAMED]) + more
 
 
 def as_json(value: Mapping[str, object]) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,31 @@ from rich.table import Table
 from rich.text import Text
 
 from unsee_dist.data.corpus.index import CorpusIndex
+from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS
+from unsee_dist.data.prepare.formats import printable
+
+SHOWN = 3  # files and records in a sentence; the index has more
+WANTED = frozenset({"duplicate", "held out"})
+_DOCUMENTS = "They look like whole documents: write --split sentence, or a larger"
+ADVICE = {
+    "too many words": f"{_DOCUMENTS} --max-words.",
+    "too many bytes": f"{_DOCUMENTS} --max-bytes.",
+    "too few words": "Write a smaller --min-words: 1 keeps all of them.",
+    "too few bytes": "Write a smaller --min-bytes.",
+    "too few letters": "Write a smaller --min-letters.",
+    "another language": "Look at --keep-language.",
+    BAD_RECORD: "Look at the first of them, and at --field.",
+    "JSON": "Where each line is a JSON object, name the file .jsonl, and write --field with its key.",
+    "empty": "Look at --field: most of its values hold no text.",
+}
+
+
+@dataclass(frozen=True)
+class LeftOutFiles:
+    """Files that were left out for one reason: how many, and the first paths."""
+
+    files: int
+    first: list[str]
 
 
 @dataclass(frozen=True)
@@ -37,14 +62,20 @@ class Report:
     dev: int
     fingerprint: str
     seconds: float | None  # None: the corpus already existed
+    bad_records: list[str] = field(default_factory=list)  # sentences about the first that were skipped
+    left_out: dict[str, LeftOutFiles] = field(default_factory=dict)  # by the reason
+    members: int = 0  # of tars, that are no text
     tokens: dict[str, str] = field(default_factory=dict)  # rows about tokens, when there is a tokenizer
 
     def table(self) -> Table:
         """The report for people."""
-        done = "already complete" if self.seconds is None else f"{self.seconds:.1f} s"
-        table = Table("", "", title=f"{self.out} ({done})", show_header=False)
+        table = Table("", "", show_header=False)
         rows = {"sentences read": self.read} | {f"dropped: {why}": n for why, n in self.dropped.items()}
         rows |= {"kept": self.kept, "bytes": self.bytes, "shards": self.shards, "held-out pairs": self.dev}
+        if self.left_out:
+            rows["files left out"] = sum(each.files for each in self.left_out.values())
+        if self.members:
+            rows[MEMBERS] = self.members
         for name, number in rows.items():
             table.add_row(name, f"{number:,}")
         unknown = dict.fromkeys(("tokens a sentence", "over the limit"), "counted with --tokenizer")
@@ -52,6 +83,33 @@ class Report:
             table.add_row(name, text)
         table.add_row("fingerprint", self.fingerprint)
         return table
+
+    def title(self) -> str:
+        """The folder, and how long it took."""
+        done = "already complete" if self.seconds is None else f"{self.seconds:.1f} s"
+        return f"{printable(str(self.out))} ({done})"
+
+    def notices(self) -> list[str]:
+        """Sentences about what was not read or not kept and may be missed."""
+        told = [
+            f"left out: {each.files:,} ({why}): {', '.join(each.first[:SHOWN])}{', ...' if each.files > SHOWN else ''}"
+            for why, each in self.left_out.items()
+        ]
+        if number := self.dropped.get(BAD_RECORD, 0):
+            told.append(f"bad records skipped: {number:,}. The first: {'; '.join(self.bad_records[:SHOWN])}.")
+        lost = sum(number for why, number in self.dropped.items() if why not in WANTED)
+        if 2 * lost > self.read:
+            why = most_dropped(self.dropped)
+            told.append(
+                f"MOST OF THE INPUT WAS DROPPED: {lost:,} of {self.read:,} sentences, {self.dropped[why]:,} of them for "
+                f"{why!r}. {ADVICE[why]}"
+            )
+        return told
+
+
+def most_dropped(dropped: Mapping[str, int]) -> str:
+    """The reason for which most sentences were dropped, of those that a setting mends; "" when there is none."""
+    return max((why for why in dropped if why in ADVICE), key=lambda why: dropped[why], default="")
 
 
 class Bar:
@@ -89,12 +147,23 @@ def progress(console: Console | None) -> Iterator[Bar]:
         yield Bar(bars)
 
 
-_COUNTERS = TypeAdapter(dict[str, int])
+@dataclass(frozen=True)
+class _Told:
+    """What the index says about the inputs, beside the plan."""
+
+    counters: dict[str, int]
+    bad_records: list[str] = field(default_factory=list)
+    left_out: dict[str, LeftOutFiles] = field(default_factory=dict)
+
+
+_TOLD = TypeAdapter(_Told)
 
 
 def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
     """The report of a corpus by its index; seconds: None when it already existed."""
-    dropped = _COUNTERS.validate_python((index.preparation or {}).get("counters"))
+    told = _TOLD.validate_python(index.preparation or {})
+    dropped = dict(told.counters)
+    members = dropped.pop(MEMBERS, 0)
     return Report(
         out=out,
         read=dropped.pop("read"),
@@ -105,4 +174,7 @@ def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
         dev=index.dev,
         fingerprint=index.fingerprint,
         seconds=seconds,
+        bad_records=told.bad_records,
+        left_out=told.left_out,
+        members=members,
     )

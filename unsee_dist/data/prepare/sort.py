@@ -1,11 +1,8 @@
-"""Sort: a split of the inputs becomes a run: its clean sentences, each once, sorted by keyed hash.
+"""Sort: a part of the inputs becomes a run (runs.py): its clean sentences, each once, sorted by keyed hash.
 
-    run-000042 = one line of JSON {"sentences", "counts", "pairs"}, padded to 4096·k bytes, then the columns
-                 high (n) u64 | low (n) u64 | ends (n) u64 | times (n) u32 | text: the sentences end to end
-
-The hash is 128 bits of xxh3 of the sentence under the seed. Sorting by it shuffles, equal hashes
-are duplicates. `times` is how often the split has the sentence, so that all duplicates are counted. A run gets its
-name when it is complete, and depends on the split and the settings alone.
+The hash is 128 bits of xxh3 of the sentence under the seed. Sorting by it shuffles, equal hashes are duplicates. `times`
+is how often the part has the sentence, so that all duplicates are counted. A run depends on the part of the inputs and the
+settings alone.
 """
 
 from __future__ import annotations
@@ -13,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,115 +20,93 @@ from pydantic import TypeAdapter
 
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.prepare import documents, holdout
-from unsee_dist.data.prepare.clean import drop_reason, normalise
+from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS, BadRecords, Skipped
+from unsee_dist.data.prepare.clean import drop_reason, is_json, normalise, words_in
 from unsee_dist.data.prepare.documents import InputSplit
 from unsee_dist.data.prepare.languages import is_written_in
-from unsee_dist.files import atomic
-
-PAGE = 4096
+from unsee_dist.data.prepare.runs import Run, new_run
 
 
 class SortTask(NamedTuple):
-    """One task: write the run of a split."""
+    """One task: write the run of some splits."""
 
-    split: InputSplit
+    splits: list[InputSplit]
     run: Path
     settings: PrepareSettings
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """The first line of a run. counts: sentences by what happened to them; pairs: candidates to hold out."""
+    """counts: sentences by what happened to them; pairs: candidates to hold out; bad: the first records that were skipped."""
 
-    sentences: int
     counts: dict[str, int]
     pairs: list[holdout.Candidate]
+    bad: list[str]
 
 
 RUN_FACTS = TypeAdapter(RunFacts)
 
 
-class Run(NamedTuple):
-    """A run on disk. high, low: (n,) uint64 hashes, ascending. ends: (n,) of each in text. times: (n,)."""
-
-    facts: RunFacts
-    high: np.ndarray
-    low: np.ndarray
-    ends: np.ndarray
-    times: np.ndarray
-    text: np.ndarray
-
-
-def sort_split(task: SortTask) -> None:
-    """Write the run of a split."""
-    settings, counts = task.settings, Counter[str]()
+def sort_splits(task: SortTask) -> None:
+    """Write the run of some splits."""
+    settings, counts, skipped = task.settings, Counter[str](), Skipped()
     kept: dict[bytes, bytes] = {}
     repeated: Counter[bytes] = Counter()
     candidates = holdout.Candidates(settings.dev, settings.seed)
-    for document in _clean(task.split, settings, counts):
-        for sentence in document:
-            data = sentence.encode()
-            hashed = xxhash.xxh3_128_digest(data, settings.seed)
-            if hashed in kept:
-                repeated[hashed] += 1
-            else:
-                kept[hashed] = data
-        if settings.dev:
-            candidates.add(document)
-    ordered = sorted(kept)  # bytes of a digest are big-endian: this is the order of the numbers
-    facts = {"sentences": len(ordered), "counts": counts, "pairs": candidates.best()}
-    hashes = np.frombuffer(b"".join(ordered), dtype=">u8").reshape(-1, 2)
-    texts = [kept[hashed] for hashed in ordered]
-    columns = [
-        hashes[:, 0].astype("<u8"),
-        hashes[:, 1].astype("<u8"),
-        np.cumsum(list(map(len, texts)), dtype="<u8"),
-        np.array([1 + repeated[hashed] if hashed in repeated else 1 for hashed in ordered], dtype="<u4"),
-    ]
-    head = json.dumps(facts).encode()
-    head = head.ljust((len(head) // PAGE + 1) * PAGE - 1) + b"\n"
-    atomic.write_file(task.run, b"".join([head, *(column.tobytes() for column in columns), *texts]))
+    for split in task.splits:
+        bad = BadRecords(settings.on_bad_record == "skip")
+        for document in _clean(split, settings, counts, bad):
+            for sentence in document:
+                data = sentence.encode()
+                hashed = xxhash.xxh3_128_digest(data, settings.seed)
+                if hashed in kept:
+                    repeated[hashed] += 1
+                else:
+                    kept[hashed] = data
+            if settings.dev:
+                candidates.add(document)
+        skipped = skipped.with_more(split.skipped).with_more(bad.take())
+    counts += Counter({"read": skipped.number, BAD_RECORD: skipped.number, MEMBERS: skipped.ignored})
+    facts = RunFacts(dict(counts), candidates.best(), list(skipped.first))
+    _write(task.run, kept, repeated, facts)
 
 
 def facts_of(path: Path) -> RunFacts:
-    """The first line of a run."""
-    with path.open("rb") as file:
-        return RUN_FACTS.validate_json(file.readline())
+    """What was counted while a run was written."""
+    return RUN_FACTS.validate_json(Run(path).facts())
 
 
-def open_run(path: Path) -> Run:
-    """A memory-mapped run: only the ranges that are used are read from disk."""
-    with path.open("rb") as file:
-        facts = RUN_FACTS.validate_json(file.readline())
-        offset = file.tell()
-    n, size = facts.sentences, path.stat().st_size
-    if not n:
-        empty = np.empty(0, dtype="<u8")
-        return Run(facts, empty, empty, empty, empty, np.empty(0, dtype=np.uint8))
-
-    def column(kind: str, start: int) -> np.ndarray:
-        return np.memmap(path, dtype=kind, mode="r", offset=start, shape=(n,))
-
-    text = np.memmap(path, dtype=np.uint8, mode="r", offset=offset + 28 * n, shape=(size - offset - 28 * n,))
-    numbers = column("<u8", offset), column("<u8", offset + 8 * n), column("<u8", offset + 16 * n)
-    return Run(facts, *numbers, column("<u4", offset + 24 * n), text)
+def _write(path: Path, kept: dict[bytes, bytes], repeated: Counter[bytes], facts: RunFacts) -> None:
+    """A run of sentences by their hashes."""
+    ordered = sorted(kept)  # bytes of a digest are big-endian: this is the order of the numbers
+    hashes = np.frombuffer(b"".join(ordered), dtype=">u8").reshape(-1, 2)
+    times = np.array([1 + repeated[hashed] if hashed in repeated else 1 for hashed in ordered], dtype="<u8")
+    with new_run(path, len(ordered)) as run:
+        run.add(hashes[:, 0], hashes[:, 1], times, [kept[hashed] for hashed in ordered])
+        run.finish(json.dumps(asdict(facts)).encode())
 
 
-def _clean(split: InputSplit, settings: PrepareSettings, counts: Counter[str]) -> Iterator[list[str]]:
+def _clean(
+    split: InputSplit, settings: PrepareSettings, counts: Counter[str], bad: BadRecords
+) -> Iterator[list[str]]:
     """Documents of normalised sentences that pass the filters; counts the others by reason."""
     bytes_range = settings.min_bytes, settings.max_bytes
     words_range = settings.min_words, settings.max_words
     split_document = documents.sentence_splitter(settings.language) if settings.split == "sentence" else None
     in_language = is_written_in(settings.keep_language) if settings.keep_language else None
     read = 0
-    for document in documents.documents_of(split, settings.field, line_is_document=settings.dev > 0):
+    whole_lines = settings.dev > 0
+    for document in documents.documents_of(split, settings.field, line_is_document=whole_lines, bad=bad):
         sentences = split_document(document) if split_document else document
         read += len(sentences)
         kept = []
         for sentence in map(normalise, sentences):
-            reason = drop_reason(sentence, bytes_range, words_range, settings.min_letters)
+            words = words_in(sentence)
+            reason = drop_reason(sentence, bytes_range, words_range, settings.min_letters, words)
             if reason is None and in_language and not in_language(sentence):
                 reason = "another language"
+            if reason is None and is_json(sentence):
+                reason = "JSON"
             if reason is None:
                 kept.append(sentence)
             else:

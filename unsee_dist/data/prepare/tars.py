@@ -12,6 +12,7 @@ must reach its end mark.
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import tarfile
 import zlib
@@ -22,7 +23,11 @@ from typing import IO
 
 import zstandard
 
-from unsee_dist.data.prepare import documents, opening
+from unsee_dist.data.prepare import opening
+from unsee_dist.data.prepare.bad_records import BadRecords
+from unsee_dist.data.prepare.documents import InputSplit, documents_of
+from unsee_dist.data.prepare.fields import document_from_json
+from unsee_dist.data.prepare.formats import JSONL, by_name
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError
 
@@ -30,13 +35,17 @@ KINDS = (".txt", ".json", ".jsonl")
 REMEDY = "Copy it again, or give the other files without it."
 
 
-def read_tar(name: str, field: str, advance: Advance) -> Iterator[list[str]]:
-    """The documents of a tar's members, in order. UserError names the tar, and the damaged member where there is one."""
+def read_tar(name: str, field: str, advance: Advance, bad: BadRecords | None = None) -> Iterator[list[str]]:
+    """The documents of a tar's members, in order. UserError names the tar, and the damaged member where there is one.
+
+    bad: absent = stop at the first bad record.
+    """
     from webdataset.tariterators import tar_file_iterator  # imports torch: 1.4 s for those who read tars
 
     with opening.opened(name) as file:
         check_whole(name, file)
         file.seek(0)
+        bad = bad or BadRecords()
         ignored: Counter[str] = Counter()
         read = 0
         for member in tar_file_iterator(file):
@@ -45,9 +54,10 @@ def read_tar(name: str, field: str, advance: Advance) -> Iterator[list[str]]:
             kind = _kind(path)
             if kind is None:
                 ignored[PurePosixPath(path).suffix or path] += 1
+                bad.ignore_member()
                 continue
             read += 1
-            yield from _of_member(f"{name} member {path}", kind, path, data, field)
+            yield from _of_member(f"{name} member {path}", kind, path, data, field, bad)
         if not read:
             present = ", ".join(sorted(ignored)) or "nothing"
             raise UserError(f"{name} has no member {', '.join(KINDS)} (it has {present}). Give other tars.")
@@ -90,6 +100,8 @@ def _kind(path: str) -> str | None:
     name = PurePosixPath(path).name.lower()
     if name.startswith((".", "__")):
         return None
+    if by_name(name) == JSONL:  # also .ndjson and others
+        return ".jsonl"
     ending = PurePosixPath(name.removesuffix(".gz").removesuffix(".zst")).suffix
     return ending if ending in KINDS else None
 
@@ -103,23 +115,27 @@ def _unpack_zst(data: bytes) -> bytes:
     return unpacked
 
 
-def _of_member(where: str, kind: str, path: str, data: bytes, field: str) -> Iterator[list[str]]:
+def _of_member(
+    where: str, kind: str, path: str, data: bytes, field: str, bad: BadRecords
+) -> Iterator[list[str]]:
     if path.lower().endswith((".gz", ".zst")):
         try:
             data = gzip.decompress(data) if path.lower().endswith(".gz") else _unpack_zst(data)
         except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
-            raise UserError(f"{where} cannot be decompressed ({error}). {REMEDY}") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where} is not UTF-8 text (byte {error.start}). {REMEDY}") from error
+            bad.add(f"{where} cannot be decompressed ({error})", REMEDY)
+            return
+    data = data.removeprefix(codecs.BOM_UTF8)
     if kind == ".json":
-        yield documents.document_from_json(where, text, field)
+        document = _json_member(where, data, field, bad)
+        yield from [] if document is None else [document]
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line and not line.isspace():
-            yield (
-                documents.document_from_json(f"{where} line {number}", line, field)
-                if kind == ".jsonl"
-                else [line]
-            )
+    split = InputSplit(where, [], data, json=kind == ".jsonl")
+    yield from documents_of(split, field, bad=bad)
+
+
+def _json_member(where: str, data: bytes, field: str, bad: BadRecords) -> list[str] | None:
+    try:
+        return document_from_json(where, data.decode("utf-8"), field, bad)
+    except UnicodeDecodeError as error:
+        bad.add(f"{where} is not UTF-8 text (byte {error.start})", REMEDY)
+        return None

@@ -76,6 +76,7 @@ def test_json_members_by_field(tmp_path: Path) -> None:
         ("b.json", json.dumps({"text": ["Two.", "Three."]}).encode()),
         ("c.jsonl", b'{"text": "Four."}\n{"text": "Five."}\n'),
         ("d.json.gz", gzip.compress(b'{"text": "Six."}')),
+        ("e.ndjson.gz", gzip.compress(b'{"text": "Seven."}\n{"text": "Eight."}\n')),
     ]
     assert sentences(write_tar(tmp_path / "t.tar", members)) == [
         "One.",
@@ -84,9 +85,22 @@ def test_json_members_by_field(tmp_path: Path) -> None:
         "Four.",
         "Five.",
         "Six.",
+        "Seven.",
+        "Eight.",
     ]
     with pytest.raises(UserError, match=r"t.tar member a.json has no field 'body' .* --field"):
         sentences(tmp_path / "t.tar", "body")
+
+
+def test_members_that_are_no_text_are_counted(tmp_path: Path) -> None:
+    """In the table and in the index; they are no sentences that were dropped."""
+    a_tar(tmp_path / "t.tar")
+    for _ in range(2):  # the second time from the index
+        report = prepare([str(tmp_path / "t.tar")], tmp_path / "out", PrepareSettings(), processes=1)
+        assert (report.read, report.kept, report.dropped, report.members) == (12, 12, {}, 24)
+        assert "tar members that are no text" in report.table().columns[0]._cells
+    counters = (Shards(tmp_path / "out").index.preparation or {})["counters"]
+    assert counters == {"read": 12, "tar members that are no text": 24}
 
 
 def test_what_webdataset_writes_is_read(tmp_path: Path) -> None:

@@ -1,0 +1,225 @@
+"""Text: line ends of every kind, other encodings named, words of scripts without blanks, JSON that is no sentence."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from unsee_dist.config.load import checked
+from unsee_dist.data import Shards
+from unsee_dist.data.prepare import opening
+from unsee_dist.data.prepare.clean import is_json, words_in
+from unsee_dist.data.prepare.documents import documents_of
+from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.data.prepare.sources import input_splits
+from unsee_dist.errors import UserError
+
+LINES = [f"This is sentence {number} of a text." for number in range(9)]
+
+
+@given(st.lists(st.sampled_from(["\n", "\r", "\r\n"]), min_size=9, max_size=9), st.integers(1, 9))
+@settings(deadline=None, max_examples=60)
+def test_lines_end_in_any_way(tmp_path_factory: pytest.TempPathFactory, ends: list[str], chunk: int) -> None:
+    """Also where a chunk ends between CR and LF; and the number of a line is the same."""
+    path = tmp_path_factory.mktemp("ends") / "t.txt"
+    path.write_bytes("".join(line + end for line, end in zip(LINES, ends, strict=True)).encode())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(opening, "CHUNK_BYTES", chunk)
+        splits = list(input_splits([str(path)], "text", 60))
+        assert [line for split in splits for (line,) in documents_of(split, "text")] == LINES
+        assert all(LINES[split.first_line - 1] in split.lines.decode() for split in splits if split.lines)
+        with path.open("ab") as file:
+            file.write(b"caf\xe9\n")
+        with pytest.raises(UserError, match=r"byte 0xe9 in line 10\)"):
+            [list(documents_of(split, "text")) for split in input_splits([str(path)], "text", 60)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_tables_and_json_end_their_lines_in_any_way(tmp_path: Path, kind: str) -> None:
+    told = {
+        "csv": 'n,text\r1,"one, two three"\r2,four five six\r\n3,"seven\reight nine"\n',
+        "tsv": "n\ttext\r1\tone, two three\r2\tfour five six\r\n3\tseven eight nine\n",
+        "jsonl": '{"text": "one, two three"}\r{"text": "four five six"}\r\n{"text": "seven eight nine"}\n',
+    }[kind]
+    (tmp_path / f"t.{kind}").write_bytes(told.encode())
+    report = prepare([str(tmp_path / f"t.{kind}")], tmp_path / "out", PrepareSettings(), processes=1)
+    assert report.read == 3
+    assert sorted(Shards(tmp_path / "out").head(9)) == ["four five six", "one, two three", "seven eight nine"]
+
+
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize(
+    "text", ["plain words here\n" * 9, "Füße, naïve\r\n", "我们今天去公园玩。\n" * 400], ids=["a", "b", "c"]
+)
+@pytest.mark.parametrize("mark", [False, True])
+@pytest.mark.parametrize("encoding", WIDE)
+def test_wide_encodings_are_named_with_the_remedy(
+    tmp_path: Path, encoding: str, mark: bool, text: str
+) -> None:
+    data = ("\ufeff" * (mark and encoding[-2:] in ("le", "be")) + text).encode(encoding)
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    said = name.removesuffix("LE").removesuffix("BE") if mark else name
+    for path, packed in (
+        (tmp_path / "t.txt", bytes),
+        (tmp_path / "t.jsonl", bytes),
+        (tmp_path / "t.csv.gz", gzip.compress),
+    ):
+        path.write_bytes(packed(data))
+        with pytest.raises(UserError, match=rf"{path.name} is {said} text .*`iconv -f {said} -t UTF-8 "):
+            prepare([str(path)], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\0\1\2\3" * 99, bytes(range(256)), b"text\0text " * 9, "\ue000\n".encode("utf-16-le") * 9]
+)
+def test_what_is_no_text_in_any_encoding_is_not_called_so(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "t.txt").write_bytes(data)
+    with pytest.raises(UserError, match=r"t.txt is not text"):
+        prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("one two three", 3),
+        ("naïve café ends - here", 5),
+        ("한국어 문장 입니다", 3),
+        ("我们今天去公园。", 4),
+        ("我们用Python写代码,很好!", 6),
+        ("これは日本語の文章です。", 6),
+        ("วันนี้อากาศดี", 3),
+        ("。", 1),
+        ("", 1),
+    ],
+)
+def test_words_of_scripts_without_blanks(sentence: str, words: int) -> None:
+    assert words_in(sentence) == words
+
+
+WITHOUT_BLANKS = {
+    "zh": ["我们今天一起去公园玩。", "他每天早上都喝一杯咖啡。"],
+    "ja": ["今日は公園に行きました。", "彼は毎朝コーヒーを飲みます。"],
+    "th": ["วันนี้อากาศดีมากเราไปเที่ยวกัน", "เขาดื่มกาแฟทุกเช้าก่อนไปทำงาน"],
+    "km": ["ថ្ងៃនេះយើងទៅលេងសួនច្បារ"],
+    "my": ["ဒီနေ့ကျွန်တော်တို့ပန်းခြံကိုသွားတယ်"],
+}
+
+
+@pytest.mark.parametrize("language", WITHOUT_BLANKS)
+def test_the_default_keeps_sentences_of_scripts_without_blanks(tmp_path: Path, language: str) -> None:
+    lines = WITHOUT_BLANKS[language]
+    (tmp_path / "t.txt").write_text("\n".join([*lines, "好"]), encoding="utf-8")
+    report = prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+    assert (report.kept, report.dropped) == (len(lines), {"too few words": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "why", "remedy"),
+    [
+        ({"max_bytes": 10**6}, "too many words", "--split sentence, or a larger --max-words"),
+        ({"max_words": 9999}, "too many bytes", "--split sentence, or a larger --max-bytes"),
+        (
+            {"max_words": 9999, "max_bytes": 10**6, "min_words": 999},
+            "too few words",
+            "smaller --min-words: 1 keeps",
+        ),
+        ({"max_words": 9999, "max_bytes": 10**6, "min_bytes": 10**5}, "too few bytes", "smaller --min-bytes"),
+        (
+            {"max_words": 9999, "max_bytes": 10**6, "min_letters": 1.0},
+            "too few letters",
+            "smaller --min-letters",
+        ),
+    ],
+)
+def test_most_of_the_input_dropped_is_said_with_the_remedy(
+    tmp_path: Path, make_sentence: Callable[[int], str], settings: dict[str, object], why: str, remedy: str
+) -> None:
+    """Of 60 documents without --split sentence, with and without a sentence that is kept."""
+    documents = [" ".join(make_sentence(80 * d + k) + " 3 %" for k in range(80)) for d in range(60)]
+    kept = (
+        "x" * 10**5
+        if "min_bytes" in settings
+        else "word " * 999
+        if "min_words" in settings
+        else "only these words"
+    )
+    chosen = checked(PrepareSettings, settings)
+    (tmp_path / "t.txt").write_text("\n".join([*documents, kept]))
+    if "min_bytes" in settings:
+        chosen = chosen.model_copy(update={"min_words": 0})
+    (notice,) = prepare([str(tmp_path / "t.txt")], tmp_path / "out", chosen, processes=1).notices()
+    assert notice.startswith("MOST OF THE INPUT WAS DROPPED: 60 of 61 sentences, 60 of them for ")
+    assert why in notice
+    assert remedy in notice
+    (tmp_path / "t.txt").write_text("\n".join(documents))
+    with pytest.raises(UserError, match=f"no sentence is left of 60 read: 60 {why}.*{remedy}"):
+        prepare([str(tmp_path / "t.txt")], tmp_path / "none", chosen, processes=1)
+
+
+def test_a_little_dropped_and_duplicates_are_no_alarm(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join([*LINES * 9, "two words"]))
+    assert (
+        prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1).notices() == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "is_data"),
+    [
+        ('{"text": "a value of words"}', True),
+        ('["a", "b c d"]', True),
+        ("[[1, 2], [3]]", True),
+        ("{}", True),
+        ('{"a":' * 3000 + "1" + "}" * 3000, True),
+        ("[1]", False),
+        ("[1, 2, 3]", False),
+        ("{note} of the editor {end}", False),
+        ("[sic] he said [so]", False),
+        ('"He said so."', False),
+        ("12 000", False),
+    ],
+)
+def test_what_is_data_and_no_sentence(line: str, is_data: bool) -> None:
+    assert is_json(line) is is_data
+
+
+def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join([*LINES, '{"text": "a value of words"}']))
+    report = prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+    assert report.dropped == {"JSON": 1}
+    (tmp_path / "t.txt").write_text('{"text": "a value of words"}\n')
+    with pytest.raises(
+        UserError, match=r"t.txt line 1 is a JSON object and no sentence. Name the file .jsonl"
+    ):
+        prepare([str(tmp_path / "t.txt")], tmp_path / "none", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"min_words": 50, "max_words": 10},
+            r"max_words = 10 is less than min_words = 50: write at least 50",
+        ),
+        (
+            {"min_bytes": 50, "max_bytes": 10},
+            r"max_bytes = 10 is less than min_bytes = 50: write at least 50",
+        ),
+        (
+            {"min_words": 50, "max_bytes": 20},
+            r"max_bytes = 20 is less than min_words = 50 words .* at least 99",
+        ),
+        ({"language": "de"}, r"language = de is of --split sentence"),
+        ({"on_bad_record": "ignore"}, r"--on-bad-record = ignore must be stop or skip"),
+    ],
+)
+def test_contradictions_are_refused(settings: dict[str, object], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        checked(PrepareSettings, settings)

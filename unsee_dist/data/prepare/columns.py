@@ -1,0 +1,147 @@
+"""Columns: the documents in a column of csv, tsv, parquet and of Hugging Face datasets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from unsee_dist.data.prepare import documents, opening
+from unsee_dist.data.prepare.bad_records import BadRecords
+from unsee_dist.data.prepare.fields import document, missing
+from unsee_dist.data.prepare.lines import count_line_ends
+from unsee_dist.data.prepare.opening import Advance
+from unsee_dist.errors import UserError, is_transient
+from unsee_dist.files.tables import table_rows
+
+TABLE_ROWS = 4096  # rows of a parquet file read at once
+_LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # not splitlines, which also cuts at other separators
+_SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar", ",": "a comma"}
+
+
+def read_csv(
+    name: str, chunks: Iterable[bytes], separator: str, field: str, bad: BadRecords
+) -> Iterator[list[str]]:
+    """A column of a table with a header."""
+    rows = table_rows(name, _text(name, chunks, bad), separator, bad.add)
+    header = next(rows)
+    first = next(rows, None)
+    _check_header(name, field, header, first or [""] * len(header))
+    column = header.index(field)
+    if first is not None:
+        yield [first[column]]
+    for row in rows:
+        yield [row[column]]
+
+
+def _check_header(name: str, field: str, header: list[str], first: list[str]) -> None:
+    """UserError unless one column has the field's name."""
+    if header.count(field) > 1:
+        raise UserError(f"{name} has {header.count(field)} columns {field!r}. Rename one in its first line.")
+    if field in header:
+        return
+    other = next((told for mark, told in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
+    if other:
+        raise UserError(
+            f"{name} has one column, {header[0]!r}: {other} separates its values. Name it .tsv where that is a tab and "
+            ".csv where it is a comma; write it with one of them where it is another."
+        )
+    if wrong := missing(name, field, dict(zip(header, first, strict=True))):
+        raise UserError(". ".join(wrong))
+
+
+def read_parquet(name: str, field: str, advance: Advance, bad: BadRecords) -> Iterator[list[str]]:
+    """A column of a parquet file; null is an empty sentence."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with opening.opened(name) as file:
+        size, place = file.seek(0, 2), 0
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            _check_column(name, field, table)
+            for batch in table.iter_batches(TABLE_ROWS, columns=[field]):
+                advance(size * batch.num_rows // table.metadata.num_rows)
+                for row, value in enumerate(_values(batch.column(0)), start=place + 1):
+                    found = _of_value(f"{name} row {row}", field, value, bad)
+                    if found is not None:
+                        yield found
+                place += batch.num_rows
+        except (pyarrow.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError) as error:
+            if is_transient(error):
+                raise
+            why = str(error).partition("\n")[0]
+            raise UserError(
+                f"{name} is not a parquet file that can be read ({why}). Copy it again."
+            ) from error
+
+
+def _check_column(name: str, field: str, table: Any) -> None:
+    """UserError unless the file has a column of this name. Of the others, those of text are shown in the hint."""
+    if field in table.schema_arrow.names:
+        return
+    with_text = {each.name: "text" if "string" in str(each.type) else None for each in table.schema_arrow}
+    if wrong := missing(name, field, with_text):
+        raise UserError(". ".join(wrong))
+
+
+def _values(column: Any) -> list[object]:
+    """The values of a column. Text that is not UTF-8 is given as its bytes."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(cell) for cell in column]
+
+
+def _value(cell: Any) -> object:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError as error:
+        return error
+
+
+def _of_value(where: str, field: str, value: object, bad: BadRecords) -> list[str] | None:
+    """The document of a cell: null is an empty one. None of a bad record that is skipped."""
+    if value is None:
+        return [""]
+    if isinstance(value, UnicodeDecodeError):
+        bad.add(f"{where} is not UTF-8 text", "Correct it.")
+        return None
+    return document(where, field, {field: value}, bad)
+
+
+def read_dataset(name: str, field: str, bad: BadRecords) -> Iterator[list[str]]:
+    """A column of a Hugging Face dataset, streamed. name: dataset:OWNER/NAME[,CONFIG][#SPLIT]; SPLIT is train."""
+    from datasets import load_dataset
+
+    address, _, split = name.removeprefix("dataset:").partition("#")
+    path, _, config = address.partition(",")
+    try:
+        rows = load_dataset(path, config or None, split=split or "train", streaming=True)
+    except (ValueError, OSError) as error:
+        if is_transient(error):
+            raise
+        first = str(error).partition("\n")[0]
+        raise UserError(f"{name} cannot be read ({first}). Write dataset:OWNER/NAME,CONFIG#SPLIT.") from error
+    for number, row in enumerate(rows, start=1):
+        if wrong := missing(name, field, row):
+            raise UserError(". ".join(wrong))
+        found = _of_value(f"{name} row {number}", field, row[field], bad)
+        if found is not None:
+            yield found
+
+
+def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
+    """Lines with their line ends, for the csv module. Where bad records are skipped, bytes that are not UTF-8 are escaped."""
+    for split in documents.cut_lines(name, chunks, False, 1):
+        try:
+            text = split.lines.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = split.first_line + count_line_ends(error.object[: error.start])
+            if not bad.skip:
+                bad.add(
+                    f"{name} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})",
+                    "Convert it with `iconv -f LATIN1 -t UTF-8`, or give another file.",
+                )
+            text = split.lines.decode("utf-8-sig", errors="surrogateescape")
+        yield from _LINE.findall(text)

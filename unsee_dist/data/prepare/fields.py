@@ -1,0 +1,76 @@
+"""Fields: the text of a record with several values, by the name of its field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from unsee_dist.data.prepare.bad_records import BadRecords
+
+SHOWN = 20  # names of fields in a sentence
+
+
+def missing(where: str, field: str, record: Mapping[str, object]) -> tuple[str, str] | None:
+    """What is wrong with a record without the field, and the remedy; None when it has it."""
+    if field in record:
+        return None
+    return f"{where} has no field {field!r} (it has {_listed(record)})", hint(field, record)
+
+
+def hint(field: str, record: Mapping[str, object]) -> str:
+    """The --field to write: one that holds text, best of a similar name."""
+    fitting = [name for name, value in record.items() if _fits(value)]
+    near = get_close_matches(field, fitting, 1) or sorted(fitting, key=lambda name: -_length(record[name]))
+    return f"Write --field {near[0]}." if near else "None of its fields holds text: give another file."
+
+
+def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> list[str] | None:
+    """The document in one line of jsonl; None of a bad record that is skipped."""
+    try:
+        value = json.loads(line.lstrip("\ufeff"))
+    except RecursionError:
+        bad.add(f"{where} is JSON that is nested too deep", "Correct it.")
+        return None
+    except ValueError as error:
+        bad.add(f"{where} is not JSON ({error})", "Give one JSON object a line.")
+        return None
+    if not isinstance(value, dict):
+        kind = type(value).__name__
+        bad.add(f"{where} is a JSON {kind}, not an object", "Give one JSON object a line.")
+        return None
+    if wrong := missing(where, field, value):
+        bad.add(*wrong)
+        return None
+    return document(where, field, value, bad)
+
+
+def document(where: str, field: str, record: Mapping[str, object], bad: BadRecords) -> list[str] | None:
+    """The document in a field of a record; None of a bad record that is skipped."""
+    value = record[field]
+    found = [value] if isinstance(value, str) else value
+    if isinstance(found, list) and all(isinstance(sentence, str) for sentence in found):
+        return found
+    others = {name: each for name, each in record.items() if name != field}
+    remedy = hint(field, others) if any(map(_fits, others.values())) else "Correct it."
+    holds = "null" if value is None else type(value).__name__
+    if isinstance(value, list):
+        holds = next(type(each).__name__ for each in value if not isinstance(each, str)) + " in its list"
+    bad.add(f"{where}: field {field!r} must hold a string or a list of strings, and holds {holds}", remedy)
+    return None
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = list(names)
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return (", ".join(found[:SHOWN]) or "none") + more
+
+
+def _fits(value: object) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(texts) and all(isinstance(text, str) and text and not text.isspace() for text in texts)
+
+
+def _length(value: object) -> int:
+    texts = value if isinstance(value, list) else [value]
+    return sum(len(text) for text in texts if isinstance(text, str) and not text.replace(".", "").isdigit())

@@ -1,0 +1,136 @@
+"""Formats: what a file holds. Its name says it, or its first bytes where the name says nothing (part-00000, wiki_07, a pipe)."""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import urlsplit
+
+from unsee_dist.files.remote import is_remote
+
+TEXT, JSONL, CSV, TSV, PARQUET, TAR = "text", "jsonl", "csv", "tsv", "parquet", "tar"
+JSON = "one JSON value, not an object a line"  # none to read
+FORMATS = (
+    "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
+    "all but .parquet and .tar also as .gz or .zst."
+)
+HEAD_BYTES = 1 << 16  # of a file, from which its content is guessed
+PACKED = (".gz", ".zst")
+_BY_SUFFIX = {
+    ".txt": TEXT,
+    **dict.fromkeys((".jsonl", ".ndjson", ".jsonlines", ".jl"), JSONL),
+    ".csv": CSV,
+    ".tsv": TSV,
+    ".parquet": PARQUET,
+    ".tar": TAR,
+}
+_FOREIGN = frozenset(
+    {
+        *(".zip", ".7z", ".rar", ".bz2", ".xz", ".lz4", ".tgz", ".html", ".xml", ".pdf", ".docx", ".xlsx"),
+        *(".arrow", ".feather", ".orc", ".avro"),
+    }
+)
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_MAGIC = {
+    GZIP: "gzip data: name it .gz",
+    ZSTD: "zstd data: name it .zst",
+    b"PAR1": "a parquet file: name it .parquet",
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "bzip2 data",
+    b"\xfd7zXZ": "xz data",
+    b"%PDF": "a PDF",
+    b"ARROW1": "an Arrow file",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"SQLite format 3": "an SQLite database",
+    b"\x7fELF": "a program",
+}
+# A value over several lines: {"key": or [{"key": and no line end where jsonl has one.
+_OPENS_JSON = re.compile(rb'\s*(\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*(\{|\[|"(?:[^"\\]|\\.)*"\s*[,\]]))')
+
+
+def printable(name: str) -> str:
+    """A file's name as UTF-8 can hold it: bytes that are none as \\xff."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def suffixes(name: str) -> list[str]:
+    """The name's suffixes in lower case, without a URL's query."""
+    path = urlsplit(name).path if is_remote(name) else name
+    base = path.rpartition("/")[2].lstrip(".")
+    return [f".{part}" for part in base.lower().split(".")[1:]]
+
+
+def by_name(name: str) -> str | None:
+    """The format that a name says; None: it says nothing."""
+    return _BY_SUFFIX.get(last_suffix(name))
+
+
+def last_suffix(name: str) -> str:
+    """The last suffix that is not a packing: ".json" of x.json.gz; "" of a name without one."""
+    endings = suffixes(name)
+    if endings and endings[-1] in PACKED:
+        endings.pop()
+    return endings[-1] if endings else ""
+
+
+def foreign(name: str) -> str | None:
+    """Why a file of this name is none for `unsee prepare`; None: it may be one."""
+    ending = last_suffix(name)
+    if ending in _FOREIGN:
+        return f"{ending} is not a format of `unsee prepare`"
+    if ending == ".tar" and suffixes(name)[-1] != ".tar":
+        return "the members of a compressed tar cannot be listed"
+    return None
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a name has no suffix, a number as its suffix (part.001), or .json, which some use for jsonl."""
+    ending = last_suffix(name)
+    return not ending or ending[1:2].isdigit() or ending == ".json"
+
+
+def magic(head: bytes) -> str | None:
+    """What the first bytes of a file say that is not text; None: nothing."""
+    if head[257:262] == b"ustar":
+        return "a tar: name it .tar"
+    return next((what for start, what in _MAGIC.items() if head.startswith(start)), None)
+
+
+def by_content(head: bytes) -> str:
+    """The format of unpacked bytes: JSONL, PARQUET, TAR, JSON, else TEXT."""
+    if head.startswith(b"PAR1"):
+        return PARQUET
+    if head[257:262] == b"ustar":
+        return TAR
+    if is_json_line(head):
+        return JSONL
+    if _OPENS_JSON.match(head.removeprefix(b"\xef\xbb\xbf")):
+        return JSON
+    return TEXT
+
+
+def is_json_line(head: bytes) -> bool:
+    """Whether the first line of these bytes is a JSON object, or may be the start of one that is longer than they are."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    line, *more = re.split(b"[\r\n]", text, maxsplit=1)
+    if not line.startswith(b"{"):
+        return False
+    if not more and len(head) >= HEAD_BYTES:
+        return _OPENS_JSON.match(line) is not None
+    try:
+        return isinstance(json.loads(line), dict)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+
+
+def first_object(head: bytes) -> dict[str, object] | None:
+    """The object in the first line; None when there is none, or it cannot be read."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    try:
+        value = json.loads(re.split(b"[\r\n]", text, maxsplit=1)[0])
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,54 @@
+"""Lines: bytes cut behind line ends of any kind: LF, CR LF, and CR alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from unsee_dist.data.prepare.bad_records import BadRecords
+
+
+def cut_between_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes; no chunk but the last ends in CR, so that CR LF is never apart."""
+    held = b""
+    for chunk in chunks:
+        data = held + chunk if held else chunk
+        held = b"\r" if data.endswith(b"\r") else b""
+        yield data[:-1] if held else data
+    if held:
+        yield held
+
+
+def last_line_end(data: bytes) -> int:
+    """The place of the last byte of the last line end; -1: there is none."""
+    return max(data.rfind(b"\n"), data.rfind(b"\r"))
+
+
+def count_line_ends(data: bytes) -> int:
+    """The number of line ends."""
+    return data.count(b"\n") + (data.count(b"\r") - data.count(b"\r\n") if b"\r" in data else 0)
+
+
+def with_line_feeds(data: bytes) -> bytes:
+    """The same lines, each ended by LF."""
+    return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in data else data
+
+
+def decoded_lines(name: str, data: bytes, first_line: int, bad: BadRecords) -> list[str]:
+    """The lines of bytes without their ends. One that is not UTF-8 is a bad record, and "" where those are skipped."""
+    data = with_line_feeds(data)
+    try:
+        return data.decode("utf-8").split("\n")
+    except UnicodeDecodeError:
+        lines = enumerate(data.split(b"\n"), start=first_line)
+        return [_decoded(name, line, number, bad) for number, line in lines]
+
+
+def _decoded(name: str, line: bytes, number: int, bad: BadRecords) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad.add(
+            f"{name} is not UTF-8 text (byte 0x{line[error.start]:02x} in line {number})",
+            "Convert it with `iconv -f LATIN1 -t UTF-8`, or give another file.",
+        )
+        return ""
