@@ -11,41 +11,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from unsee_dist.config import RunConfig
-from unsee_dist.data import Mix, Shards, Stream, open_corpus
-from unsee_dist.data.corpus.tokenise_together import tokenise_first
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.world import (
     SharedUserError,
     World,
     from_rank_0,
-    gather_rows,
     join_world,
     print_on_rank_0,
     share_errors,
 )
-from unsee_dist.errors import UserError, writing
-from unsee_dist.evaluation.development import Development, warnings
-from unsee_dist.evaluation.question_files import load_question_sets
-from unsee_dist.evaluation.sts_files import load_sets
+from unsee_dist.errors import writing
+from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
-from unsee_dist.model.checked import load_checked
-from unsee_dist.model.dropout import masks_of
-from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
-from unsee_dist.model.limits import check_texts
-from unsee_dist.model.projector import make_projector
+from unsee_dist.inputs import ask, open_inputs, tokenise_ahead
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.publish.sentence_transformers import write_encoder
 from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
@@ -61,14 +50,13 @@ from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.ending import Ending
 from unsee_dist.training.guard import judged
-from unsee_dist.training.identity import identity_of
 from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.start import EXPORTS, Asked, keep_record, plan_start, refuse_other_settings
+from unsee_dist.training.start import EXPORTS, keep_record, plan_start
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -192,17 +180,6 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     )
 
 
-def tokenise_ahead(config: RunConfig, world: World) -> None:
-    """Tokenise the whole corpus, where `data.tokenise` asks for it. Collective."""
-    if not config.data.tokenise:
-        return
-    refuse_other_settings(world, config)
-    with share_errors(world):
-        corpus = open_corpus(config.data)
-        _, tokenizer = load_checked(config.model)  # before hours of work for what cannot take it
-    tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
-
-
 def exporter(
     config: RunConfig, engine: Engine[Unsee], tokenizer: PreTrainedTokenizerFast, progress: Progress
 ) -> Callable[[str], None]:
@@ -233,54 +210,6 @@ def recover_exports(folder: Path, world: World) -> None:
             recover_folder(folder / name)
 
 
-class Inputs(NamedTuple):
-    """What a rank opens without a collective."""
-
-    shards: Shards | Mix
-    tokenizer: PreTrainedTokenizerFast
-    model: Unsee
-    share_rows: bool
-    stream: Stream
-    development: Development
-
-
-def open_inputs(config: RunConfig, world: World) -> Inputs:
-    """Corpus, encoder and evaluation of a run. Raises ValueError, a mistake of the user, on this rank alone."""
-    shards = open_corpus(config.data)
-    tokenizer = load_tokenizer(config.model.encoder)
-    model = build_model(config, world)
-    check_texts(config.model.encoder, model.online, tokenizer, config.model.max_tokens)
-    if masks_of(model.online) is None:
-        print_on_rank_0(
-            world,
-            f"{config.model.encoder} drops by torch's own generator in places that are not known here: its dropout masks "
-            "depend on ranks, micro-batches and packing, so that a run on another layout is another run.",
-        )
-    share_rows = shares_rows(config, model)
-    if config.data.pack == "auto" and not share_rows:
-        print_on_rank_0(
-            world,
-            f"{config.model.encoder} cannot separate sentences that share a row: each gets a row of its own",
-        )
-    resolved = config.data.model_copy(update={"pack": share_rows})
-    stream = Stream(shards, tokenizer, config.model_copy(update={"data": resolved}), world.rank, world.size)
-    return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
-
-
-def ask(config: RunConfig, inputs: Inputs) -> Asked:
-    """What a start was given, with the digests of what it read. Before an engine changes the weights."""
-    development = inputs.development
-    identity = identity_of(
-        config,
-        inputs.model.online,
-        inputs.tokenizer,
-        inputs.shards.fingerprint,
-        development.sts,
-        development.retrieval,
-    )
-    return Asked(config, identity, inputs.shards.sentences)
-
-
 def open_recorder(
     config: RunConfig, world: World, steps: int, progress: Progress, mlflow_run: str | None
 ) -> RunRecorder:
@@ -306,28 +235,6 @@ def open_recorder(
     return recorder
 
 
-def build_model(config: RunConfig, world: World) -> Unsee:
-    """Online encoder, projector, target and objective on the device, in fp32; the same weights on every rank."""
-    return assemble(load_encoder(config.model.encoder, config.model.dropout), config, world)
-
-
-def assemble(online: PreTrainedModel, config: RunConfig, world: World) -> Unsee:
-    """Everything around an online encoder that a run trains, on the device."""
-    width = online.config.hidden_size
-    reduction = Reduction(world.rank, world.size)
-    projector = make_projector(config.projector, width, reduction)
-    objective = OBJECTIVES[config.objective.name](width, reduction, **config.objective.settings())
-    model = Unsee(
-        online,
-        projector,
-        objective,
-        pooling=config.model.pooling,
-        ema=config.target.kind == "ema",
-        both=config.projector.side == "both",
-    )
-    return model.to(world.device)
-
-
 def build_target(engine: Engine[Unsee]) -> Target | None:
     """The EMA of the weights that the frozen target network copies; None without a target network."""
     frozen = engine.module.frozen()
@@ -335,34 +242,6 @@ def build_target(engine: Engine[Unsee]) -> Target | None:
         return None
     shards = [shard for shard in engine.shards if shard.name in frozen]
     return Target(shards, Replica(shards, frozen, engine.stage, engine.world.size, engine.writes))
-
-
-def build_development(config: RunConfig, stream: Stream, world: World) -> Development:
-    def gather(rows: np.ndarray) -> np.ndarray:
-        return gather_rows(world, torch.from_numpy(rows)).cpu().numpy()
-
-    sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
-    return Development(
-        sts=load_sets(sts or ()),
-        retrieval=load_question_sets(retrieval or ()),
-        probe=stream.sample(1024),
-        rank=world.rank,
-        size=world.size,
-        gather=gather,
-    )
-
-
-def shares_rows(config: RunConfig, model: Unsee) -> bool:
-    """Whether several sentences share a row: `data.pack`, and what the encoder can do. ValueError where they conflict."""
-    if config.data.pack is False:
-        return False
-    exact = packs_exactly(model.online, config.model.pooling)
-    if config.data.pack is True and not exact:
-        raise UserError(
-            f"data.pack = true, but {config.model.encoder} ignores the mask or the positions of packed rows, so "
-            "sentences of one row would influence each other. Write data.pack: auto or false."
-        )
-    return exact
 
 
 def seed_everything(seed: int) -> None:

@@ -43,11 +43,12 @@ from unsee_dist.data import Batch
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import World, join_world, leave_world
 from unsee_dist.errors import UserError
+from unsee_dist.inputs import assemble
 from unsee_dist.model.dropout import remove
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.run import assemble, build_target, seed_everything
+from unsee_dist.run import build_target, seed_everything
 from unsee_dist.supervision.phases import observing
 from unsee_dist.training.step import train_step
 

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_checkpoint_parts import write
 
 from unsee_dist.config import load
 from unsee_dist.config.kinds import Kind, flat, of_kind
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
 from unsee_dist.tracking import record
-from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest
+from unsee_dist.training.checkpoint.manifest import NAME, Identity, read_manifest
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.start import Asked, Start, free_name, keep_record, plan_start, refuse_other_settings
@@ -34,7 +35,9 @@ def trained(run: Path, step: int, *overrides: str, exported: bool = True) -> Pat
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     progress = Progress(step=step, updates=step, evaluated=step)
-    (folder / NAME).write_text(Manifest(of.identity, progress, None, step, None, ()).to_json())
+    write(folder)
+    manifest = replace(read_manifest(folder), identity=of.identity, progress=progress, adam_updates=step)
+    (folder / NAME).write_text(manifest.to_json())
     keep_record(of.config, Start(), 0, 1)
     if exported:
         (run / "final").mkdir()
