@@ -10,19 +10,38 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
 
 from unsee_dist.config import ConfigError, load
 from unsee_dist.config.kinds import Difference, Plain, flat
 from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
+from unsee_dist.files.trees import read_within
 from unsee_dist.metrics.names import STEP, TIME
-from unsee_dist.tracking.metrics_file import Line, MetricsFile, read
+from unsee_dist.tracking.metrics_file import MetricsFile
 from unsee_dist.tracking.unsent import FILE as MLFLOW
 
 CONFIG, HISTORY = "config.yaml", "history.jsonl"
 CHANGED, RANKS, FROM = "changed", "ranks", "from"
+MOST_BYTES = 1 << 26  # of history.jsonl: of some hundred thousand starts
+
+
+@dataclass(frozen=True)
+class PastStart:
+    """A line of history.jsonl. changed: by key, the value there and here. origin: another run's checkpoint."""
+
+    step: Annotated[int, Field(ge=0)]
+    ranks: int
+    changed: dict[str, tuple[Plain, Plain]]
+    origin: Annotated[str | None, Field(alias=FROM)] = None
+
+
+LINE = TypeAdapter(PastStart)
 
 
 def first_settings(run: Path) -> RunConfig | None:
@@ -49,21 +68,22 @@ def last_settings(run: Path) -> dict[str, Plain] | None:
         return None
     settings = flat(first)
     for line in starts(run):
-        settings |= {key: now for key, (_, now) in line[CHANGED].items()}
+        settings |= {key: now for key, (_, now) in line.changed.items()}
     return settings
 
 
-def starts(run: Path) -> list[Line]:
-    """The lines of history.jsonl. UserError: it is damaged."""
-    lines = read(run / HISTORY)
-    for line in lines:
-        changed = line.get(CHANGED)
-        if not isinstance(changed, dict) or not all(
-            isinstance(p, list) and len(p) == 2 for p in changed.values()
-        ):
-            raise UserError(
-                f"{run / HISTORY} is damaged: {CHANGED} of a line is no list of pairs. Move the file away."
-            )
+def starts(run: Path) -> list[PastStart]:
+    """The lines of history.jsonl; one cut short by a kill is left out. UserError: another one is damaged."""
+    path, remedy = run / HISTORY, "Delete that line, or move the file away."
+    if not path.exists():
+        return []
+    whole = read_within(path, MOST_BYTES, remedy).rpartition(b"\n")[0]
+    lines = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            lines.append(LINE.validate_json(line))
+        except ValidationError as error:
+            raise UserError(f"{path}, line {number} is damaged. {remedy}") from error
     return lines
 
 
@@ -73,9 +93,9 @@ def changes(run: Path, before: float = math.inf, keys: Callable[[str], bool] | N
     found = []
     for line in starts(run):
         pairs = [
-            str(Difference(key, *pair)) for key, pair in line[CHANGED].items() if keys is None or keys(key)
+            str(Difference(key, *pair)) for key, pair in line.changed.items() if keys is None or keys(key)
         ]
-        found += [f"after step {line[STEP]}: {', '.join(pairs)}"] if pairs and line[STEP] < before else []
+        found += [f"after step {line.step}: {', '.join(pairs)}"] if pairs and line.step < before else []
     return found
 
 

@@ -124,7 +124,7 @@ def test_a_corpus_that_has_moved_is_the_same_run_and_its_new_place_is_said(tmp_p
     keep_record(asked(run, "data.shards=data/moved", "data.workers=0").config, start, 4, 2)
     assert record.changes(run) == ["after step 4: data.shards data/wiki1m -> data/moved, data.workers 2 -> 0"]
     assert plan_start(ALONE, asked(run, "data.shards=data/moved", "data.workers=0")).said == ()
-    assert [line["ranks"] for line in record.starts(run)] == [1, 2]
+    assert [line.ranks for line in record.starts(run)] == [1, 2]
 
 
 def test_the_record_of_the_first_start_stays(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_another_run_starts_from_a_checkpoint_under_its_own_settings(tmp_path: P
     (tmp_path / "b").mkdir()
     keep_record(given.config, start, 10, 1)
     (line,) = record.starts(tmp_path / "b")
-    assert (line["step"], line["from"]) == (10, str(run / "checkpoints" / "step-00000010"))
+    assert (line.step, line.origin) == (10, str(run / "checkpoints" / "step-00000010"))
 
 
 @pytest.mark.parametrize("setting", ["seed=3", "train.batch=64", "projector.width=2", "objective.name=byol"])
