@@ -113,14 +113,22 @@ class UnknownShape(RuntimeError):
 
 def _attention_lanes(rows: Rows, site: int, heads: int) -> Tensor:
     """(R, H, T, T) int16: lane of the key's position in its sentence, for every query. Between sentences: anything."""
-    tokens = rows.keys_RT.shape[1]
     if rows.positions_RT is None:
-        return masks.attention_lanes(rows.keys_RT, site, heads, tokens)
-    if rows.keys_RT.device.type != "cpu":
-        lanes = masks.attention_lanes(rows.keys_RT, site, heads, tokens)
-        return lanes.gather(-1, rows.positions_RT[:, None, None, :].expand(-1, heads, tokens, -1))
-    longest = max(end - start for _, start, end in rows.spans)
-    # A copy a sentence: a gather of single elements takes three times as long.
+        return masks.attention_lanes(rows.keys_RT, site, heads, rows.keys_RT.shape[1])
+    if rows.keys_RT.device.type == "cpu":
+        return _copied_lanes(rows, site, heads)
+    return _gathered_lanes(rows.keys_RT, rows.positions_RT, site, heads)
+
+
+def _gathered_lanes(keys_RT: Tensor, positions_RT: Tensor, site: int, heads: int) -> Tensor:
+    tokens = keys_RT.shape[1]
+    lanes = masks.attention_lanes(keys_RT, site, heads, tokens)
+    return lanes.gather(-1, positions_RT[:, None, None, :].expand_as(lanes))
+
+
+def _copied_lanes(rows: Rows, site: int, heads: int) -> Tensor:
+    """A copy a sentence: on a CPU a gather of single elements takes three times as long."""
+    tokens, longest = rows.keys_RT.shape[1], max(end - start for _, start, end in rows.spans)
     lanes = masks.attention_lanes(rows.keys_RT, site, heads, longest)
     square = torch.zeros(len(lanes), heads, tokens, tokens, dtype=torch.int16)
     source, target = lanes.numpy(), square.numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -133,6 +134,9 @@ def test_an_encoder_whose_dropout_is_not_found_keeps_torchs_seeded_by_its_senten
     assert masks_of(encoder) is None
     assert any(type(module) is nn.Dropout for module in encoder.modules())
     assert not any(isinstance(module, Dropout) for module in encoder.modules())
+    assert not any({"masks", "mask_site"} & module.__dict__.keys() for module in encoder.modules())
+    assert encoder.config._attn_implementation == "sdpa"
+    dropout.remove(encoder)  # a second time is none too many
     state = torch.random.get_rng_state()
     first = encoded(encoder, False, [0, 1, 2])
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -152,11 +156,49 @@ def test_without_sentences_in_training_is_our_mistake_and_in_evaluation_none() -
 def test_dropout_of_another_shape_is_refused() -> None:
     own = dropout.Masks()
     keys = mask_keys(0, 1, np.arange(2))
-    with own.of(pack([[1, 2], [3]], 4, 0, False, keys), 1), pytest.raises(dropout.UnknownShape):
-        own.drop(torch.ones(2, 5, 3), 0.1, 0)
+    with own.of(pack([[1, 2], [3]], 4, 0, False, keys), 1):
+        for shape in ((2, 5, 3), (2, 3, 5, 2), (2, 3, 2, 5), (5, 3, 2, 2), (2, 2)):
+            with pytest.raises(dropout.UnknownShape, match=re.escape(f"{shape} over rows of shape (2, 2)")):
+                own.drop(torch.ones(shape), 0.1, 0)
     with own.of(pack([[1, 2], [3]], 4, 0, False, keys), 1):
         whole = torch.ones(2, 2, 3)
         assert own.drop(whole, 0.0, 0) is whole
+
+
+def packed_rows() -> dropout.Rows:
+    own, keys = dropout.Masks(), mask_keys(0, 1, IDS)
+    with own.of(pack(SENTENCES, 30, 0, True, keys), 2):
+        assert own._rows is not None
+        return own._rows
+
+
+def test_lanes_of_packed_sentences_are_equal_gathered_and_copied() -> None:
+    rows = packed_rows()
+    assert rows.positions_RT is not None
+    gathered = dropout._gathered_lanes(rows.keys_RT, rows.positions_RT, 5, 3)
+    copied = dropout._copied_lanes(rows, 5, 3)
+    assert gathered.shape == copied.shape
+    assert len(rows.spans) == 2 * len(SENTENCES)
+    for row, start, end in rows.spans:
+        inside = (row, slice(None), slice(start, end), slice(start, end))
+        assert torch.equal(gathered[inside], copied[inside])
+
+
+def test_lanes_stay_on_the_device_of_their_keys() -> None:
+    """Without numpy, and without a look at the values: torch's meta device has none."""
+    rows = packed_rows()
+    assert rows.positions_RT is not None
+    away = dropout.Rows(rows.keys_RT.to("meta"), rows.positions_RT.to("meta"), [])
+    lanes = dropout._attention_lanes(away, 5, 3)
+    assert (lanes.device.type, lanes.shape) == ("meta", dropout._attention_lanes(rows, 5, 3).shape)
+
+
+def test_kernels_for_a_gpu_are_left_alone_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, x = dropout.Masks(), torch.ones(2, 2, 3)
+    with own.of(pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2))), 1):
+        expected = own.drop(x, 0.5, 0)
+        monkeypatch.setattr(dropout, "has_triton", lambda: True)
+        assert torch.equal(own.drop(x, 0.5, 0), expected)
 
 
 ROWS, HEADS, T, D = 2, 3, 5, 4
@@ -194,6 +236,8 @@ def test_weights_are_dropped_in_training_only_and_only_when_asked_to() -> None:
     reading: Any = READING
     whole = attention(reading, query, key, value, None, dropout=0.5)[1]
     assert torch.equal(attention(training, query, key, value, None)[1], whole)
+    without_masks: Any = SimpleNamespace(training=True)  # an encoder that never drops its weights
+    assert torch.equal(attention(without_masks, query, key, value, None, dropout=0.0)[1], whole)
     with own.of(pack([[1] * T, [2] * T], T, 0, False, mask_keys(0, 1, np.arange(2))), 1):
         mixed, weights = attention(training, query, key, value, None, dropout=0.5)
     kept = weights != 0

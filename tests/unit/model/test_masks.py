@@ -74,6 +74,15 @@ def test_attention_lanes_are_the_definition() -> None:
     assert unsigned(drawn) == expected
 
 
+def test_away_from_a_cpu_lanes_are_drawn_there() -> None:
+    rows_RT = torch.zeros(2, 3, dtype=torch.int64, device="meta")
+    for lanes, shape in (
+        (masks.hidden_lanes(rows_RT, 9, 5), (2, 3, 5)),
+        (masks.attention_lanes(rows_RT, 9, 4, 6), (2, 4, 3, 6)),
+    ):
+        assert (lanes.device.type, lanes.dtype, tuple(lanes.shape)) == ("meta", torch.int16, shape)
+
+
 def test_blocks_on_a_cpu_are_the_whole_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = torch.from_numpy(np.random.default_rng(0).integers(-(2**63), 2**63, (5, 37), dtype=np.int64))
     whole = masks._words(keys, masks.combined(keys, 0), 11)
