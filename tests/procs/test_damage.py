@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from integration.disks import small_disk
 from oracle import Case, Running, facts, running
 from processes import run
 from safetensors.torch import load_file, save_file
@@ -239,20 +239,6 @@ def test_a_checkpoint_that_is_written_again_is_there_at_every_moment(
     assert find_checkpoint(World.alone(), a_run, "auto") == (second, True)
     directory.remove_old(second, 2, None)
     assert sorted(os.listdir(a_run / "checkpoints")) == ["newest", second.name]
-
-
-@contextlib.contextmanager
-def small_disk(folder: Path, kib: int) -> Iterator[None]:
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs (root)")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def fill_the_disk(rank: int, size: int, folder: Path, lie: bool) -> list[str]:

@@ -1,0 +1,91 @@
+"""A disk without room, for every command that writes: a sentence with the file and the remedy, nothing half-written under its
+name, and the same command does the work once there is room."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from integration import tiny as launch
+from integration.disks import fill, resize, small_disk
+from integration.tiny import Tiny
+
+from unsee_dist.errors import ExitCode
+
+pytestmark = pytest.mark.slow
+ROOM = 64 * 1024  # KiB
+
+
+def unsee(*arguments: object) -> list[str]:
+    return [str(launch.BIN / "unsee"), *map(str, arguments)]
+
+
+def refused(command: list[str], *words: str, cwd: Path | None = None) -> None:
+    done = launch.run(command, timeout_s=240, **({"cwd": cwd} if cwd else {}))
+    assert done.returncode == ExitCode.MISTAKE, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+def test_prepare(tmp_path: Path) -> None:
+    text, disk = tmp_path / "text.txt", tmp_path / "disk"
+    text.write_text("".join(f"sentence number {i} of a text without an end\n" for i in range(20_000)))
+    command = unsee("prepare", text, "--out", disk / "corpus")
+    launch.succeed(unsee("prepare", text, "--out", tmp_path / "corpus"))
+    with small_disk(disk, 400):
+        refused(command, f"{disk}/corpus", "Make room")
+        assert not (disk / "corpus" / "index.json").exists()
+        resize(disk, ROOM)
+        launch.succeed(command)
+        for path in (tmp_path / "corpus").iterdir():
+            if path.name != "index.json":
+                assert (disk / "corpus" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kib", [100, 700, 1300])
+def test_train(tiny: Tiny, tmp_path: Path, kib: int) -> None:
+    """Before the first step, at a checkpoint, at best/, at final/: wherever it is, the next start ends as a whole run."""
+    disk, whole = tmp_path / "disk", tmp_path / "whole"
+    pairs, dev = launch.corpus(20), tmp_path / "dev.tsv"
+    rows = [
+        f"{first}\t{second}\t{n % 5}" for n, (first, second) in enumerate(zip(pairs, pairs[1:], strict=False))
+    ]
+    dev.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
+    told = ["checkpoint.keep=2", "evaluate.every=1", "checkpoint.every=1", f"evaluate.sts={dev}"]
+    launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={whole}", *told))
+    with small_disk(disk, kib):
+        command = launch.command("unsee", 1, tiny.config, f"run.dir={disk}/run", *told)
+        done = launch.run(command, timeout_s=240)
+        if done.returncode != 0:
+            refused(command, str(disk), "write the same command again: it continues")
+            resize(disk, ROOM)
+            launch.succeed(command)
+        assert launch.history(disk / "run") == launch.history(whole)
+        for name in ("best", "final"):
+            weights = f"{name}/model.safetensors"
+            assert (disk / "run" / weights).read_bytes() == (whole / weights).read_bytes()
+        assert not list((disk / "run").glob(".*.new"))
+
+
+def test_export_evaluate_and_compare(place: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    with small_disk(disk, 100):
+        refused(unsee("export", place / "good", "--out", disk / "export"), f"{disk}/export", "Make room")
+        assert list(disk.iterdir()) == []
+        resize(disk, ROOM)
+        launch.succeed(unsee("export", place / "good", "--out", disk / "export"))
+        tasks = place / "tasks"
+        taken = fill(disk)
+        scores = unsee("evaluate", disk / "export", "--tasks", tasks, "--json")
+        refused(scores, str(disk), cwd=disk)
+        assert not list(disk.rglob("*.json.*"))
+        taken.unlink()
+        done = launch.succeed(scores, cwd=disk)
+        assert json.loads(done.stdout)
+        launch.succeed(unsee("evaluate", place / "random", "--tasks", tasks, "--json"), cwd=disk)
+        taken = fill(disk)
+        compare = unsee("compare", disk / "export", place / "random", "--out", disk / "table")
+        refused(compare, str(disk), cwd=disk)
+        taken.unlink()
