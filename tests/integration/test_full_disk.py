@@ -4,6 +4,7 @@ name, and the same command does the work once there is room."""
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,7 @@ def test_train(tiny: Tiny, tmp_path: Path, kib: int) -> None:
     """Before the first step, at a checkpoint, at best/, at final/: wherever it is, the next start ends as a whole run."""
     disk, whole = tmp_path / "disk", tmp_path / "whole"
     pairs, dev = launch.corpus(20), tmp_path / "dev.tsv"
-    rows = [
-        f"{first}\t{second}\t{n % 5}" for n, (first, second) in enumerate(zip(pairs, pairs[1:], strict=False))
-    ]
+    rows = [f"{first}\t{second}\t{n % 5}" for n, (first, second) in enumerate(pairwise(pairs))]
     dev.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
     told = ["checkpoint.keep=2", "evaluate.every=1", "checkpoint.every=1", f"evaluate.sts={dev}"]
     launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={whole}", *told))
