@@ -59,12 +59,13 @@ def test_deepspeed_reads_a_hostfile_of_this_host(tiny: Tiny, alone: Path) -> Non
     assert len(list((folder / "trace").iterdir())) == 2
 
 
-def test_the_same_command_again_continues_and_changes_nothing(tiny: Tiny, alone: Path) -> None:
+def test_the_same_command_again_says_that_the_run_is_complete_and_changes_nothing(
+    tiny: Tiny, alone: Path
+) -> None:
     metrics, model = (alone / "metrics.jsonl").read_bytes(), weights(alone)
     again = [*launch.command("python", 1, tiny.config, f"run.dir={alone}"), "--local_rank=0"]
     said = launch.succeed(again)
-    assert "continuing" in said.stderr
-    assert "after step 6" in said.stderr
+    assert "is complete, nothing to do: 6 of 6 steps" in said.stderr
     assert (alone / "metrics.jsonl").read_bytes() == metrics
     assert weights(alone) == model
 

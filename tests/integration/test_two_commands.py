@@ -31,6 +31,7 @@ def test_a_run_that_another_command_trains_is_not_touched(tiny: Tiny) -> None:
     folder = tiny.folder / "owned-run"
     folder.mkdir()
     (folder / "metrics.jsonl").write_text('{"step": 9, "loss": 1.0}\n')  # a start would cut it back
+    (folder / "checkpoints").mkdir()
     with owned(folder / owner.OWNER, "x", "y"):
         before = snapshot(folder)
         refused = launch.run(launch.command("unsee", 1, tiny.config, f"run.dir={folder}"))

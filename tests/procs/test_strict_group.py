@@ -286,11 +286,16 @@ def cut_back(folder: Path, step: int) -> None:
 
 
 def other_files(files: Callable[..., Any]) -> Callable[..., Any]:
-    """At stage 0 every rank holds all state and writes a part: here one writes the parts of all."""
+    """What the ranks that are not here would write: at stage 0 their parts of the state, which every rank holds; at the
+    others zeros, for every element that this rank does not hold."""
 
     def of_all_ranks(engine: Any, target: Any) -> Any:
         own = files(engine, target)
-        for rank in range(1, engine.world.size if engine.stage == 0 else 0):
+        if engine.stage > 0:
+            return own | {
+                "rank-00001.safetensors": zeros_elsewhere(engine, target, own["rank-00000.safetensors"])
+            }
+        for rank in range(1, engine.world.size):
             seen = SimpleNamespace(
                 world=replace(engine.world, rank=rank), shards=engine.shards, moments=engine.moments, stage=0
             )
@@ -298,6 +303,22 @@ def other_files(files: Callable[..., Any]) -> Callable[..., Any]:
         return own
 
     return of_all_ranks
+
+
+def zeros_elsewhere(engine: Any, target: Any, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """By key: the elements of every parameter that are not among `own`, whose parts are one range a parameter."""
+    held = {key.partition("@")[0]: (int(key.partition("@")[2]), len(part)) for key, part in own.items()}
+    followed = engine.module.frozen() if target is not None else {}
+    missing = {}
+    for name, parameter in engine.module.named_parameters():
+        size = getattr(parameter, "ds_numel", parameter.numel())
+        kinds = ["master", "exp_avg", "exp_avg_sq", *(["ema"] if name in followed else [])]
+        for kind in kinds if parameter.requires_grad else ():
+            start, length = held.get(f"{kind}/{name}", (0, 0))
+            for first, last in ((0, start), (start + length, size)):
+                if first < last:
+                    missing[f"{kind}/{name}@{first}"] = torch.zeros(last - first)
+    return missing
 
 
 def whole_run(_rank: int, _size: int, config: Path, size: int, stage: int, precision: str) -> dict[str, int]:
