@@ -24,7 +24,7 @@ from unsee_dist.model.projector import make_projector
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.training.identity import identity_of
-from unsee_dist.training.start import Asked, refuse_other_settings
+from unsee_dist.training.start import StartRequest, refuse_other_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -75,7 +75,7 @@ def tokenise_ahead(config: RunConfig, world: World) -> None:
     tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
 
 
-def ask(config: RunConfig, inputs: Inputs) -> Asked:
+def start_request(config: RunConfig, inputs: Inputs) -> StartRequest:
     """What a start was given, with the digests of what it read. Before an engine changes the weights."""
     development = inputs.development
     identity = identity_of(
@@ -86,7 +86,7 @@ def ask(config: RunConfig, inputs: Inputs) -> Asked:
         development.sts,
         development.retrieval,
     )
-    return Asked(config, identity, inputs.shards.sentences)
+    return StartRequest(config, identity, inputs.shards.sentences)
 
 
 def build_model(config: RunConfig, world: World) -> Unsee:

@@ -27,7 +27,7 @@ from unsee_dist.config.shipped import shipped
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, STEP, dev
 from unsee_dist.tracking import metrics_file
-from unsee_dist.tracking.metrics_file import Line
+from unsee_dist.tracking.metrics_file import METRICS, Line
 
 if TYPE_CHECKING:
     from unsee_dist.data.corpus.shards import Shards
@@ -59,7 +59,7 @@ def main() -> None:
     kind = "GPU" if gpus else "CPU"
     say(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
     start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
-    scores, tfidf = evaluations(run / "metrics.jsonl"), baseline(corpus / "dev.tsv")
+    scores, tfidf = evaluations(run / METRICS), baseline(corpus / "dev.tsv")
     say(
         "4/4 scores: find the rest of a docstring by its first sentence (docstrings held out of tokenizer and training)"
     )

@@ -32,7 +32,7 @@ from unsee_dist.errors import writing
 from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
-from unsee_dist.inputs import ask, open_inputs, tokenise_ahead
+from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.publish.sentence_transformers import write_encoder
@@ -49,7 +49,7 @@ from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.ending import Ending
-from unsee_dist.training.guard import judged
+from unsee_dist.training.guard import with_verdict
 from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
@@ -115,9 +115,9 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         inputs = open_inputs(config, world)
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
-    asked = ask(config, inputs)
+    asked = start_request(config, inputs)
     start = plan_start(world, asked)
-    for sentence in start.said:
+    for sentence in start.sentences:
         print_on_rank_0(world, f"{folder}: {sentence}")
 
     engine = Engine(
@@ -173,7 +173,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         stop=stop,
         folder=folder,
         identity=asked.identity,
-        evaluate=lambda: judged(config.guard, inputs.development(embed)),
+        evaluate=lambda: with_verdict(config.guard, inputs.development(embed)),
         baseline=inputs.development.baseline,
         export=exporter(config, engine, inputs.tokenizer, progress),
         rewind=rewind,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """A folder with all that installs this package on a machine without a network, but torch.
 
-    make wheelhouse PYTHON_TARGET=3.12 PLATFORM=x86_64 HAVE=have.txt     ->  wheelhouse/*.whl  install.sh
+    make wheelhouse PYTHON=3.12 PLATFORM=x86_64 HAVE=have.txt     ->  wheelhouse/*.whl  install.sh
 
 Run in the project, with its .venv made: which packages are needed is read from those installed there, and their versions
 are those of constraints.txt. torch is never taken (2 GB, and a cluster brings its own build), nor what HAVE names: a text

@@ -14,7 +14,7 @@ from statistics import median
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import TIME
 from unsee_dist.supervision.phases import KILL_AT
-from unsee_dist.tracking.metrics_file import training_lines
+from unsee_dist.tracking.metrics_file import METRICS, training_lines
 from unsee_dist.training.loop import Training, save
 
 SAVES = 3
@@ -61,7 +61,7 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
         raise UserError(f"{' '.join(command)} failed: {killed.stderr.decode()[-500:]}")
     started = time.time()
     subprocess.run(command, capture_output=True, check=True)
-    first = next(line for line in training_lines(folder / "metrics.jsonl") if line[TIME] > started)
+    first = next(line for line in training_lines(folder / METRICS) if line[TIME] > started)
     return float(first[TIME] - started)
 
 

@@ -15,7 +15,7 @@ from unsee_dist.config import presets
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import EFFECTIVE_RANK, LOSS, TIME, dev
 from unsee_dist.sweep.trial import OUTCOME
-from unsee_dist.tracking.metrics_file import Line, read
+from unsee_dist.tracking.metrics_file import METRICS, Line, read
 
 TRIALS, STEPS, EVALUATIONS = 3, 60, 6
 
@@ -73,4 +73,4 @@ def _costs(trials: Sequence[Path]) -> dict[str, float]:
 
 
 def _lines(run: Path) -> list[Line]:
-    return read(run / "metrics.jsonl")
+    return read(run / METRICS)

@@ -14,6 +14,9 @@ from unsee_dist.errors import UserError, file_error
 
 app = typer.Typer()
 
+# pip compiles scripts beside themselves; a wheelhouse is made from the sources of this package.
+LEFT_OUT = {"__pycache__", "airgapped"}
+
 README = """\
 # A project of unsee_dist
 
@@ -23,7 +26,7 @@ Written by `unsee init`; every file here is yours to change.
 |---|---|
 | `configs/` | `base.yaml` explains every setting; the other files are presets that extend it |
 | `configs/sweeps/` | searches over settings, for `unsee sweep` |
-| `slurm/` | batch scripts: `train.sh`, `prepare.sh`, `evaluate.sh`, `sweep.sh` |
+| `slurm/` | batch scripts: `train.sh`, `prepare.sh`, `evaluate.sh`, `sweep.sh` (with `ray-node.sh`) |
 | `cluster/` | hosts for ssh, Ray clusters, an MLflow server; its README.md explains how to start each |
 
 Run every command in this folder. A preset here has priority over the package's preset of the same name.
@@ -59,7 +62,7 @@ def init(
         folder / name / path.relative_to(shipped(name)): path
         for name in FOLDERS
         for path in sorted(shipped(name).rglob("*"))
-        if path.is_file()
+        if path.is_file() and not LEFT_OUT & set(path.parts)
     }
     readme = folder / "README.md"
     try:

@@ -2,8 +2,8 @@
 
     RESULT    part of the result: with another value it would be another run, so it is refused
     CONTENT   names files: their contents are part of the result, their place may change
-    CHANGE    how the run works, not what comes out of it: said, and kept in the run's history
-    GROW      the length of the run: it may get more steps, and it is said which schedule follows; never fewer
+    CHANGE    how the run works, not what comes out of it: printed, and kept in the run's history
+    GROW      the length of the run: it may get more steps, and the console says which schedule follows; never fewer
 
 A checkpoint that another run starts from (`resume=PATH`) carries tensors and a place in the corpus: CARRIED, which that
 run must share with it. Its other settings are its own.

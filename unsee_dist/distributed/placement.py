@@ -67,8 +67,8 @@ def backend_of(device: torch.device) -> str:
 
 def local_rank(environment: MutableMapping[str, str], rank: int, gpus: int) -> int:
     """This rank's number on its host. A launcher that does not tell it is taken to fill one host after the other."""
-    told = environment.get("LOCAL_RANK")
-    return int(told) if told else rank % max(1, gpus)
+    given = environment.get("LOCAL_RANK")
+    return int(given) if given else rank % max(1, gpus)
 
 
 def choose_device(rank: int) -> torch.device:
@@ -118,14 +118,14 @@ def agree(store: Store, place: Place, size: int) -> None:
         store.wait(keys)
         fault = fault_of([Place(*json.loads(value)) for value in store.multi_get(keys)])
         store.set("place/fault", fault or "")
-    told = store.get("place/fault").decode()
-    if not told:
+    given = store.get("place/fault").decode()
+    if not given:
         return
     read, until = store.add("place/read", 1), time.monotonic() + READ_S
     while place.rank == 0 and read < size and time.monotonic() < until:
         time.sleep(0.05)
         read = store.add("place/read", 0)
-    raise UserError(told)
+    raise UserError(given)
 
 
 def fault_of(places: Sequence[Place]) -> str | None:

@@ -31,7 +31,7 @@ from unsee_dist.metrics.tfidf import WORDS, TfIdf
 from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.model.limits import check_vocabulary, longest
 from unsee_dist.publish.usable import why_unusable
-from unsee_dist.tracking.metrics_file import read
+from unsee_dist.tracking.metrics_file import METRICS, read
 from unsee_dist.tracking.note import NOTE
 from unsee_dist.training.checkpoint.directory import folders
 
@@ -263,7 +263,7 @@ def _step(run: Path, export: str) -> str:
         return f"step{note.step}"
     best, last = 0, 0
     try:
-        lines = read(run / "metrics.jsonl")
+        lines = read(run / METRICS)
     except UserError:  # a damaged file: the digest still identifies the model
         return ""
     for line in lines:

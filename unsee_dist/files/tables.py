@@ -42,8 +42,8 @@ def table_rows(
             row = next(rows, None)
         except csv.Error as error:
             source.back()
-            told = refuse if width is not None else _stop  # without a header there is no table
-            told(f"{name} line {first} is no table row ({error})", "Correct that line.")
+            complain = refuse if width is not None else _stop  # without a header there is no table
+            complain(f"{name} line {first} is no table row ({error})", "Correct that line.")
             continue
         if row is None:
             break

@@ -31,7 +31,7 @@ class Facts:
     geometry: Mapping[str, float] = field(default_factory=dict)
     scores: Sequence[TaskScore] = ()
     warnings: Sequence[str] = ()  # printed below the scores
-    told: Sequence[str] = ()  # sentences of the training that a reader must know
+    notices: Sequence[str] = ()  # sentences of the training that a reader must know
 
 
 def card(facts: Facts) -> str:
@@ -87,7 +87,7 @@ def _description(facts: Facts) -> str:
             + (f", {facts.step:,} steps" if facts.step else "")
             + f", seed {facts.config['seed']}."
         )
-    lines += facts.told
+    lines += facts.notices
     if facts.corpus:
         lines.append(f"Corpus: fingerprint `{facts.corpus}` of its shards.")
     return "\n".join(lines) + "\n"

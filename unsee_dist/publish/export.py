@@ -34,7 +34,7 @@ from unsee_dist.metrics.verdict import collapse, decline
 from unsee_dist.publish.card import Facts, card
 from unsee_dist.publish.sentence_transformers import cut_texts
 from unsee_dist.tracking import record
-from unsee_dist.tracking.metrics_file import Line, evaluations
+from unsee_dist.tracking.metrics_file import METRICS, Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
 
@@ -173,7 +173,7 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
         corpus=_fingerprint(run) if run else None,
         step=step,
         geometry={name: value for name, value in values.items() if math.isfinite(value)},
-        told=_told(run, step, line) if run else (),
+        notices=_notices(run, step, line) if run else (),
         scores=sorted(evaluation.scores, key=lambda score: (score.benchmark, score.group, score.task)),
         warnings=evaluation.warnings,
     )
@@ -183,7 +183,7 @@ def _without_folders(name: str) -> str:
     return Path(name).name if name.startswith((".", "/")) or Path(name).is_dir() else name
 
 
-def _told(run: Path, step: int | None, line: Line) -> list[str]:
+def _notices(run: Path, step: int | None, line: Line) -> list[str]:
     """What a reader must know of the training: what its last evaluation says, and which settings changed meanwhile."""
     found = [sentence for sentence in (collapse(line), decline(line)) if sentence]
     changed = [
@@ -204,7 +204,7 @@ def _measured(run: Path, model: Model) -> tuple[int | None, Line]:
     steps = [int(part.removeprefix("step")) for part in parts if part.startswith("step") and part != "step"]
     step = int(parts[1]) if model.revision.startswith("step-") else next(iter(steps), None)
     try:
-        lines = [line for line in evaluations(run / "metrics.jsonl") if line[STEP] == step]
+        lines = [line for line in evaluations(run / METRICS) if line[STEP] == step]
     except UserError:  # the file is damaged: the card has no geometry
         lines = []
     return step, lines[-1] if lines else {}

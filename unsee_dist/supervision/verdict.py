@@ -42,9 +42,9 @@ class Status:
     exit_reason: str | None = None
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, object]) -> Status:
+    def from_dict(cls, values: Mapping[str, object]) -> Status:
         """What `dataclasses.asdict` made, through JSON."""
-        return cls(**{**told, "process": Process(*told["process"])})  # type: ignore[arg-type, misc]  # our own JSON
+        return cls(**{**values, "process": Process(*values["process"])})  # type: ignore[arg-type, misc]  # our own JSON
 
     def __str__(self) -> str:
         return f"rank {self.rank} on {self.host} (step {self.step}, {self.phase})"
@@ -81,7 +81,7 @@ def without_progress(statuses: Mapping[int, Status], idle_s: float, timeout_s: f
 
 
 def blocking_ranks(statuses: Sequence[Status]) -> list[Status]:
-    """Those that are furthest behind, in rank order; all of them when that cannot be told."""
+    """Those that are furthest behind, in rank order; all of them when that is not known."""
     behind = min(map(_place, statuses))
     return sorted((status for status in statuses if _place(status) == behind), key=lambda status: status.rank)
 

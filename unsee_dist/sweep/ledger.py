@@ -22,7 +22,7 @@ from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, TIME, dev
 from unsee_dist.sweep.failures import describe_failures, read_failures
 from unsee_dist.sweep.space import overrides
 from unsee_dist.sweep.trial import OUTCOME, Outcome, comparable_score, evaluations, trial_folder
-from unsee_dist.tracking.metrics_file import MetricsFile
+from unsee_dist.tracking.metrics_file import METRICS, MetricsFile
 from unsee_dist.tracking.metrics_file import read as read_metrics
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def status_line(row: Row, rows: Sequence[Row], goal: Goal) -> str:
 
 def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
     """A line of the sweep's own metrics.jsonl for each trial that has ended: how many, and the best so far."""
-    path, ended, leader = folder / "metrics.jsonl", sum(row.ended for row in rows), best(rows, goal.mode)
+    path, ended, leader = folder / METRICS, sum(row.ended for row in rows), best(rows, goal.mode)
     lines = read_metrics(path)
     if leader is not None and ended > (int(lines[-1][STEP]) if lines else 0):
         file = MetricsFile(path)

@@ -149,7 +149,7 @@ def trial_folder(sweep: Path, trial: str) -> Path:
 
 def evaluations(run: Path) -> list[Line]:
     """The evaluation lines of a run after the first step, in order."""
-    return metrics_file.evaluations(run / "metrics.jsonl", after=0)
+    return metrics_file.evaluations(run / metrics_file.METRICS, after=0)
 
 
 def _enter(driver: DriverProcess) -> None:

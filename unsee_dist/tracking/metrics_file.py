@@ -18,6 +18,7 @@ from unsee_dist.errors import UserError, writing
 from unsee_dist.files.trees import parse_json
 from unsee_dist.metrics.names import DEV, LOSS, STEP
 
+METRICS = "metrics.jsonl"  # in a run's folder
 FLUSH_S = 1.0
 REMEDY = "Make room; the same command continues the run."
 MOST = 1 << 53  # of a step

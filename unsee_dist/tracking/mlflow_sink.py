@@ -22,7 +22,7 @@ from unsee_dist.errors import UserError, foreseen, is_our_bug, report
 from unsee_dist.masking import masked
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking import mlflow_run
-from unsee_dist.tracking.metrics_file import added
+from unsee_dist.tracking.metrics_file import METRICS, added
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.unsent import load
 
@@ -81,7 +81,7 @@ class MlflowSink:
         also: Also | None = None,
     ) -> None:
         self.uri, self._also = tracking_uri(uri), also
-        self._file, self._folder = folder / "metrics.jsonl", folder
+        self._file, self._folder = folder / METRICS, folder
         self._description, self._warn = description, warn
         self._state = load(folder, run_id, description.tags)
         self._lock, self._stop, self._given_up = threading.Lock(), threading.Event(), threading.Event()

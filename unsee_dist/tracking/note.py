@@ -42,7 +42,7 @@ def note_of(name: str, step: int, scores: Mapping[str, float]) -> ExportNote:
 def write_note(folder: Path, note: ExportNote) -> None:
     """Write unsee.json, and the same for people at the end of README.md."""
     NOTE.write(folder, note)
-    said = [f"This is {note.what}."]
-    said += [f"{text[0].upper()}{text[1:]}." for text in (note.collapsed, note.worse) if text]
+    sentences = [f"This is {note.what}."]
+    sentences += [f"{text[0].upper()}{text[1:]}." for text in (note.collapsed, note.worse) if text]
     with (folder / "README.md").open("a", encoding="utf-8") as readme:
-        readme.write("\n## In its run\n\n" + " ".join(said) + "\n")
+        readme.write("\n## In its run\n\n" + " ".join(sentences) + "\n")

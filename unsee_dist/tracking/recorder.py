@@ -14,7 +14,7 @@ from typing import Any
 from unsee_dist.errors import EXTRA_OF
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
-from unsee_dist.tracking.metrics_file import MetricsFile, count_lines, cut_back
+from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink
 
@@ -41,9 +41,9 @@ class RunRecorder:
         self._mlflow: MlflowSink | None = None
         self._first, self.lines = first, 0
         if rank == 0:
-            cut_back(folder / "metrics.jsonl", first if first else -1)
-            self.lines = count_lines(folder / "metrics.jsonl")
-            self._metrics = MetricsFile(folder / "metrics.jsonl")
+            cut_back(folder / METRICS, first if first else -1)
+            self.lines = count_lines(folder / METRICS)
+            self._metrics = MetricsFile(folder / METRICS)
             self._console = ConsoleReporter(steps, first)
 
     def expect(self, lines: int) -> None:
@@ -123,7 +123,7 @@ class RunRecorder:
     def rewind(self, step: int) -> None:
         """Back to a checkpoint in the middle of a run: cut the files back to its step and go on after it."""
         self._metrics, self._trace = (_cut(file, step) for file in (self._metrics, self._trace))
-        self.lines = count_lines(self.folder / "metrics.jsonl") if self._metrics is not None else 0
+        self.lines = count_lines(self.folder / METRICS) if self._metrics is not None else 0
         if self._mlflow is not None:
             self._mlflow.rewind()
 

@@ -100,7 +100,7 @@ def healthy(settings: GuardSettings, scores: Mapping[str, float]) -> bool:
     return rank >= settings.effective_rank and std >= settings.std and not scores.get(dev(COLLAPSED))
 
 
-def judged(settings: GuardSettings, scores: Mapping[str, float]) -> dict[str, float]:
+def with_verdict(settings: GuardSettings, scores: Mapping[str, float]) -> dict[str, float]:
     """The scores with the one verdict on their embeddings, which the guard, trackers, sweeps and exports share."""
     return dict(scores) | {dev(COLLAPSED): float(not healthy(settings, scores))}
 

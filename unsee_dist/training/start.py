@@ -16,7 +16,7 @@ from unsee_dist.distributed.world import World, from_rank_0, share_errors
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import decay_at
 from unsee_dist.tracking import record
-from unsee_dist.tracking.metrics_file import cut_back
+from unsee_dist.tracking.metrics_file import METRICS, cut_back
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
@@ -29,12 +29,12 @@ EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
 @dataclass(frozen=True)
 class Start:
     """checkpoint: the state to restore, None for the first step. own: it is this run's. changed: since the last start, of
-    what may change. said: sentences for the user. complete: nothing is left to train."""
+    what may change. sentences: for the user. complete: nothing is left to train."""
 
     checkpoint: Path | None = None
     own: bool = True
     changed: tuple[Difference, ...] = ()
-    said: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
     complete: bool = False
 
     @property
@@ -44,7 +44,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StartRequest:
     """What a start was given. sentences: of the corpus."""
 
     config: RunConfig
@@ -60,13 +60,13 @@ class Asked:
         return total_steps(self.config.train, self.sentences)
 
 
-def plan_start(world: World, asked: Asked) -> Start:
+def plan_start(world: World, request: StartRequest) -> Start:
     """What this start does. Collective; UserError on all ranks with what to write instead."""
-    checkpoint, own = find_checkpoint(world, asked.folder, asked.config.resume)
+    checkpoint, own = find_checkpoint(world, request.folder, request.config.resume)
     start = Start()
     with share_errors(world):
         if world.rank == 0:
-            start = _plan(asked, checkpoint, own)
+            start = _plan(request, checkpoint, own)
     return from_rank_0(world, start)
 
 
@@ -89,52 +89,52 @@ def _readable(checkpoint: Path) -> Manifest | None:
         return None
 
 
-def _plan(asked: Asked, checkpoint: Path | None, own: bool) -> Start:
+def _plan(request: StartRequest, checkpoint: Path | None, own: bool) -> Start:
     if checkpoint is None:
-        return Start(said=_check_new(asked))
+        return Start(sentences=_check_new(request))
     manifest = read_manifest(checkpoint)
     if not own:
-        _check_origin(asked, manifest)
-        return Start(checkpoint, own=False, said=_check_new(asked))
-    return _continued(asked, checkpoint, manifest)
+        _check_origin(request, manifest)
+        return Start(checkpoint, own=False, sentences=_check_new(request))
+    return _continued(request, checkpoint, manifest)
 
 
-def _continued(asked: Asked, checkpoint: Path, manifest: Manifest) -> Start:
-    there, here = record.last_settings(asked.folder), flat(asked.config)
-    different = differences(manifest.identity.by_key(), asked.identity.by_key())
+def _continued(request: StartRequest, checkpoint: Path, manifest: Manifest) -> Start:
+    there, here = record.last_settings(request.folder), flat(request.config)
+    different = differences(manifest.identity.by_key(), request.identity.by_key())
     if different:
         raise UserError(
-            _refusal(asked.folder, asked.steps, _with_names(different, there or {}, here), manifest.step)
+            _refusal(request.folder, request.steps, _with_names(different, there or {}, here), manifest.step)
         )
-    said = _check_length(asked, there, manifest.progress)
+    sentences = _check_length(request, there, manifest.progress)
     progress = manifest.progress
     changed = tuple(
         differences(*(of_kind(each, Kind.CHANGE, Kind.CONTENT, Kind.GROW) for each in (there or here, here)))
     )
     if complete := (
-        progress.step >= asked.steps
+        progress.step >= request.steps
         and progress.evaluated >= progress.step
-        and (asked.folder / "final").is_dir()
+        and (request.folder / "final").is_dir()
     ):
         changed = ()  # nothing will run with them
     if changed:
-        said = (f"changed since the last start: {', '.join(map(str, changed))}", *said)
-    return Start(checkpoint, True, changed, said, complete)
+        sentences = (f"changed since the last start: {', '.join(map(str, changed))}", *sentences)
+    return Start(checkpoint, True, changed, sentences, complete)
 
 
-def _check_new(asked: Asked) -> tuple[str, ...]:
+def _check_new(request: StartRequest) -> tuple[str, ...]:
     """A folder without a checkpoint of this run may hold what an earlier start left. UserError: encoders of other settings."""
-    there, here = record.last_settings(asked.folder), flat(asked.config)
+    there, here = record.last_settings(request.folder), flat(request.config)
     if there is None:
         return ()
     matters = (Kind.RESULT, Kind.CONTENT, Kind.GROW)
     different = differences(of_kind(there, *matters), of_kind(here, *matters))
-    if different and any((asked.folder / name).is_dir() for name in EXPORTS):
-        raise UserError(_refusal(asked.folder, asked.steps, different, None))
+    if different and any((request.folder / name).is_dir() for name in EXPORTS):
+        raise UserError(_refusal(request.folder, request.steps, different, None))
     if not different:
         return ()
     return (
-        f"{asked.folder} has no checkpoint: the run begins anew, with other settings than were tried there before "
+        f"{request.folder} has no checkpoint: the run begins anew, with other settings than were tried there before "
         f"({', '.join(map(str, different))})",
     )
 
@@ -156,10 +156,10 @@ def _refusal(folder: Path, steps: int, different: list[Difference], step: int | 
     )
 
 
-def _check_origin(asked: Asked, manifest: Manifest) -> None:
+def _check_origin(request: StartRequest, manifest: Manifest) -> None:
     """UserError: another run's checkpoint cannot be the start of this run."""
-    given, step = asked.config.resume, manifest.step
-    different = differences(manifest.identity.by_key(), asked.identity.by_key())
+    given, step = request.config.resume, manifest.step
+    different = differences(manifest.identity.by_key(), request.identity.by_key())
     fixed = [each for each in different if is_carried(each.key)]
     encoder = "or start from its encoder alone: model.encoder=RUN/best, without resume"
     if fixed:
@@ -167,43 +167,48 @@ def _check_origin(asked: Asked, manifest: Manifest) -> None:
             f"resume = {given} cannot be the start of this run. A checkpoint's tensors and its place in the corpus belong to "
             f"these settings:\n{kinds.table(fixed)}\nWrite the settings that are there, {encoder}."
         )
-    if asked.steps <= step:
+    if request.steps <= step:
         raise UserError(
-            f"resume = {given} is at step {step}, and this run would end at step {asked.steps}: nothing is left to train. "
+            f"resume = {given} is at step {step}, and this run would end at step {request.steps}: nothing is left to train. "
             f"Write train.steps=N with more than {step}, {encoder}."
         )
 
 
-def _check_length(asked: Asked, there: dict[str, Plain] | None, done: Progress) -> tuple[str, ...]:
+def _check_length(request: StartRequest, there: dict[str, Plain] | None, done: Progress) -> tuple[str, ...]:
     """A run may grow: the sentence that says which schedule follows. UserError: it would shrink."""
-    planned = done.step if there is None else _planned(asked, there)
-    if asked.steps < max(planned, done.step):
+    planned = done.step if there is None else _planned(request, there)
+    if request.steps < max(planned, done.step):
         raise UserError(
-            f"{_length(asked)} is fewer than the {planned} steps that {asked.folder} was started with ({done.step} are "
+            f"{_length(request)} is fewer than the {planned} steps that {request.folder} was started with ({done.step} are "
             f"trained). A run may grow, not shrink. Write train.steps={max(planned, done.step)} or more, or "
-            f"run.dir={free_name(asked.folder)} for a run of its own."
+            f"run.dir={free_name(request.folder)} for a run of its own."
         )
-    return (_growth(asked, planned, done),) if there is not None and asked.steps > planned else ()
+    return (_growth(request, planned, done),) if there is not None and request.steps > planned else ()
 
 
-def _planned(asked: Asked, there: dict[str, Plain]) -> int:
+def _planned(request: StartRequest, there: dict[str, Plain]) -> int:
     """The steps of the run as it was last started."""
     train = {key: there[f"train.{key}"] for key in ("batch", "steps", "epochs")}
-    return total_steps(TrainSettings.model_validate(train), asked.sentences)
+    return total_steps(TrainSettings.model_validate(train), request.sentences)
 
 
-def _length(asked: Asked) -> str:
-    train = asked.config.train
+def _length(request: StartRequest) -> str:
+    train = request.config.train
     return (
         f"train.steps = {train.steps}"
         if train.steps
-        else f"train.epochs = {train.epochs:g}, {asked.steps} steps,"
+        else f"train.epochs = {train.epochs:g}, {request.steps} steps,"
     )
 
 
-def _growth(asked: Asked, planned: int, done: Progress) -> str:
+def _growth(request: StartRequest, planned: int, done: Progress) -> str:
     """What follows when a run of `planned` steps gets more. The past stays what it was: its rates were the old schedule's."""
-    train, target, steps, update = asked.config.train, asked.config.target, asked.steps, done.updates + 1
+    train, target, steps, update = (
+        request.config.train,
+        request.config.target,
+        request.steps,
+        done.updates + 1,
+    )
     rising = rising_steps(steps, train.warmup)
     peak = f"rises to {train.lr:.1e} at update {rising} " if update < rising else ""
     follows = f"the learning rate goes on with {learning_rate(update, steps, train.lr, train.warmup):.1e}, {peak}and falls to 0"
@@ -223,7 +228,7 @@ def keep_record(config: RunConfig, start: Start, step: int, ranks: int) -> None:
         record.keep_settings(folder, config)
     else:
         record.begin(folder, config)
-        cut_back(folder / "metrics.jsonl", -1)  # of an attempt that left no checkpoint
+        cut_back(folder / METRICS, -1)  # of an attempt that left no checkpoint
     if not start.complete:
         record.add_start(folder, step, ranks, start.changed, None if start.own else start.checkpoint)
 

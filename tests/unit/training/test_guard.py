@@ -9,7 +9,7 @@ from dataclasses import asdict
 import pytest
 
 from unsee_dist.config.sections import GuardSettings
-from unsee_dist.training.guard import Action, GuardState, after_evaluation, after_step, healthy, judged
+from unsee_dist.training.guard import Action, GuardState, after_evaluation, after_step, healthy, with_verdict
 
 SETTINGS = GuardSettings(skips=3, spike=8.0, collapse="stop", effective_rank=4.0, std=1e-3, evaluations=2)
 HEALTHY = {"dev/effective_rank": 100.0, "dev/std": 0.5, "dev/collapsed": 0.0}
@@ -215,4 +215,4 @@ def test_a_stop_says_what_to_change_and_what_is_left() -> None:
     [({}, 0.0), ({"dev/std": 0.0}, 1.0), ({"dev/effective_rank": 1.0}, 1.0), ({"dev/std": math.nan}, 1.0)],
 )
 def test_the_bounds_of_the_guard_are_the_one_verdict(measured: dict[str, float], verdict: float) -> None:
-    assert judged(SETTINGS, HEALTHY | measured)["dev/collapsed"] == verdict
+    assert with_verdict(SETTINGS, HEALTHY | measured)["dev/collapsed"] == verdict

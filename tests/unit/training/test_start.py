@@ -16,22 +16,29 @@ from unsee_dist.tracking import record
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, read_manifest
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate
-from unsee_dist.training.start import Asked, Start, free_name, keep_record, plan_start, refuse_other_settings
+from unsee_dist.training.start import (
+    Start,
+    StartRequest,
+    free_name,
+    keep_record,
+    plan_start,
+    refuse_other_settings,
+)
 
 ALONE = World.alone()
 IDENTITY = Identity({}, "bert, e1", "45 pieces, t1", "c1", "9 pairs, s1", "absent")
 SENTENCES = 320  # ten steps of 32 in an epoch
 
 
-def asked(run: Path, *overrides: str, **contents: str) -> Asked:
+def request(run: Path, *overrides: str, **contents: str) -> StartRequest:
     config = load("base", [f"run.dir={run}", "train.steps=10", *overrides])
     identity = replace(IDENTITY, settings=of_kind(flat(config), Kind.RESULT), **contents)
-    return Asked(config, identity, SENTENCES)
+    return StartRequest(config, identity, SENTENCES)
 
 
 def trained(run: Path, step: int, *overrides: str, exported: bool = True) -> Path:
     """A run's folder with a checkpoint of `step`, as training leaves it."""
-    of = asked(run, *overrides)
+    of = request(run, *overrides)
     folder = run / "checkpoints" / f"step-{step:08d}"
     folder.mkdir(parents=True)
     progress = Progress(step=step, updates=step, evaluated=step)
@@ -44,7 +51,7 @@ def trained(run: Path, step: int, *overrides: str, exported: bool = True) -> Pat
     return run
 
 
-def refusal(given: Asked) -> str:
+def refusal(given: StartRequest) -> str:
     before = {path: path.stat().st_mtime_ns for path in given.folder.rglob("*")}
     with pytest.raises(UserError) as refused:
         plan_start(ALONE, given)
@@ -53,20 +60,20 @@ def refusal(given: Asked) -> str:
 
 
 def test_an_empty_folder_is_a_new_run(tmp_path: Path) -> None:
-    assert plan_start(ALONE, asked(tmp_path / "new")) == Start()
+    assert plan_start(ALONE, request(tmp_path / "new")) == Start()
 
 
 def test_the_same_settings_continue(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 4, exported=False)
-    start = plan_start(ALONE, asked(run))
+    start = plan_start(ALONE, request(run))
     assert start == Start(run / "checkpoints" / "step-00000004")
     assert start.continues
 
 
 def test_a_run_with_all_its_steps_and_final_is_complete_and_one_without_final_is_not(tmp_path: Path) -> None:
-    assert plan_start(ALONE, asked(trained(tmp_path / "a", 10))).complete
-    assert not plan_start(ALONE, asked(trained(tmp_path / "b", 10, exported=False))).complete
-    assert not plan_start(ALONE, asked(trained(tmp_path / "c", 9))).complete
+    assert plan_start(ALONE, request(trained(tmp_path / "a", 10))).complete
+    assert not plan_start(ALONE, request(trained(tmp_path / "b", 10, exported=False))).complete
+    assert not plan_start(ALONE, request(trained(tmp_path / "c", 9))).complete
 
 
 @pytest.mark.parametrize(
@@ -90,12 +97,12 @@ def test_a_setting_that_is_part_of_the_result_is_refused_with_there_and_here(
     tmp_path: Path, setting: str, row: str
 ) -> None:
     run = trained(tmp_path / "a", 4)
-    said = refusal(asked(run, setting))
-    assert row in [" ".join(line.split()).replace(" ", "  ") for line in said.splitlines()]
-    assert f"run.dir={tmp_path}/a-2" in said
+    sentences = refusal(request(run, setting))
+    assert row in [" ".join(line.split()).replace(" ", "  ") for line in sentences.splitlines()]
+    assert f"run.dir={tmp_path}/a-2" in sentences
     carried = setting.partition("=")[0] in ("objective.name", "train.batch", "projector.blocks", "seed")
-    assert (f"resume={run}" in said) != carried
-    assert (f"model.encoder={run}/final" in said) == carried
+    assert (f"resume={run}" in sentences) != carried
+    assert (f"model.encoder={run}/final" in sentences) == carried
 
 
 @pytest.mark.parametrize(
@@ -110,36 +117,36 @@ def test_a_setting_that_is_part_of_the_result_is_refused_with_there_and_here(
 )
 def test_another_content_under_the_same_name_is_refused(tmp_path: Path, content: str, key: str) -> None:
     run = trained(tmp_path / "a", 4)
-    said = refusal(asked(run, **{content: "other content"}))
-    (row,) = [line for line in said.splitlines() if line.split()[:1] == [key]]
+    sentences = refusal(request(run, **{content: "other content"}))
+    (row,) = [line for line in sentences.splitlines() if line.split()[:1] == [key]]
     assert "other content" in row
 
 
 def test_a_corpus_that_has_moved_is_the_same_run_and_its_new_place_is_said(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 4)
-    start = plan_start(ALONE, asked(run, "data.shards=data/moved", "data.workers=0"))
-    assert start.said == (
+    start = plan_start(ALONE, request(run, "data.shards=data/moved", "data.workers=0"))
+    assert start.sentences == (
         "changed since the last start: data.shards data/wiki1m -> data/moved, data.workers 2 -> 0",
     )
-    keep_record(asked(run, "data.shards=data/moved", "data.workers=0").config, start, 4, 2)
+    keep_record(request(run, "data.shards=data/moved", "data.workers=0").config, start, 4, 2)
     assert record.changes(run) == ["after step 4: data.shards data/wiki1m -> data/moved, data.workers 2 -> 0"]
-    assert plan_start(ALONE, asked(run, "data.shards=data/moved", "data.workers=0")).said == ()
+    assert plan_start(ALONE, request(run, "data.shards=data/moved", "data.workers=0")).sentences == ()
     assert [line.ranks for line in record.starts(run)] == [1, 2]
 
 
 def test_the_record_of_the_first_start_stays(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 10)
     first = (run / "config.yaml").read_bytes()
-    for given in (asked(run, "parallel.zero=3"), asked(run, "train.steps=20", "track.every=5")):
+    for given in (request(run, "parallel.zero=3"), request(run, "train.steps=20", "track.every=5")):
         keep_record(given.config, plan_start(ALONE, given), 10, 1)
         assert (run / "config.yaml").read_bytes() == first
 
 
 def test_a_complete_run_records_nothing_of_a_start_that_trains_nothing(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 10)
-    given, before = asked(run, "data.workers=0"), (run / "history.jsonl").read_bytes()
+    given, before = request(run, "data.workers=0"), (run / "history.jsonl").read_bytes()
     start = plan_start(ALONE, given)
-    assert (start.complete, start.changed, start.said) == (True, (), ())
+    assert (start.complete, start.changed, start.sentences) == (True, (), ())
     keep_record(given.config, start, 10, 1)
     assert (run / "history.jsonl").read_bytes() == before
 
@@ -147,43 +154,43 @@ def test_a_complete_run_records_nothing_of_a_start_that_trains_nothing(tmp_path:
 @pytest.mark.parametrize("steps", [3, 4, 9])
 def test_a_run_does_not_shrink(tmp_path: Path, steps: int) -> None:
     run = trained(tmp_path / "a", 4)
-    said = refusal(asked(run, f"train.steps={steps}"))
+    sentences = refusal(request(run, f"train.steps={steps}"))
     assert (
         f"train.steps = {steps} is fewer than the 10 steps that {run} was started with (4 are trained)"
-        in said
+        in sentences
     )
-    assert "train.steps=10 or more" in said
-    epochs = refusal(asked(run, "train.steps=null", "train.epochs=0.5"))
+    assert "train.steps=10 or more" in sentences
+    epochs = refusal(request(run, "train.steps=null", "train.epochs=0.5"))
     assert "train.epochs = 0.5, 5 steps, is fewer than the 10" in epochs
 
 
 @pytest.mark.parametrize("longer", [("train.steps=40",), ("train.steps=null", "train.epochs=4")])
 def test_a_run_grows_and_says_which_schedule_follows(tmp_path: Path, longer: tuple[str, ...]) -> None:
     run = trained(tmp_path / "a", 10)
-    start = plan_start(ALONE, asked(run, *longer))
+    start = plan_start(ALONE, request(run, *longer))
     assert not start.complete
-    (said,) = [sentence for sentence in start.said if "grows" in sentence]
-    assert "the run grows from 10 to 40 steps after step 10" in said
-    assert f"goes on with {learning_rate(11, 40, 1e-4, 0.1):.1e}" in said
-    assert "not what 40 steps at once" in said
+    (sentences,) = [sentence for sentence in start.sentences if "grows" in sentence]
+    assert "the run grows from 10 to 40 steps after step 10" in sentences
+    assert f"goes on with {learning_rate(11, 40, 1e-4, 0.1):.1e}" in sentences
+    assert "not what 40 steps at once" in sentences
 
 
 def test_a_run_that_grows_before_its_warmup_is_over_says_its_peak(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 10, "target.schedule=cosine")
-    (_, said) = plan_start(ALONE, asked(run, "train.steps=400", "target.schedule=cosine")).said
-    assert "rises to 1.0e-04 at update 40" in said
-    assert "the decay with 0.99" in said
+    (_, sentences) = plan_start(ALONE, request(run, "train.steps=400", "target.schedule=cosine")).sentences
+    assert "rises to 1.0e-04 at update 40" in sentences
+    assert "the decay with 0.99" in sentences
 
 
 def test_the_same_steps_as_epochs_are_no_growth(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 4)
-    start = plan_start(ALONE, asked(run, "train.steps=null"))
-    assert start.said == ("changed since the last start: train.steps 10 -> absent",)
+    start = plan_start(ALONE, request(run, "train.steps=null"))
+    assert start.sentences == ("changed since the last start: train.steps 10 -> absent",)
 
 
 def test_another_run_starts_from_a_checkpoint_under_its_own_settings(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 10)
-    given = asked(
+    given = request(
         tmp_path / "b", f"resume={run}", "train.lr=1e-3", "train.steps=30", "evaluate.every=2", sts="absent"
     )
     start = plan_start(ALONE, given)
@@ -199,67 +206,69 @@ def test_what_a_checkpoint_carries_must_be_shared_by_a_run_that_starts_from_it(
     tmp_path: Path, setting: str
 ) -> None:
     run = trained(tmp_path / "a", 4)
-    said = refusal(asked(tmp_path / "b", f"resume={run}", setting))
-    assert f"resume = {run} cannot be the start of this run" in said
-    assert "model.encoder=RUN/best" in said
+    sentences = refusal(request(tmp_path / "b", f"resume={run}", setting))
+    assert f"resume = {run} cannot be the start of this run" in sentences
+    assert "model.encoder=RUN/best" in sentences
 
 
 def test_a_start_from_a_checkpoint_leaves_something_to_train(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 10)
-    said = refusal(asked(tmp_path / "b", f"resume={run}", "train.lr=1e-3"))
-    assert "nothing is left to train. Write train.steps=N with more than 10" in said
+    sentences = refusal(request(tmp_path / "b", f"resume={run}", "train.lr=1e-3"))
+    assert "nothing is left to train. Write train.steps=N with more than 10" in sentences
 
 
 def test_a_folder_without_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> None:
     run = tmp_path / "a"
     run.mkdir()
-    keep_record(asked(run).config, Start(), 0, 1)
+    keep_record(request(run).config, Start(), 0, 1)
     (run / "mlflow.json").write_text("{}")
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-    given = asked(run, "train.lr=1e-3")
+    given = request(run, "train.lr=1e-3")
     start = plan_start(ALONE, given)
     assert (
         "begins anew, with other settings than were tried there before (train.lr 0.0001 -> 0.001)"
-        in start.said[0]
+        in start.sentences[0]
     )
     keep_record(given.config, start, 0, 1)
     assert record.first_settings(run) == given.config
     assert (run / "metrics.jsonl").read_text() == ""
     assert not (run / "mlflow.json").exists()  # MLflow keeps the first parameters: another run there
     (run / "best").mkdir()
-    assert "was trained with other settings" in refusal(asked(run, "train.lr=1e-2"))
+    assert "was trained with other settings" in refusal(request(run, "train.lr=1e-2"))
 
 
 @pytest.mark.parametrize("text", ["", "{", "train: {lr: x}\n", "tarin: {lr: 1}\n"])
 def test_a_damaged_record_is_named_and_left(tmp_path: Path, text: str) -> None:
     run = trained(tmp_path / "a", 4)
     (run / "config.yaml").write_text(text)
-    assert f"{run}/config.yaml cannot be read as the settings of this run" in refusal(asked(run))
+    assert f"{run}/config.yaml cannot be read as the settings of this run" in refusal(request(run))
 
 
 def test_a_record_that_is_gone_is_written_again_and_the_checkpoint_still_refuses(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 4)
     (run / "config.yaml").unlink()
-    assert "train.lr" in refusal(asked(run, "train.lr=1e-3"))
-    keep_record(asked(run).config, plan_start(ALONE, asked(run)), 4, 1)
-    assert record.first_settings(run) == asked(run).config
+    assert "train.lr" in refusal(request(run, "train.lr=1e-3"))
+    keep_record(request(run).config, plan_start(ALONE, request(run)), 4, 1)
+    assert record.first_settings(run) == request(run).config
 
 
 @pytest.mark.parametrize("line", ['{"step": 4}', '{"step": 4, "changed": {"train.lr": 3}}', "x"])
 def test_a_damaged_history_is_named(tmp_path: Path, line: str) -> None:
     run = trained(tmp_path / "a", 4)
     (run / "history.jsonl").write_text(line + "\n")
-    assert "history.jsonl" in refusal(asked(run))
+    assert "history.jsonl" in refusal(request(run))
 
 
 def test_settings_alone_are_refused_before_a_corpus_is_tokenised(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 4)
-    refuse_other_settings(ALONE, asked(tmp_path / "new").config)
-    refuse_other_settings(ALONE, asked(run, "data.workers=0").config)
+    refuse_other_settings(ALONE, request(tmp_path / "new").config)
+    refuse_other_settings(ALONE, request(run, "data.workers=0").config)
     with pytest.raises(UserError, match=r"model.max_tokens +64 +32"):
-        refuse_other_settings(ALONE, asked(run, "model.max_tokens=32").config)
+        refuse_other_settings(ALONE, request(run, "model.max_tokens=32").config)
     (run / "checkpoints" / "step-00000004" / NAME).write_text("{")
-    refuse_other_settings(ALONE, asked(run, "model.max_tokens=32").config)  # said with the damage, later
+    refuse_other_settings(
+        ALONE, request(run, "model.max_tokens=32").config
+    )  # sentences with the damage, later
 
 
 def test_the_name_that_is_offered_is_free(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def _check_header(name: str, field: str, header: list[str], first: list[str]) ->
         raise UserError(f"{name} has {header.count(field)} columns {field!r}. Rename one in its first line.")
     if field in header:
         return
-    other = next((told for mark, told in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
+    other = next((name for mark, name in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
     if other:
         raise UserError(
             f"{name} has one column, {header[0]!r}: {other} separates its values. Name it .tsv where that is a tab and "

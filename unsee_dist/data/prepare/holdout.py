@@ -1,7 +1,7 @@
 """Held-out pairs: questions and answers for retrieval, made from the corpus and kept out of training.
 
 Of a document of several sentences the first is the question, the others are the answer. Where there are too few of
-those, the first half of a single sentence is the question and the second half the answer. Chosen are the pairs whose
+those, the first half of a single sentence is the question and the second half the answer. Candidates are the pairs whose
 question has the smallest keyed hash, so the choice does not depend on the order or the number of the input files.
 """
 
@@ -53,7 +53,7 @@ class Candidates:
         return heapq.nsmallest(2 * self.n, self._best.values())
 
 
-class Chosen:
+class HeldOut:
     """n pairs with n different questions and n different answers, from the candidates of all parts."""
 
     def __init__(self, n: int) -> None:

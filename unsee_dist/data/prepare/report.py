@@ -91,20 +91,22 @@ class Report:
 
     def notices(self) -> list[str]:
         """Sentences about what was not read or not kept and may be missed."""
-        told = [
+        lines = [
             f"left out: {each.files:,} ({why}): {', '.join(each.first[:SHOWN])}{', ...' if each.files > SHOWN else ''}"
             for why, each in self.left_out.items()
         ]
         if number := self.dropped.get(BAD_RECORD, 0):
-            told.append(f"bad records skipped: {number:,}. The first: {'; '.join(self.bad_records[:SHOWN])}.")
+            lines.append(
+                f"bad records skipped: {number:,}. The first: {'; '.join(self.bad_records[:SHOWN])}."
+            )
         lost = sum(number for why, number in self.dropped.items() if why not in WANTED)
         if 2 * lost > self.read:
             why = most_dropped(self.dropped)
-            told.append(
+            lines.append(
                 f"MOST OF THE INPUT WAS DROPPED: {lost:,} of {self.read:,} sentences, {self.dropped[why]:,} of them for "
                 f"{why!r}. {ADVICE[why]}"
             )
-        return told
+        return lines
 
 
 def most_dropped(dropped: Mapping[str, int]) -> str:
@@ -156,13 +158,13 @@ class _Told:
     left_out: dict[str, LeftOutFiles] = field(default_factory=dict)
 
 
-_TOLD = TypeAdapter(_Told)
+_PREPARATION = TypeAdapter(_Told)
 
 
 def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
     """The report of a corpus by its index; seconds: None when it already existed."""
-    told = _TOLD.validate_python(index.preparation or {})
-    dropped = dict(told.counters)
+    preparation = _PREPARATION.validate_python(index.preparation or {})
+    dropped = dict(preparation.counters)
     members = dropped.pop(MEMBERS, 0)
     return Report(
         out=out,
@@ -174,7 +176,7 @@ def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
         dev=index.dev,
         fingerprint=index.fingerprint,
         seconds=seconds,
-        bad_records=told.bad_records,
-        left_out=told.left_out,
+        bad_records=preparation.bad_records,
+        left_out=preparation.left_out,
         members=members,
     )

@@ -121,14 +121,14 @@ class Preparation:
     def facts_of(self, runs: list[Path]) -> Sorted:
         """The counts of all runs together, and the pairs that are held out. UserError: there are too few."""
         counts, bad = Counter[str](), list[str]()
-        chosen = holdout.Chosen(self.settings.dev)
+        held = holdout.HeldOut(self.settings.dev)
         for run in runs:
             facts = facts_of(run)
             counts.update(facts.counts)
             bad = (bad + facts.bad)[:FIRST]
-            chosen.add(facts.pairs)
+            held.add(facts.pairs)
         try:
-            pairs = chosen.pairs() if self.settings.dev else []
+            pairs = held.pairs() if self.settings.dev else []
         except UserError:
             remove_output(self.out)
             raise

@@ -175,12 +175,12 @@ def test_the_chosen_pairs_do_not_depend_on_the_parts(seed: int) -> None:
         rank, answer = draw.randrange(900), draw.randrange(600)
         pair = holdout.Pair(f"q{rank}", f"a{answer}", (f"q{rank}", f"a{answer}"))
         candidates.append((draw.random() < 0.5, rank, pair))
-    whole = holdout.Chosen(20)
+    whole = holdout.HeldOut(20)
     whole._best = {}
     for candidate in candidates:  # all of them, none thrown away
         rank = candidate[1]
         whole._best[rank] = min(candidate, whole._best.get(rank, candidate))
-    parts = holdout.Chosen(20)
+    parts = holdout.HeldOut(20)
     for start in range(0, len(candidates), 30):
         parts.add(candidates[start : start + 30])
     assert len(parts._best) <= 8 * 20 + 30
