@@ -8,6 +8,7 @@ micro-batch, at least.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 NAME = "unsee"  # of the attention, in transformers' table
 ONLINE, TARGET = 0, 1
+CALL = (
+    1 << 16
+)  # more than the modules of an encoder: site + CALL n is the site at its call n + 1 in a forward
 
 
 Span = tuple[int, int, int]  # of a sentence: row, first token, end
@@ -45,11 +49,15 @@ class Rows:
 
 
 class Masks:
-    """The masks of one encoder, for its dropouts. network: ONLINE or TARGET, which have masks of their own."""
+    """The masks of one encoder, for its dropouts. network: ONLINE or TARGET, which have masks of their own.
+
+    A module that is called again in a forward (ALBERT has one for all its layers) draws other masks at each call.
+    """
 
     def __init__(self) -> None:
         self.network = ONLINE
         self._rows: Rows | None = None
+        self._calls: Counter[int] = Counter()  # of each site in this forward
 
     @contextmanager
     def of(self, micro_batch: MicroBatch, views: int) -> Iterator[None]:
@@ -72,6 +80,7 @@ class Masks:
                 for row, start, end in spans
             ],
         )
+        self._calls.clear()
         try:
             yield
         finally:
@@ -84,7 +93,8 @@ class Masks:
         rows = self._rows
         if rows is None:
             raise RuntimeError("an encoder in training mode has no sentences: call `encode`, or eval()")
-        grid = rows.keys_RT.shape
+        grid, site = rows.keys_RT.shape, site + CALL * self._calls[site]
+        self._calls[site % CALL] += 1
         hidden = x.shape[:2] == grid and x.dim() == 3
         weights = x.dim() == 4 and (x.shape[0], x.shape[2], x.shape[3]) == (grid[0], grid[1], grid[1])
         if (hidden or weights) and x.is_cuda and has_triton():
@@ -211,7 +221,7 @@ def remove(encoder: PreTrainedModel) -> None:
                 setattr(module, name, nn.Dropout(child.p))
         module.__dict__.pop("masks", None)
         module.__dict__.pop("mask_site", None)
-    encoder.set_attn_implementation("sdpa")
+    encoder.set_attn_implementation("sdpa" if encoder._supports_sdpa else "eager")
 
 
 @contextmanager
@@ -242,11 +252,19 @@ def attention(  # noqa: PLR0913  (transformers calls it so)
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    softcap: float | None = None,
     **_: object,
 ) -> tuple[Tensor, Tensor]:
-    """softmax(q kᵀ / √d + mask) under dropout, times v. query, key, value: (R, heads, T, d) -> (R, T, heads, d)."""
+    """softmax(q kᵀ / √d + mask) under dropout, times v. query, key, value: (R, heads, T, d) -> (R, T, heads, d).
+
+    Fewer heads of key and value serve as many heads of the query each. softcap: c tanh(x / c) of the scores.
+    """
+    if (shared := query.shape[1] // key.shape[1]) > 1:
+        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = (query * scaling) @ key.transpose(2, 3)
+    if softcap is not None:
+        scores = (scores / softcap).tanh() * softcap
     if attention_mask is not None:
         scores = scores + attention_mask
     weights = scores.softmax(-1)

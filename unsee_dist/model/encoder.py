@@ -266,7 +266,7 @@ def drops_by_sentence(encoder: PreTrainedModel) -> bool:
     """Whether every dropout of this encoder draws the masks of a sentence. It is tried, not derived from its name.
 
     Compares three sentences encoded together with each of them alone, under dropout: whatever drops by torch's
-    generator, or by the place in the batch, differs.
+    generator, or by the place in the batch, differs. A generator that was used is seen also where nothing was dropped.
     """
     generator = torch.Generator().manual_seed(0)
     size = encoder.config.vocab_size
@@ -274,6 +274,7 @@ def drops_by_sentence(encoder: PreTrainedModel) -> bool:
     keys = mask_keys(0, 0, np.arange(3))
     pad, device = encoder.config.pad_token_id or 0, next(encoder.parameters()).device
     with torch.random.fork_rng([]):
+        before = torch.get_rng_state()
         try:
             together = encode(encoder, pack(tokens, 24, pad, False, keys).to(device), "mean", 1)
             alone = [
@@ -281,6 +282,8 @@ def drops_by_sentence(encoder: PreTrainedModel) -> bool:
                 for i in range(3)
             ]
         except UnknownShape:
+            return False
+        if not torch.equal(torch.get_rng_state(), before):
             return False
     bound = 1e-4 if next(encoder.parameters()).dtype == torch.float32 else 5e-2
     return bool((together - torch.cat(alone)).abs().max() <= bound * together.abs().max())

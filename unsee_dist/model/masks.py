@@ -60,7 +60,7 @@ def attention_lanes(rows_RT: Tensor, site: int, heads: int, positions: int) -> T
 def multiplier(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
     """0 with probability p, else 1 / (1 - p): of `dtype`, in the shape of the int16 lanes, which are overwritten.
 
-    p is rounded to 2^-15, and the factor is that of the rounded p.
+    p is rounded to a multiple of 2^-15 between 0 and 1, and the factor is that of the rounded p.
     """
     dropped, value = threshold(p, dtype)
     drawn = lanes.bitwise_and_((1 << BITS) - 1)
@@ -74,7 +74,7 @@ def multiplier(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
 @lru_cache(maxsize=64)
 def threshold(p: float, dtype: torch.dtype) -> tuple[int, float]:
     """A lane is dropped where its lower bits are below the first; what is kept is multiplied by the second, of `dtype`."""
-    dropped = round(p * (1 << BITS))
+    dropped = min(max(round(p * (1 << BITS)), 1), (1 << BITS) - 1)  # neither none nor all
     return dropped, float(torch.tensor(1 / (1 - dropped / (1 << BITS)), dtype=dtype))
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    AlbertConfig,
+    AlbertModel,
     BertConfig,
     BertModel,
     DistilBertConfig,
@@ -44,6 +46,10 @@ ARCHITECTURES: dict[str, tuple[Callable[..., PreTrainedModel], PreTrainedConfig]
     "electra": (ElectraModel, ElectraConfig(**SMALL, embedding_size=16)),
     "mpnet": (MPNetModel, MPNetConfig(**SMALL, pad_token_id=1)),
     "distilbert": (DistilBertModel, DistilBertConfig(**DISTIL)),
+    "albert": (
+        AlbertModel,
+        AlbertConfig(**SMALL, embedding_size=16, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1),
+    ),
 }
 
 

@@ -20,7 +20,7 @@ from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
-from unsee_dist.model import dropout
+from unsee_dist.model import dropout, masks
 from unsee_dist.model.dropout import TARGET, Dropout, attention, install, masks_of, register, set_network
 from unsee_dist.model.encoder import drops_by_sentence, encode, packs_exactly
 
@@ -118,9 +118,11 @@ def test_masks_without_view_and_network_fail_the_law(monkeypatch: pytest.MonkeyP
 class Functional(BertModel):
     """It drops once more, by torch's function: nothing that could be replaced."""
 
+    rate = 0.1
+
     def forward(self, *arguments: Any, **named: Any) -> Any:
         (hidden,) = super().forward(*arguments, **named, return_dict=False)[:1]
-        return (F.dropout(hidden, 0.1, self.training),)
+        return (F.dropout(hidden, self.rate, self.training),)
 
 
 def test_an_encoder_whose_dropout_is_not_found_keeps_torchs_seeded_by_its_sentences() -> None:
@@ -195,10 +197,67 @@ def test_lanes_stay_on_the_device_of_their_keys() -> None:
 
 def test_kernels_for_a_gpu_are_left_alone_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     own, x = dropout.Masks(), torch.ones(2, 2, 3)
-    with own.of(pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2))), 1):
+    batch = pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2)))
+    with own.of(batch, 1):
         expected = own.drop(x, 0.5, 0)
-        monkeypatch.setattr(dropout, "has_triton", lambda: True)
+    monkeypatch.setattr(dropout, "has_triton", lambda: True)
+    with own.of(batch, 1):
         assert torch.equal(own.drop(x, 0.5, 0), expected)
+
+
+def test_a_place_that_is_reached_again_in_a_forward_has_masks_of_its_own() -> None:
+    """ALBERT has one layer, which it calls again and again."""
+    own, x = dropout.Masks(), torch.ones(2, 2, 64)
+    batch = pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2)))
+    with own.of(batch, 1):
+        first, other_site, second = (own.drop(x, 0.5, site) for site in (3, 4, 3))
+    with own.of(batch, 1):
+        again = own.drop(x, 0.5, 3)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert not torch.equal(other_site, second)
+
+
+def test_a_generator_that_is_used_is_seen_where_nothing_was_dropped() -> None:
+    config = BertConfig(**SMALL)
+    config._attn_implementation = register()
+    encoder = Functional(config, add_pooling_layer=False).train()
+    install(encoder)
+    encoder.rate = 1e-9
+    assert not drops_by_sentence(encoder)
+
+
+@pytest.mark.parametrize("p", [1e-9, 1 - 1e-9])
+def test_a_dropout_near_0_or_1_drops_neither_nothing_nor_all(p: float) -> None:
+    lanes = torch.arange(2**15, dtype=torch.int32).to(torch.int16)
+    kept = masks.multiplier(lanes.clone(), p, torch.float32)
+    assert kept.isfinite().all()
+    assert 0 < (kept == 0).sum() < len(lanes)
+
+
+def test_torchs_attention_comes_back_as_the_encoder_has_it() -> None:
+    encoder = made("bert")
+    encoder._supports_sdpa = False
+    dropout.remove(encoder)
+    assert encoder.config._attn_implementation == "eager"
+
+
+def test_fewer_heads_of_key_and_value_serve_several_of_the_query() -> None:
+    query, key, value, mask = inputs()
+    key, value, query = key[:, :1], value[:, :1], query[:, :3]
+    reading: Any = READING
+    mixed, _ = attention(reading, query, key, value, mask)
+    expected = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
+    torch.testing.assert_close(mixed, expected.transpose(1, 2))
+
+
+def test_scores_are_capped_where_an_encoder_asks_for_it() -> None:
+    query, key, value, mask = inputs()
+    reading: Any = READING
+    mixed, weights = attention(reading, query, key, value, mask, softcap=2.0)
+    scores = 2 * torch.tanh(query @ key.transpose(2, 3) / D**0.5 / 2) + mask
+    torch.testing.assert_close(weights, scores.softmax(-1))
+    torch.testing.assert_close(mixed, (scores.softmax(-1) @ value).transpose(1, 2))
 
 
 ROWS, HEADS, T, D = 2, 3, 5, 4
