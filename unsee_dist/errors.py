@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -69,8 +69,10 @@ ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def system_error(error: Exception) -> OSError | None:
-    """What the system refused, out of an error that has only its words: "... (os error 28)" of a library in Rust,
-    "... [Errno 28] ..." of shutil."""
+    """What the system refused: the error itself, or out of one that has only its words: "... (os error 28)" of a library
+    in Rust, "... [Errno 28] ..." of shutil."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
     match = re.search(r"\((?:os error )(\d+)\)|\[Errno (\d+)\]", str(error))
     number = int(match[1] or match[2]) if match else 0
     return OSError(number, os.strerror(number)) if match else None
@@ -100,10 +102,25 @@ def writing(what: object, remedy: str = "Make room, or choose another place.") -
     except (UserError, TransientError):  # a sentence already
         raise
     except Exception as error:
-        refused = error if isinstance(error, OSError) and error.errno is not None else system_error(error)
+        refused = system_error(error)
         if refused is None:
             raise
         raise file_error(f"{what} cannot be written ({refused.strerror}). {remedy}", refused) from error
+
+
+@contextmanager
+def refusals(sentence: Callable[[OSError], str]) -> Iterator[None]:
+    """For work on files that this package made: what the user can mend, or what passes, becomes the sentence. Any other
+    error of the system may well be a bug, and stays. Also where a library raises an error that only quotes the system's."""
+    try:
+        yield
+    except (UserError, TransientError):  # a sentence already
+        raise
+    except Exception as error:
+        refused = system_error(error)
+        if refused is None or refused.errno not in MENDABLE | PASSING:
+            raise
+        raise file_error(sentence(refused), refused) from error
 
 
 # Packages that only some commands need, and the extra that brings each.

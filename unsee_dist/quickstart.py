@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config.shipped import shipped
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, STEP, dev
 from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import METRICS, Line
@@ -44,7 +44,7 @@ OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT
 
 
 def main() -> None:
-    """All stages, one line each, then the table. UserError: a stage fails."""
+    """All stages, one line each, then the table. UserError: a stage fails. SystemExit: the training has failed."""
     console, started = Console(highlight=False, markup=False, emoji=False), time.monotonic()
     corpus, encoder, run = HOME / "corpus", HOME / "encoder", HOME / "run"
 
@@ -131,18 +131,19 @@ def training_environment(inherited: Mapping[str, str], cores: int, gpus: int) ->
 
 
 def start_training(command: list[str], gpus: int) -> None:
-    """Run or continue the training. UserError: it fails."""
+    """Run or continue the training. SystemExit with its exit code when it fails: its own lines have said why."""
     environment = training_environment(os.environ, len(os.sched_getaffinity(0)), gpus)
     try:
         code = subprocess.run(command, env=environment).returncode
     except OSError as error:
-        raise UserError(
-            f"{command[0]} cannot be started ({error.strerror}). Run `make quickstart` again."
-        ) from error
+        sentence = f"{command[0]} cannot be started ({error.strerror}). Run `make quickstart` again."
+        raise file_error(sentence, error) from error
     if code != 0:
-        raise UserError(
-            f"the training ended with exit code {code}; the reason is above. Again: {' '.join(command)}"
+        print(
+            f"unsee: the training ended with exit code {code}; the reason is above. Again: {' '.join(command)}",
+            file=sys.stderr,
         )
+        raise SystemExit(code if code > 0 else 128 - code)  # killed by signal n: 128 + n, as shells say
 
 
 def free_port() -> int:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from unsee_dist import cli
+from unsee_dist.cli import check
 from unsee_dist.config import load, presets
-from unsee_dist.errors import REPORT_TO, ExitCode, UserError
+from unsee_dist.errors import REPORT_TO, ExitCode, TransientError, UserError
 
 HEAVY = ("torch", "deepspeed", "transformers", "mlflow", "numpy", "pyarrow")
 
@@ -288,3 +289,47 @@ def test_an_interrupt_is_no_bug(monkeypatch, capsys) -> None:
     code, _, err = unsee(monkeypatch, capsys, "config", "show", "simcse")
     assert code != 0
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (TransientError("a store did not answer."), ExitCode.TRANSIENT),
+        (OSError(errno.EIO, "planted"), ExitCode.TRANSIENT),
+        (UserError("planted"), ExitCode.MISTAKE),
+        (FileNotFoundError(errno.ENOENT, "planted"), ExitCode.BUG),
+    ],
+)
+def test_a_check_of_a_run_ends_as_the_run_would(monkeypatch, capsys, fault, code) -> None:
+    def look(_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(check, "_corpus", look)
+    ended, _, err = unsee(monkeypatch, capsys, "config", "check", "base")
+    assert ended == code, err
+    assert ("the same command continues" in err) is (code is ExitCode.TRANSIENT)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, ExitCode.MISTAKE),
+        (errno.EMFILE, ExitCode.MISTAKE),
+        (errno.EIO, ExitCode.TRANSIENT),
+        (errno.ENOENT, ExitCode.BUG),
+        (errno.EISDIR, ExitCode.BUG),
+    ],
+)
+def test_a_preparation_that_the_system_stops(tmp_path: Path, monkeypatch, capsys, number, code) -> None:
+    from unsee_dist.data.prepare import pipeline
+
+    def write(*_: object) -> None:
+        raise OSError(number, "planted")
+
+    text = tmp_path / "text.txt"
+    text.write_text("A line of five words.\n")
+    monkeypatch.setattr(pipeline.Preparation, "write", write)
+    ended, _, err = unsee(monkeypatch, capsys, "prepare", text, "--out", tmp_path / "out")
+    assert ended == code, err
+    assert ("Traceback" in err) is (code is ExitCode.BUG)
+    assert (f"{tmp_path}/out cannot be written (planted)" in err) is (code is not ExitCode.BUG)

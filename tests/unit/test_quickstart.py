@@ -12,6 +12,7 @@ from unsee_dist import quickstart
 from unsee_dist.config import load
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.errors import UserError
 
 
 def line(step: int, mrr: float, recall: float) -> dict[str, float]:
@@ -85,10 +86,21 @@ def test_missing_scores_are_a_sentence(tmp_path: Path) -> None:
         quickstart.evaluations(metrics)
 
 
-@pytest.mark.parametrize("program", ["false", "no-such-program-anywhere"])
-def test_a_training_that_fails_is_a_sentence(program: str) -> None:
-    with pytest.raises(ValueError, match=r"exit code 1|cannot be started"):
-        quickstart.start_training([program], gpus=0)
+@pytest.mark.parametrize(
+    ("end", "code"), [("exit 1", 1), ("exit 74", 74), ("exit 75", 75), ("kill -9 $$", 137)]
+)
+def test_the_exit_code_of_the_training_is_that_of_the_command(
+    end: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        quickstart.start_training(["sh", "-c", end], gpus=0)
+    assert ended.value.code == code
+    assert "the reason is above" in capsys.readouterr().err
+
+
+def test_a_launcher_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(UserError, match="cannot be started"):
+        quickstart.start_training(["no-such-program-anywhere"], gpus=0)
 
 
 def test_the_encoder_never_reads_a_held_out_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import DataSettings
-from unsee_dist.errors import UserError, is_transient
+from unsee_dist.errors import TransientError, UserError, is_transient
 from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
 
@@ -24,21 +24,29 @@ class NotHere(Exception):
 
 
 def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
-    """(what is right, what was not checked), a line each. UserError with a line for every mistake."""
+    """(what is right, what was not checked), a line each. UserError with a line for every mistake.
+
+    TransientError when there is no mistake, and a fault that passes kept something from being looked at.
+    """
     right: list[str] = []
     unchecked: list[str] = []
     wrong: list[str] = []
+    passing: list[str] = []
     for look in (_folder, _resume, _corpus, _encoder, _sts, _retrieval, _tracker):
         try:
             right += look(config)
         except NotHere as reason:
             unchecked.append(str(reason))
-        except (UserError, OSError) as error:
-            if isinstance(error, OSError) and not is_transient(error):
-                raise
+        except UserError as error:
             wrong.append(str(error))
-    if wrong:
-        raise UserError("\n".join(wrong))
+        except OSError as error:
+            if not is_transient(error):
+                raise
+            passing.append(str(error))
+    if wrong:  # it stays wrong when the fault has passed
+        raise UserError("\n".join(wrong + passing))
+    if passing:
+        raise TransientError("\n".join(passing))
     return right, [*unchecked, LATER]
 
 

@@ -70,9 +70,8 @@ def begin_folder(folder: Path) -> Path:
 
 
 def finish_folder(folder: Path) -> None:
-    """Bring the filled temporary folder to the disk and put it in the place of `folder`."""
+    """Put the filled temporary folder, which `sync_tree` has brought to the disk, in the place of `folder`."""
     new, old = beside(folder, "new"), beside(folder, "old")
-    sync_tree(new)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import file_error
 from unsee_dist.files.records import RecordFile
 from unsee_dist.metrics.names import COLLAPSED, STEP, dev
 from unsee_dist.sweep.failures import write_failure
@@ -158,10 +158,11 @@ def _enter(driver: DriverProcess) -> None:
     try:
         os.chdir(driver.folder)
     except OSError as error:
-        raise UserError(
+        sentence = (
             f"{driver.folder} cannot be entered here ({error.strerror}): every node of the cluster must see the folder "
             "in which the sweep was started."
-        ) from error
+        )
+        raise file_error(sentence, error) from error
     os.environ |= driver.environment
 
 

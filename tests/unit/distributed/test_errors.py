@@ -11,7 +11,7 @@ import pytest
 
 from unsee_dist import errors
 from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, share_errors
-from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, report
+from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, refusals, report
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,30 @@ def test_every_kind_has_its_code_and_its_words(
 def test_a_file_error_keeps_what_passes() -> None:
     assert isinstance(file_error("sentence", OSError(errno.EACCES, "denied")), UserError)
     assert isinstance(file_error("sentence", OSError(errno.EIO, "io")), TransientError)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (OSError(errno.ENOSPC, "full"), UserError),
+        (PermissionError(errno.EACCES, "denied"), UserError),
+        (OSError(errno.EMFILE, "too many"), UserError),
+        (RuntimeError("I/O error: full (os error 28)"), UserError),
+        (OSError(errno.EIO, "io"), TransientError),
+        (RuntimeError("I/O error: io (os error 5)"), TransientError),
+        (FileNotFoundError(errno.ENOENT, "not there"), FileNotFoundError),
+        (IsADirectoryError(errno.EISDIR, "a folder"), IsADirectoryError),
+        (RuntimeError("not there (os error 2)"), RuntimeError),
+        (KeyError("planted"), KeyError),
+    ],
+)
+def test_only_what_can_be_mended_or_passes_becomes_a_sentence(
+    error: Exception, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind) as met, refusals(lambda refused: f"no: {refused.errno}"):
+        raise error
+    assert type(met.value) is kind
+    assert (met.value is error) is (kind is type(error))
 
 
 def test_together_alone_keeps_the_kinds_apart() -> None:

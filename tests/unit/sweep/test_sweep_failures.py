@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from unsee_dist.sweep.failures import (
 )
 from unsee_dist.sweep.ledger import Goal, Row
 from unsee_dist.sweep.search import exit_code
-from unsee_dist.sweep.trial import trial_folder
+from unsee_dist.sweep.trial import DriverProcess, _enter, trial_folder
 from unsee_dist.sweep.tune import TrialState, read_error
 
 GOAL = Goal("dev/sts", "max", trials=1, steps=40)
@@ -160,3 +161,21 @@ def test_an_error_that_ray_is_still_copying_is_read_as_far_as_it_is_there(
     pickled: object, text: object, told: str
 ) -> None:
     assert read_error(Copied(pickled, text)) == told
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOENT, UserError),
+        (errno.EACCES, UserError),
+        (errno.EIO, TransientError),
+        (errno.ESTALE, TransientError),
+    ],
+)
+def test_a_folder_that_a_worker_cannot_enter(monkeypatch, number: int, kind: type[Exception]) -> None:
+    def refused(_: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "chdir", refused)
+    with pytest.raises(kind, match="/shared/work cannot be entered here"):
+        _enter(DriverProcess("/shared/work", {}))

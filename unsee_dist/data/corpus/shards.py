@@ -25,7 +25,7 @@ from unsee_dist.data.corpus.index import Blocks, most_bytes, read_index, remedy
 from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens, digest, find_tokens
-from unsee_dist.errors import UserError, file_error
+from unsee_dist.errors import TransientError, UserError, is_transient
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -145,7 +145,10 @@ class Shards:
             raise Unreachable(f"{self.store.path_of(expected.shard)} cannot be reached ({error}).") from error
         except OSError as error:
             why = error.strerror or str(error) or type(error).__name__
-            raise file_error(self._damage(block, f"that it cannot be read ({why})"), error) from error
+            if is_transient(error):  # the shard may be undamaged: no advice to delete it
+                path = self.store.path_of(expected.shard)
+                raise TransientError(f"{path} cannot be read now ({why}).") from error
+            raise UserError(self._damage(block, f"that it cannot be read ({why})")) from error
         checksum = xxhash.xxh3_64_hexdigest(raw)
         if len(raw) != expected.length or checksum != expected.xxh3:
             raise UserError(self._damage(block, f"{len(raw)} bytes with xxh3 {checksum}"))

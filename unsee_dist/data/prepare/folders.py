@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unsee_dist.data.prepare import formats, opening
 from unsee_dist.data.prepare.encoding import is_text
-from unsee_dist.errors import UserError, is_transient
+from unsee_dist.errors import UserError, file_error, is_transient
 
 FOLDER = "a folder"
 EMPTY = "it is empty"
@@ -22,7 +22,7 @@ def files_below(folder: str, field: str | None, leave_out: LeaveOut) -> list[str
     """The files to read in a folder and all below it, sorted by name. Links are followed, each folder is entered once.
 
     field: files of JSON that are only known by their content must have it; None = any. Raises UserError when the folder itself
-    cannot be listed.
+    cannot be listed, TransientError when any entry cannot be looked at for a while: nothing is left out for a passing fault.
     """
     found = []
     for path, entry in _walk(folder, leave_out):
@@ -34,21 +34,34 @@ def files_below(folder: str, field: str | None, leave_out: LeaveOut) -> list[str
 
 
 def not_a_file(path: str) -> str | None:
-    """Why a path is none to read; None: it is a file that may be read."""
+    """Why a path is none to read; None: it is a file that may be read. TransientError: nobody can say for a while."""
     try:
         about = os.stat(path)
     except OSError as error:
-        dangling = os.path.islink(path)
-        return (
-            f"a link to nothing ({error.strerror})" if dangling else f"it cannot be read ({error.strerror})"
-        )
+        return _refused(path, error, "a link to nothing" if os.path.islink(path) else "it cannot be read")
     if stat.S_ISDIR(about.st_mode):
         return FOLDER
     if not stat.S_ISREG(about.st_mode):
         return "a pipe, a socket or a device"
     if not about.st_size:
         return EMPTY
-    return None if os.access(path, os.R_OK, effective_ids=True) else "it cannot be read (Permission denied)"
+    return None if os.access(path, os.R_OK, effective_ids=True) else _unopened(path)
+
+
+def _unopened(path: str) -> str | None:
+    """Why a file cannot be opened; None: it can. access() does not tell a missing right from a passing fault."""
+    try:
+        with open(path, "rb"):
+            return None
+    except OSError as error:
+        return _refused(path, error, "it cannot be read")
+
+
+def _refused(path: str, error: OSError, why: str) -> str:
+    """Why a path is left out that the system refused. TransientError: the fault passes, so the path must not be left out."""
+    if is_transient(error):
+        raise file_error(f"{path} cannot be read ({error.strerror or error}).", error) from error
+    return f"{why} ({error.strerror})"
 
 
 def _walk(root: str, leave_out: LeaveOut) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -60,11 +73,10 @@ def _walk(root: str, leave_out: LeaveOut) -> Iterator[tuple[str, os.DirEntry[str
             about = os.stat(folder)
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
-            if folder == root or is_transient(error):
-                raise UserError(
-                    f"{root} cannot be listed ({error.strerror}). Give a folder that you may read."
-                ) from error
-            leave_out(folder, f"it cannot be listed ({error.strerror})")
+            if folder == root:
+                sentence = f"{root} cannot be listed ({error.strerror}). Give a folder that you may read."
+                raise file_error(sentence, error) from error
+            leave_out(folder, _refused(folder, error, "it cannot be listed"))
             continue
         if (about.st_dev, about.st_ino) in entered:
             leave_out(folder, "a link to a folder that is read already")
@@ -90,7 +102,8 @@ def _is_corpus(names: set[str]) -> bool:
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link to where nobody may look
+    except OSError as error:  # a link to where nobody may look: `not_a_file` says why
+        _refused(entry.path, error, "")
         return False
 
 

@@ -33,7 +33,7 @@ from unsee_dist.data.prepare.plan import (
 from unsee_dist.data.prepare.report import Report, progress, report_of
 from unsee_dist.data.prepare.stages import Preparation
 from unsee_dist.data.processes import worker_pool
-from unsee_dist.errors import ROOM, UserError, file_error
+from unsee_dist.errors import ROOM, UserError, refusals
 
 __all__ = ["PrepareSettings", "prepare"]
 
@@ -77,7 +77,7 @@ def _prepare(
     names = sources.resolve(inputs, settings.field, left_out.add)
     _check_field(names, settings.field)
     given = list(names)
-    try:
+    with refusals(lambda error: f"{out} cannot be written ({error.strerror}). {_remedy(error)}"):
         plan = make_plan(names, out, settings)
         if (out / INDEX).exists():
             return report_of(out, read_finished(out, plan), None)
@@ -87,16 +87,12 @@ def _prepare(
                 splits = _split_bytes(sum(source.bytes for source in plan.inputs))
                 preparation = Preparation(out.absolute(), work.absolute(), plan, run_tasks, bar)
                 index = preparation.write(names, splits, left_out)
+        except ChildProcessError as error:
+            raise UserError(str(error)) from error
         except UserError as error:
             if not any(work.glob("run-*")):  # the first input was wrong: remove the empty work folder
                 remove_output(out)
             raise UserError(spool.in_given_words(str(error), names, given)) from error
-    except ChildProcessError as error:
-        raise UserError(str(error)) from error
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        raise file_error(f"{out} cannot be written ({error.strerror}). {_remedy(error)}", error) from error
     return report_of(out, index, time.monotonic() - started)
 
 

@@ -11,19 +11,19 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+from contextlib import AbstractContextManager
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch.distributed as dist
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.distributed.world import World, share_errors
-from unsee_dist.errors import UserError, file_error, system_error
+from unsee_dist.errors import UserError, refusals
 from unsee_dist.files import atomic, contents
 from unsee_dist.files.room import require_room
 from unsee_dist.model.target import Target
@@ -34,6 +34,8 @@ from unsee_dist.training.checkpoint.manifest import NAME, CheckpointInfo, Manife
 from unsee_dist.training.progress import Progress
 
 THREAD = "checkpoint"  # name of the background thread, which the watchdog asks for
+REPAIR = "Free space or repair the folder, then write the same command again: it continues."
+POINTER_OR_OLD = "the pointer to it could not be written, or an older checkpoint not be removed"
 TensorFiles = dict[str, dict[str, Tensor]]  # file name -> key -> tensor
 
 
@@ -132,10 +134,8 @@ class Saver:
 
 def _begin(job: SaveJob, ranks: int) -> Path:
     """The temporary folder, empty, on a disk that can hold the save."""
-    try:
+    with _saving(job.folder.parent):
         new = atomic.begin_folder(job.folder)
-    except OSError as error:
-        raise file_error(_save_error(job.folder.parent, error), error) from error
     try:
         _require_room(new.parent, job.files, ranks)
     except UserError:
@@ -157,39 +157,35 @@ def _publish(new: Path, job: SaveJob, files: tuple[StoredFile, ...]) -> None:
         info.identity, info.progress, info.mlflow_run, job.adam_updates, job.loss_scale, files
     )
     best = job.info.progress.best
-    try:
+    with _saving(job.folder.parent):
         atomic.write_file(new / NAME, manifest.to_json())
         contents.write_contents(new, "")
-        failpoint("save.manifest", job.step)
+        atomic.sync_tree(new)
+    failpoint("save.manifest", job.step)
+    with refusals(
+        lambda error: f"The files of {job.folder} are written, but it cannot get its name ({error}). {REPAIR}"
+    ):
         atomic.finish_folder(job.folder)
-        failpoint("save.renamed", job.step)
+    failpoint("save.renamed", job.step)
+    with refusals(lambda error: f"{job.folder} is complete, but {POINTER_OR_OLD} ({error}). {REPAIR}"):
         directory.write_pointer(job.folder.parent, job.folder)
         failpoint("save.pointed", job.step)
         directory.remove_old(job.folder, job.keep, best.step if best else None)
-    except OSError as error:
-        raise file_error(_save_error(job.folder.parent, error), error) from error
     failpoint("save.end", job.step)
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> StoredFile:
-    try:
+    with _saving(path.parent.parent):  # safetensors has an error of its own for a full disk or a lost mount
         save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
         return StoredFile(path.name, path.stat().st_size, directory.digest(path))
-    except (
-        SafetensorError
-    ) as error:  # safetensors' own class for errors of the system: a full disk, a lost mount
-        cause = system_error(error)
-        if cause is None:
-            raise
-        raise file_error(_save_error(path.parent.parent, cause), cause) from error
-    except OSError as error:
-        raise file_error(_save_error(path.parent.parent, error), error) from error
 
 
-def _save_error(checkpoints: Path, error: Exception) -> str:
-    return (
-        f"The checkpoint could not be written ({checkpoints}: {error}). Earlier checkpoints are unchanged. Free space "
-        "or repair the folder, then write the same command again: it continues."
+def _saving(checkpoints: Path) -> AbstractContextManager[None]:
+    """Errors of the system until the files of a checkpoint are on the disk, as a sentence."""
+    return refusals(
+        lambda error: (
+            f"The checkpoint could not be written ({checkpoints}: {error}). Earlier checkpoints are unchanged. {REPAIR}"
+        )
     )

@@ -43,6 +43,17 @@ def test_a_passing_fault_while_a_corpus_is_opened(corpus, monkeypatch, fault) ->
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("on_damage", ["stop", "skip"])
+def test_a_passing_fault_while_a_shard_is_read_is_no_damage(corpus, monkeypatch, fault, on_damage) -> None:
+    shards = Shards(corpus.path, on_damage=on_damage)
+    failing(monkeypatch, fault, lambda name: name.endswith(".tar"))
+    with pytest.raises(TransientError, match="cannot be re") as met:
+        shards.head(1)
+    assert "delete" not in str(met.value)
+    assert "damaged" not in str(met.value)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_passing_fault_while_tokens_are_read_asks_nobody_to_delete_them(
     corpus, tokenizer, tmp_path: Path, monkeypatch, fault
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
 import gzip
 import io
 import json
 import os
+import re
 import stat
 import tarfile
 import tempfile
@@ -17,9 +20,11 @@ import pytest
 import zstandard
 
 from unsee_dist.data import Shards
+from unsee_dist.data.prepare import folders
+from unsee_dist.data.prepare.folders import files_below
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.prepare.sources import resolve
-from unsee_dist.errors import UserError
+from unsee_dist.errors import TransientError, UserError
 
 TEXT = b"The first line has five words.\nThe second line has as many.\n"
 ROWS = b'{"text": "A row of JSON has words."}\n{"text": "Another row has them, too."}\n'
@@ -183,6 +188,47 @@ def test_what_may_not_be_read() -> None:
         "closed": "it cannot be listed (Permission denied)",
         "secret.txt": "it cannot be read (Permission denied)",
     }
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.ETIMEDOUT])
+@pytest.mark.parametrize(
+    ("call", "where"),
+    [
+        *(("stat", place) for place in ("", "/deep", "/deep/b.txt")),
+        *(("scandir", place) for place in ("", "/deep")),
+        ("open", "/deep/b.txt"),
+    ],
+)
+def test_nothing_is_left_out_for_a_fault_that_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str, where: str
+) -> None:
+    folder = tmp_path / "in"
+    write(folder, "a.txt", TEXT)
+    write(folder, "deep/b.txt", TEXT)
+    room = builtins if call == "open" else os
+    real = getattr(room, call)
+
+    def failing(path, *arguments, **named):
+        if str(path) == f"{folder}{where}":
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, *_, **__: not str(path).endswith("b.txt"))
+        patch.setattr(room, call, failing)
+        with pytest.raises(TransientError, match=re.escape(os.strerror(number))):
+            files_below(str(folder), None, lambda *_: None)
+
+
+def test_a_link_that_cannot_be_followed_for_a_while_is_not_left_out() -> None:
+    class Link:
+        path = "in/link"
+
+        def is_dir(self) -> bool:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(TransientError, match="in/link cannot be read"):
+        folders._is_folder(Link())
 
 
 def test_a_damaged_file_whose_name_says_nothing_stops(tmp_path: Path) -> None:
