@@ -173,7 +173,7 @@ def _reason(key: str, detail: ErrorDetails, tree: Layer) -> tuple[str, str]:
         ) else ""
     if detail["type"] == "value_error":
         return str(context["error"]), ""
-    return _plain(detail["type"], detail["msg"]), ""
+    return plain_reason(detail["type"], detail["msg"]), ""
 
 
 def _foreign_setting(key: str, tree: Layer) -> tuple[str, str]:
@@ -190,7 +190,8 @@ def _choose(value: str, legal: Sequence[str]) -> str:
     return (f"did you mean {meant}? " if meant else "") + f"Objectives are {', '.join(legal)}"
 
 
-def _plain(kind: str, message: str) -> str:
+def plain_reason(kind: str, message: str) -> str:
+    """The words for an error of pydantic, by its type and message: "must be a whole number"."""
     known = {
         "int": "must be a whole number",
         "float": "must be a number",
