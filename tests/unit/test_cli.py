@@ -84,8 +84,8 @@ def test_check_looks_at_every_path(monkeypatch, capsys, tmp_path: Path) -> None:
         "resume=nowhere": "resume = nowhere does not exist",
         "data.shards=nowhere": "data.shards = nowhere does not exist",
         "model.encoder=./nowhere": "model.encoder = ./nowhere is not a folder",
-        "evaluate.sts=a.tsv": "a.tsv: the 1 scores",
-        "evaluate.retrieval=b.tsv": "b.tsv is not a file",
+        "evaluate.sts=a.tsv": "evaluate.sts = a.tsv: the 1 scores",
+        "evaluate.retrieval=b.tsv": "evaluate.retrieval = b.tsv is not a file",
     }
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
     code, out, err = unsee(monkeypatch, capsys, "config", "check", "base", *wrong)
@@ -148,6 +148,27 @@ def test_a_wrong_call_gets_one_sentence(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     code, out, err = unsee(monkeypatch, capsys, *call.split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"unsee: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--min-words 9 --max-words 3", "--max-words = 3 is less than --min-words = 9: write at least 9."),
+        ("--min-words 9 --max-bytes 3", "--max-bytes = 3 is less than --min-words = 9 words can have"),
+        ("--language de", "--language = de is of --split sentence"),
+        ("--shard-sentences 3", "--shard-sentences = 3 must be a multiple of 1024"),
+        ("--processes -1", "--processes = -1 is less than one."),
+        ("--engine spark", "--engine = spark is unknown."),
+        ("--engine ray --processes 2", "--processes = 2 is for the engine local"),
+        ("--tokenizer ./nowhere", "--tokenizer = ./nowhere is not a folder."),
+    ],
+)
+def test_a_mistake_names_the_flag(monkeypatch, capsys, tmp_path: Path, flags: str, sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("Four words of text\n")
+    code, out, err = unsee(monkeypatch, capsys, "prepare", "a.txt", "--out", "b", *flags.split())
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert err.startswith(f"unsee: {sentence}")
 
