@@ -46,7 +46,7 @@ def test_a_cluster_that_is_not_there_is_said_and_leaves_nothing(tmp_path: Path) 
     out = tmp_path / "out"
     for more, said in (
         ([], "no Ray cluster answers at 127.0.0.1"),
-        (["--processes", "2"], "processes = 2 is for"),
+        (["--processes", "2"], "--processes = 2 is for"),
     ):
         done = making.run([UNSEE, "prepare", str(text), "--out", str(out), "--engine", "ray", *more], env=env)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

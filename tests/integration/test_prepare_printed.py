@@ -82,8 +82,8 @@ def test_what_comes_next_names_the_held_out_pairs(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["--min-words", 50, "--max-words", 10], "max_words = 10 is less than min_words = 50"),
-        (["--language", "de"], "language = de is of --split sentence"),
+        (["--min-words", 50, "--max-words", 10], "--max-words = 10 is less than --min-words = 50"),
+        (["--language", "de"], "--language = de is of --split sentence"),
         (["--max-tokens", 9], "--max-tokens = 9 is of --tokenizer"),
         (["--on-bad-record", "ignore"], "--on-bad-record = ignore must be stop or skip"),
     ],

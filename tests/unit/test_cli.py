@@ -85,8 +85,8 @@ def test_check_looks_at_every_path(monkeypatch, capsys, tmp_path: Path) -> None:
         "resume=nowhere": "resume = nowhere does not exist",
         "data.shards=nowhere": "data.shards = nowhere does not exist",
         "model.encoder=./nowhere": "model.encoder = ./nowhere is not a folder",
-        "evaluate.sts=a.tsv": "a.tsv: the 1 scores",
-        "evaluate.retrieval=b.tsv": "b.tsv is not a file",
+        "evaluate.sts=a.tsv": "evaluate.sts = a.tsv: the 1 scores",
+        "evaluate.retrieval=b.tsv": "evaluate.retrieval = b.tsv is not a file",
     }
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
     code, out, err = unsee(monkeypatch, capsys, "config", "check", "base", *wrong)
@@ -115,6 +115,63 @@ def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str]
     code, out, err = unsee(monkeypatch, capsys, *arguments)
     assert (code, out) == (2, "")
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        ("train", "unsee train needs CONFIG. Write unsee train CONFIG; unsee config ls lists presets."),
+        (
+            "compare",
+            "unsee compare needs MODEL. Write unsee compare MODEL...; unsee compare --help says more.",
+        ),
+        ("export runs/a", "unsee export needs --out DIR. Write unsee export RUN --out DIR;"),
+        ("checkpoint ls nowhere", "RUN = nowhere does not exist. Give a run's folder."),
+        ("report nowhere", "DIR = nowhere does not exist. Give a sweep's folder."),
+        ("report http://me:pw@h/x", "DIR = http://***@h/x does not exist."),
+        ("report file", "DIR = file is a file."),
+        ("prepare a --out b --min-words abc", "--min-words = abc must be a whole number."),
+        ("prepare a --out b --min-letters abc", "--min-letters = abc must be a number."),
+        ("prepare a --ot b", "unsee prepare has no option --ot: did you mean --out"),
+        ("prepare a --out", "--out needs a value after it. What it takes: unsee prepare --help"),
+        ("prepare a --out b --zst=3", "--zst takes no value."),
+        ("shards head a -n 0", "-n = 0 must be at least 1."),
+        ("sweep --confirm -1", "--confirm = -1 must be at least 0."),
+        ("doctor x", "unsee doctor does not take x. Write unsee doctor;"),
+        ("trian", "unsee has no command trian: did you mean train?"),
+        ("checkpoint sl", "unsee checkpoint has no command sl."),
+        ("--foo", "unsee has no option --foo."),
+    ],
+)
+def test_a_wrong_call_gets_one_sentence(
+    monkeypatch, capsys, tmp_path: Path, call: str, sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    code, out, err = unsee(monkeypatch, capsys, *call.split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"unsee: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        ("--min-words 9 --max-words 3", "--max-words = 3 is less than --min-words = 9: write at least 9."),
+        ("--min-words 9 --max-bytes 3", "--max-bytes = 3 is less than --min-words = 9 words can have"),
+        ("--language de", "--language = de is of --split sentence"),
+        ("--shard-sentences 3", "--shard-sentences = 3 must be a multiple of 1024"),
+        ("--processes -1", "--processes = -1 is less than one."),
+        ("--engine spark", "--engine = spark is unknown."),
+        ("--engine ray --processes 2", "--processes = 2 is for the engine local"),
+        ("--tokenizer ./nowhere", "--tokenizer = ./nowhere is not a folder."),
+    ],
+)
+def test_a_mistake_names_the_flag(monkeypatch, capsys, tmp_path: Path, flags: str, sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("Four words of text\n")
+    code, out, err = unsee(monkeypatch, capsys, "prepare", "a.txt", "--out", "b", *flags.split())
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert err.startswith(f"unsee: {sentence}")
 
 
 def test_resume_says_that_a_sweeps_folder_is_code(monkeypatch, capsys, tmp_path: Path) -> None:

@@ -22,23 +22,30 @@ from typer.core import TyperGroup
 
 from unsee_dist import __version__
 from unsee_dist.cli import corpus, evaluation, machine, project, sweep, training
+from unsee_dist.cli.usage import in_one_sentence
 from unsee_dist.config import ConfigError
 from unsee_dist.errors import report
 
 
-class HomeGroup(TyperGroup):
-    """`--out=~/x` is in the home folder: no shell expands a ~ behind an equals sign."""
+class Commands(TyperGroup):
+    """All commands. `--out=~/x` is in the home folder (no shell expands a ~ behind an equals sign), and a wrong call
+    gets one sentence."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         def expanded(found: re.Match[str]) -> str:
             return (found[1] or "") + os.path.expanduser(found[2])
 
         args = [re.sub(r"^(--?[\w-]+=)?(~[\w.-]*)(?=/|$)", expanded, each) for each in args]
-        return super().make_context(info_name, args, *more, **extra)
+        with in_one_sentence(info_name or "unsee"):
+            return super().make_context(info_name, args, *more, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
+        with in_one_sentence(" ".join(filter(None, (ctx.command_path, *ctx._protected_args[:1])))):
+            return super().invoke(ctx)
 
 
 app = typer.Typer(
-    cls=HomeGroup,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,6 +55,11 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def checked(section: type[Checked], values: Mapping[str, object]) -> Checked:
     """A section alone, from the flags of a command. Raises UserError with a line for every mistake."""
+    with named_as_flags(flags_of(*section.model_fields)):
+        return _checked(section, values)
+
+
+def _checked(section: type[Checked], values: Mapping[str, object]) -> Checked:
     try:
         return section.model_validate(values)
     except ValidationError as error:
@@ -60,9 +67,25 @@ def checked(section: type[Checked], values: Mapping[str, object]) -> Checked:
         for detail in error.errors():
             key = ".".join(map(str, detail["loc"][:1]))
             why, instead = _reason(key, detail, {})
-            setting = f"--{key.replace('_', '-')} = {values[key]} " if key else ""
+            setting = f"{key} = {values[key]} " if key else ""
             lines.append(f"{setting}{why}" + (f" ({instead})" if instead else ""))
         raise UserError("\n".join(f"{line}." for line in lines)) from error
+
+
+def flags_of(*settings: str) -> dict[str, str]:
+    """The flag of each setting."""
+    return {name: f"--{name.replace('_', '-')}" for name in settings}
+
+
+@contextmanager
+def named_as_flags(flags: Mapping[str, str]) -> Iterator[None]:
+    """A UserError about a setting (`max_words = 3 ...`) names the flag that the user wrote (`--max-words = 3 ...`)."""
+    try:
+        yield
+    except UserError as error:
+        names = "|".join(map(re.escape, flags))
+        setting = re.compile(rf"(?<![\w./-])({names})(?= = )")
+        raise UserError(setting.sub(lambda found: flags[found[1]], str(error))) from error
 
 
 def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> RunConfig | None:
@@ -173,7 +196,7 @@ def _reason(key: str, detail: ErrorDetails, tree: Layer) -> tuple[str, str]:
         ) else ""
     if detail["type"] == "value_error":
         return str(context["error"]), ""
-    return _plain(detail["type"], detail["msg"]), ""
+    return plain_reason(detail["type"], detail["msg"]), ""
 
 
 def _foreign_setting(key: str, tree: Layer) -> tuple[str, str]:
@@ -190,7 +213,8 @@ def _choose(value: str, legal: Sequence[str]) -> str:
     return (f"did you mean {meant}? " if meant else "") + f"Objectives are {', '.join(legal)}"
 
 
-def _plain(kind: str, message: str) -> str:
+def plain_reason(kind: str, message: str) -> str:
+    """The words for an error of pydantic, by its type and message: "must be a whole number"."""
     known = {
         "int": "must be a whole number",
         "float": "must be a number",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.tables import columns
+from unsee_dist.evaluation.tables import columns, setting_named
 from unsee_dist.metrics.retrieval import Questions, make_questions
 
 
@@ -21,5 +21,6 @@ def load_question_sets(sources: str | Sequence[str]) -> dict[str, Questions]:
         name = Path(source).stem
         if name in sets:
             raise UserError(f"evaluate.retrieval: two files are called {name}. Rename one.")
-        sets[name] = load_questions(source)
+        with setting_named("evaluate.retrieval"):
+            sets[name] = load_questions(source)
     return sets

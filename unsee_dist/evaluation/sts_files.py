@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.tables import columns, is_table, pick
+from unsee_dist.evaluation.tables import columns, is_table, pick, setting_named
 from unsee_dist.files.hub import is_load_error, reason
 from unsee_dist.metrics.sts import Pairs
 
@@ -39,7 +39,8 @@ def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
         name = Path(source).stem if is_table(Path(source)) else source
         if name in sets:
             raise UserError(f"evaluate.sts: two sets are called {name}. Rename one of the files.")
-        sets[name] = load_pairs(source)
+        with setting_named("evaluate.sts"):
+            sets[name] = load_pairs(source)
     return sets
 
 
@@ -69,7 +70,7 @@ def _from_hub(source: str, wanted: tuple[tuple[str, ...], ...]) -> list[tuple[ob
         if not is_load_error(error):
             raise
         raise UserError(
-            f"evaluate.sts = {source} is neither a file here nor a dataset that could be loaded ({reason(error)}). "
+            f"{source} is neither a file here nor a dataset that could be loaded ({reason(error)}). "
             "Write the path of a .tsv, .csv or .jsonl file, or load the dataset once where there is a "
             f"network: python -c \"import datasets; datasets.load_dataset('{name}')\"."
         ) from error

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from unsee_dist.errors import UserError
@@ -16,6 +17,15 @@ Row = Mapping[str, object]
 def is_table(path: Path) -> bool:
     """By its name, whatever its letters: DEV.TSV is one."""
     return path.suffix.lower() in TABLES
+
+
+@contextmanager
+def setting_named(key: str) -> Iterator[None]:
+    """A UserError about a source, which starts with the source's name, says which setting has it: `key = NAME ...`."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key} = {error}") from error
 
 
 def columns(

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from unsee_dist.errors import UserError
 from unsee_dist.evaluation.local_tasks import local_tasks
 from unsee_dist.evaluation.mteb_suite import Encoder, evaluate_task
 from unsee_dist.evaluation.mteb_tasks import local
-from unsee_dist.evaluation.sts_files import load_pairs
+from unsee_dist.evaluation.question_files import load_question_sets
+from unsee_dist.evaluation.sts_files import load_pairs, load_sets
 from unsee_dist.metrics.cosine import relative_std, unit_rows
 from unsee_dist.metrics.sts import Pairs, spearman
 
@@ -152,6 +154,17 @@ def test_bad_files_are_one_sentence(tmp_path, name, content, words):
     with pytest.raises(ValueError, match=words) as raised:
         load_pairs(str(path))
     assert "\n" not in str(raised.value)
+
+
+def test_a_set_that_cannot_be_read_names_its_setting(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for load, key in ((load_sets, "evaluate.sts"), (load_question_sets, "evaluate.retrieval")):
+        with pytest.raises(UserError, match=rf"^{key} = nowhere\.tsv is not a file\. Give the path"):
+            load(["nowhere.tsv"])
+    with pytest.raises(
+        UserError, match=r"^evaluate\.sts = nobody-here/no-such-dataset:test is neither a file"
+    ):
+        load_sets("nobody-here/no-such-dataset:test")
 
 
 def test_a_name_on_the_hub_without_network_says_what_to_do():

@@ -251,7 +251,7 @@ def test_somebody_elses_folder_is_not_touched(tmp_path, text):
         ({"dev": -1}, r"dev = -1"),
         ({"split": "word"}, r"--split = word must be line or sentence"),
         ({"min_letters": 2}, r"--min-letters = 2 must be at most 1"),
-        ({"min_words": 9, "max_words": 8}, r"max_words = 8 is less than min_words = 9: write at least 9"),
+        ({"min_words": 9, "max_words": 8}, r"--max-words = 8 is less than --min-words = 9: write at least 9"),
     ],
 )
 def test_settings_that_cannot_be(settings, says):

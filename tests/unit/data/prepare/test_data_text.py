@@ -206,17 +206,17 @@ def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None
     [
         (
             {"min_words": 50, "max_words": 10},
-            r"max_words = 10 is less than min_words = 50: write at least 50",
+            r"--max-words = 10 is less than --min-words = 50: write at least 50",
         ),
         (
             {"min_bytes": 50, "max_bytes": 10},
-            r"max_bytes = 10 is less than min_bytes = 50: write at least 50",
+            r"--max-bytes = 10 is less than --min-bytes = 50: write at least 50",
         ),
         (
             {"min_words": 50, "max_bytes": 20},
-            r"max_bytes = 20 is less than min_words = 50 words .* at least 99",
+            r"--max-bytes = 20 is less than --min-words = 50 words .* at least 99",
         ),
-        ({"language": "de"}, r"language = de is of --split sentence"),
+        ({"language": "de"}, r"--language = de is of --split sentence"),
         ({"on_bad_record": "ignore"}, r"--on-bad-record = ignore must be stop or skip"),
     ],
 )
