@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.models import OptionInfo
 
-from unsee_dist.config.load import checked, flags_of, named_as_flags
+from unsee_dist.config.load import checked, named_as_flags
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.config.sections import ModelSettings
 from unsee_dist.errors import UserError
