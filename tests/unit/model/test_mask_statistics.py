@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -62,6 +63,11 @@ def test_the_share_at_each_site_and_of_each_lane(site: int) -> None:
         assert (by_column - share).abs().max() < bound
 
 
+def apart(draw: Callable[[], Tensor], distance: int) -> tuple[Tensor, Tensor]:
+    mask = draw()
+    return mask[..., :-distance], mask[..., distance:]
+
+
 PAIRS: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "views": lambda: (hidden(view=0), hidden(view=1)),
     "networks": lambda: (hidden(network=0), hidden(network=1)),
@@ -76,20 +82,8 @@ PAIRS: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "positions": lambda: (hidden()[:, :-1], hidden()[:, 1:]),
     "heads": lambda: (attended()[:, :-1], attended()[:, 1:]),
     "queries": lambda: (attended()[:, :, :-1], attended()[:, :, 1:]),
-    **{
-        f"features {distance} apart": lambda distance=distance: (
-            hidden()[..., :-distance],
-            hidden()[..., distance:],
-        )
-        for distance in (1, 2, 3, 4, 5, 8, 16, 64, 128)
-    },
-    **{
-        f"keys {distance} apart": lambda distance=distance: (
-            attended()[..., :-distance],
-            attended()[..., distance:],
-        )
-        for distance in (1, 2, 3, 4, 5, 8)
-    },
+    **{f"features {n} apart": partial(apart, hidden, n) for n in (1, 2, 3, 4, 5, 8, 16, 64, 128)},
+    **{f"keys {n} apart": partial(apart, attended, n) for n in (1, 2, 3, 4, 5, 8)},
     "hidden states and attention of a site": lambda: (hidden(features=64), attended(heads=1)[:, 0]),
 }
 
