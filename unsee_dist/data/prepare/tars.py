@@ -5,19 +5,21 @@
     NAME.jsonl    such an object a line
     any as .gz    or .zst: decompressed first
 
-Other members (images, classes, `__index__.json`, hidden files) are ignored. webdataset stops without an error at a
-damaged header or the end of a cut file, with half of the samples: here the tar is first read header by header, and
-must reach its end mark.
+Other members (images, classes, `__index__.json`, hidden files) are ignored and counted. webdataset stops without an error at
+a damaged header or the end of a cut file, with half of the samples: here the tar is first read header by header, and must
+reach its end mark. It leaves links out, which tar writes for a file with two names: those are read here.
 """
 
 from __future__ import annotations
 
 import codecs
 import gzip
+import itertools
+import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -31,6 +33,7 @@ from unsee_dist.data.prepare.formats import JSONL, by_name
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError
 
+_META = re.compile(r"__[^/]*__")  # metadata of webdataset
 KINDS = (".txt", ".json", ".jsonl")
 REMEDY = "Copy it again, or give the other files without it."
 
@@ -43,13 +46,15 @@ def read_tar(name: str, field: str, advance: Advance, bad: BadRecords | None = N
     from webdataset.tariterators import tar_file_iterator  # imports torch: 1.4 s for those who read tars
 
     with opening.opened(name) as file:
-        check_whole(name, file)
-        file.seek(0)
+        passed_by = check_whole(name, file)
         bad = bad or BadRecords()
         ignored: Counter[str] = Counter()
         read = 0
-        for member in tar_file_iterator(file):
-            path, data = str(member["fname"]), bytes(member["data"])
+        file.seek(0)
+        members = (
+            (str(each["fname"]), bytes(each["data"])) for each in tar_file_iterator(file, skip_meta=None)
+        )
+        for path, data in itertools.chain(members, _links(name, file, passed_by, bad)):
             advance(len(data))
             kind = _kind(path)
             if kind is None:
@@ -63,8 +68,31 @@ def read_tar(name: str, field: str, advance: Advance, bad: BadRecords | None = N
             raise UserError(f"{name} has no member {', '.join(KINDS)} (it has {present}). Give other tars.")
 
 
-def check_whole(name: str, file: IO[bytes]) -> None:
-    """UserError when the headers of a tar do not lead to its end, or when it ends in the middle."""
+def _links(
+    name: str, file: IO[bytes], members: Sequence[tarfile.TarInfo], bad: BadRecords
+) -> Iterator[tuple[str, bytes]]:
+    """Name and content of the links to text among members; the others are counted."""
+    file.seek(0)  # a generator begins when webdataset has come to the end
+    with tarfile.open(fileobj=file, mode="r:") as tar:
+        for member in members:
+            if not (member.islnk() or member.issym()) or _kind(member.name) is None:
+                bad.ignore_member()
+                continue
+            try:
+                content = tar.extractfile(member.name)
+            except KeyError:
+                content = None
+            if content is None:
+                where = f"{name} member {member.name}"
+                bad.add(f"{where} is a link to {member.linkname}, which is no file of this tar", REMEDY)
+            else:
+                yield member.name, content.read()
+
+
+def check_whole(name: str, file: IO[bytes]) -> list[tarfile.TarInfo]:
+    """The members that webdataset's iteration passes by, without the folders. UserError when the headers of a tar do not
+    lead to its end, or when it ends in the middle."""
+    passed_by = []
     size = file.seek(0, 2)
     file.seek(0)
     end, last = 0, ""
@@ -72,6 +100,8 @@ def check_whole(name: str, file: IO[bytes]) -> None:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 last = member.name
+                if not member.isdir() and not (member.isreg() and not _META.fullmatch(member.name)):
+                    passed_by.append(member)
                 end = tar.offset  # of the next header, also after a sparse file
     except (tarfile.TarError, EOFError) as error:
         place = f"after its member {last}, at byte {end}" if last else "at its start, or is not a tar"
@@ -93,6 +123,7 @@ def check_whole(name: str, file: IO[bytes]) -> None:
                 f"{name} is damaged {after}, at byte {end}: neither a header nor the end mark. {REMEDY}"
             )
         rest = file.read(1 << 20)
+    return passed_by
 
 
 def _kind(path: str) -> str | None:

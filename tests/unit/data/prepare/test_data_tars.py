@@ -98,9 +98,60 @@ def test_members_that_are_no_text_are_counted(tmp_path: Path) -> None:
     for _ in range(2):  # the second time from the index
         report = prepare([str(tmp_path / "t.tar")], tmp_path / "out", PrepareSettings(), processes=1)
         assert (report.read, report.kept, report.dropped, report.members) == (12, 12, {}, 24)
-        assert "tar members that are no text" in report.table().columns[0]._cells
+        assert "tar members that are no text, or hidden" in report.table().columns[0]._cells
     counters = (Shards(tmp_path / "out").index.preparation or {})["counters"]
-    assert counters == {"read": 12, "tar members that are no text": 24}
+    assert counters == {"read": 12, "tar members that are no text, or hidden": 24}
+
+
+def with_links(path: Path, target: str = "a.txt") -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in (
+            ("a.txt", b"The first sentence is here."),
+            ("__c__/x.txt", b"The third sentence is here."),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for name, kind in (
+            ("b.txt", tarfile.LNKTYPE),
+            ("below/c.txt", tarfile.SYMTYPE),
+            ("d.png", tarfile.LNKTYPE),
+        ):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, f"../{target}" if "/" in name else target
+            tar.addfile(member)
+        for name in ("__key__", "._a.txt", ".hidden.txt"):
+            tar.addfile(tarfile.TarInfo(name))
+        folder, pipe = tarfile.TarInfo("below"), tarfile.TarInfo("pipe.txt")
+        folder.type, pipe.type = tarfile.DIRTYPE, tarfile.FIFOTYPE
+        tar.addfile(folder)
+        tar.addfile(pipe)
+    return path
+
+
+def test_a_file_with_two_names_and_folders_of_any_name_are_read_and_the_rest_is_counted(
+    tmp_path: Path,
+) -> None:
+    name = with_links(tmp_path / "t.tar")
+    assert sentences(name) == [
+        "The first sentence is here.",
+        "The third sentence is here.",
+        "The first sentence is here.",
+        "The first sentence is here.",
+    ]
+    report = prepare([str(name)], tmp_path / "out", PrepareSettings(), processes=1)
+    assert (report.read, report.kept, report.members) == (
+        4,
+        2,
+        5,
+    )  # d.png, __key__, two hidden ones, the pipe
+
+
+def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"t.tar member b.txt is a link to gone.txt, which is no file of this tar"
+    ):
+        sentences(with_links(tmp_path / "t.tar", "gone.txt"))
 
 
 def test_what_webdataset_writes_is_read(tmp_path: Path) -> None:
