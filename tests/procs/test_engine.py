@@ -97,20 +97,21 @@ CUTS = ((True, None), (True, 8), (True, 5), (True, 1), (False, None), (False, 5)
 def any_cut_is_the_same(
     rank: int, size: int, dropout: float, cases: Sequence[Case] = CASES, stages: Sequence[int] = range(4)
 ) -> None:
+    """Each cut under one stage, another for each number of ranks: over 1 to 4 ranks, each cut meets each stage."""
     for case in (replace(case, dropout=dropout) for case in cases):
-        truth = oracle(case, STEPS if dropout else 3)
-        for stage in stages:
-            for packed, micro_batch in CUTS:
-                errors = compare(case, truth, rank, size, stage, micro_batch=micro_batch, packed=packed)
-                assert max(errors[:2]) < 1e-5, (case, stage, packed, micro_batch, errors)
-                assert errors[2] < 2e-5, (case, stage, packed, micro_batch, errors)
+        truth = oracle(case, STEPS)
+        for place, (packed, micro_batch) in enumerate(CUTS):
+            stage = stages[(place + size) % len(stages)]
+            errors = compare(case, truth, rank, size, stage, micro_batch=micro_batch, packed=packed)
+            assert max(errors[:2]) < 1e-5, (case, stage, packed, micro_batch, errors)
+            assert errors[2] < 2e-5, (case, stage, packed, micro_batch, errors)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 @pytest.mark.parametrize("dropout", DROPOUTS)
 def test_any_cut_into_pieces_and_rows_is_the_same(size: int, dropout: float) -> None:
-    run(any_cut_is_the_same, size, dropout, timeout_s=1500)
+    run(any_cut_is_the_same, size, dropout, timeout_s=500)
 
 
 def losses_in_bf16(
