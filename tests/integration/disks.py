@@ -31,8 +31,7 @@ def resize(folder: Path, kib: int) -> None:
 def fill(folder: Path) -> Path:
     """A file that takes all room that is left."""
     path = folder / "other people's file"
-    with path.open("wb") as file, contextlib.suppress(OSError):
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"0" * 4096)
-            file.flush()
     return path

@@ -78,7 +78,7 @@ def test_export_evaluate_and_compare(place: Path, tmp_path: Path) -> None:
         tasks = place / "tasks"
         taken = fill(disk)
         scores = unsee("evaluate", disk / "export", "--tasks", tasks, "--json")
-        refused(scores, str(disk), cwd=disk)
+        refused(scores, "No space left on device", "Make room", cwd=disk)
         assert not list(disk.rglob("*.json.*"))
         taken.unlink()
         done = launch.succeed(scores, cwd=disk)
@@ -86,5 +86,5 @@ def test_export_evaluate_and_compare(place: Path, tmp_path: Path) -> None:
         launch.succeed(unsee("evaluate", place / "random", "--tasks", tasks, "--json"), cwd=disk)
         taken = fill(disk)
         compare = unsee("compare", disk / "export", place / "random", "--out", disk / "table")
-        refused(compare, str(disk), cwd=disk)
+        refused(compare, "No space left on device", cwd=disk)
         taken.unlink()
