@@ -16,7 +16,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
 
 from unsee_dist.masking import masked
@@ -93,32 +93,25 @@ def file_error(sentence: str, error: OSError) -> UserError | TransientError:
     return TransientError(sentence) if is_transient(error) else UserError(sentence)
 
 
-@contextmanager
-def writing(what: object, remedy: str = "Make room, or choose another place.") -> Iterator[None]:
-    """What the system refuses while `what` is written becomes a sentence: name, why not, remedy. Also where a library
-    raises an error of its own that only quotes the system's."""
-    try:
-        yield
-    except (UserError, TransientError):  # a sentence already
-        raise
-    except Exception as error:
-        refused = system_error(error)
-        if refused is None:
-            raise
-        raise file_error(f"{what} cannot be written ({refused.strerror}). {remedy}", refused) from error
+def writing(
+    what: object, remedy: str = "Make room, or choose another place."
+) -> AbstractContextManager[None]:
+    """Whatever the system refuses while `what`, which the user named, is written becomes a sentence: name, why not, remedy."""
+    return refusals(lambda refused: f"{what} cannot be written ({refused.strerror}). {remedy}", every=True)
 
 
 @contextmanager
-def refusals(sentence: Callable[[OSError], str]) -> Iterator[None]:
+def refusals(sentence: Callable[[OSError], str], every: bool = False) -> Iterator[None]:
     """For work on files that this package made: what the user can mend, or what passes, becomes the sentence. Any other
-    error of the system may well be a bug, and stays. Also where a library raises an error that only quotes the system's."""
+    error of the system may well be a bug, and stays, unless `every` one is meant. Also where a library raises an error of
+    its own that only quotes the system's."""
     try:
         yield
     except (UserError, TransientError):  # a sentence already
         raise
     except Exception as error:
         refused = system_error(error)
-        if refused is None or refused.errno not in MENDABLE | PASSING:
+        if refused is None or not (every or refused.errno in MENDABLE | PASSING):
             raise
         raise file_error(sentence(refused), refused) from error
 

@@ -16,6 +16,7 @@ An owner that was suspended, and whose place was taken meanwhile, ends itself at
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import sys
@@ -230,18 +231,33 @@ def _changed(path: Path) -> int:
 
 
 def _remove(path: Path, other: Owner | bytes | None, own: Owner) -> None:
-    """Remove the file of an owner that is gone. Two may try: only one can rename it, and the slower one may find the
-    file of the faster one in its hand, and gives it back."""
+    """Remove the file of an owner that is gone. Processes of one machine do it one after another. Of those of several, only
+    one can rename it, and a slower one may find the file of the faster one in its hand, and gives it back."""
     taken = path.with_name(f".{path.name}.{own.token}.gone")
-    try:
-        path.rename(taken)
-    except FileNotFoundError:
-        return
-    if _read(taken) != other:
-        with suppress(OSError):
-            os.link(taken, path)
-    taken.unlink(missing_ok=True)
+    with _locked(path.parent):
+        if _read(path) != other:
+            return
+        try:
+            path.rename(taken)
+        except FileNotFoundError:
+            return
+        if _read(taken) != other:
+            with suppress(OSError):
+                os.link(taken, path)
+        taken.unlink(missing_ok=True)
     time.sleep(SETTLE_S)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process of this machine at a time. Some network file systems refuse it: then nothing is locked."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _keep(path: Path, own: Owner, ended: threading.Event) -> None:

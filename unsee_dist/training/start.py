@@ -126,6 +126,12 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
     """A folder without a checkpoint of this run may hold what an earlier start left. UserError: encoders of other settings."""
     there, here = record.last_settings(request.folder), flat(request.config)
     if there is None:
+        foreign = [name for name in (METRICS, record.HISTORY) if (request.folder / name).exists()]
+        if foreign:  # a run writes config.yaml first
+            raise UserError(
+                f"run.dir = {request.folder} has {' and '.join(foreign)} and no config.yaml: no run of unsee_dist wrote that. "
+                f"Nothing was changed. Write run.dir={free_name(request.folder)}, or move the file away."
+            )
         return ()
     matters = (Kind.RESULT, Kind.CONTENT, Kind.GROW)
     different = differences(of_kind(there, *matters), of_kind(here, *matters))

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +88,15 @@ def test_a_nan_among_the_scores_survives(tmp_path: Path) -> None:
     assert math.isnan(read_manifest(tmp_path).progress.before["dev/sts"])
 
 
+def edited(path: tuple[str | int, ...], value: object) -> Any:
+    """The manifest with one other value."""
+    tree = place = json.loads(MANIFEST.to_json())
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return tree
+
+
 @pytest.mark.parametrize(("version", "named"), [(FORMAT + 1, str(FORMAT + 1)), ("2", "'2'"), (None, "None")])
 def test_an_unknown_format_is_refused_by_its_number(tmp_path: Path, version: object, named: str) -> None:
     tree = json.loads(MANIFEST.to_json())
@@ -122,11 +132,7 @@ def test_the_version_before_is_refused_by_its_number(tmp_path: Path) -> None:
 def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
     tmp_path: Path, path: tuple[str, ...], value: object
 ) -> None:
-    tree = json.loads(MANIFEST.to_json())
-    place = tree
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+    tree = edited(path, value)
     with pytest.raises(UserError, match=path[-1]):
         read_manifest(written(tmp_path, tree))
 
@@ -137,6 +143,8 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
         (("progress", "step"), -9),
         (("progress", "step"), 1 << 60),
         (("progress", "step"), 7),  # updates are more
+        (("progress", "started"), 10),
+        (("progress", "lines"), -1),
         (("progress", "updates"), 10),
         (("progress", "updates"), -1),
         (("progress", "passed_over"), 10),
@@ -161,11 +169,7 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
 def test_a_value_that_no_run_has_written_is_refused_although_the_digest_was_made_anew(
     tmp_path: Path, path: tuple[str | int, ...], value: object
 ) -> None:
-    tree = json.loads(MANIFEST.to_json())
-    place = tree
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+    tree = edited(path, value)
     with pytest.raises(
         UserError, match=rf"{NAME} cannot be read \({path[0]}.* has a value that no run can have"
     ):

@@ -217,6 +217,13 @@ def test_a_start_from_a_checkpoint_leaves_something_to_train(tmp_path: Path) -> 
     assert "nothing is left to train. Write train.steps=N with more than 10" in sentences
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "history.jsonl"])
+def test_a_file_of_another_program_is_not_emptied(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / name).write_text('{"epoch": 3, "accuracy": 0.9}\n')
+    assert f"has {name} and no config.yaml" in refusal(request(tmp_path / "a"))
+
+
 def test_a_folder_without_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> None:
     run = tmp_path / "a"
     run.mkdir()

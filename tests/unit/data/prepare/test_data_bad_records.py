@@ -6,13 +6,13 @@ import gzip
 import io
 import json
 import os
-import tarfile
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from unit.data.tars import tar_of
 
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
@@ -37,13 +37,7 @@ def tsv(*bad: bytes) -> bytes:
 
 
 def tar(name: str, data: bytes) -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as archive:
-        for own, content in (("a.txt", "\n".join(GOOD).encode()), (name, data)):
-            member = tarfile.TarInfo(own)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return sink.getvalue()
+    return tar_of([("a.txt", "\n".join(GOOD).encode()), (name, data)])
 
 
 def parquet(values: list[object], kind: pyarrow.DataType | None = None) -> bytes:

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import stat
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from unit.data.tars import tar_of
 
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare import folders
@@ -33,15 +33,6 @@ ROWS = b'{"text": "A row of JSON has words."}\n{"text": "Another row has them, t
 def a_parquet() -> bytes:
     sink = io.BytesIO()
     pyarrow.parquet.write_table(pyarrow.table({"text": ["A cell has three words."]}), sink)
-    return sink.getvalue()
-
-
-def a_tar() -> bytes:
-    sink = io.BytesIO()
-    with tarfile.open(fileobj=sink, mode="w") as tar:
-        member = tarfile.TarInfo("a.txt")
-        member.size = len(TEXT)
-        tar.addfile(member, io.BytesIO(TEXT))
     return sink.getvalue()
 
 
@@ -61,7 +52,7 @@ READ = {
     "part-00002": gzip.compress(ROWS),
     "part-00003": zstandard.compress(TEXT),
     "part-00004": a_parquet(),
-    "part-00005": a_tar(),
+    "part-00005": tar_of([("a.txt", TEXT)]),
     "part-00006.gz": gzip.compress(ROWS),
     "wiki.001": ROWS,
     "xaa": TEXT,
@@ -71,7 +62,7 @@ LEFT_OUT = {
     "notes.md": (b"# Notes for people", ".md is not a format"),
     "model.bin": (b"\0\1\2", ".bin is not a format"),
     "old.zip": (b"PK\3\4", ".zip is not a format"),
-    "old.tar.gz": (gzip.compress(a_tar()), "compressed tar"),
+    "old.tar.gz": (gzip.compress(tar_of([("a.txt", TEXT)])), "compressed tar"),
     "empty.txt": (b"", "empty"),
     "part-blank": (b"\n \n", "empty"),
     "part-binary": (bytes(range(256)), "no UTF-8 text"),

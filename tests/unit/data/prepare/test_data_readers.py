@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import random
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from unit.data.tars import tar_of
 
 from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.bad_records import BadRecords
@@ -35,19 +35,13 @@ def parquet(codec: str, **more: object) -> bytes:
 
 
 def tar() -> bytes:
-    sink = io.BytesIO()
     members = {
         "a.txt": TEXT[:3000],
         "b.json": b'{"text": "one two three"}',
         "c.jsonl": JSONL,
         "d.txt.gz": gzip.compress(TEXT),
     }
-    with tarfile.open(fileobj=sink, mode="w") as archive:
-        for name, data in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return sink.getvalue()
+    return tar_of(members.items())
 
 
 FILES = {

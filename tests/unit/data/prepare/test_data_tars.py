@@ -14,6 +14,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import zstandard
+from unit.data.tars import tar_of
 
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
@@ -23,11 +24,7 @@ from unsee_dist.errors import UserError
 
 
 def write_tar(path: Path, members: Iterable[tuple[str, bytes]], form: int = tarfile.USTAR_FORMAT) -> Path:
-    with tarfile.open(path, "w", format=form) as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
+    path.write_bytes(tar_of(members, form))
     return path
 
 
