@@ -41,6 +41,20 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (LAUGHS, "stands for more than 100,000 values"),
+        (MAPS, "stands for more than 100,000 values"),
+        (BAD["nested blocks"], "nested more than 40 deep"),
+        (BAD["too long"], "longer than 1 MiB"),
+    ],
+)
+def test_what_is_beyond_the_bounds_is_refused_for_that(text: str, why: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=why):
+        bounded_yaml.compose(text)
+
+
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD.keys())
 def test_what_is_no_map_of_tasks_is_a_sentence_in_little_memory(tmp_path: Path, text: str) -> None:
     (tmp_path / "tasks.yaml").write_text(text)
