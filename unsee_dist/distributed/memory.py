@@ -11,10 +11,8 @@ import torch
 
 from unsee_dist.errors import UserError
 
-STATE = (
-    "deepspeed.",
-    "torch.optim.",
-)  # code that asks for gradients, masters and moments, never for activations
+# Code that asks for gradients, masters and moments, never for activations.
+STATE = ("deepspeed.", "torch.optim.")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -26,9 +26,8 @@ from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
 
 CHUNK_BYTES = 256 * 1024
-PACKED_BYTES = (
-    4096  # unpacked at once: a thousand times as much at most, in gzip; thirty thousand times in zstd
-)
+# Packed bytes that are unpacked at once: a thousand times as much at most in gzip, thirty thousand times in zstd.
+PACKED_BYTES = 4096
 # Properties of a remote object that change with its content, where its store has them.
 _VERSIONS = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created", "blob_id")
 

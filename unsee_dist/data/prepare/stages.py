@@ -44,9 +44,8 @@ DEV = "dev.tsv"
 NEIGHBOURS = "dev-neighbours.tsv"
 SIZES = "sizes.json"
 SORTED = "sorted.json"
-SHARES = (
-    64  # small inputs share a task of at least this part of all bytes: so many tasks for so many processes
-)
+# Small inputs share a task of at least this part of all bytes: so many tasks for so many processes.
+SHARES = 64
 
 
 @dataclass(frozen=True)
