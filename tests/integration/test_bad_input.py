@@ -101,6 +101,7 @@ def test_batch_that_does_not_divide_by_the_ranks(tiny: Tiny) -> None:
     is_sentence(second)
 
 
+@pytest.mark.slow
 def test_port_in_use(tiny: Tiny) -> None:
     """The holder of the port listens and never answers: neither rank may wait for it."""
     with socket.socket() as holder:

@@ -49,6 +49,7 @@ def test_every_launcher_makes_the_same_run(launcher: str, ranks: int, tiny: Tiny
 NO_SSH = ("--no_ssh", "--node_rank", "0", "--master_addr", "127.0.0.1")
 
 
+@pytest.mark.slow
 def test_deepspeed_reads_a_hostfile_of_this_host(tiny: Tiny, alone: Path) -> None:
     """Without ssh, as --no_ssh has it: the same command on every host with its own --node_rank."""
     hostfile, folder = tiny.folder / "hostfile", tiny.folder / "hostfile-run"

@@ -60,7 +60,7 @@ def load_all_pairs(rank: int, size: int, folder: Path) -> None:
             assert weight_error(ours.published(), ours.whole("ema")) == 0.0, label
 
 
-@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("size", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_stage_reads_what_every_stage_wrote(tmp_path: Path, size: int) -> None:
     run(save_all_stages, 2, tmp_path)
     run(load_all_pairs, size, tmp_path, timeout_s=300)

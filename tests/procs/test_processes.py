@@ -50,7 +50,10 @@ def test_results_come_in_rank_order() -> None:
     [
         (_rank_1_raises_while_the_others_wait, 30, r"(?s)rank 1 failed.*AssertionError: the cause"),
         (_rank_1_is_killed, 30, r"exit codes by rank: \{1: -9\}"),
-        (_rank_0_never_ends, 20, r"(?s)\[0.*did not end .* limit 20 s.*in _rank_0_never_ends"),
+        pytest.param(
+            *(_rank_0_never_ends, 20, r"(?s)\[0.*did not end .* limit 20 s.*in _rank_0_never_ends"),
+            marks=pytest.mark.slow,
+        ),
         (_returns_what_cannot_be_pickled, 30, r"(?s)rank \d failed.*pickle"),
     ],
 )
