@@ -17,6 +17,7 @@ from unsee_dist.config.objective import OBJECTIVE_SETTINGS
 from unsee_dist.config.section import Section
 from unsee_dist.config.sections import Conflicts, RunConfig
 from unsee_dist.config.spelling import closest, closest_key
+from unsee_dist.config.unused import unused
 from unsee_dist.errors import UserError
 
 
@@ -95,6 +96,8 @@ def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> Ru
         tree["run.name"] = Typed(first.stem, str(first))
     config, invalid = _validate(tree)
     mistakes += invalid
+    if config is not None:
+        mistakes += unused(config, layers)
     return config
 
 

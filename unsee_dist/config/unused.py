@@ -1,0 +1,77 @@
+"""Settings that another setting makes meaningless: typed over it, they are a mistake and not taken in silence.
+
+A preset states every key, so what stands under the other setting is no mistake: `target.decay` of base.yaml below
+`target.kind=online` of the command line. `target.decay=0.99` typed over a preset without a target network is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from unsee_dist.config.layers import Layer
+from unsee_dist.config.mistakes import Mistake
+from unsee_dist.config.sections import RunConfig
+
+
+class Unused(NamedTuple):
+    """Keys that mean nothing while `holds`, which the setting `by` decides, and what to write to use them."""
+
+    keys: tuple[str, ...]
+    by: str
+    holds: Callable[[RunConfig], bool]
+    instead: str
+
+
+UNUSED = (
+    Unused(
+        ("target.decay", "target.schedule"),
+        "target.kind",
+        lambda config: config.target.kind == "online",
+        "leave it out, or use it with target.kind=ema",
+    ),
+    Unused(
+        ("projector.blocks", "projector.width"),
+        "projector.kind",
+        lambda config: config.projector.kind == "tanh",
+        "leave it out, or use it with projector.kind=blocks",
+    ),
+    Unused(
+        ("projector.width", "projector.side"),
+        "projector.blocks",
+        lambda config: config.projector.kind == "blocks" and config.projector.blocks == 0,
+        "leave it out, or use it with projector.blocks=1",
+    ),
+    Unused(
+        ("data.shards",),
+        "data.mix",
+        lambda config: config.data.mix is not None,
+        "name the folder in data.mix, or use it with data.mix=null",
+    ),
+    Unused(
+        ("train.epochs",),
+        "train.steps",
+        lambda config: config.train.steps is not None,
+        "write the number of steps alone, or use it with train.steps=null",
+    ),
+)
+
+
+def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
+    """The settings typed in a later layer than the one that makes them meaningless, or both in the last one.
+
+    The last layer is the command line's, or the point of a sweep's space.
+    """
+    last = len(layers) - 1
+    stated = {key: number for number, layer in enumerate(layers) for key in layer}
+    found = []
+    for rule in UNUSED:
+        for key in rule.keys if rule.holds(config) else ():
+            mine, other = stated.get(key, -1), stated.get(rule.by, -1)
+            if not (mine > other or mine == last >= 0):
+                continue
+            value, where = layers[mine][key]
+            if value is not None:
+                why = f"has no effect with {rule.by} = {layers[other][rule.by].value}"
+                found.append(Mistake(key, value, where, why, rule.instead))
+    return found
