@@ -8,7 +8,7 @@ micro-batch, at least.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,6 +32,7 @@ CALL = (
 )  # more than the modules of an encoder: site + CALL n is the site at its call n + 1 in a forward
 
 
+GROUP = 16  # key positions: rows are drawn together when their longest sentences are as long but for this
 Span = tuple[int, int, int]  # of a sentence: row, first token, end
 
 
@@ -137,13 +138,23 @@ def _gathered_lanes(keys_RT: Tensor, positions_RT: Tensor, site: int, heads: int
 
 
 def _copied_lanes(rows: Rows, site: int, heads: int) -> Tensor:
-    """A copy a sentence: on a CPU a gather of single elements takes three times as long."""
-    tokens, longest = rows.keys_RT.shape[1], max(end - start for _, start, end in rows.spans)
-    lanes = masks.attention_lanes(rows.keys_RT, site, heads, longest)
-    square = torch.zeros(len(lanes), heads, tokens, tokens, dtype=torch.int16)
-    source, target = lanes.numpy(), square.numpy()
+    """A copy a sentence: on a CPU a gather of single elements takes three times as long.
+
+    Rows of short sentences need few key positions: lanes are drawn for groups of rows by their longest sentence.
+    """
+    longest_R, groups = [0] * len(rows.keys_RT), defaultdict[int, list[int]](list)
     for row, start, end in rows.spans:
-        target[row, :, start:end, start:end] = source[row, :, start:end, : end - start]
+        longest_R[row] = max(longest_R[row], end - start)
+    for row, longest in enumerate(longest_R):
+        groups[-(-longest // GROUP) * GROUP].append(row)
+    tokens = rows.keys_RT.shape[1]
+    square = torch.zeros(len(longest_R), heads, tokens, tokens, dtype=torch.int16)
+    target, source = square.numpy(), {}
+    for positions, members in groups.items():
+        lanes = masks.attention_lanes(rows.keys_RT[members], site, heads, min(positions, tokens))
+        source |= dict(zip(members, lanes.numpy(), strict=True))
+    for row, start, end in rows.spans:
+        target[row, :, start:end, start:end] = source[row][:, start:end, : end - start]
     return square
 
 
