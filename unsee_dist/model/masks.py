@@ -26,6 +26,7 @@ from torch import Tensor
 from unsee_dist.data.corpus import order
 from unsee_dist.data.corpus.order import GOLDEN, MIX_1, MIX_2
 
+SIGNED_GOLDEN, SIGNED_MIX_1, SIGNED_MIX_2 = (x - (1 << 64) for x in (GOLDEN, MIX_1, MIX_2))  # as int64
 LANES = 4  # of 16 bits in a word
 BITS = 15
 CACHED_WORDS = 1 << 15  # computed at once on a CPU: what its second-level cache holds
@@ -35,14 +36,14 @@ def mix(x: Tensor) -> Tensor:
     """splitmix64's finaliser of every int64 element."""
     if x.device.type == "cpu":  # unsigned, in place: a third of the time
         return torch.from_numpy(order.mix(x.numpy().view(np.uint64).copy()).view(np.int64))
-    x = (x ^ _shifted(x, 30)) * _signed(MIX_1)
-    x = (x ^ _shifted(x, 27)) * _signed(MIX_2)
+    x = (x ^ _shifted(x, 30)) * SIGNED_MIX_1
+    x = (x ^ _shifted(x, 27)) * SIGNED_MIX_2
     return x ^ _shifted(x, 31)
 
 
 def combined(key: Tensor, part: Tensor | int) -> Tensor:
     """A key made of a key and one more part. int64, broadcast."""
-    return mix((key ^ part) + _signed(GOLDEN))
+    return mix((key ^ part) + SIGNED_GOLDEN)
 
 
 def hidden_lanes(rows_RT: Tensor, site: int, features: int) -> Tensor:
@@ -114,13 +115,9 @@ def _words_on_cpu(a: Tensor, b: Tensor, count: int) -> Tensor:
 @lru_cache(maxsize=64)
 def constants(count: int, device: torch.device) -> Tensor:
     """(count,) int64: c_w."""
-    return mix(torch.arange(1, count + 1, dtype=torch.int64) * _signed(GOLDEN)).bitwise_or(1).to(device)
+    return mix(torch.arange(1, count + 1, dtype=torch.int64) * SIGNED_GOLDEN).bitwise_or(1).to(device)
 
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """A logical shift to the right: torch's is arithmetic, since int64 has a sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(x: int) -> int:
-    return x - (1 << 64) if x >> 63 else x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface, AutoModel, BertConfig, BertModel, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
@@ -150,7 +152,7 @@ def test_an_encoder_whose_dropout_is_not_found_keeps_torchs_seeded_by_its_senten
 
 def test_without_sentences_in_training_is_our_mistake_and_in_evaluation_none() -> None:
     encoder, micro_batch = made("bert"), pack(SENTENCES, 30, 0, True)
-    with pytest.raises(RuntimeError, match="has no sentences"):
+    with pytest.raises(RuntimeError, match=r"^an encoder in training mode has no sentences"):
         encode(encoder, micro_batch, "mean", 1)
     assert encode(encoder.eval(), micro_batch, "mean", 1).isfinite().all()
 
@@ -165,6 +167,42 @@ def test_dropout_of_another_shape_is_refused() -> None:
     with own.of(pack([[1, 2], [3]], 4, 0, False, keys), 1):
         whole = torch.ones(2, 2, 3)
         assert own.drop(whole, 0.0, 0) is whole
+
+
+def test_each_call_of_a_module_has_a_site_of_its_own() -> None:
+    own, x = dropout.Masks(), torch.ones(2, 2, 64)
+    batch = pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2)))
+    with own.of(batch, 1):
+        assert own._rows is not None
+        for call in range(4):
+            lanes = masks.hidden_lanes(own._rows.keys_RT, 7 + dropout.CALL * call, 64)
+            assert torch.equal(own.drop(x, 0.5, 7), masks.multiplier(lanes, 0.5, x.dtype))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 3), (2, 5, 2, 2)])
+def test_a_gpu_with_triton_drops_by_the_kernel(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, ...]] = []
+
+    def dropped(*arguments: object) -> object:
+        given.append(arguments)
+        return arguments[0]
+
+    kernels = SimpleNamespace(dropped=dropped)
+    monkeypatch.setitem(sys.modules, "unsee_dist.model.mask_kernels", kernels)
+    monkeypatch.setattr("unsee_dist.model.mask_kernels", kernels, raising=False)
+    monkeypatch.setattr(dropout, "has_triton", lambda: True)
+    with FakeTensorMode():
+        x, keys = torch.empty(shape, device="cuda"), torch.empty(2, 2, dtype=torch.int64, device="cuda")
+        own = dropout.Masks()
+        own._rows = dropout.Rows(keys, keys, [])
+        assert own.drop(x, 0.25, 3) is x
+        with pytest.raises(dropout.UnknownShape):
+            own.drop(torch.empty(2, 2, device="cuda"), 0.25, 3)
+    assert len(given) == 1
+    assert all(one is other for one, other in zip(given[0][:3], (x, keys, keys), strict=True))
+    assert given[0][3:] == (0.25, 3)
 
 
 def packed_rows() -> dropout.Rows:
