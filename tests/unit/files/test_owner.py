@@ -61,7 +61,9 @@ def take(path: Path) -> Owner:
         return now
 
 
-def test_the_second_process_is_refused_with_who_since_when_and_what_to_do(tmp_path: Path) -> None:
+def test_the_second_process_is_refused_with_who_since_when_and_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "run" / "owner.json"
     first = hold(path)
     try:
@@ -75,9 +77,8 @@ def test_the_second_process_is_refused_with_who_since_when_and_what_to_do(tmp_pa
     finally:
         first.kill()
         first.wait()
-    began = time.monotonic()
     take(path)  # killed: its file is there, and does not count
-    assert time.monotonic() - began < 0.3
+    assert "waiting" not in capsys.readouterr().err
     assert list(path.parent.iterdir()) == []
     take(tmp_path / "a" / "b" / "owner.json")
     assert not (tmp_path / "a").exists()  # made for nothing
@@ -107,14 +108,19 @@ NAMELESS = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "1"}
     ],
 )
 def test_a_job_that_was_started_again_takes_over_at_once_on_another_node(
-    variables: dict[str, str], job: Job, at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str],
+    job: Job,
+    at_once: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    path, began = tmp_path / "owner.json", time.monotonic()
+    path = tmp_path / "owner.json"
     left_by(path, jobs=(job,))
     take(path)
-    assert (time.monotonic() - began < 0.4) == at_once
+    assert ("to see whether it still is" in capsys.readouterr().err) != at_once
 
 
 def test_an_owner_elsewhere_counts_while_it_keeps_its_file(
