@@ -11,6 +11,7 @@ A machine that is shared slows the steps of one turn alike. `python -m unsee_dis
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import sys
@@ -124,9 +125,9 @@ def draw(encoder: PreTrainedModel) -> None:
 
 
 def _turn(runs: Sequence[Training], batches: Sequence[Batch], turn: int) -> list[float]:
-    """Seconds of a step of each run; another begins at each turn."""
-    seconds = [0.0] * len(runs)
-    for place in np.roll(range(len(runs)), turn):
+    """Seconds of a step of each run, in each order once before one comes again: a step after torch's dropout is slower."""
+    seconds, orders = [0.0] * len(runs), list(itertools.permutations(range(len(runs))))
+    for place in orders[turn % len(orders)]:
         started = time.perf_counter()
         run_step(runs[place], batches[place])
         seconds[place] = time.perf_counter() - started

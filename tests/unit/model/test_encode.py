@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unsee_dist.data.stream.packing import pack
+from unsee_dist.model import encoder
 from unsee_dist.model.encoder import encode, pool
 
 SENTENCES = [[11, 12, 13], [21, 22], [31, 32, 33, 34], [41]]
@@ -119,3 +120,16 @@ def test_padding_has_no_gradient_and_no_say() -> None:
     wild = torch.tensor([[[1.0], [3.0], [torch.nan], [5.0]]])
     assert pool(wild, sentences, 2, "mean").tolist() == [[2.0], [5.0]]
     assert pool(wild, sentences, 2, "cls").tolist() == [[1.0], [5.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("order", [[0, 1, 1, 3, 4, 0, 1], [1, 1], [3, 0, 4]])
+def test_sums_of_a_gpu_are_those_of_a_cpu(dtype: torch.dtype, order: list[int]) -> None:
+    """Both orders of summing run on a CPU. Segment 2 has no token, and 4 is padding."""
+    segment_N = torch.tensor(order)
+    x_ND = torch.randn(len(order), 6, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for one, other in zip(
+        encoder._added(x_ND, segment_N, 4), encoder._reduced(x_ND, segment_N, 4), strict=True
+    ):
+        assert torch.equal(one, other)
+        assert one.dtype == other.dtype

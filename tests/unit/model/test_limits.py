@@ -103,7 +103,10 @@ def test_a_tokenizer_with_more_entries_than_embeddings_is_refused(bert: Path) ->
     tokenizer.add_tokens(["qqq"])
     with pytest.raises(UserError) as caught:
         check_texts(str(bert), encoder, tokenizer, 24)
-    assert f"has {rows} embeddings, and its tokenizer numbers up to {rows} ('qqq')" in str(caught.value)
+    assert (
+        f"model.encoder = {bert} has {rows} embeddings, and its tokenizer numbers up to {rows} ('qqq')"
+        in str(caught.value)
+    )
     assert "resize_token_embeddings" in str(caught.value)
 
 
@@ -152,6 +155,8 @@ def test_the_code_of_a_folder_is_never_run(
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Own", "auto_map": auto}))
     (tmp_path / "tokenizer.json").write_text("{}")
     monkeypatch.setattr("builtins.input", lambda *_: "y")
-    with pytest.raises(UserError, match="comes with python code of its own, which is never run"):
+    with pytest.raises(
+        UserError, match=r"which is never run\. Write an encoder of a type that transformers itself has, such"
+    ):
         load(str(tmp_path))
     assert not mark.exists()

@@ -112,8 +112,11 @@ def test_a_piece_goes_to_a_device_and_into_locked_memory_as_a_whole(monkeypatch)
 
 
 def test_all_of_a_piece_survives_a_pickle():
-    micro_batch = pack([[5, 6], [7], [8, 9, 4]], 4, 0, True)
+    keys = np.array([4, 2**63 - 1, -(2**63)])
+    micro_batch = pack([[5, 6], [7], [8, 9, 4]], 4, 0, True, keys)
     again = pickle.loads(pickle.dumps(micro_batch))
+    assert again.keys.tolist() == keys.tolist()
+    assert pickle.loads(pickle.dumps(pack([[5, 6]], 4, 0, True))).keys is None
     for name in ("input_ids", "position_ids", "segment_ids"):
         assert torch.equal(getattr(again, name), getattr(micro_batch, name))
         assert getattr(again, name).dtype == torch.int64
