@@ -103,9 +103,9 @@ def merge_runs(task: MergeTask) -> None:
     if task.merged.exists():  # Ray repeats a task whose worker died
         remove(task.runs)
         return
-    sizes = [Run(path).size for path in task.runs]
-    rows, text = sum(size.rows for size in sizes), sum(size.text for size in sizes)
-    with new_run(task.merged, rows) as merged:
+    sizes = [(run.rows, run.text) for run in map(Run, task.runs)]
+    rows, text = map(sum, zip(*sizes, strict=True))
+    with new_run(task.merged) as merged:
         for first, last in _cuts(max(text // STEP_BYTES, rows * 4 // RANGE) + 1):
             unique = _merge_range(task.runs, first, last - 1, frozenset())
             merged.add(unique.high, unique.low, unique.times, _texts(task.runs, unique.run, unique.place))
@@ -189,13 +189,9 @@ def _merge_range(paths: Sequence[Path], first: int, last: int, held: frozenset[H
     """All hashes with first <= high <= last."""
     parts = []
     for number, path in enumerate(paths):
-        run = Run(path)
-        rows = run.rows_between(first, last)
-        if count := rows.stop - rows.start:
-            high, low, times = (np.array(column[rows]) for column in (run.high, run.low, run.times))
-            parts.append(
-                (high, low, times, np.full(count, number, np.int32), np.arange(rows.start, rows.stop))
-            )
+        rows = Run(path).between(first, last)
+        if count := len(rows.high):
+            parts.append((rows.high, rows.low, rows.times, np.full(count, number, np.int32), rows.place))
     if not parts:
         empty = np.empty(0, dtype=np.uint64)
         return _UniqueHashes(empty, empty, empty, empty, empty, np.empty(0, dtype=bool))

@@ -81,7 +81,7 @@ def _write(path: Path, kept: dict[bytes, bytes], repeated: Counter[bytes], facts
     ordered = sorted(kept)  # bytes of a digest are big-endian: this is the order of the numbers
     hashes = np.frombuffer(b"".join(ordered), dtype=">u8").reshape(-1, 2)
     times = np.array([1 + repeated[hashed] if hashed in repeated else 1 for hashed in ordered], dtype="<u8")
-    with new_run(path, len(ordered)) as run:
+    with new_run(path) as run:
         run.add(hashes[:, 0], hashes[:, 1], times, [kept[hashed] for hashed in ordered])
         run.finish(json.dumps(asdict(facts)).encode())
 

@@ -151,7 +151,7 @@ class Preparation:
         return done
 
     def count_ranges(self, runs: list[Path], held: frozenset[merge.Hash]) -> list[merge.RangeCount]:
-        sentences = sum(Run(run).size.rows for run in runs)
+        sentences = sum(Run(run).rows for run in runs)
         tasks = [merge.CountTask(runs, first, last, held) for first, last in merge.ranges(sentences)]
         advance = self.bar.stage("counting", len(tasks), "ranges")
         return _collect(self.run_tasks(merge.count_range, tasks), advance)
