@@ -25,7 +25,7 @@ import xxhash
 
 from unsee_dist.data.corpus import shard_writer
 from unsee_dist.data.corpus.index import ShardEntry
-from unsee_dist.data.prepare.runs import Run, new_run
+from unsee_dist.data.prepare.runs import new_run, opened_run, size_of
 from unsee_dist.files import atomic
 
 MARK = 1024  # sentences between marks
@@ -103,8 +103,7 @@ def merge_runs(task: MergeTask) -> None:
     if task.merged.exists():  # Ray repeats a task whose worker died
         remove(task.runs)
         return
-    sizes = [(run.rows, run.text) for run in map(Run, task.runs)]
-    rows, text = map(sum, zip(*sizes, strict=True))
+    rows, text = map(sum, zip(*map(size_of, task.runs), strict=True))
     with new_run(task.merged) as merged:
         for first, last in _cuts(max(text // STEP_BYTES, rows * 4 // RANGE) + 1):
             unique = _merge_range(task.runs, first, last - 1, frozenset())
@@ -189,7 +188,8 @@ def _merge_range(paths: Sequence[Path], first: int, last: int, held: frozenset[H
     """All hashes with first <= high <= last."""
     parts = []
     for number, path in enumerate(paths):
-        rows = Run(path).between(first, last)
+        with opened_run(path) as run:
+            rows = run.between(first, last)
         if count := len(rows.high):
             parts.append((rows.high, rows.low, rows.times, np.full(count, number, np.int32), rows.place))
     if not parts:
@@ -232,11 +232,10 @@ def _not_held(high: np.ndarray, low: np.ndarray, held: frozenset[Hash]) -> np.nd
 
 def _texts(paths: Sequence[Path], run_of: np.ndarray, place_of: np.ndarray) -> list[bytes]:
     """The sentences at these places of these runs."""
-    sentences: list[bytes] = [b""] * len(run_of)
+    sentences = np.empty(len(run_of), dtype=object)
     by_run = np.argsort(run_of, kind="stable")
     cuts = np.flatnonzero(np.diff(run_of[by_run])) + 1
     for chosen in np.split(by_run, cuts) if len(by_run) else []:
-        texts = Run(paths[int(run_of[chosen[0]])]).texts(place_of[chosen])
-        for index, text in zip(chosen.tolist(), texts, strict=True):
-            sentences[index] = text
-    return sentences
+        with opened_run(paths[int(run_of[chosen[0]])]) as run:
+            sentences[chosen] = run.texts(place_of[chosen])
+    return sentences.tolist()

@@ -41,6 +41,13 @@ COLUMNS = 5
 END = struct.Struct("<4Q")
 
 
+class Size(NamedTuple):
+    """How much is in a run."""
+
+    rows: int
+    text: int  # bytes
+
+
 class Rows(NamedTuple):
     """Some rows of a run without their texts, and their places in it."""
 
@@ -120,23 +127,36 @@ def new_run(path: Path) -> Iterator[RunWriter]:
     atomic.sync_folder(path.parent)
 
 
+@contextmanager
+def opened_run(path: Path) -> Iterator[Run]:
+    """A run to read while the block runs. UserError, also in the block: it is damaged."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        yield Run(path, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def size_of(path: Path) -> Size:
+    """How much is in a run."""
+    with opened_run(path) as run:
+        return run.size
+
+
 class Run:
-    """A run, mapped into memory while this object lives: what is not used of it is not read from disk.
+    """A run that is open: what is not used of it is not read from disk."""
 
-    Every method raises UserError where the run is damaged.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._decompressor = path, zstandard.ZstdDecompressor()
-        try:
-            self._data = np.memmap(path, dtype=np.uint8, mode="r")
-            table, facts, numbers, size = END.unpack(self._data[-END.size :].tobytes())
-        except (ValueError, struct.error) as error:
-            raise self._damage(f"it has {path.stat().st_size} bytes") from error
-        self._facts = facts, len(self._data) - END.size, size
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+        self._decompressor = zstandard.ZstdDecompressor()
+        end = max(os.fstat(descriptor).st_size - END.size, 0)
+        table, facts, numbers, size = END.unpack(os.pread(descriptor, END.size, end).ljust(END.size))
+        if not table <= facts <= end:
+            raise self._damage("its end is none")
+        self._facts = facts, end, size
         columns = _unpacked(self._piece(table, facts, numbers * NUMBER.itemsize)).reshape(-1, COLUMNS).T
         self._high, self._row, self._text, self._keys, self._texts = columns.copy()
-        self.rows, self.text = int(self._row[-1]), int(self._text[-1])
+        self.size = Size(int(self._row[-1]), int(self._text[-1]))
 
     def between(self, first: int, last: int) -> Rows:
         """The rows with first <= high <= last."""
@@ -168,14 +188,14 @@ class Run:
     def _keys_of(self, frame: int) -> np.ndarray:
         """High, low and times of a frame."""
         size = (int(self._row[frame + 1]) - int(self._row[frame])) * KEYS * NUMBER.itemsize
-        return _unpacked(self._piece(self._keys[frame], self._texts[frame], size)).reshape(KEYS, -1)
+        return _unpacked(self._piece(int(self._keys[frame]), int(self._texts[frame]), size)).reshape(KEYS, -1)
 
     def _texts_of(self, frame: int, places: np.ndarray) -> list[bytes]:
         """The sentences at some places of a frame."""
         first, last = int(self._row[frame]), int(self._row[frame + 1])
         numbers = (last - first) * NUMBER.itemsize
         size = numbers + int(self._text[frame + 1]) - int(self._text[frame])
-        data = self._piece(self._texts[frame], self._keys[frame + 1], size)
+        data = self._piece(int(self._texts[frame]), int(self._keys[frame + 1]), size)
         lengths = _unpacked(data[:numbers]).astype(np.int64)
         ends = numbers + np.cumsum(lengths)
         rows = places - first
@@ -185,13 +205,13 @@ class Run:
 
     def _piece(self, start: int, stop: int, size: int) -> bytes:
         """A piece of the file, decompressed. size: of it then, which a damaged one may not claim to be larger."""
-        data = self._data[int(start) : int(stop)].data
         try:
+            data = os.pread(self._descriptor, stop - start, start)
             if zstandard.frame_content_size(data) == size:
                 return self._decompressor.decompress(data)
         except zstandard.ZstdError as error:
             raise self._damage(f"at byte {start}: {error}") from error
-        raise self._damage(f"at byte {start}: other than {size} bytes")
+        raise self._damage(f"at byte {start}: not {size} bytes")
 
     def _damage(self, why: str) -> UserError:
         return UserError(
