@@ -100,10 +100,14 @@ def write_packed(path: Path, parts: Iterable[bytes]) -> None:
 def prepare(inputs: Path, out: Path, processes: int) -> Peaks:
     told = ["prepare", str(inputs), "--out", str(out), "--zst", "--processes", str(processes)]
     started, peaks = tiny.start([sys.executable, "-m", "unsee_dist", *told]), Peaks()
-    while started.poll() is None:
-        now = Peaks(peak_mib(started.pid), most_descriptors(started.pid), bytes_on_disk(out))
-        peaks = Peaks(*map(max, peaks, now))
-        time.sleep(0.5)
+    try:
+        while started.poll() is None:
+            now = Peaks(peak_mib(started.pid), most_descriptors(started.pid), bytes_on_disk(out))
+            peaks = Peaks(*map(max, peaks, now))
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        tiny.kill(started)
+        raise
     done = tiny.finish(started)
     assert done.returncode == 0, done.stderr
     return peaks
