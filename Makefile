@@ -37,7 +37,8 @@ PEERS := mosaicml-streaming==0.13.0 catalogue==2.0.10 brotli==1.2.1 zstd==1.5.7.
 epoch: $(STAMP)  ## prepare and stream ten million sentences: every one once, in bounded memory (long)
 	$(BIN)/python tests/torture/epoch.py $(ARGS)
 
-large: $(STAMP)  ## prepare 100,000 small files, and 50 GB, at 1,024 descriptors in bounded memory (long; 150 GB of disk)
+# make large ARGS="--folder F": the same command goes on where a killed one was
+large: $(STAMP)  ## prepare 100,000 small files, and 50 GB of text, at 1,024 descriptors in bounded memory (hours; 25 GB of disk)
 	$(BIN)/python tests/torture/large.py $(ARGS)
 
 # with the checkout of a peer: make bench ARGS="--peer-unsee PATH"

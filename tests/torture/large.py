@@ -1,25 +1,34 @@
-"""Many inputs and large ones: 100,000 small files, and a file of 50 GB, prepared at 1,024 descriptors.
+"""Many inputs and large ones: 100,000 small files, and 50 GB of text, prepared at 1,024 descriptors.
 
     python tests/torture/large.py [--files 100000] [--gigabytes 50] [--processes 2] [--folder F]
 
 (make large). The inputs are written by a rule, with some sentences twice. Every sentence must be kept once and every copy
-counted. Time, and the largest memory and number of descriptors of any process are printed, and bounded: they must not grow
-with the inputs. 0 leaves a part out. The disk needs three times the gigabytes.
+counted. Time, the largest memory and number of descriptors of any process, and the most that the disk held are printed, and
+bounded: memory and descriptors must not grow with the inputs. 0 leaves a part out.
+
+The text is in .zst files, the first of 5 GB of text, and so are the shards (--zst): the disk needs half the gigabytes.
+The same command with the same --folder goes on where a killed one was.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
+import os
 import resource
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
+import zstandard
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
@@ -30,47 +39,88 @@ from rich.console import Console  # noqa: E402
 
 DESCRIPTORS = 1024
 BOUND_MIB = 1024  # of any process
+DISK = 0.5  # bytes on disk for a byte of text: inputs, unfinished work and shards together
 LINES = 20  # of a small file
-ROUND_LINES = 100_000  # of a part of the large file
+ROUND_LINES = 100_000  # of a part of the text
 ROUND = b"@@@@@@"  # in every line: the number of its part
-TWICE = 10  # every tenth small file, and one part of the large one, has the sentences of another
+FIRST_BYTES, OTHER_BYTES = 5 * 10**9, 10**9  # of text, of the first large file and of the others
+TWICE = 10  # every tenth small file, and one part of the text, has the sentences of another
+
+
+class Peaks(NamedTuple):
+    """The most MiB and descriptors of any process, and the most bytes on disk in the folder that it writes."""
+
+    memory: int = 0
+    descriptors: int = 0
+    disk: int = 0
 
 
 def write_files(folder: Path, count: int) -> tuple[int, int]:
     """Small files, a thousand a folder. Returns how many lines they have, and how many different ones."""
-    source, last = sentences(), ""
-    for number in range(count):
-        if not number % 1000:
-            (folder / f"{number // 1000:04d}").mkdir(parents=True)
-        if number % TWICE or not number:
-            last = "\n".join(itertools.islice(source, LINES)) + "\n"
-        (folder / f"{number // 1000:04d}" / f"{number:06d}.txt").write_text(last, encoding="utf-8")
+    source, last, partial = sentences(), "", folder.with_name("partial")
+    if not folder.exists():
+        shutil.rmtree(partial, ignore_errors=True)
+        for number in range(count):
+            if not number % 1000:
+                (partial / f"{number // 1000:04d}").mkdir(parents=True)
+            if number % TWICE or not number:
+                last = "\n".join(itertools.islice(source, LINES)) + "\n"
+            (partial / f"{number // 1000:04d}" / f"{number:06d}.txt").write_text(last, encoding="utf-8")
+        partial.rename(folder)
     return count * LINES, (count - (count - 1) // TWICE) * LINES
 
 
 def write_large(folder: Path, size: int) -> tuple[int, int]:
-    """A file of about so many bytes. Returns how many lines it has, and how many different ones."""
-    folder.mkdir(parents=True)
+    """Files of about so many bytes of text. Returns how many lines they have, and how many different ones."""
+    folder.mkdir(parents=True, exist_ok=True)
     lines = itertools.islice(sentences(), ROUND_LINES)
     part = b"".join(line.encode() + b" in round " + ROUND + b"\n" for line in lines)
     rounds = max(size // len(part), 2)
-    with (folder / "large.txt").open("wb") as file:
-        for number in [*range(rounds), 0]:
-            file.write(part.replace(ROUND, b"%06d" % number))
-    return (rounds + 1) * ROUND_LINES, rounds * ROUND_LINES
+    numbers = [*range(rounds), 0]
+    starts = [0, *range(FIRST_BYTES // len(part), len(numbers), OTHER_BYTES // len(part))]
+    for file, (start, stop) in enumerate(pairwise([*starts, len(numbers)])):
+        parts = (part.replace(ROUND, b"%06d" % number) for number in numbers[start:stop])
+        write_packed(folder / f"{file:03d}.txt.zst", parts)
+    return len(numbers) * ROUND_LINES, rounds * ROUND_LINES
 
 
-def prepare(inputs: Path, out: Path, processes: int) -> tuple[int, int]:
-    """Returns the peak MiB of the largest process, and the most descriptors of any."""
-    told = ["prepare", str(inputs), "--out", str(out), "--processes", str(processes)]
-    started = tiny.start([sys.executable, "-m", "unsee_dist", *told])
-    memory = opened = 0
-    while started.poll() is None:
-        memory, opened = max(memory, peak_mib(started.pid)), max(opened, most_descriptors(started.pid))
-        time.sleep(0.5)
+def write_packed(path: Path, parts: Iterable[bytes]) -> None:
+    """A compressed file, unless it is there."""
+    if path.exists():
+        return
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        with zstandard.ZstdCompressor(1).stream_writer(file, closefd=False) as packed:
+            for part in parts:
+                packed.write(part)
+        os.fsync(file.fileno())
+    partial.rename(path)
+
+
+def prepare(inputs: Path, out: Path, processes: int) -> Peaks:
+    told = ["prepare", str(inputs), "--out", str(out), "--zst", "--processes", str(processes)]
+    started, peaks = tiny.start([sys.executable, "-m", "unsee_dist", *told]), Peaks()
+    try:
+        while started.poll() is None:
+            now = Peaks(peak_mib(started.pid), most_descriptors(started.pid), bytes_on_disk(out))
+            peaks = Peaks(*map(max, peaks, now))
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        tiny.kill(started)
+        raise
     done = tiny.finish(started)
     assert done.returncode == 0, done.stderr
-    return memory, opened
+    return peaks
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """Of all files below."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile
+                total += 512 * os.stat(os.path.join(place, name)).st_blocks
+    return total
 
 
 def most_descriptors(pid: int) -> int:
@@ -82,11 +132,12 @@ def most_descriptors(pid: int) -> int:
         return 0
 
 
-def run(name: str, folder: Path, written: tuple[int, int], processes: int, tell: Tell) -> None:
-    """Prepare what was written into folder/in, and check what is kept."""
+def run(name: str, folder: Path, written: tuple[int, int], processes: int, tell: Tell) -> int:
+    """Prepare what was written into folder/in, and check what is kept. Returns the bytes on disk, of inputs and all."""
     lines, different = written
+    inputs, again = bytes_on_disk(folder / "in"), ", continued" if (folder / "out").exists() else ""
     begun = time.monotonic()
-    memory, opened = prepare(folder / "in", folder / "out", processes)
+    peaks = prepare(folder / "in", folder / "out", processes)
     took = time.monotonic() - begun
     index = json.loads((folder / "out" / "index.json").read_bytes())
     counters = index["preparation"]["counters"]
@@ -95,10 +146,12 @@ def run(name: str, folder: Path, written: tuple[int, int], processes: int, tell:
     size = sum(shard["bytes"] for shard in index["shards"])
     tell(
         f"{name}: {lines:,} sentences, {different:,} different, {size / 1e9:,.2f} GB in {len(index['shards']):,} shards: "
-        f"{took:.0f} s, {lines / took:,.0f} sentences/s; largest process {memory:,} MiB, {opened} descriptors"
+        f"{took:.0f} s{again}, {lines / took:,.0f} sentences/s; largest process {peaks.memory:,} MiB, {peaks.descriptors} "
+        f"descriptors; disk {inputs / 1e9:,.2f} GB of inputs and {peaks.disk / 1e9:,.2f} GB at most of work and shards"
     )
-    assert memory <= BOUND_MIB, f"more than {BOUND_MIB:,} MiB"
+    assert peaks.memory <= BOUND_MIB, f"more than {BOUND_MIB:,} MiB"
     shutil.rmtree(folder)
+    return inputs + peaks.disk
 
 
 def main() -> None:
@@ -106,22 +159,22 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--gigabytes", type=float, default=50)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument(
-        "--folder", type=Path, help="On a disk with three times the gigabytes. Absent: a temporary one."
-    )
+    parser.add_argument("--folder", type=Path, help="Kept when this is killed. Absent: a temporary one.")
     chosen = parser.parse_args()
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS)
-    )  # of this process and all it starts
+    # of this process and all it starts
+    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
-        folder = Path(place)
+    kept = contextlib.nullcontext(str(chosen.folder)) if chosen.folder else tempfile.TemporaryDirectory()
+    with kept as place:
         if chosen.files:
-            written = write_files(folder / "small" / "in", chosen.files)
-            run(f"{chosen.files:,} files", folder / "small", written, chosen.processes, console.print)
+            folder = Path(place, f"files-{chosen.files}")
+            written = write_files(folder / "in", chosen.files)
+            run(f"{chosen.files:,} files", folder, written, chosen.processes, console.print)
         if chosen.gigabytes:
-            written = write_large(folder / "large" / "in", int(chosen.gigabytes * 1e9))
-            run(f"{chosen.gigabytes:g} GB", folder / "large", written, chosen.processes, console.print)
+            folder = Path(place, f"gigabytes-{chosen.gigabytes:g}")
+            written = write_large(folder / "in", int(chosen.gigabytes * 1e9))
+            used = run(f"{chosen.gigabytes:g} GB", folder, written, chosen.processes, console.print)
+            assert used <= DISK * chosen.gigabytes * 1e9, f"more disk than {DISK} of the text"
 
 
 if __name__ == "__main__":

@@ -65,8 +65,7 @@ def drop_reason(
     """Why a normalised sentence is dropped, or None; both ranges include their ends. words: absent = what stands between
     blanks."""
     size = len(sentence) if sentence.isascii() else len(sentence.encode())
-    blanks = sentence.count(" ")
-    words = blanks + 1 if words is None else words
+    words = sentence.count(" ") + 1 if words is None else words
     if not size:
         return "empty"
     if size < bytes_range[0]:
@@ -77,6 +76,6 @@ def drop_reason(
         return "too few words"
     if words > words_range[1]:
         return "too many words"
-    if min_letters and sum(map(str.isalpha, sentence)) < min_letters * (len(sentence) - blanks):
+    if min_letters and sum(map(str.isalpha, sentence)) < min_letters * len(sentence.replace(" ", "")):
         return "too few letters"
     return None

@@ -25,7 +25,7 @@ import xxhash
 
 from unsee_dist.data.corpus import shard_writer
 from unsee_dist.data.corpus.index import ShardEntry
-from unsee_dist.data.prepare.runs import Run, new_run
+from unsee_dist.data.prepare.runs import new_run, opened_run, size_of
 from unsee_dist.files import atomic
 
 MARK = 1024  # sentences between marks
@@ -103,9 +103,8 @@ def merge_runs(task: MergeTask) -> None:
     if task.merged.exists():  # Ray repeats a task whose worker died
         remove(task.runs)
         return
-    sizes = [Run(path).size for path in task.runs]
-    rows, text = sum(size.rows for size in sizes), sum(size.text for size in sizes)
-    with new_run(task.merged, rows) as merged:
+    rows, text = map(sum, zip(*map(size_of, task.runs), strict=True))
+    with new_run(task.merged) as merged:
         for first, last in _cuts(max(text // STEP_BYTES, rows * 4 // RANGE) + 1):
             unique = _merge_range(task.runs, first, last - 1, frozenset())
             merged.add(unique.high, unique.low, unique.times, _texts(task.runs, unique.run, unique.place))
@@ -189,13 +188,10 @@ def _merge_range(paths: Sequence[Path], first: int, last: int, held: frozenset[H
     """All hashes with first <= high <= last."""
     parts = []
     for number, path in enumerate(paths):
-        run = Run(path)
-        rows = run.rows_between(first, last)
-        if count := rows.stop - rows.start:
-            high, low, times = (np.array(column[rows]) for column in (run.high, run.low, run.times))
-            parts.append(
-                (high, low, times, np.full(count, number, np.int32), np.arange(rows.start, rows.stop))
-            )
+        with opened_run(path) as run:
+            rows = run.between(first, last)
+        if count := len(rows.high):
+            parts.append((rows.high, rows.low, rows.times, np.full(count, number, np.int32), rows.place))
     if not parts:
         empty = np.empty(0, dtype=np.uint64)
         return _UniqueHashes(empty, empty, empty, empty, empty, np.empty(0, dtype=bool))
@@ -236,11 +232,10 @@ def _not_held(high: np.ndarray, low: np.ndarray, held: frozenset[Hash]) -> np.nd
 
 def _texts(paths: Sequence[Path], run_of: np.ndarray, place_of: np.ndarray) -> list[bytes]:
     """The sentences at these places of these runs."""
-    sentences: list[bytes] = [b""] * len(run_of)
+    sentences = np.empty(len(run_of), dtype=object)
     by_run = np.argsort(run_of, kind="stable")
     cuts = np.flatnonzero(np.diff(run_of[by_run])) + 1
     for chosen in np.split(by_run, cuts) if len(by_run) else []:
-        texts = Run(paths[int(run_of[chosen[0]])]).texts(place_of[chosen])
-        for index, text in zip(chosen.tolist(), texts, strict=True):
-            sentences[index] = text
-    return sentences
+        with opened_run(paths[int(run_of[chosen[0]])]) as run:
+            sentences[chosen] = run.texts(place_of[chosen])
+    return sentences.tolist()

@@ -3,8 +3,9 @@
     splits of the inputs ─► sort: clean, hash ─► runs, sorted by hash ─► merge: count, plan, write ─► shards, index
 
 Sorting by a keyed 128-bit hash removes duplicates and shuffles at once, needs no random generator, and does not depend
-on the order of the inputs. Memory is that of a split and a shard a process; the disk needs space for the text twice, and
-for a sixteenth of it more a process while runs are merged in passes.
+on the order of the inputs. Memory is that of a split and a shard a process. The disk needs space for the shards and, until
+they are written, for the runs: 60% of English text (sentences of 131 bytes: 48% their text, 12% numbers), and a sixteenth
+of that more a process while runs are merged in passes.
 
 `index.json` is written last: a folder with it is complete. Until then `preparing/` has the unfinished work (stages.py): a
 killed preparation continues.

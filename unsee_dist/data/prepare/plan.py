@@ -24,7 +24,7 @@ from unsee_dist.files.owner import OWNER, owned
 
 PREPARING = "preparing"  # the folder for unfinished work, inside the output folder
 PLAN = "plan.json"
-WORK_FORMAT = 2
+WORK_FORMAT = 3  # of the runs and of what else is in the work folder
 NAMED = 3  # inputs in a sentence, of each side
 
 

@@ -24,7 +24,7 @@ from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS, BadRecords,
 from unsee_dist.data.prepare.clean import drop_reason, is_json, normalise, words_in
 from unsee_dist.data.prepare.documents import InputSplit
 from unsee_dist.data.prepare.languages import is_written_in
-from unsee_dist.data.prepare.runs import Run, new_run
+from unsee_dist.data.prepare.runs import new_run, opened_run
 
 
 class SortTask(NamedTuple):
@@ -73,16 +73,19 @@ def sort_splits(task: SortTask) -> None:
 
 def facts_of(path: Path) -> RunFacts:
     """What was counted while a run was written."""
-    return RUN_FACTS.validate_json(Run(path).facts())
+    with opened_run(path) as run:
+        return RUN_FACTS.validate_json(run.facts())
 
 
 def _write(path: Path, kept: dict[bytes, bytes], repeated: Counter[bytes], facts: RunFacts) -> None:
     """A run of sentences by their hashes."""
-    ordered = sorted(kept)  # bytes of a digest are big-endian: this is the order of the numbers
-    hashes = np.frombuffer(b"".join(ordered), dtype=">u8").reshape(-1, 2)
-    times = np.array([1 + repeated[hashed] if hashed in repeated else 1 for hashed in ordered], dtype="<u8")
-    with new_run(path, len(ordered)) as run:
-        run.add(hashes[:, 0], hashes[:, 1], times, [kept[hashed] for hashed in ordered])
+    hashes = np.frombuffer(b"".join(kept), dtype=">u8").reshape(-1, 2)  # the bytes of a digest are big-endian
+    high, low = hashes[:, 0].astype("<u8"), hashes[:, 1].astype("<u8")
+    times = np.array([1 + repeated[hashed] if hashed in repeated else 1 for hashed in kept], dtype="<u8")
+    order = np.lexsort((low, high))
+    texts = list(kept.values())
+    with new_run(path) as run:
+        run.add(high[order], low[order], times[order], [texts[place] for place in order.tolist()])
         run.finish(json.dumps(asdict(facts)).encode())
 
 

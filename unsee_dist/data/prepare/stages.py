@@ -33,7 +33,7 @@ from unsee_dist.data.prepare.bad_records import FIRST, BadRecords
 from unsee_dist.data.prepare.left_out import LeftOut
 from unsee_dist.data.prepare.plan import Plan, as_json, remove_output
 from unsee_dist.data.prepare.report import ADVICE, Bar, most_dropped
-from unsee_dist.data.prepare.runs import Run
+from unsee_dist.data.prepare.runs import size_of
 from unsee_dist.data.prepare.sort import SortTask, facts_of, sort_splits
 from unsee_dist.data.processes import TaskRunner, run_serially
 from unsee_dist.errors import UserError
@@ -151,7 +151,7 @@ class Preparation:
         return done
 
     def count_ranges(self, runs: list[Path], held: frozenset[merge.Hash]) -> list[merge.RangeCount]:
-        sentences = sum(Run(run).size.rows for run in runs)
+        sentences = sum(size_of(run).rows for run in runs)
         tasks = [merge.CountTask(runs, first, last, held) for first, last in merge.ranges(sentences)]
         advance = self.bar.stage("counting", len(tasks), "ranges")
         return _collect(self.run_tasks(merge.count_range, tasks), advance)
