@@ -20,8 +20,8 @@ if ! [[ $nodes =~ ^[1-9][0-9]*$ ]]; then
   echo "N = $nodes is no number of nodes: write 1 or more" >&2
   exit 2
 fi
-if ((${#dir} > 40)); then
-  echo "DIR = $dir has ${#dir} letters, and Ray's sockets below it must stay within 107: use one of at most 40" >&2
+if ((${#dir} > 38)); then
+  echo "DIR = $dir has ${#dir} letters, and Ray's sockets below it must stay within 107: use one of at most 38" >&2
   exit 2
 fi
 if ! command -v ray >/dev/null; then
@@ -47,12 +47,12 @@ control=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0
   printf 'RAY_AUTH_TOKEN_PATH=%q\n' "$dir/token"
 } >"$dir/environment"
 # Ray lets no second node join at 127.0.0.1, so its ports are open to the network: the token is what guards them.
-mkdir -m 700 "$dir/ray" # Ray itself makes its folders writable for everybody
+mkdir -m 700 "$dir/ray" # Ray makes its own folder, the one below, writable for everybody
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$dir/token" RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 export RAY_worker_niceness=0 # Ray's 15 would starve a training beside anything else
 unset RAY_ADDRESS
 
-common=(--block "--num-cpus=$cpus" --temp-dir="$dir/ray" --disable-usage-stats
+common=(--block "--num-cpus=$cpus" --temp-dir="$dir/ray/t" --disable-usage-stats
   --object-store-memory="$((${RAY_LOCAL_STORE_MB:-100} * 1000000))" --dashboard-agent-listen-port=0)
 head=(--head "--port=$control" --include-dashboard="${RAY_LOCAL_DASHBOARD:-false}" --dashboard-port=0)
 

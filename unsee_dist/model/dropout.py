@@ -16,7 +16,9 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unsee_dist.data.stream.packing import MicroBatch
@@ -149,7 +151,8 @@ def _copied_lanes(rows: Rows, site: int, heads: int) -> Tensor:
         groups[-(-longest // GROUP) * GROUP].append(row)
     tokens = rows.keys_RT.shape[1]
     square = torch.zeros(len(longest_R), heads, tokens, tokens, dtype=torch.int16)
-    target, source = square.numpy(), {}
+    target = square.numpy()
+    source: dict[int, NDArray[np.int16]] = {}
     for positions, members in groups.items():
         lanes = masks.attention_lanes(rows.keys_RT[members], site, heads, min(positions, tokens))
         source |= dict(zip(members, lanes.numpy(), strict=True))
