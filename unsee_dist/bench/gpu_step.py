@@ -39,6 +39,7 @@ from unsee_dist.bench.step import NETWORKS, Clock, arithmetic, matrix_weights
 from unsee_dist.bench.table import STAGES, Row
 from unsee_dist.bench.timing import Effort, free_steps, measure_ceilings, peak_mib
 from unsee_dist.config import RunConfig, load
+from unsee_dist.config.unused import under
 from unsee_dist.data import Batch
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.world import World, join_world, leave_world
@@ -70,7 +71,7 @@ class Case:
     def config(self, config: str, overrides: Sequence[str]) -> RunConfig:
         micro = "null" if self.micro_batch is None else self.micro_batch
         sizes = (f"train.batch={self.batch}", f"train.micro_batch={micro}")
-        return load(config, [*overrides, *self.overrides, *sizes])
+        return load(config, under([*self.overrides, *sizes], overrides))
 
 
 BASELINE, AGAIN = "batch 1,024", "batch 1,024 again"

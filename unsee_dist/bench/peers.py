@@ -28,6 +28,7 @@ import torch
 from torch import nn
 
 from unsee_dist.config import RunConfig, load
+from unsee_dist.config.unused import under
 from unsee_dist.data import Shards
 from unsee_dist.errors import UserError
 
@@ -156,7 +157,7 @@ def _main(trainer: str, peer: str, config: str, *overrides: str) -> None:
     if trainer.endswith("fp32"):
         more.append("parallel.precision=fp32")
     with tempfile.TemporaryDirectory() as folder:
-        settings = load(config, [*overrides, *more, f"run.dir={folder}/run"])
+        settings = load(config, under([*more, f"run.dir={folder}/run"], overrides))
         result = measure(trainer, peer, settings)
     print(json.dumps(result), flush=True)
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from unsee_dist.config.unused import under
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import TIME
 from unsee_dist.supervision.phases import KILL_AT
@@ -53,7 +54,7 @@ def recovery_s(config: str, overrides: Sequence[str], folder: Path) -> float:
         "track.mlflow=false",
     ]
     script = str(Path(__file__).resolve().parent.parent / "train.py")
-    command = [sys.executable, script, "--config", config, *overrides, *settings]
+    command = [sys.executable, script, "--config", config, *under(settings, overrides)]
     killed = subprocess.run(
         command, env=os.environ | {KILL_AT: "forward 6 0"}, capture_output=True, check=False
     )

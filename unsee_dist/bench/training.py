@@ -13,6 +13,7 @@ from rich.console import Console
 
 from unsee_dist.bench import table
 from unsee_dist.bench.launch import in_processes
+from unsee_dist.config.unused import under
 
 PRESET = "as configured"
 
@@ -54,7 +55,8 @@ def train(
     whole: list[table.Row] = []
     for place, (label, ranks, changed) in enumerate(CASES):
         console.print(f"{label} ...", markup=False)
-        arguments = [config, *overrides, *changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
+        variant = [*changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]
+        arguments = [config, *under(variant, overrides)]
         row = in_processes("unsee_dist.bench.step", arguments, ranks)
         rows.append({"case": label, "ranks": ranks} | row)
     for name in ("unsee_dist", "unsee_dist fp32", *_peers(peer_unsee), "unsee_dist"):

@@ -75,3 +75,13 @@ def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
                 why = f"has no effect with {rule.by} = {layers[other][rule.by].value}"
                 found.append(Mistake(key, value, where, why, rule.instead))
     return found
+
+
+def under(variant: Sequence[str], overrides: Sequence[str]) -> list[str]:
+    """The overrides of a user with those of a variant on top, without what the variant makes meaningless.
+
+    A bench varies settings beside the user's: `projector.width=4` says nothing of its SimCSE.
+    """
+    changed = {key for key, _, value in (text.partition("=") for text in variant) if value != "null"}
+    meaningless = {key for rule in UNUSED if rule.by in changed for key in rule.keys}
+    return [*(text for text in overrides if text.partition("=")[0] not in meaningless), *variant]

@@ -8,6 +8,7 @@ import pytest
 
 from unsee_dist.config import load
 from unsee_dist.config.mistakes import ConfigError
+from unsee_dist.config.unused import under
 
 
 def refusal(name: str, *overrides: str) -> str:
@@ -59,3 +60,12 @@ def test_a_file_over_a_preset_and_the_settings_of_a_run(tmp_path: Path) -> None:
     mine.write_text(load("no-target").as_yaml())  # a run's config.yaml states all
     assert load(str(mine), ["train.lr=1e-3"]).target.kind == "online"
     assert "target.decay" in refusal(str(mine), "target.decay=0.9")
+
+
+def test_a_variant_of_a_bench_drops_what_it_makes_meaningless() -> None:
+    mine = ["projector.width=4", "train.lr=1e-3", "train.epochs=2", "target.decay=0.9"]
+    simcse = ["target.kind=online", "projector.kind=tanh", "train.micro_batch=null"]
+    config = load("base", under(simcse, mine))
+    assert (config.train.lr, config.train.epochs, config.projector.kind) == (1e-3, 2, "tanh")
+    assert under(["train.steps=3"], mine) == [*mine[:2], mine[3], "train.steps=3"]
+    assert under(["train.steps=null"], mine) == [*mine, "train.steps=null"]
