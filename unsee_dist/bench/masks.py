@@ -4,9 +4,9 @@
     drawn         as many random bits as a mask needs from one fast generator: the least that any dropout does, no law holds
     torch's       torch.nn.Dropout and torch's own attention, seeded a micro-batch at a time
 
-    ratio = median over steps of (CPU time by sentence / CPU time of the other kind)
+    ratio = median over steps of (time by sentence / time of the other kind)
 
-Seconds are those of the CPU, of all threads: waiting for other work on the machine does not count.
+A machine that is shared slows the steps of one turn alike, but not always evenly: see the quartiles.
 `python -m unsee_dist.bench.masks CONFIG [key=value ...]`.
 """
 
@@ -43,7 +43,7 @@ WARM_UP, SENTENCES = 3, 1920  # trained on by each kind, after the steps of warm
 
 
 def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[Row]:
-    """A row a batch and precision: CPU milliseconds of a step of each kind, and the ratios with their quartiles."""
+    """A row a batch and precision: milliseconds of a step of each kind, and the ratios with their quartiles."""
     rows = []
     for batch in BATCHES:
         for precision in ("fp32", None):
@@ -55,7 +55,7 @@ def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[Row]:
 
 
 def page(rows: Sequence[Row]) -> Table:
-    columns = [f"{kind} CPU ms" for kind in KINDS] + [f"ratio to {kind}" for kind in KINDS[1:]]
+    columns = [f"{kind} ms" for kind in KINDS] + [f"ratio to {kind}" for kind in KINDS[1:]]
     seen = table("a step by its dropout (ratio: median, quartiles)", ("batch, precision", *columns, "turns"))
     for row in rows:
         ratios = (row["ratio"][kind] for kind in KINDS[1:])
@@ -126,12 +126,12 @@ def draw(encoder: PreTrainedModel) -> None:
 
 
 def _turn(runs: Sequence[Training], batches: Sequence[Batch], turn: int) -> list[float]:
-    """CPU seconds of a step of each run, in each order once before one comes again: a step after torch's dropout is slower."""
+    """Seconds of a step of each run, in each order once before one comes again: a step after torch's dropout is slower."""
     seconds, orders = [0.0] * len(runs), list(itertools.permutations(range(len(runs))))
     for place in orders[turn % len(orders)]:
-        started = time.process_time()
+        started = time.perf_counter()
         run_step(runs[place], batches[place])
-        seconds[place] = time.process_time() - started
+        seconds[place] = time.perf_counter() - started
     return seconds
 
 

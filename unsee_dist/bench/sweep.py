@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from unsee_dist.config import presets
+from unsee_dist.config.unused import under
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import EFFECTIVE_RANK, LOSS, TIME, dev
 from unsee_dist.sweep.trial import OUTCOME
@@ -40,7 +41,8 @@ def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str,
         *("track.mlflow=false", "space.train.lr={choice: [1e-5, 2e-5, 3e-5]}"),
     ]
     program = "from unsee_dist.cli import main; main()"
-    command = [sys.executable, "-c", program, "sweep", str(folder / "cost.yaml"), *overrides, *settings]
+    command = [sys.executable, "-c", program, "sweep", str(folder / "cost.yaml")]
+    command += under(settings, overrides)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from unsee_dist.config.layers import Layer
+from unsee_dist.config.layers import COMMAND_LINE, Layer
 from unsee_dist.config.mistakes import Mistake
 from unsee_dist.config.sections import RunConfig
 
@@ -58,20 +58,19 @@ UNUSED = (
 
 
 def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
-    """The settings typed in a later layer than the one that makes them meaningless, or both in the last one.
+    """The settings in a later layer than the one that makes them meaningless, or beside it on the command line.
 
-    The last layer is the command line's, or the point of a sweep's space.
+    Beside it in one file they are none: the config.yaml of a run states every setting.
     """
-    last = len(layers) - 1
     stated = {key: number for number, layer in enumerate(layers) for key in layer}
     found = []
     for rule in UNUSED:
         for key in rule.keys if rule.holds(config) else ():
-            mine, other = stated.get(key, -1), stated.get(rule.by, -1)
-            if not (mine > other or mine == last >= 0):
+            mine, other = stated.get(key, -1), stated[rule.by]  # no default makes another setting meaningless
+            if mine < other:
                 continue
             value, where = layers[mine][key]
-            if value is not None:
+            if value is not None and (mine > other or where == COMMAND_LINE):
                 why = f"has no effect with {rule.by} = {layers[other][rule.by].value}"
                 found.append(Mistake(key, value, where, why, rule.instead))
     return found

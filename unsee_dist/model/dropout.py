@@ -34,7 +34,7 @@ CALL = (
 )  # more than the modules of an encoder: site + CALL n is the site at its call n + 1 in a forward
 
 
-GROUP = 16  # key positions: rows are drawn together when their longest sentences are as long but for this
+GROUP = 16  # key positions: rows whose longest sentence needs as many multiples of it are drawn together
 Span = tuple[int, int, int]  # of a sentence: row, first token, end
 
 

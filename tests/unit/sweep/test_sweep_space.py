@@ -268,3 +268,12 @@ def test_a_grid_of_too_many_points_is_refused_at_once(tmp_path: Path) -> None:
     lines = [f"{key}: {{choice: [{', '.join(str(2 + i) for i in range(10))}]}}" for key in keys]
     with pytest.raises(UserError, match="grid has more than 10,000 points"):
         load_sweep(write(tmp_path, "sweep: {search: grid}\nspace:\n  " + "\n  ".join(lines) + "\n"))
+
+
+def test_settings_without_effect_are_refused_on_the_command_line_and_in_a_space(tmp_path: Path) -> None:
+    path = write(tmp_path, CONDITIONAL)
+    assert "no effect" in mistakes(path, "target.kind=online", "target.decay=0.9")["target.decay"]
+    both = ("space.target.kind={choice: [ema, online]}", "space.target.decay={choice: [0.9, 0.99]}")
+    assert "no effect" in mistakes(path, *both)["space.target.decay"]
+    load_sweep(path, [both[0], "target.decay=0.9"])  # of the trials that have a target network
+    load_sweep(path, [both[0], "space.target.decay={choice: [0.9, 0.99], when: {target.kind: ema}}"])

@@ -126,15 +126,19 @@ def test_damage_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert refused > 0.99 * len(changes)
 
 
+def stop_after_sorting(text: Path, out: Path, patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(stages.Preparation, "count_ranges", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        prepare([str(text)], out, PrepareSettings(), processes=1)
+
+
 def test_a_damaged_run_stops_a_preparation(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
     prepare([str(text)], tmp_path / "whole", PrepareSettings(), processes=1)
     with monkeypatch.context() as patched:
-        patched.setattr(stages.Preparation, "count_ranges", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            prepare([str(text)], out, PrepareSettings(), processes=1)
+        stop_after_sorting(text, out, patched)
     run = out / "preparing" / "run-000000"
     data = bytearray(run.read_bytes())
     data[len(data) // 2] ^= 1
@@ -154,9 +158,7 @@ def test_runs_of_another_version_are_not_read(
     prepare([str(text)], tmp_path / "whole", PrepareSettings(), processes=1)
     with monkeypatch.context() as patched:
         patched.setattr(plan, "WORK_FORMAT", 2)
-        patched.setattr(stages.Preparation, "count_ranges", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            prepare([str(text)], out, PrepareSettings(), processes=1)
+        stop_after_sorting(text, out, patched)
     head = json.dumps({"rows": 1, "room": 1, "text": 9}).encode().ljust(4096)
     (out / "preparing" / "run-000000").write_bytes(head + np.array([0, 0, 9, 1]).tobytes() + b"the text!{}")
     prepare([str(text)], out, PrepareSettings(), processes=1)
