@@ -8,7 +8,7 @@ micro-batch, at least.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +16,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unsee_dist.data.stream.packing import MicroBatch
@@ -34,7 +32,6 @@ CALL = (
 )  # more than the modules of an encoder: site + CALL n is the site at its call n + 1 in a forward
 
 
-GROUP = 16  # key positions: rows whose longest sentence needs as many multiples of it are drawn together
 Span = tuple[int, int, int]  # of a sentence: row, first token, end
 
 
@@ -129,7 +126,7 @@ def _attention_lanes(rows: Rows, site: int, heads: int) -> Tensor:
     if rows.positions_RT is None:
         return masks.attention_lanes(rows.keys_RT, site, heads, rows.keys_RT.shape[1])
     if rows.keys_RT.device.type == "cpu":
-        return _copied_lanes(rows, site, heads)
+        return _shifted_lanes(rows, site, heads)
     return _gathered_lanes(rows.keys_RT, rows.positions_RT, site, heads)
 
 
@@ -139,26 +136,20 @@ def _gathered_lanes(keys_RT: Tensor, positions_RT: Tensor, site: int, heads: int
     return lanes.gather(-1, positions_RT[:, None, None, :].expand_as(lanes))
 
 
-def _copied_lanes(rows: Rows, site: int, heads: int) -> Tensor:
-    """A copy a sentence: on a CPU a gather of single elements takes three times as long.
+def _shifted_lanes(rows: Rows, site: int, heads: int) -> Tensor:
+    """The lanes of a sentence that starts at column s are those s places on: one copy a sentence, of all its queries.
 
-    Rows of short sentences need few key positions: lanes are drawn for groups of rows by their longest sentence.
+    What is shifted out of the last column goes to the next query, before the sentence, or to a query of the next sentence
+    before that one: between sentences, all of it. On a CPU a gather of single elements takes many times as long.
     """
-    longest_R, groups = [0] * len(rows.keys_RT), defaultdict[int, list[int]](list)
-    for row, start, end in rows.spans:
-        longest_R[row] = max(longest_R[row], end - start)
-    for row, longest in enumerate(longest_R):
-        groups[-(-longest // GROUP) * GROUP].append(row)
     tokens = rows.keys_RT.shape[1]
-    square = torch.zeros(len(longest_R), heads, tokens, tokens, dtype=torch.int16)
-    target = square.numpy()
-    source: dict[int, NDArray[np.int16]] = {}
-    for positions, members in groups.items():
-        lanes = masks.attention_lanes(rows.keys_RT[members], site, heads, min(positions, tokens))
-        source |= dict(zip(members, lanes.numpy(), strict=True))
-    for row, start, end in rows.spans:
-        target[row, :, start:end, start:end] = source[row][:, start:end, : end - start]
-    return square
+    lanes = masks.attention_lanes(rows.keys_RT, site, heads, tokens)
+    flat = lanes.numpy().reshape(len(lanes), heads, tokens * tokens)
+    for row, start, end in reversed(rows.spans):  # none before what it overwrites is shifted
+        if start > 0:
+            first, last = start * tokens + start, min(end * tokens + start, tokens * tokens)
+            flat[row, :, first:last] = flat[row, :, first - start : last - start]
+    return lanes
 
 
 def _spans(segments_RT: Tensor, positions_RT: Tensor) -> list[Span]:

@@ -17,6 +17,7 @@ Shapes: R rows, T tokens a row, H heads, F features.
 
 from __future__ import annotations
 
+import sys
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +30,7 @@ from unsee_dist.data.corpus.order import GOLDEN, MIX_1, MIX_2
 SIGNED_GOLDEN, SIGNED_MIX_1, SIGNED_MIX_2 = (x - (1 << 64) for x in (GOLDEN, MIX_1, MIX_2))  # as int64
 LANES = 4  # of 16 bits in a word
 BITS = 15
-CACHED_WORDS = 1 << 15  # computed at once on a CPU: what its second-level cache holds
+CACHED_WORDS = 1 << 17  # computed at once on a CPU: what the second-level caches of two threads hold
 
 
 def mix(x: Tensor) -> Tensor:
@@ -66,7 +67,8 @@ def multiplier(lanes: Tensor, p: float, dtype: torch.dtype) -> Tensor:
     dropped, value = threshold(p, dtype)
     drawn = lanes.bitwise_and_((1 << BITS) - 1)
     # the sign of (dropped - 1 - drawn) is set where drawn >= dropped: all ones after the shift, kept
-    kept = drawn.neg_().add_(dropped - 1).bitwise_right_shift_(15)
+    last_dropped = torch.tensor(dropped - 1, dtype=torch.int16)
+    kept = torch.sub(last_dropped, drawn, out=drawn).bitwise_right_shift_(15)
     factor = torch.tensor(value, dtype=dtype)
     integer = torch.int32 if dtype == torch.float32 else torch.int16
     return kept.to(integer).bitwise_and_(int(factor.view(integer))).view(dtype)
@@ -98,17 +100,16 @@ def _words_on_cpu(a: Tensor, b: Tensor, count: int) -> Tensor:
     """The same, a block at a time: whole, the intermediate results would go through the memory six times."""
     words = torch.empty(*a.shape, count, dtype=torch.int64)
     flat = words.view(-1, count)
+    lower_NW, upper_NW = flat.view(torch.int32).unflatten(1, (count, 2)).unbind(2)
+    if sys.byteorder == "big":
+        lower_NW, upper_NW = upper_NW, lower_NW
     a_N1, b_N1 = a.reshape(-1, 1), b.reshape(-1, 1)
     c_W = constants(count, a.device)
     rows = max(1, CACHED_WORDS // count)
-    upper = np.empty((min(rows, len(flat)), count), dtype=np.uint64)
-    half = np.uint64(32)
     for start in range(0, len(flat), rows):
         block = slice(start, start + rows)
-        # numpy takes up to twice as long to multiply and add on short rows, and torch one pass more to shift
         torch.addcmul(b_N1[block], a_N1[block], c_W, out=flat[block])
-        x = flat[block].numpy().view(np.uint64)
-        x ^= np.right_shift(x, half, out=upper[: len(x)])
+        lower_NW[block].bitwise_xor_(upper_NW[block])  # to shift and xor words takes twice as long
     return words
 
 

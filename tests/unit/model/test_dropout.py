@@ -212,16 +212,22 @@ def packed_rows() -> dropout.Rows:
         return own._rows
 
 
-def test_lanes_of_packed_sentences_are_equal_gathered_and_copied() -> None:
-    rows = packed_rows()
+@pytest.mark.parametrize("width", [12, 13, 30, 64])
+def test_lanes_of_packed_sentences_are_equal_gathered_and_shifted(width: int) -> None:
+    random = np.random.default_rng(width)
+    sentences = [[1] * length for length in random.integers(1, width + 1, 200)]
+    own, keys = dropout.Masks(), mask_keys(0, 1, np.arange(len(sentences)))
+    with own.of(pack(sentences, width, 0, True, keys), 2):
+        rows = own._rows
+    assert rows is not None
     assert rows.positions_RT is not None
     gathered = dropout._gathered_lanes(rows.keys_RT, rows.positions_RT, 5, 3)
-    copied = dropout._copied_lanes(rows, 5, 3)
-    assert gathered.shape == copied.shape
-    assert len(rows.spans) == 2 * len(SENTENCES)
+    shifted = dropout._shifted_lanes(rows, 5, 3)
+    assert gathered.shape == shifted.shape
+    assert len(rows.spans) == 2 * len(sentences)
     for row, start, end in rows.spans:
         inside = (row, slice(None), slice(start, end), slice(start, end))
-        assert torch.equal(gathered[inside], copied[inside])
+        assert torch.equal(gathered[inside], shifted[inside])
 
 
 def test_lanes_stay_on_the_device_of_their_keys() -> None:
