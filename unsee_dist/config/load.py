@@ -19,6 +19,7 @@ from unsee_dist.config.sections import Conflicts, RunConfig
 from unsee_dist.config.spelling import closest, closest_key
 from unsee_dist.config.unused import unused
 from unsee_dist.errors import UserError
+from unsee_dist.masking import has_secret, masked
 
 
 def legal_keys() -> tuple[str, ...]:
@@ -52,6 +53,25 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     if mistakes or config is None:
         raise ConfigError(str(path), mistakes)
     return config
+
+
+def recorded(run: Path) -> RunConfig:
+    """The configuration of a run, as its folder has it. Passwords and tokens, which earlier versions wrote, are masked."""
+    path, mistakes = run / "config.yaml", list[Mistake]()
+    first, layers = file_layers(str(path), SECTIONS, mistakes)
+    without = [
+        {key: Typed(_masked(value), where) for key, (value, where) in layer.items()} for layer in layers
+    ]
+    config = resolve(first, without, mistakes)
+    if mistakes or config is None:
+        raise ConfigError(str(path), mistakes)
+    return config
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return masked(value) if isinstance(value, str) and has_secret(value) else value
 
 
 def checked(section: type[Checked], values: Mapping[str, object]) -> Checked:

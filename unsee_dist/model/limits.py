@@ -39,13 +39,16 @@ def check_kind(name: str, config: PreTrainedConfig) -> None:
 
 
 def check_both_sides(name: str, encoder: PreTrainedModel) -> None:
-    """UserError: a token is read without those after it, as in a decoder (GPT-2, Llama): it is tried."""
+    """UserError: a token is read without those after it, as in a decoder (GPT-2, Llama): it is tried.
+
+    An encoder that has collapsed gives the same whatever it reads, the last token too: that is said elsewhere.
+    """
     from transformers import PreTrainedModel
 
     if not isinstance(encoder, PreTrainedModel):
         return
-    first, second = (_states(encoder, [*range(5, 5 + PROBE - 1), last])[0, 0] for last in (3, 4))
-    if torch.equal(first, second):
+    first, second = (_states(encoder, [*range(5, 5 + PROBE - 1), last])[0] for last in (3, 4))
+    if torch.equal(first[0], second[0]) and not torch.equal(first[-1], second[-1]):
         raise UserError(
             f"model.encoder = {name} is a decoder ({encoder.config.model_type}): a token does not see those after it. {INSTEAD}"
         )

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unsee_dist.config import load
+from unsee_dist.config import recorded
 from unsee_dist.config.kinds import Kind, kind_of
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files import contents
@@ -155,7 +155,7 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
-    config = load(str(run / "config.yaml")).model_dump(mode="json") if run else {}
+    config = recorded(run).model_dump(mode="json") if run else {}
     for section, key in PATHS:
         config.get(section, {}).pop(key, None)
     if config:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unsee_dist.config import load
+from unsee_dist.config import recorded
 from unsee_dist.errors import UserError
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.publish.sentence_transformers import write_encoder
@@ -20,7 +20,7 @@ def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
         raise UserError(
             f"{checkpoint} is a checkpoint without its run: {run / 'config.yaml'} is missing. Give a checkpoint in its run's folder."
         )
-    model = load(str(run / "config.yaml")).model
+    model = recorded(run).model
     try:
         manifest = directory.verify(checkpoint)
     except UserError as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unsee_dist.config import ConfigError, RunConfig, every_steps, load
+from unsee_dist.config import ConfigError, RunConfig, every_steps, load, recorded
 from unsee_dist.config.load import LEGAL
 
 
@@ -199,3 +199,10 @@ def test_the_tree_is_frozen_and_whole() -> None:
 )
 def test_cadence(every: float, steps: int, expected: int) -> None:
     assert every_steps(every, steps) == expected
+
+
+def test_a_record_with_a_password_is_read_and_masked_where_a_configuration_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("data:\n  mix: 2 s3://me:secret-word@bucket/a, 1 b\n")
+    with pytest.raises(ConfigError, match="password or a token"):
+        load(str(tmp_path / "config.yaml"))
+    assert recorded(tmp_path).data.mix == "2 s3://***@bucket/a, 1 b"
