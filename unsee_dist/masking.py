@@ -3,7 +3,7 @@
     masked("s3://me:pw@host/x?sig=1")     s3://***@host/x?sig=***          lines on a terminal, index.json, MLflow's addresses
     published("/home/me/data/x.tsv")      ~/data/x.tsv                     MLflow's parameters, a model card
 
-A setting never holds a secret (config/sections.py refuses it), so that a run's record can be read again as it is. Secrets
+A setting never holds a secret (config/sections.py refuses it); records of earlier versions are masked when they are read. Secrets
 come from the environment: AWS_*, HF_TOKEN, MLFLOW_TRACKING_PASSWORD, or FSSPEC_<PROTOCOL> for any other store.
 """
 
@@ -26,7 +26,7 @@ SHORTEST = 6  # letters: a shorter value would be found in any text
 
 def masked(text: str) -> str:
     """The text without userinfo and values of queries in its URLs, and without the secrets of the environment."""
-    text = _masked_urls(text)
+    text = masked_urls(text)
     for secret in _secrets(os.environ):
         text = text.replace(secret, HIDDEN)
     return text
@@ -34,10 +34,11 @@ def masked(text: str) -> str:
 
 def has_secret(text: str) -> bool:
     """Whether a text holds a URL with userinfo or a query."""
-    return _masked_urls(text) != text
+    return masked_urls(text) != text
 
 
-def _masked_urls(text: str) -> str:
+def masked_urls(text: str) -> str:
+    """The text without userinfo and values of queries in its URLs."""
     if "://" not in text:
         return text
     text = USERINFO.sub(f"{HIDDEN}@", text)

@@ -76,7 +76,7 @@ def test_a_sweep_over_two_nodes_is_requeued_in_the_middle_and_goes_on(
         assert not (folder / "driver.json").exists()
         launch.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], env=env)  # Slurm holds it back
         wait_until(lambda: any(end in state() for end in ("COMPLETED", "FAILED", "CANCELLED")), said)
-        assert "JobState=COMPLETED" in state(), said()
+        assert "JobState=COMPLETED" in state(), state() + said()
         told = said()
     finally:
         launch.run(["scancel", job], env=env)

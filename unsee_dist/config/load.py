@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ from unsee_dist.config.sections import Conflicts, RunConfig
 from unsee_dist.config.spelling import closest, closest_key
 from unsee_dist.config.unused import unused
 from unsee_dist.errors import UserError
-from unsee_dist.masking import has_secret, masked
+from unsee_dist.masking import masked_urls
 
 
 def legal_keys() -> tuple[str, ...]:
@@ -46,32 +46,32 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
     Raises ConfigError (a ValueError) with every mistake of every file and override at once.
     """
-    mistakes: list[Mistake] = []
-    first, layers = file_layers(str(path), SECTIONS, mistakes)
-    layers.append(override_layer(overrides, mistakes))
-    config = resolve(first, layers, mistakes)
-    if mistakes or config is None:
-        raise ConfigError(str(path), mistakes)
-    return config
+    return _load(path, overrides, lambda layer: layer)
 
 
 def recorded(run: Path) -> RunConfig:
     """The configuration of a run, as its folder has it. Passwords and tokens, which earlier versions wrote, are masked."""
-    path, mistakes = run / "config.yaml", list[Mistake]()
+    return _load(str(run / "config.yaml"), (), _masked)
+
+
+def _load(path: str, overrides: Sequence[str], read: Callable[[Layer], Layer]) -> RunConfig:
+    mistakes: list[Mistake] = []
     first, layers = file_layers(str(path), SECTIONS, mistakes)
-    without = [
-        {key: Typed(_masked(value), where) for key, (value, where) in layer.items()} for layer in layers
-    ]
-    config = resolve(first, without, mistakes)
+    layers.append(override_layer(overrides, mistakes))
+    config = resolve(first, [read(layer) for layer in layers], mistakes)
     if mistakes or config is None:
         raise ConfigError(str(path), mistakes)
     return config
 
 
-def _masked(value: object) -> object:
+def _masked(layer: Layer) -> Layer:
+    return {key: Typed(_masked_value(value), where) for key, (value, where) in layer.items()}
+
+
+def _masked_value(value: object) -> object:
     if isinstance(value, list):
-        return [_masked(each) for each in value]
-    return masked(value) if isinstance(value, str) and has_secret(value) else value
+        return [_masked_value(each) for each in value]
+    return masked_urls(value) if isinstance(value, str) else value
 
 
 def checked(section: type[Checked], values: Mapping[str, object]) -> Checked:

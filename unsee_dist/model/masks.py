@@ -17,7 +17,6 @@ Shapes: R rows, T tokens a row, H heads, F features.
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 
 import numpy as np
@@ -97,12 +96,10 @@ def _words(a: Tensor, b: Tensor, count: int) -> Tensor:
 
 
 def _words_on_cpu(a: Tensor, b: Tensor, count: int) -> Tensor:
-    """The same, a block at a time: whole, the intermediate results would go through the memory six times."""
+    """The same, a block at a time, in the cache. Words are little-endian here, as their lanes are everywhere."""
     words = torch.empty(*a.shape, count, dtype=torch.int64)
     flat = words.view(-1, count)
     lower_NW, upper_NW = flat.view(torch.int32).unflatten(1, (count, 2)).unbind(2)
-    if sys.byteorder == "big":
-        lower_NW, upper_NW = upper_NW, lower_NW
     a_N1, b_N1 = a.reshape(-1, 1), b.reshape(-1, 1)
     c_W = constants(count, a.device)
     rows = max(1, CACHED_WORDS // count)

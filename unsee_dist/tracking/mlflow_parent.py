@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unsee_dist.config import load as load_config
+from unsee_dist.config import recorded
 from unsee_dist.errors import UserError
 from unsee_dist.tracking.environment import PARENT, describe
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -78,7 +78,7 @@ class ParentRun:
         try:
             if load(trial, None, {}).delivered:
                 return True
-            tree = load_config(str(trial / "config.yaml")).model_dump(mode="json")
+            tree = recorded(trial).model_dump(mode="json")
         except UserError as error:  # one damaged file keeps none of the other trials from being sent
             self._warn(str(error))
             return False

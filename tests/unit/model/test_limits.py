@@ -143,6 +143,15 @@ def test_what_is_no_encoder_alone_is_refused(what: str, tmp_path: Path) -> None:
     assert str(caught.value).endswith("Write an encoder, such as bert-base-uncased.")
 
 
+def test_an_encoder_at_one_point_is_no_decoder(tmp_path: Path) -> None:
+    """It gives the same whatever it reads. That is found, and said, when it is evaluated."""
+    encoder = make_encoder("bert")
+    with torch.no_grad():
+        encoder.encoder.layer[-1].output.LayerNorm.weight.zero_()
+    encoder.save_pretrained(tmp_path)
+    load_encoder(str(tmp_path), None)
+
+
 @pytest.mark.parametrize("load", [lambda name: load_encoder(name, None), load_tokenizer])
 def test_the_code_of_a_folder_is_never_run(
     load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
