@@ -212,10 +212,10 @@ def packed_rows() -> dropout.Rows:
         return own._rows
 
 
-@pytest.mark.parametrize("width", [12, 13, 30, 64])
-def test_lanes_of_packed_sentences_are_equal_gathered_and_shifted(width: int) -> None:
+@pytest.mark.parametrize(("width", "longest"), [(12, 12), (12, 2), (13, 13), (30, 10), (64, 64)])
+def test_lanes_of_packed_sentences_are_equal_gathered_and_shifted(width: int, longest: int) -> None:
     random = np.random.default_rng(width)
-    sentences = [[1] * length for length in random.integers(1, width + 1, 200)]
+    sentences = [[1] * length for length in random.integers(1, longest + 1, 200)]
     own, keys = dropout.Masks(), mask_keys(0, 1, np.arange(len(sentences)))
     with own.of(pack(sentences, width, 0, True, keys), 2):
         rows = own._rows

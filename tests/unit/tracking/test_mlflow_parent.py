@@ -188,3 +188,15 @@ def _unused_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_what_is_left_of_a_trial_whose_record_holds_a_password_arrives_without_it(sweep, uri):
+    """Earlier versions wrote the settings as they were."""
+    said = []
+    parent, trial = _parent(sweep, uri, said.append), _trial(sweep, "a")
+    mix = {"data": {"mix": "2 s3://me:secret-word@bucket/corpus, 1 mine"}, "run": {"name": "a"}}
+    (trial / "config.yaml").write_text(yaml.safe_dump(mix))
+    assert parent.send_left(trial, timeout_s=60), said
+    assert parent.close(timeout_s=60)
+    sent = _runs(uri)[0]["a"].data.params
+    assert sent["data.mix"] == "2 s3://***@bucket/corpus, 1 mine"
