@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from unsee_dist.config.layers import COMMAND_LINE, Layer
 from unsee_dist.config.mistakes import Mistake
+from unsee_dist.config.section import Section
 from unsee_dist.config.sections import RunConfig
 
 
@@ -58,9 +59,9 @@ UNUSED = (
 
 
 def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
-    """The settings in a later layer than the one that makes them meaningless, or beside it on the command line.
+    """The settings in a later layer than the one that makes them meaningless, or beside it in one layer.
 
-    Beside it in one file they are none: the config.yaml of a run states every setting.
+    Beside it in a file with every section they are none: such a file (a run's config.yaml, base.yaml) states every setting.
     """
     stated = {key: number for number, layer in enumerate(layers) for key in layer}
     found = []
@@ -70,10 +71,15 @@ def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
             if mine < other:
                 continue
             value, where = layers[mine][key]
-            if value is not None and (mine > other or where == COMMAND_LINE):
+            if value is not None and (mine > other or where == COMMAND_LINE or not _states_all(layers[mine])):
                 why = f"has no effect with {rule.by} = {layers[other][rule.by].value}"
                 found.append(Mistake(key, value, where, why, rule.instead))
     return found
+
+
+def _states_all(layer: Layer) -> bool:
+    sections = {name for name, field in RunConfig.model_fields.items() if isinstance(field.default, Section)}
+    return {key.partition(".")[0] for key in layer} >= sections
 
 
 def under(variant: Sequence[str], overrides: Sequence[str]) -> list[str]:

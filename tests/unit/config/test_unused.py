@@ -57,6 +57,10 @@ def test_a_file_over_a_preset_and_the_settings_of_a_run(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("extends: no-target\ntarget:\n  decay: 0.9\n")
     assert "mine.yaml:3" in refusal(str(mine))
+    mine.write_text("extends: base\ntarget:\n  kind: online\n  decay: 0.9\n")  # both in one file
+    assert "mine.yaml:4 — has no effect with target.kind = online" in refusal(str(mine))
+    mine.write_text("target:\n  decay: 0.9\n  kind: online\n")
+    assert "target.decay = 0.9" in refusal(str(mine))
     mine.write_text(load("no-target").as_yaml())  # a run's config.yaml states all
     assert load(str(mine), ["train.lr=1e-3"]).target.kind == "online"
     assert "target.decay" in refusal(str(mine), "target.decay=0.9")
