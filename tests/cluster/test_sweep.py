@@ -15,6 +15,7 @@ import pytest
 import yaml
 from cluster.raylets import Raylets, raylets
 from integration import ranks, tiny
+from integration.disks import resize, small_disk
 from integration.tiny import BIN, Tiny
 
 UNSEE = str(BIN / "unsee")
@@ -256,6 +257,30 @@ def test_a_bug_in_a_trial_is_shown_whole_and_is_not_tried_again(two_nodes: Rayle
     again = tiny.run([UNSEE, "sweep", "--resume", str(folder)], 2 * PATIENCE_S, env=env)
     assert again.returncode == 0, again.stdout + again.stderr  # the cause is gone
     assert [row["status"] for row in trials(folder)] == ["complete", "complete"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kib", [16, 200, 700])
+def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(
+    two_nodes: Raylets, tiny_run: Tiny, kib: int
+) -> None:
+    """Full at the sweep's own files, at a trial's first checkpoint, in a trial."""
+    name = f"disk-{kib}"
+    space = {"train.lr": {"choice": ["1e-3", "1e-4"]}}
+    path = write(tiny_run, name, 8, {"search": "grid", "scheduler": "none", "ranks": 1}, space)
+    folder = tiny_run.folder / name
+    with small_disk(folder, kib):
+        full = tiny.run([UNSEE, "sweep", str(path)], 2 * PATIENCE_S, env=two_nodes.env)
+        assert full.returncode == 2, (full.returncode, full.stdout, full.stderr)
+        assert "Traceback" not in full.stderr, full.stderr
+        assert str(folder) in full.stderr, full.stderr
+        assert "room" in full.stderr, full.stderr
+        resize(folder, 64 * 1024)
+        done = tiny.run([UNSEE, "sweep", str(path)], 2 * PATIENCE_S, env=two_nodes.env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [row["status"] for row in trials(folder)] == ["complete", "complete"]
+        assert (folder / "report" / "report.json").is_file()
 
 
 @pytest.fixture(scope="module")

@@ -35,6 +35,7 @@ from unsee_dist.distributed import groups
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode
 from unsee_dist.files.process import own_process
+from unsee_dist.supervision.deadline import Deadline
 from unsee_dist.supervision.phases import (
     background_groups,
     blocks_training,
@@ -66,6 +67,7 @@ class Watchdog:
         self._process, self._frames_tell = own_process(), dist.get_backend() == "gloo"
         self._since = time.monotonic()
         self._ended = threading.Event()
+        self._deadline = Deadline(ExitCode.RANK_LOST)
         self._store: Store | None = None
         self._asked: dict[int, float] = {}  # thread -> when it asked the store
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -93,7 +95,7 @@ class Watchdog:
             with suppress(RuntimeError, OSError):  # the process that serves the store may have exited before
                 self._publish(self._store)
         self._ended.set()
-        faulthandler.cancel_dump_traceback_later()
+        self._deadline.cancel()
 
     def explain(self) -> str | None:
         """After an error in a collective: which ranks are gone, or None when all ranks still report."""
@@ -119,7 +121,7 @@ class Watchdog:
     def _look(self) -> None:
         # A main thread that hangs in a call of the driver and does not release python's lock stops this thread, too: then
         # the others end, having had no status of this rank, and this process later, by a thread that needs no lock.
-        faulthandler.dump_traceback_later(2 * self.timeout_s + 60, exit=True, file=2)
+        self._deadline.set(2 * self.timeout_s + 60)
         groups.set_torch_timeout(groups.torch_timeout_s(self.timeout_s))  # of groups made since
         try:
             if self._store is not None:

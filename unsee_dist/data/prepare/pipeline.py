@@ -112,7 +112,7 @@ def _split_bytes(total: int) -> int:
 
 def _remedy(error: OSError) -> str:
     if error.errno in ROOM:
-        return "Make room and write the same command again: it continues. Or choose another --out."
+        return "Make room and write the same command again: it continues. Or write to another folder."
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "Allow more open files (`ulimit -n 1024`) and write the same command again: it continues."
-    return "Write the same command again when that is mended: it continues. Or choose another --out."
+    return "Write the same command again when that is mended: it continues. Or write to another folder."
