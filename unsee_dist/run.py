@@ -21,7 +21,6 @@ from unsee_dist.config import RunConfig
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.world import (
-    SharedUserError,
     World,
     from_rank_0,
     join_world,
@@ -49,7 +48,7 @@ from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.ending import Ending
-from unsee_dist.training.guard import with_verdict
+from unsee_dist.training.guard import RunBroken, with_verdict
 from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
@@ -153,9 +152,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     def rewind() -> None:
         checkpoint, _ = resume.find_checkpoint(world, folder, "auto")
         if checkpoint is None:
-            raise SharedUserError(
-                "There is no checkpoint to return to yet. Lower train.lr or checkpoint.every."
-            )
+            raise RunBroken("There is no checkpoint to return to yet. Lower train.lr or checkpoint.every.")
         restore(checkpoint)
         recorder.rewind(progress.step)
 

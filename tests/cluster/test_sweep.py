@@ -15,10 +15,11 @@ import pytest
 import yaml
 from cluster.raylets import Raylets, raylets
 from integration import ranks, tiny
-from integration.disks import resize, small_disk
+from integration.disks import fill, resize, small_disk
 from integration.tiny import BIN, Tiny
 
 UNSEE = str(BIN / "unsee")
+ROOM = 64 * 1024  # KiB
 PATIENCE_S = 600  # a worker group starts five pythons, and the machine may be busy
 
 
@@ -261,26 +262,49 @@ def test_a_bug_in_a_trial_is_shown_whole_and_is_not_tried_again(two_nodes: Rayle
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kib", [16, 200, 700])
+@pytest.mark.parametrize("when", ["at the start", "while it runs"])
 def test_a_full_disk_is_a_sentence_and_the_same_command_goes_on(
-    two_nodes: Raylets, tiny_run: Tiny, kib: int
+    two_nodes: Raylets, tiny_run: Tiny, when: str
 ) -> None:
-    """Full at the sweep's own files, at a trial's first checkpoint, in a trial."""
-    name = f"disk-{kib}"
     space = {"train.lr": {"choice": ["1e-3", "1e-4"]}}
-    path = write(tiny_run, name, 8, {"search": "grid", "scheduler": "none", "ranks": 1}, space)
-    folder = tiny_run.folder / name
-    with small_disk(folder, kib):
-        full = tiny.run([UNSEE, "sweep", str(path)], 2 * PATIENCE_S, env=two_nodes.env)
-        assert full.returncode == 2, (full.returncode, full.stdout, full.stderr)
-        assert "Traceback" not in full.stderr, full.stderr
-        assert str(folder) in full.stderr, full.stderr
-        assert "room" in full.stderr, full.stderr
-        resize(folder, 64 * 1024)
-        done = tiny.run([UNSEE, "sweep", str(path)], 2 * PATIENCE_S, env=two_nodes.env)
+    path = write(tiny_run, when, 200, {"search": "grid", "scheduler": "none", "ranks": 1}, space)
+    folder, command = tiny_run.folder / when, [UNSEE, "sweep", str(path)]
+    with small_disk(folder, 16 if when == "at the start" else ROOM):
+        driver = tiny.start(command, env=two_nodes.env)
+        if when == "while it runs":
+            wait_for(lambda: bool(runs(folder)) and steps_of(runs(folder)[0]) > 60, driver)
+            fill(folder).rename(folder / "trials" / "other")
+        refused(tiny.finish(driver, 2 * PATIENCE_S), str(folder), "Make room")
+        resize(folder, 2 * ROOM)
+        done = tiny.run(command, 2 * PATIENCE_S, env=two_nodes.env)
         assert done.returncode == 0, done.stdout + done.stderr
         assert [row["status"] for row in trials(folder)] == ["complete", "complete"]
         assert (folder / "report" / "report.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_damaged_shard_says_nothing_of_a_point(two_nodes: Raylets, tmp_path: Path) -> None:
+    made = tiny.make(tmp_path)
+    settings = {"search": "grid", "scheduler": "none", "ranks": 1}
+    path = write(made, "damaged", 8, settings, {"train.lr": {"choice": ["1e-3", "1e-4"]}})
+    shard = min(made.shards.glob("*.tar"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:2000] + bytes(1000) + whole[3000:])
+    command = [UNSEE, "sweep", str(path)]
+    refused(tiny.run(command, 2 * PATIENCE_S, env=two_nodes.env), shard.name)
+    assert [row["status"] for row in trials(tmp_path / "damaged")] == ["failed", "failed"]
+    shard.write_bytes(whole)
+    done = tiny.run(command, 2 * PATIENCE_S, env=two_nodes.env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [row["status"] for row in trials(tmp_path / "damaged")] == ["complete", "complete"]
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert done.returncode == 2, (done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
 
 
 @pytest.fixture(scope="module")

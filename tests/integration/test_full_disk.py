@@ -4,6 +4,7 @@ name, and the same command does the work once there is room."""
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -88,3 +89,36 @@ def test_export_evaluate_and_compare(place: Path, tmp_path: Path) -> None:
         compare = unsee("compare", disk / "export", place / "random", "--out", disk / "table")
         refused(compare, "No space left on device", cwd=disk)
         taken.unlink()
+
+
+@pytest.mark.timeout(1500)
+def test_quickstart(tmp_path: Path) -> None:
+    """The corpus, the encoder, the run: each finds the disk full, and the same command goes on behind it."""
+    disk = tmp_path / "disk"
+    made = disk / "quickstart"
+    with small_disk(disk, 400):
+        refused(unsee("quickstart"), "quickstart/corpus cannot be written", "Make room", cwd=disk)
+        resize(disk, 4 * ROOM)
+        until("3/4 training", disk)
+        taken = fill(disk)
+        refused(unsee("quickstart"), "quickstart/run", "Make room", cwd=disk)
+        taken.unlink()
+        shutil.rmtree(made / "encoder")
+        taken = fill(disk)
+        refused(unsee("quickstart"), "quickstart/encoder", "Make room", cwd=disk)
+        assert not (made / "encoder").exists()
+        taken.unlink()
+        until("step 0010/1000", disk)
+
+
+def until(words: str, folder: Path) -> None:
+    """Run the quickstart until it prints the words, then kill it."""
+    quickstart = launch.start(unsee("quickstart"), cwd=folder)
+    assert quickstart.stdout is not None
+    lines = []
+    for line in quickstart.stdout:
+        lines.append(line)
+        if words in line:
+            break
+    _, error = launch.kill(quickstart)
+    assert words in lines[-1], "".join(lines) + error

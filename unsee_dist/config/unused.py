@@ -78,8 +78,9 @@ def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
 
 
 def _states_all(layer: Layer) -> bool:
+    """Of a run, or of the runs of a sweep, whose trials give `run` its keys."""
     sections = {name for name, field in RunConfig.model_fields.items() if isinstance(field.default, Section)}
-    return {key.partition(".")[0] for key in layer} >= sections
+    return {key.partition(".")[0] for key in layer} >= sections - {"run"}
 
 
 def under(variant: Sequence[str], overrides: Sequence[str]) -> list[str]:

@@ -10,10 +10,15 @@ from unsee_dist.errors import UserError
 SPARE = 1.05  # headers, small files beside the large one, the trackers' lines
 
 
+def free_bytes(place: Path) -> int:
+    """What is free on the disk of `place`, a folder or the path of one to come."""
+    folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
+    return shutil.disk_usage(folder).free
+
+
 def require_room(place: Path, size: int, what: str, remedy: str) -> None:
     """UserError: `size` bytes do not fit on the disk of `place`, a folder or the path of one to come."""
-    folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
-    needed, free = int(SPARE * size), shutil.disk_usage(folder).free
+    needed, free = int(SPARE * size), free_bytes(place)
     if free < needed:
         raise UserError(
             f"{what} of about {needed / 2**20:.1f} MiB does not fit on the disk of {place}: {free / 2**20:.1f} MiB "

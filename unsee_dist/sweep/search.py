@@ -20,6 +20,7 @@ import yaml
 
 from unsee_dist.config.sections import every_steps
 from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.files.room import free_bytes, require_room
 from unsee_dist.log import LOG
 from unsee_dist.ray_pool.cluster import connected, nodes, shortage, slots
 from unsee_dist.sweep import ledger
@@ -30,7 +31,7 @@ from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_r
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
 from unsee_dist.sweep.trial import DriverProcess, request_end, train_trial, trial_folder
-from unsee_dist.sweep.tune import Calls, Group, Study, search
+from unsee_dist.sweep.tune import Calls, Group, Study, TrialState, search
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun
 
@@ -42,6 +43,7 @@ MLFLOW_STATUS = {  # of a trial that is over
     "waiting": "KILLED",
     "running": "KILLED",
 }
+TUNE_BYTES = 8 * 2**20  # for some hundred trials' state, which Tune rewrites while they run
 CARRIED = ("HF_", "UNSEE_", "TRANSFORMERS_", "TOKENIZERS_", "DS_")  # of the environment, to the workers
 
 
@@ -130,6 +132,7 @@ def run_trials(
     driver = DriverProcess(str(Path.cwd()), carried | dict(environment))
     (sweep.folder / ledger.STOP).unlink(missing_ok=True)
     goal = Goal(study.metric, study.mode, study.trials, study.steps)
+    _require_room(study.folder)
     search(
         study,
         group,
@@ -138,11 +141,23 @@ def run_trials(
         Calls(
             partial(train_trial, sweep, driver),
             partial(_begin_attempt, study.folder.resolve()),
-            partial(ledger.watch, study.folder, goal),
+            partial(_watch, study.folder, goal),
             partial(request_end, study.folder),
         ),
     )
+    _require_room(study.folder)
     return ledger.read(study.folder)
+
+
+def _watch(folder: Path, goal: Goal, states: Sequence[TrialState]) -> bool:
+    """The ledger's watch; True also where the disk is almost full: Tune would go on with a state that it cannot write."""
+    return free_bytes(folder) < TUNE_BYTES or ledger.watch(folder, goal, states)
+
+
+def _require_room(folder: Path) -> None:
+    require_room(
+        folder, TUNE_BYTES, "A sweep's state", "Make room and write the same command again: it continues."
+    )
 
 
 def _begin_attempt(folder: Path, trial: str) -> str | None:

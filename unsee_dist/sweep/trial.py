@@ -72,9 +72,9 @@ def comparable_score(scores: Mapping[str, float], metric: str, mode: str) -> flo
 def train_trial(sweep: Sweep, driver: DriverProcess, trial: str, point: Point, report: Report) -> None:
     """Train the trial's run, or continue it; every rank of its worker group calls this.
 
-    A mistake that all ranks share (a collapse under `guard.collapse: stop`, say) ends the trial as the worst of all.
-    After `request_end` it ends after its step, with a checkpoint. Any other error is recorded (failures.py) and raised;
-    a rank that was lost is not recorded: Ray starts the trial again.
+    A run that the guard ends (a collapse under `guard.collapse: stop`, say) ends the trial as the worst of all. After
+    `request_end` it ends after its step, with a checkpoint. Any other error (a full disk, a damaged shard) says nothing of
+    the point: it is recorded (failures.py) and raised. A rank that was lost is not recorded: Ray starts the trial again.
     """
     _enter(driver)
     from unsee_dist.distributed.world import PeerFailed
@@ -93,10 +93,11 @@ class RankLost(RuntimeError):
 
 
 def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
-    from unsee_dist.distributed.world import SharedUserError, join_world, wait_for_all
+    from unsee_dist.distributed.world import join_world, wait_for_all
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped, StopSignal
     from unsee_dist.supervision.watchdog import Watchdog
+    from unsee_dist.training.guard import RunBroken
 
     metric, mode = sweep.settings.metric, sweep.settings.mode
     folder = trial_folder(sweep.folder, trial)
@@ -121,8 +122,8 @@ def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
         wait_for_all(world)
     except Stopped:
         _write_outcome(world, folder, Outcome("stopped", reports_s=tuple(reports_s)))
-    except SharedUserError as mistake:
-        _write_outcome(world, folder, Outcome("broken", str(mistake), tuple(reports_s)))
+    except RunBroken as broken:
+        _write_outcome(world, folder, Outcome("broken", str(broken), tuple(reports_s)))
         report({STEP: sweep.steps, metric: comparable_score({}, metric, mode)})
     except RuntimeError as error:
         if (sentence := watchdog.explain()) is not None:

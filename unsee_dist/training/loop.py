@@ -16,7 +16,7 @@ import torch.distributed as dist
 from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import SharedUserError, from_rank_0
+from unsee_dist.distributed.world import from_rank_0
 from unsee_dist.metrics.names import (
     BEST,
     DAMAGED,
@@ -43,7 +43,7 @@ from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import Action, after_evaluation, after_step
+from unsee_dist.training.guard import Action, RunBroken, after_evaluation, after_step
 from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import StepResult, train_step
@@ -264,7 +264,7 @@ def raise_if_stopped(run: Training) -> None:
 def _apply_guard(run: Training, action: Action, message: str) -> None:
     """Carry out the guard's decision, which is equal on every rank."""
     if action is Action.STOP:
-        raise SharedUserError(message)
+        raise RunBroken(message)
     if message:
         run.recorder.warn(message)
     if action is Action.ROLL_BACK:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
-from unsee_dist.model.dropout import masks_for
+from unsee_dist.model.dropout import ONLINE, masks_for, set_network
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives.outcome import Outcome, outcome
 
@@ -179,6 +179,17 @@ def test_pieces_are_read_again_in_backward_and_under_the_same_masks(
     torch.testing.assert_close(loss, expected)
     (gradient,) = torch.autograd.grad(expected, [module.online.words.weight])
     torch.testing.assert_close(module.online.words.weight.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_the_target_drops_under_masks_of_its_own() -> None:
+    """Before it has moved, only its masks tell the target from the online encoder."""
+    module = made(ema=True, both=False, p=0.5)
+    assert module.target is not None
+    module.target.load_state_dict(module.online.state_dict())
+    online, target = module._encode_online(pieces()), module._encode_target(pieces())
+    assert not any(torch.isclose(*pair).all(1).any() for pair in zip(online, target, strict=True))
+    set_network(module.target, ONLINE)  # with the online encoder's masks it gives the same
+    torch.testing.assert_close(module._encode_target(pieces()), tuple(online))
 
 
 def test_the_target_is_read_once_and_keeps_nothing() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from stream_configs import stream_config
 
 from unsee_dist.data.corpus.order import Order, key, permute
+from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.stream import _StepDataset
 
 
@@ -98,6 +99,8 @@ def test_resumed_at_every_step_on_changing_layouts_it_is_the_oracle(tokenizer, l
                 for n in range(micro_batch.sentences)
             ]
             assert read == [tokenizer(spelt(i), add_special_tokens=False)["input_ids"] for i in part.ids]
+            keys = [number for micro_batch in part.micro_batches for number in micro_batch.keys.tolist()]
+            assert keys == mask_keys(layout["seed"], step, np.array(part.ids)).tolist()
 
 
 @given(layout=layouts)
