@@ -47,6 +47,17 @@ def test_an_encoder_that_ignores_the_mask_or_the_positions_is_found_out(ignored:
     assert not packs_exactly(Careless(BertConfig(**SMALL), add_pooling_layer=False), "mean")
 
 
+@pytest.mark.parametrize("error", [IndexError, AssertionError, AttributeError, NotImplementedError])
+def test_an_encoder_whose_code_fails_with_a_packed_row_is_padded(error: type[Exception]) -> None:
+    class TwoDimensional(BertModel):
+        def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
+            if attention_mask.ndim == 4:
+                raise error("no mask of four dimensions")
+            return super().forward(input_ids, attention_mask=attention_mask, position_ids=position_ids)
+
+    assert not packs_exactly(TwoDimensional(BertConfig(**SMALL), add_pooling_layer=False), "mean")
+
+
 def test_each_view_has_its_own_dropout_masks_and_zero_turns_them_off(shared: Path) -> None:
     mini = str(shared / "models" / "wiki-bert-mini")
     micro_batch = pack(sentences(4, seed=1), 64, 0, True, mask_keys(0, 1, np.arange(4)))
