@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
@@ -49,12 +49,12 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
             f"model.encoder = {name} has weights that are not finite (NaN or infinite): {not_finite[0]}. Training cannot "
             "repair them: write another encoder."
         )
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.register_module("pooler", nn.Identity())  # LayoutLM calls it, whether it is there or not
     check_both_sides(name, encoder)
     install(encoder)
     if not drops_by_sentence(encoder.train()):
         remove(encoder)
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.register_module("pooler", None)
     return encoder.train()
 
 

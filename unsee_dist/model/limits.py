@@ -47,7 +47,13 @@ def check_both_sides(name: str, encoder: PreTrainedModel) -> None:
 
     if not isinstance(encoder, PreTrainedModel):
         return
-    first, second = (_states(encoder, [*range(5, 5 + PROBE - 1), last])[0] for last in (3, 4))
+    try:
+        first, second = (_states(encoder, [*range(5, 5 + PROBE - 1), last])[0] for last in (3, 4))
+    except Exception as error:  # code of somebody else, which may ask for more than tokens and a mask
+        raise UserError(
+            f"model.encoder = {name} ({encoder.config.model_type}) fails with a text of {PROBE} tokens and its mask, which is "
+            f"all that training gives: {type(error).__name__}: {error}. {INSTEAD}"
+        ) from error
     if torch.equal(first[0], second[0]) and not torch.equal(first[-1], second[-1]):
         raise UserError(
             f"model.encoder = {name} is a decoder ({encoder.config.model_type}): a token does not see those after it. {INSTEAD}"

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, LayoutLMConfig, LayoutLMModel
 from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import pack
+from unsee_dist.errors import UserError
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
+from unsee_dist.model.limits import check_both_sides
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -64,6 +66,22 @@ def test_each_view_has_its_own_dropout_masks_and_zero_turns_them_off(shared: Pat
     for dropout, equal in ((None, False), (0.0, True), (0.3, False)):
         first, second = encode(load_encoder(mini, dropout), micro_batch, "mean", views=2).chunk(2)
         assert torch.allclose(first, second, atol=1e-6) == equal, dropout
+
+
+def test_a_pooler_that_is_called_in_any_case_is_left_out(tmp_path: Path) -> None:
+    LayoutLMModel(LayoutLMConfig(**SMALL)).save_pretrained(tmp_path)
+    encoder = load_encoder(str(tmp_path), 0.0)
+    assert not any("pooler" in name for name, _ in encoder.named_parameters())
+    assert encode(encoder, pack(sentences(4, seed=1), 30, 1, False), "mean", views=1).shape == (4, 16)
+
+
+def test_an_encoder_that_fails_with_a_short_text_is_a_sentence() -> None:
+    class Demanding(BertModel):
+        def forward(self, *_: Any, **__: Any) -> Any:
+            raise TypeError("a picture, too, please")
+
+    with pytest.raises(UserError, match=r"mine \(bert\) fails with a text of 5 tokens.*TypeError: a picture"):
+        check_both_sides("mine", Demanding(BertConfig(**SMALL)))
 
 
 def test_an_encoder_without_a_pooler_and_its_tokenizer_are_loaded(shared: Path) -> None:
