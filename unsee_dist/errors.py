@@ -14,10 +14,12 @@ import os
 import re
 import shutil
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
+from functools import wraps
 
 from unsee_dist.masking import masked
 
@@ -80,6 +82,10 @@ def system_error(error: Exception) -> OSError | None:
 
 def is_transient(error: BaseException) -> bool:
     """Does this fault pass by itself? Decided by the error's number, never by its words."""
+    if (
+        type(error).__name__ == "OfflineModeIsEnabled"
+    ):  # huggingface_hub's, a ConnectionError: HF_HUB_OFFLINE says so
+        return False
     if isinstance(error, TransientError | TimeoutError | ConnectionError):
         return True
     return isinstance(error, OSError) and error.errno in PASSING
@@ -130,6 +136,10 @@ EXTRA_OF = {
 }
 
 
+# What torch's DataLoader raises in the main process.
+KILLED_WORKER = re.compile(r"^DataLoader worker \(.*killed by signal: Killed")
+
+
 def foreseen(error: BaseException) -> UserError | None:
     """The sentence about an error whose kind says that the user can mend it, wherever it was raised; or None.
 
@@ -141,11 +151,24 @@ def foreseen(error: BaseException) -> UserError | None:
         if name not in EXTRA_OF:
             return None
         return UserError(f'{name} is not installed. Write: pip install "unsee_dist[{EXTRA_OF[name]}]"')
+    if KILLED_WORKER.search(f"{error} {error.__cause__}") and isinstance(error, RuntimeError):
+        return UserError(
+            "A process of data.workers was killed, perhaps for its memory. Write fewer data.workers, or give the job more memory; "
+            "the same command continues."
+        )
+    if (
+        isinstance(error, ChildProcessError) and error.errno is None
+    ):  # a process of ours was killed; it has its sentence
+        return UserError(str(error))
     refused = (system_error(error) or error) if isinstance(error, shutil.Error) else error
     if not isinstance(refused, OSError) or refused.errno not in MENDABLE:
         return None
     path = refused.filename or "A file"
-    remedy = "Make room" if refused.errno in ROOM else "Give another path, or the right to use this one"
+    remedy = "Give another path, or the right to use this one"
+    if refused.errno in ROOM:
+        remedy = "Make room"
+    elif refused.errno in (errno.EMFILE, errno.ENFILE):
+        remedy = "Allow more open files (`ulimit -n 4096`)"
     return UserError(
         f"{path} cannot be used ({refused.strerror}). {remedy}, and write the same command again."
     )
@@ -165,6 +188,19 @@ def exit_code_of(error: BaseException) -> ExitCode:
     if isinstance(error, UserError) or foreseen(error) is not None:
         return ExitCode.MISTAKE
     return ExitCode.TRANSIENT if is_transient(error) else ExitCode.BUG
+
+
+def ends_process(work: Callable[..., None]) -> Callable[..., None]:
+    """The work of a thread without which a process must not go on: an error that nobody foresaw ends the process."""
+
+    @wraps(work)
+    def guarded(*arguments: object) -> None:
+        try:
+            work(*arguments)
+        except Exception as error:
+            os._exit(report(error, f"thread {threading.current_thread().name}"))
+
+    return guarded
 
 
 def report(error: BaseException, program: str = "") -> ExitCode:

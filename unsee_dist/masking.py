@@ -16,8 +16,9 @@ from pathlib import Path
 
 HIDDEN = "***"
 # The last @ of a URL's server part; of a URL with a colon in it the last of all, since a password may hold a slash.
-USERINFO = re.compile(r"(?<=://)(?:[^\s/?#'\"<>,@]*:[^\s'\"<>,]*|[^\s/?#'\"<>,]+)@")
-QUERY = re.compile(r"(?<=://)([^\s?'\"<>,]+)\?([^\s#'\"<>]+)")
+# With one slash: a URL that went through a Path.
+USERINFO = re.compile(r"(:/{1,2})(?:[^\s/?#@]*:\S*|[^\s/?#@]+)@")
+QUERY = re.compile(r"(?<=:/)([^\s?'\"<>,]+)\?([^\s#'\"<>]+)")
 VALUE = re.compile(r"(^|[&;])([^=&;]*=)?[^&;]+")
 # Variables whose value is a secret, whatever program reads it.
 SECRET = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|API_KEY)$")
@@ -39,9 +40,9 @@ def has_secret(text: str) -> bool:
 
 def masked_urls(text: str) -> str:
     """The text without userinfo and values of queries in its URLs."""
-    if "://" not in text:
+    if ":/" not in text:
         return text
-    text = USERINFO.sub(f"{HIDDEN}@", text)
+    text = USERINFO.sub(rf"\1{HIDDEN}@", text)
     return QUERY.sub(lambda url: f"{url[1]}?{VALUE.sub(_without_value, url[2])}", text)
 
 

@@ -136,7 +136,7 @@ def start_training(command: list[str], gpus: int) -> None:
     try:
         code = subprocess.run(command, env=environment).returncode
     except OSError as error:
-        sentence = f"{command[0]} cannot be started ({error.strerror}). Run `make quickstart` again."
+        sentence = f"{command[0]} cannot be started ({error.strerror}). Install unsee_dist again."
         raise file_error(sentence, error) from error
     if code != 0:
         print(

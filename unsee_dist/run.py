@@ -48,8 +48,8 @@ from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.ending import Ending
-from unsee_dist.training.guard import RunBroken, with_verdict
-from unsee_dist.training.loop import Training, console_every
+from unsee_dist.training.guard import with_verdict
+from unsee_dist.training.loop import RunBroken, Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.start import EXPORTS, keep_record, plan_start

@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -63,6 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
     except MeetingStopped:
         return leave_meeting(options, stop.name)
     except Exception as error:  # the ranks are not connected yet: each reports for itself
+        if exit_code_of(error) is ExitCode.TRANSIENT:
+            write_stop_mark(None)
         return report(error)
     try:
         code = run(options, world, stop)
@@ -140,7 +143,7 @@ def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str |
         exit_together,
     )
 
-    if exit_code_of(error) is ExitCode.TRANSIENT and folder is not None:
+    if exit_code_of(error) is ExitCode.TRANSIENT:
         write_stop_mark(folder)
     if isinstance(error, SharedUserError | SharedTransientError):
         announce_exit(watchdog)
@@ -174,23 +177,26 @@ def announce_exit(watchdog: Watchdog | None) -> None:
         watchdog.announce_exit("it has exited, its own output says why")
 
 
-def write_stop_mark(run: str) -> None:
+def write_stop_mark(run: str | None) -> None:
     """Write the name of the newest verified checkpoint into the file $UNSEE_STOP_MARK, where the variable is set.
 
-    The batch script requeues a job that has written it.
+    The batch script requeues a job that has written it. run: None = its configuration could not be read.
     """
-    from unsee_dist.training.checkpoint.directory import newest_valid, verify
+    from unsee_dist.training.checkpoint.directory import CHECKPOINTS, checkpoint_name, newest_valid, verify
 
     path = os.environ.get("UNSEE_STOP_MARK")
     if path:
+        newest = None
+        with suppress(OSError, UserError):  # the file system that failed may fail here, too
+            newest = newest_valid(Path(run) / CHECKPOINTS, verify)[0] if run is not None else None
         try:
-            newest, _ = newest_valid(Path(run) / "checkpoints", verify)
-        except (
-            OSError,
-            UserError,
-        ):  # the file system that failed may fail here too: then the step is unknown
-            newest = None
-        Path(path).write_text(f"{newest.name if newest else 'step-00000000'}\n", encoding="utf-8")
+            Path(path).write_text(f"{newest.name if newest else checkpoint_name(0)}\n", encoding="utf-8")
+        except OSError as error:
+            print(
+                f"UNSEE_STOP_MARK = {path} cannot be written ({error.strerror}): the batch script does not start again.",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

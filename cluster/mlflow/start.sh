@@ -31,11 +31,11 @@ secret() { python3 -c 'import secrets; print(secrets.token_urlsafe(24))'; }
 
 umask 077 # what is made here is secret
 
-if [[ ! -e "$dir/settings" && -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
+if [[ ! -e "$dir/.mlflow-server" && -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
   echo "DIR = $dir is there, and neither empty nor a server's folder: write another" >&2
   exit 2
 fi
-if [[ ! -e "$dir/settings" ]]; then
+if [[ ! -e "$dir/.mlflow-server" ]]; then
   mkdir -p "$dir/postgres" "$dir/artifacts"
   chmod 0711 "$dir"
   database=$(secret)
@@ -55,6 +55,7 @@ MLFLOW_PORT=${MLFLOW_PORT:-$(port)}
 MLFLOW_AUTH_ADMIN_PASSWORD=$(secret)
 MLFLOW_FLASK_SERVER_SECRET_KEY=$(secret)
 SETTINGS
+  touch "$dir/.mlflow-server" # what this script and stop.sh know the folder by
 fi
 set -a
 . "$dir/settings"

@@ -4,8 +4,8 @@
 set -euo pipefail
 
 dir=$(realpath -m "${1:-/tmp/mlflow-server}")
-if [[ ! -e "$dir/settings" ]]; then
-  echo "no server in $dir" >&2
+if [[ ! -e "$dir/.mlflow-server" ]]; then
+  echo "start.sh has made no server in $dir" >&2
   exit 2
 fi
 PATH="$PATH:$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -1)"

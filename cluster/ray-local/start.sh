@@ -28,8 +28,8 @@ if ! command -v ray >/dev/null; then
   echo "ray is not installed: run make, or put it on the PATH" >&2
   exit 2
 fi
-if [[ -e "$dir/environment" ]]; then
-  echo "$dir/environment exists: run cluster/ray-local/stop.sh '$dir' first" >&2
+if [[ -e "$dir/.ray-local" ]]; then
+  echo "$dir has a cluster: run cluster/ray-local/stop.sh '$dir' first" >&2
   exit 2
 fi
 if [[ -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
@@ -37,6 +37,7 @@ if [[ -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
   exit 2
 fi
 mkdir -p "$dir"
+touch "$dir/.ray-local" # what stop.sh knows the folder by
 
 # Whoever knows the token can run code here as you: only you may read it.
 (umask 077 && python3 -c "import secrets; print(secrets.token_hex(32), end='')" >"$dir/token")

@@ -5,8 +5,8 @@
 set -euo pipefail
 
 dir=$(realpath -m "${1:-/tmp/ray-local}")
-if [[ ! -e "$dir/environment" ]]; then
-  echo "no cluster in $dir" >&2
+if [[ ! -e "$dir/.ray-local" ]]; then
+  echo "start.sh has made no cluster in $dir" >&2
   exit 2
 fi
 
@@ -20,7 +20,8 @@ for ((number = $(ls "$dir" | grep -c '^node-[0-9]*[.]pid$'); number >= 1; number
   done
   pkill -KILL --session "$process" || true # the node was started in a session of its own
 done
-rm -rf "$dir"/node-[0-9]*.pid "$dir"/node-[0-9]*.log "$dir/ray" "$dir/token" "$dir/environment"
+rm -rf "$dir"/node-[0-9]*.pid "$dir"/node-[0-9]*.log "$dir/ray" "$dir/token" "$dir/environment" \
+  "$dir/.ray-local"
 if ! rmdir "$dir" 2>/dev/null; then
   echo "left in $dir, since start.sh has not made it: $(ls -A "$dir" | tr '\n' ' ')" >&2
 fi

@@ -27,8 +27,8 @@ for program in munged mungekey slurmctld slurmd sbatch; do
     exit 2
   fi
 done
-if [[ -e "$dir/slurm.conf" ]]; then
-  echo "$dir/slurm.conf exists: run cluster/slurm-local/stop.sh $dir first" >&2
+if [[ -e "$dir/.slurm-local" ]]; then
+  echo "$dir has a cluster: run cluster/slurm-local/stop.sh $dir first" >&2
   exit 2
 fi
 if [[ $dir == *[[:space:]]* ]]; then
@@ -40,6 +40,7 @@ if [[ -e $dir && ( ! -d $dir || $(ls -A "$dir") ) ]]; then
   exit 2
 fi
 mkdir -p "$dir/state"
+touch "$dir/.slurm-local" # what stop.sh knows the folder by
 chmod 0755 "$dir"
 
 # The daemons' own munge, beside a system's: its key and socket lie in DIR.

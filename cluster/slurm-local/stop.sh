@@ -4,8 +4,8 @@
 set -euo pipefail
 
 dir=$(realpath -m "${1:-/tmp/slurm-local}")
-if [[ ! -e "$dir/slurm.conf" ]]; then
-  echo "no cluster in $dir" >&2
+if [[ ! -e "$dir/.slurm-local" ]]; then
+  echo "start.sh has made no cluster in $dir" >&2
   exit 2
 fi
 export SLURM_CONF="$dir/slurm.conf"
@@ -23,7 +23,7 @@ for file in "$dir"/slurmd-n*.pid "$dir/slurmctld.pid" "$dir/munged.pid"; do
   kill -KILL "$process" 2>/dev/null || true
 done
 rm -rf "$dir"/slurm.conf "$dir"/state "$dir"/spool-n[0-9]* "$dir"/slurmd-n[0-9]*.{pid,log} "$dir"/slurmctld.{pid,log} \
-  "$dir"/munge.{key,seed,socket,socket.lock} "$dir"/munged.{pid,log}
+  "$dir"/munge.{key,seed,socket,socket.lock} "$dir"/munged.{pid,log} "$dir/.slurm-local"
 if ! rmdir "$dir" 2>/dev/null; then
   echo "left in $dir, since start.sh has not made it: $(ls -A "$dir" | tr '\n' ' ')" >&2
 fi

@@ -39,6 +39,19 @@ def test_a_folder_with_other_things_in_it_is_refused(folder: Path, kind: str) ->
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("kind", ["ray-local", "slurm-local", "mlflow"])
+def test_what_looks_like_a_cluster_and_was_not_made_by_start_stays(folder: Path, kind: str) -> None:
+    """`environment`, `slurm.conf` and `settings` are names of anybody's files."""
+    for name in ("environment", "slurm.conf", "settings", "token", "ray/paper.tex", "state/paper.tex"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    before = sorted(folder.rglob("*"))
+    stopped = tiny.run([str(CLUSTER / kind / "stop.sh"), str(folder)], 60)
+    assert stopped.returncode == 2
+    assert "start.sh has made no" in stopped.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
 @pytest.mark.slow
 def test_a_ray_cluster_in_a_folder_with_a_blank_leaves_what_the_user_put_there(folder: Path) -> None:
     place = folder / "my ray"

@@ -70,4 +70,4 @@ def test_start_says_what_is_wrong(arguments: list[str], said: str) -> None:
 def test_stop_without_a_cluster() -> None:
     done = tiny.run([str(SCRIPTS / "stop.sh"), "/tmp/raylets-none"])
     assert done.returncode == 2
-    assert "no cluster in /tmp/raylets-none" in done.stderr
+    assert "made no cluster in /tmp/raylets-none" in done.stderr

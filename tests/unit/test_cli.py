@@ -279,6 +279,13 @@ def test_doctor_says_what_a_run_would_use(monkeypatch, capsys) -> None:
     assert "deepspeed 0." in out
 
 
+def test_doctor_shows_no_password(monkeypatch, capsys) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:Pa55-w0rd@host/x")
+    _, out, err = unsee(monkeypatch, capsys, "doctor")
+    assert "https://***@host/x" in out
+    assert "Pa55" not in out + err
+
+
 def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys) -> None:
     from unsee_dist.distributed import engine
 

@@ -22,6 +22,9 @@ HIDDEN = {
     f"postgresql://me:{SECRET}/a@b@host/db": "postgresql://***@host/db",
     f"mysql+pymysql://me:{SECRET}@host/db?ssl={SECRET}": "mysql+pymysql://***@host/db?ssl=***",
     f"https://host/x.txt?X-Amz-Signature={SECRET}&Expires=3": "https://host/x.txt?X-Amz-Signature=***&Expires=***",
+    f"s3://AK:{SECRET},'more\"@bucket/x": "s3://***@bucket/x",
+    f"s3:/AK:{SECRET}@bucket/x": "s3:/***@bucket/x",  # what a Path makes of a URL
+    f"https:/host/x?key={SECRET}": "https:/host/x?key=***",
     f"https://host/x?{SECRET}": "https://host/x?***",
     f"cannot open 'http://u:{SECRET}@h/p' (404)": "cannot open 'http://***@h/p' (404)",
 }

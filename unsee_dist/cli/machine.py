@@ -13,6 +13,7 @@ import typer
 from unsee_dist.cli.training import Overrides
 from unsee_dist.config import load
 from unsee_dist.errors import UserError
+from unsee_dist.masking import masked
 
 app = typer.Typer()
 
@@ -81,8 +82,8 @@ def doctor() -> None:
         "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()}",
         "devices": ", ".join(gpus) or "no GPU",
         "launcher": _launcher(),
-        "tracking": os.environ.get(
-            "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI is not set: sqlite:///mlflow.db"
+        "tracking": masked(
+            os.environ.get("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI is not set: sqlite:///mlflow.db")
         ),
         "a run": _would_use(len(gpus), torch.cuda.is_bf16_supported() if gpus else cpu_computes_bf16()),
     }
@@ -110,9 +111,9 @@ def _launcher() -> str:
 
 def _would_use(gpus: int, bf16: bool) -> str:
     if gpus == 0:
-        several = "deepspeed --num_accelerators N unsee_dist/train.py --config CONFIG"
+        several = "deepspeed --num_accelerators N --module unsee_dist.train --config CONFIG"
         advice = "" if bf16 else "; this CPU has no units for bf16: write parallel.precision=fp32"
         return f"`unsee train` is 1 CPU rank; N ranks over gloo: DS_ACCELERATOR=cpu {several}{advice}"
     advice = "" if bf16 else "; these GPUs have no bf16: write parallel.precision=fp16 or fp32"
-    several = f"deepspeed --num_gpus {gpus} unsee_dist/train.py --config CONFIG"
+    several = f"deepspeed --num_gpus {gpus} --module unsee_dist.train --config CONFIG"
     return f"`unsee train` is 1 GPU rank; {gpus} over nccl: {several}{advice}"

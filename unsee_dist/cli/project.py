@@ -11,6 +11,7 @@ import typer
 
 from unsee_dist.config.shipped import FOLDERS, shipped
 from unsee_dist.errors import UserError, file_error
+from unsee_dist.files.remote import check_local
 
 app = typer.Typer()
 
@@ -64,6 +65,7 @@ def init(
         for path in sorted(shipped(name).rglob("*"))
         if path.is_file() and not LEFT_OUT & set(path.parts)
     }
+    check_local(folder, "DIR")
     readme = folder / "README.md"
     try:
         changed = [path for path, source in sources.items() if path.exists() and not _same(path, source)]

@@ -30,7 +30,7 @@ Overrides = Annotated[
 def train(config: Config, overrides: Overrides = None) -> None:
     """Train by the settings of CONFIG. The same command again resumes the run.
 
-    One process here; `deepspeed`, `torchrun` and `srun` start several with unsee_dist/train.py --config CONFIG.
+    One process here; `deepspeed --module`, `torchrun -m` and `srun python -m` start several: unsee_dist.train --config CONFIG.
     """
     load(config, overrides or ())  # every mistake is found before torch is imported
     from unsee_dist.train import main as run
@@ -75,9 +75,11 @@ RunFolder = Annotated[
 
 def _check_is_run(run: Path) -> None:
     """UserError: neither settings nor checkpoints of a run are in this folder."""
-    if (run / "config.yaml").is_file() or (run / "checkpoints").is_dir():
+    from unsee_dist.training.checkpoint.directory import CHECKPOINTS
+
+    if (run / "config.yaml").is_file() or (run / CHECKPOINTS).is_dir():
         return
-    above = [folder for folder in run.resolve().parents[:2] if (folder / "checkpoints").is_dir()]
+    above = [folder for folder in run.resolve().parents[:2] if (folder / CHECKPOINTS).is_dir()]
     instead = f"{above[0]}, which is one" if above else "the run.dir of a training"
     raise UserError(f"{run} is no run's folder: it has neither config.yaml nor checkpoints/. Give {instead}.")
 
@@ -85,10 +87,10 @@ def _check_is_run(run: Path) -> None:
 @checkpoint_app.command("ls")
 def checkpoint_ls(run: RunFolder) -> None:
     """List a run's checkpoints, oldest first."""
-    from unsee_dist.training.checkpoint.directory import folders, summaries
+    from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders, summaries
 
     _check_is_run(run)
-    if not folders(run / "checkpoints"):
+    if not folders(run / CHECKPOINTS):
         typer.echo(f"{run} has no checkpoint yet")
     for summary in summaries(run):
         typer.echo(
@@ -99,10 +101,10 @@ def checkpoint_ls(run: RunFolder) -> None:
 @checkpoint_app.command("verify")
 def checkpoint_verify(run: RunFolder) -> None:
     """Read every byte of a run's checkpoints against their digests, and every number; name every damaged file."""
-    from unsee_dist.training.checkpoint.directory import folders, verify
+    from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders, verify
 
     _check_is_run(run)
-    found = folders(run / "checkpoints")
+    found = folders(run / CHECKPOINTS)
     if not found:
         typer.echo(f"{run} has no checkpoint yet")
     wrong = []
@@ -122,8 +124,8 @@ def checkpoint_rm(
 ) -> None:
     """Remove checkpoints by name. When none is left, the next start is a fresh one."""
     from unsee_dist.files.owner import OWNER, owned
-    from unsee_dist.training.checkpoint.directory import remove_by_name
+    from unsee_dist.training.checkpoint.directory import CHECKPOINTS, remove_by_name
 
     _check_is_run(run)
     with owned(run / OWNER, f"run {run}", "Stop it before its checkpoints are removed."):
-        remove_by_name(run / "checkpoints", names)
+        remove_by_name(run / CHECKPOINTS, names)

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple, NoReturn, TypeVar
@@ -200,15 +200,22 @@ def _wait_for_listener(
 def _connect_store(address: str, port: int, size: int) -> TCPStore:
     """Rank 0's store. torch alone waits for ever when another program owns that port."""
     opened: list[TCPStore] = []
+    failed: list[Exception] = []
 
     def connect() -> None:
-        with suppress(dist.DistError):
+        try:
             store = TCPStore(address, port, size, is_master=False, timeout=TIMEOUT, wait_for_workers=False)
             opened.append(store)
+        except dist.DistError:  # said below
+            pass
+        except Exception as error:
+            failed.append(error)
 
     connecting = threading.Thread(target=connect, daemon=True)
     connecting.start()
     connecting.join(CONNECT_S)
+    if failed:
+        raise failed[0]
     if not opened:
         raise UserError(_in_use(address, port))
     return opened[0]

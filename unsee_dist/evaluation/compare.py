@@ -17,6 +17,7 @@ from unsee_dist.evaluation.comparison import Row
 from unsee_dist.evaluation.models import Model, open_model
 from unsee_dist.evaluation.scores import read_scores
 from unsee_dist.files.atomic import write_file
+from unsee_dist.files.remote import check_local
 from unsee_dist.metrics.task_score import TaskScore
 
 # The sections of a configuration that may differ between the seeds of one row.
@@ -29,6 +30,7 @@ def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
     if len(names) < 2:
         raise UserError("One model cannot be compared. Write two or more: unsee compare A B.")
     if out is not None:
+        check_local(out, "--out")
         _check_output(out)
     rows = rows_of(names)
     comparison.check_common(rows)

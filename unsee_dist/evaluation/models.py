@@ -33,7 +33,7 @@ from unsee_dist.model.limits import check_vocabulary, longest
 from unsee_dist.publish.usable import why_unusable
 from unsee_dist.tracking.metrics_file import METRICS, read
 from unsee_dist.tracking.note import NOTE
-from unsee_dist.training.checkpoint.directory import folders
+from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -83,7 +83,7 @@ def run_folder(path: Path) -> Path:
     for name in ("best", "final"):
         if (path / name).is_dir():
             return path / name
-    checkpoints = folders(path / "checkpoints")
+    checkpoints = folders(path / CHECKPOINTS)
     remedy = (
         f"Give its newest checkpoint: {checkpoints[-1]}" if checkpoints else "It has no checkpoint yet either"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unsee_dist.errors import ExitCode, exit_code_of, is_our_bug
+from unsee_dist.errors import PASSING, ExitCode, exit_code_of, is_our_bug
 
 # Their errors have no common class: "no network", "not found" and "damaged" have a dozen types.
 LIBRARIES = frozenset(
@@ -12,8 +12,11 @@ LIBRARIES = frozenset(
 
 def is_load_error(error: Exception, *more: type[Exception]) -> bool:
     """Whether a library could not load or upload something. False for a bug of ours, and for an error that is or becomes a
-    sentence by itself: a UserError, a full disk, a missing package. more: types that damaged files raise inside a library."""
+    sentence by itself: a UserError, a full disk, a file system that fails for a while, a missing package. more: types that
+    damaged files raise inside a library."""
     if is_our_bug(error) or exit_code_of(error) is ExitCode.MISTAKE:
+        return False
+    if isinstance(error, OSError) and error.errno in PASSING:
         return False
     of_library = any(cls.__module__.partition(".")[0] in LIBRARIES for cls in type(error).__mro__)
     return of_library or isinstance(error, (OSError, ValueError, KeyError, RuntimeError, *more))

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from pydantic import with_config
 
-from unsee_dist.errors import ExitCode, UserError, writing
+from unsee_dist.errors import ExitCode, UserError, ends_process, writing
 from unsee_dist.files.process import Process, has_ended, own_process
 from unsee_dist.files.records import STRICT, RecordFile
 
@@ -260,6 +260,7 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+@ends_process
 def _keep(path: Path, own: Owner, ended: threading.Event) -> None:
     while not ended.wait(BEAT_S):
         with suppress(OSError):  # a file system that fails for a while, or a folder that somebody has removed

@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+from unsee_dist.errors import UserError
+
 
 def is_remote(name: str) -> bool:
     """Whether a name is a URL."""
     return "://" in name
+
+
+def check_local(folder: Path, what: str) -> None:
+    """UserError: the path of a folder to write into is what `Path` leaves of a URL (s3:/bucket/x)."""
+    if re.match(r"[A-Za-z][\w+.-]+:/", str(folder)):
+        raise UserError(
+            f"{what} {folder} is a URL, and only a folder can be written into. Write a folder, and copy what is in it there."
+        )

@@ -19,6 +19,7 @@ from unsee_dist.files import contents
 from unsee_dist.files.atomic import atomic_folder, beside
 from unsee_dist.files.hub import is_load_error, reason
 from unsee_dist.files.owner import owned
+from unsee_dist.files.remote import check_local
 from unsee_dist.metrics.names import (
     ALIGNMENT,
     CORRELATION,
@@ -79,6 +80,7 @@ def check(source: str, out: Path) -> None:
         raise UserError(
             f"{source} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
         )
+    check_local(out, "--out")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "modules.json").is_file():
@@ -211,7 +213,7 @@ def _measured(run: Path, model: Model) -> tuple[int | None, Line]:
 
 
 def _fingerprint(run: Path) -> str | None:
-    for folder in reversed(directory.folders(run / "checkpoints")):
+    for folder in reversed(directory.folders(run / directory.CHECKPOINTS)):
         return read_manifest(folder).identity.corpus
     return None
 

@@ -53,7 +53,7 @@ def write_onnx(folder: Path, pooling: Pooling) -> None:
         import onnxruntime
         import onnxscript  # noqa: F401 (torch's exporter needs it, and without it ends with a traceback)
     except ImportError as error:
-        raise UserError(f'--onnx needs {error.name}: pip install -c constraints.txt -e ".[onnx]".') from error
+        raise UserError(f'--onnx needs {error.name}. Write: pip install "unsee_dist[onnx]"') from error
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from unsee_dist.errors import ExitCode
+from unsee_dist.errors import ExitCode, ends_process
 
 if TYPE_CHECKING:
     from unsee_dist.distributed.world import World
@@ -91,6 +91,7 @@ class StopSignal:
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return bool(flag)
 
+    @ends_process
     def _listen(self) -> None:
         while True:
             for number in self._receiving.recv(64):

@@ -21,7 +21,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -33,7 +32,7 @@ from torch._C._distributed_c10d import PrefixStore, Store
 
 from unsee_dist.distributed import groups
 from unsee_dist.distributed.world import World
-from unsee_dist.errors import ExitCode
+from unsee_dist.errors import ExitCode, ends_process
 from unsee_dist.files.process import own_process
 from unsee_dist.supervision.deadline import Deadline
 from unsee_dist.supervision.phases import (
@@ -109,14 +108,20 @@ class Watchdog:
             time.sleep(self.period_s / 2)
         return None
 
+    @ends_process
     def _watch(self) -> None:
-        try:
+        with self._until_ended():
             while not self._ended.wait(self.period_s):
                 self._look()
-        except Exception:  # without this thread nothing would end a rank that hangs
+
+    @contextmanager
+    def _until_ended(self) -> Iterator[None]:
+        """What is raised once the run has ended means nothing."""
+        try:
+            yield
+        except Exception:
             if not self._ended.is_set():
-                traceback.print_exc()
-                os._exit(ExitCode.BUG)
+                raise
 
     def _look(self) -> None:
         # A main thread that hangs in a call of the driver and does not release python's lock stops this thread, too: then
@@ -138,6 +143,7 @@ class Watchdog:
         if diagnosis:
             self._fail(diagnosis)
 
+    @ends_process
     def _watch_store(self) -> None:
         """A store whose process is stopped accepts a question and does not answer: no timeout of its own ends that."""
         while not self._ended.wait(self.period_s):

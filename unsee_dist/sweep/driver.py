@@ -15,6 +15,7 @@ from unsee_dist.files.owner import Owner, owned, owner_of
 from unsee_dist.files.trees import read_within
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import TRIALS
+from unsee_dist.training.checkpoint.directory import CHECKPOINTS
 
 SWEEP, DRIVER = "sweep.yaml", "driver.json"
 MARK = "UNSEE_SWEEP_MARK"  # a file, named by the batch system's script
@@ -62,7 +63,7 @@ def write_progress(folder: Path, ended: int) -> None:
     path = os.environ.get(MARK)
     if path:
         runs = (folder / TRIALS).glob("*")
-        steps = sum(max(map(_step, (run / "checkpoints").glob("step-*")), default=0) for run in runs)
+        steps = sum(max(map(_step, (run / CHECKPOINTS).glob("step-*")), default=0) for run in runs)
         write_file(Path(path), f"{ended} trials ended, {steps} steps saved\n")
 
 

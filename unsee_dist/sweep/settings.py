@@ -22,7 +22,7 @@ from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, 
 from unsee_dist.config.load import SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.presets import CONFIGS
-from unsee_dist.config.section import PathText, Section
+from unsee_dist.config.section import FolderText, Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
 from unsee_dist.config.spelling import closest, closest_key
 from unsee_dist.errors import UserError
@@ -34,7 +34,7 @@ class SweepSettings(Section):
     """The `sweep:` section. A trial runs for `train.steps` at most."""
 
     name: Text = "sweep"  # absent in a file = the file's name
-    dir: PathText = (
+    dir: FolderText = (
         "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
     )
     metric: Text = dev(STS)  # of an evaluation line

@@ -11,11 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from unsee_dist.errors import file_error
+from unsee_dist.errors import ends_process, file_error
 from unsee_dist.files.records import RecordFile
 from unsee_dist.metrics.names import COLLAPSED, STEP, dev
 from unsee_dist.sweep.failures import write_failure
@@ -97,7 +98,7 @@ def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped, StopSignal
     from unsee_dist.supervision.watchdog import Watchdog
-    from unsee_dist.training.guard import RunBroken
+    from unsee_dist.training.loop import RunBroken
 
     metric, mode = sweep.settings.metric, sweep.settings.mode
     folder = trial_folder(sweep.folder, trial)
@@ -138,9 +139,11 @@ def request_end(sweep: Path, trial: str) -> None:
     (trial_folder(sweep, trial) / END).touch()
 
 
+@ends_process
 def _wait_for_end(end: Path, stop: StopSignal) -> None:
     while not stop.requested:
-        stop.requested = end.exists()
+        with suppress(OSError):  # a file system that fails for a while
+            stop.requested = end.exists()
         time.sleep(CHECK_EVERY_S)
 
 

@@ -128,7 +128,7 @@ class MlflowSink:
         return self._delivered
 
     def _work(self) -> None:
-        down = False
+        down, reported = False, set[str]()
         wait_s = 0.0
         while True:
             stopping = self._stop.wait(wait_s)
@@ -138,9 +138,10 @@ class MlflowSink:
             except Exception as error:  # whatever a tracker does, training continues: warn once, try again
                 self._why = f" ({_first_line(error)})"
                 if is_our_bug(error):
-                    if not down:
+                    if str(error) not in reported:
                         report(error, "sending to MLflow")
                         self._warn(LATER)
+                    reported.add(str(error))
                 elif not down and not stopping:
                     self._warn(
                         f"MLflow at {masked(self.uri)} does not answer ({_first_line(error)}). {LATER}"

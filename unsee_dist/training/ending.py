@@ -70,7 +70,7 @@ class Ending:
 
     def contents(self) -> str:
         """What the folder holds, in words."""
-        checkpoints = [each.name for each in directory.folders(self.folder / "checkpoints")]
+        checkpoints = [each.name for each in directory.folders(self.folder / directory.CHECKPOINTS)]
         parts = [f"{name}/ ({what})" for name, what in self.folders.items()]
         parts += ["final/ (collapsed)"] if collapse(self.progress.scores) else []
         return ", ".join([*parts, f"checkpoints {', '.join(checkpoints)}", "metrics.jsonl, config.yaml"])

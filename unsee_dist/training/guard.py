@@ -18,15 +18,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from unsee_dist.config.sections import GuardSettings
-from unsee_dist.distributed.world import SharedUserError
 from unsee_dist.metrics.names import COLLAPSED, EFFECTIVE_RANK, STD, dev
 
 MEMORY = 0.99  # of the running mean and deviation
 SPIKE_FROM_STEP = 50  # applied steps before a loss can be a spike: the running mean needs some
-
-
-class RunBroken(SharedUserError):
-    """The guard ends the run, for what its settings make of the encoder: it says nothing of the machine or the corpus."""
 
 
 @dataclass

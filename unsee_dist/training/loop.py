@@ -16,7 +16,7 @@ import torch.distributed as dist
 from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import from_rank_0
+from unsee_dist.distributed.world import SharedUserError, from_rank_0
 from unsee_dist.metrics.names import (
     BEST,
     DAMAGED,
@@ -41,14 +41,19 @@ from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking.recorder import RunRecorder
+from unsee_dist.training.checkpoint.directory import CHECKPOINTS, checkpoint_name
 from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.guard import Action, RunBroken, after_evaluation, after_step
+from unsee_dist.training.guard import Action, after_evaluation, after_step
 from unsee_dist.training.progress import Best, Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.step import StepResult, train_step
 
 CONSOLE_LINES = 100  # log lines of a run on the console
+
+
+class RunBroken(SharedUserError):
+    """The guard ends the run, for what its settings make of the encoder: it says nothing of the machine or the corpus."""
 
 
 @dataclass(frozen=True)
@@ -250,7 +255,7 @@ def save(run: Training) -> None:
     enter_phase("save")
     run.recorder.flush()
     progress.lines = run.recorder.lines
-    folder = run.folder / "checkpoints" / f"step-{progress.step:08d}"
+    folder = run.folder / CHECKPOINTS / checkpoint_name(progress.step)
     info = CheckpointInfo(run.identity, progress, run.recorder.mlflow_run)
     run.saver.save(folder, run.engine, run.target, info, keep=run.config.checkpoint.keep)
 

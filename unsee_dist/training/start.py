@@ -74,7 +74,7 @@ def refuse_other_settings(world: World, config: RunConfig) -> None:
     """The refusal of a start by its settings alone, before hours of work on what they name. Collective."""
     folder = Path(config.run.dir)
     with share_errors(world):
-        found = directory.folders(folder / "checkpoints") if world.rank == 0 else []
+        found = directory.folders(folder / directory.CHECKPOINTS) if world.rank == 0 else []
         if found and (manifest := _readable(found[-1])) is not None:
             different = differences(manifest.identity.settings, of_kind(flat(config), Kind.RESULT))
             if different:

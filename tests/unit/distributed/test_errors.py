@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from unsee_dist import errors
 from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, share_errors
@@ -32,6 +35,11 @@ from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of,
         (OSError(errno.EIO, "input/output"), ExitCode.TRANSIENT),
         (OSError(errno.ESTALE, "stale handle"), ExitCode.TRANSIENT),
         (TimeoutError("slow"), ExitCode.TRANSIENT),
+        (OfflineModeIsEnabled("offline"), ExitCode.BUG),  # who calls the Hub says it
+        (ChildProcessError("a process was killed, perhaps for its memory"), ExitCode.MISTAKE),
+        (ChildProcessError(errno.ECHILD, "no child"), ExitCode.BUG),
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Killed. "), ExitCode.MISTAKE),
+        (RuntimeError("DataLoader worker (pid 3) is killed by signal: Segmentation fault. "), ExitCode.BUG),
         (ConnectionResetError(errno.ECONNRESET, "reset"), ExitCode.TRANSIENT),
         (TransientError("a store did not answer"), ExitCode.TRANSIENT),
     ],
@@ -47,6 +55,26 @@ def test_every_kind_has_its_code_and_its_words(
     )
     assert (errors.REPORT_TO in printed) is (code is ExitCode.BUG)
     assert ("the same command continues" in printed) is (code is ExitCode.TRANSIENT)
+
+
+def test_too_many_open_files_are_mended_by_allowing_more() -> None:
+    assert "ulimit -n" in str(errors.foreseen(OSError(errno.EMFILE, "Too many open files", "x")))
+
+
+def test_a_thread_that_must_not_die_ends_its_process() -> None:
+    program = """
+import threading, time
+from unsee_dist.errors import ends_process
+@ends_process
+def work(error): raise error
+threading.Thread(target=work, args=({error},), name="owner").start()
+time.sleep(30)
+"""
+    for error, code in (("KeyError('x')", ExitCode.BUG), ("TimeoutError('slow')", ExitCode.TRANSIENT)):
+        command = [sys.executable, "-c", program.format(error=error)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        assert "thread owner" in done.stderr
 
 
 def test_a_file_error_keeps_what_passes() -> None:

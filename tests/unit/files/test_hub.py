@@ -33,6 +33,8 @@ def test_errors_of_the_libraries_are_load_errors(error: Exception) -> None:
     [
         UserError("a sentence"),
         OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ESTALE, "Stale file handle"),
+        OSError(errno.EIO, "Input/output error"),
         ModuleNotFoundError("No module named 'mteb'", name="mteb"),
         TypeError("an unexpected argument"),
         AssertionError(),

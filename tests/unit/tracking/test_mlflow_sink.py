@@ -161,6 +161,29 @@ def test_a_bug_of_ours_is_no_server_that_does_not_answer(folder, uri, capsys):
     assert not any("does not answer" in sentence for sentence in said)
 
 
+def test_a_bug_of_ours_after_an_outage_is_shown_too(folder, uri, capsys, monkeypatch):
+    """A server that does not answer is said once; a bug behind it is another matter."""
+    monkeypatch.setattr("unsee_dist.tracking.mlflow_sink.EVERY_S", 0.05)
+    _write(folder, range(1, 5))
+    errors = iter([ConnectionError("refused"), ConnectionError("refused"), None, None])
+    deliver = MlflowSink._deliver
+
+    def answers_later(sink, stopping):
+        if (error := next(errors, None)) is not None:
+            raise error
+        deliver(sink, stopping)
+
+    monkeypatch.setattr(MlflowSink, "_deliver", answers_later)
+    sink = MlflowSink(folder, RunDescription("laws", "a run", None), uri, warn=lambda _: None)
+    for _ in range(600):
+        if next(errors, "no more") == "no more":
+            break
+        time.sleep(0.1)
+    assert not sink.close(60)
+    printed = capsys.readouterr().err
+    assert printed.count("sending to MLflow: this is a bug of unsee_dist") == 1
+
+
 def test_close_returns_in_time_from_a_server_that_hangs(folder, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     with socket.socket() as silent:

@@ -77,8 +77,8 @@ class Shards:
     def read(self, block: int) -> list[str]:
         """The sentences of a block, after checking its bytes against the index."""
         raw = self._verified(block)
+        most = most_bytes(self.index, int(self.sizes[block]))
         try:
-            most = most_bytes(self.index, int(self.sizes[block]))
             sentences = _member(raw, most).decode("utf-8").split("\n")
         except (tarfile.TarError, zstandard.ZstdError, ValueError) as error:
             raise UserError(self._damage(block, f"what is no block ({error})")) from error

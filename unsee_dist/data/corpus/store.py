@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import fsspec
@@ -110,14 +111,16 @@ class BlockCache:
         return data
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep bytes. On a full disk nothing is kept, which costs only speed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Keep bytes. On a full disk, or where nothing may be written, nothing is kept, which costs only speed."""
         temporary = self.folder / f"{key}.{os.getpid()}.partial"
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)
             temporary.replace(self.folder / key)
         except OSError:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
+            return
         self._until_scan -= 1
         if self._until_scan < 0:
             self._until_scan = SCAN_EVERY

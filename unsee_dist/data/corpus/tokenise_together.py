@@ -55,7 +55,7 @@ def _tokenise_share(
     try:
         with worker_pool(processes) as run_tasks:
             tokenise(part.path, tokenizer, max_tokens, run_tasks, lambda _: enter_phase("tokenise"), share)
-    except TransientError:  # it has its message already
+    except (TransientError, ChildProcessError):  # each has its message already
         raise
     except OSError as error:
         raise file_error(

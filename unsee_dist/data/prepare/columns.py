@@ -9,7 +9,7 @@ from typing import Any
 from unsee_dist.data.prepare import documents, opening
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.fields import document, missing
-from unsee_dist.data.prepare.lines import count_line_ends
+from unsee_dist.data.prepare.lines import NUL_REMEDY, count_line_ends
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.files.tables import table_rows
@@ -78,6 +78,8 @@ def read_parquet(name: str, field: str, advance: Advance, bad: BadRecords) -> It
 
 def _check_column(name: str, field: str, table: Any) -> None:
     """UserError unless the file has a column of this name. Of the others, those of text are shown in the hint."""
+    if (count := table.schema_arrow.names.count(field)) > 1:
+        raise UserError(f"{name} has {count} columns {field!r}. Rename one.")
     if field in table.schema_arrow.names:
         return
     with_text = {each.name: "text" if "string" in str(each.type) else None for each in table.schema_arrow}
@@ -123,17 +125,21 @@ def read_dataset(name: str, field: str, bad: BadRecords) -> Iterator[list[str]]:
             raise
         first = str(error).partition("\n")[0]
         raise UserError(f"{name} cannot be read ({first}). Write dataset:OWNER/NAME,CONFIG#SPLIT.") from error
-    for number, row in enumerate(rows, start=1):
-        if wrong := missing(name, field, row):
-            raise UserError(". ".join(wrong))
-        found = _of_value(f"{name} row {number}", field, row[field], bad)
-        if found is not None:
-            yield found
+    with opening.errors_as_sentences(name):
+        for number, row in enumerate(rows, start=1):
+            if wrong := missing(name, field, row):
+                raise UserError(". ".join(wrong))
+            found = _of_value(f"{name} row {number}", field, row[field], bad)
+            if found is not None:
+                yield found
 
 
 def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
     """Lines with their line ends, for the csv module. Where bad records are skipped, bytes that are not UTF-8 are escaped."""
     for split in documents.cut_lines(name, chunks, False, 1):
+        if b"\0" in split.lines:
+            line = split.first_line + count_line_ends(split.lines[: split.lines.index(b"\0")])
+            raise UserError(f"{name} is not text (it has a NUL byte in line {line}). {NUL_REMEDY}")
         try:
             text = split.lines.decode("utf-8-sig")
         except UnicodeDecodeError as error:

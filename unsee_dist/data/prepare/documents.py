@@ -57,8 +57,6 @@ def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, split_bytes: in
     parts: list[bytes] = []
     size, open_line, number, has_text = 0, 0, 1, False
     for chunk in cutting.cut_between_lines(_text_only(name, chunks, is_json)):
-        if b"\0" in chunk:
-            raise UserError(f"{name} is not text (it has a NUL byte near line {number}). {FORMATS}")
         parts.append(chunk)
         size += len(chunk)
         end = cutting.last_line_end(chunk)

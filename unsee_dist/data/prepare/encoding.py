@@ -5,9 +5,8 @@ from __future__ import annotations
 import codecs
 import shlex
 import unicodedata
-from typing import NoReturn
 
-from unsee_dist.data.prepare.formats import FORMATS, magic
+from unsee_dist.data.prepare.formats import FORMATS, last_suffix, magic, suffixes
 from unsee_dist.errors import UserError
 
 # The longer ones first: UTF-32's little-endian mark begins with UTF-16's.
@@ -32,23 +31,30 @@ def is_text(head: bytes) -> bool:
 
 def check_text(name: str, head: bytes) -> None:
     """UserError when these first bytes of a file are no UTF-8 text, but in another encoding or of another format."""
-    mark = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
-    if mark:
-        _refuse(name, mark, "its byte order mark says so")
-    if is_text(head):
-        return
-    if what := magic(head):
+    found = wide_encoding(head)
+    if found is not None:
+        encoding, why = found
+        new = "NEW" + (last_suffix(name) or ".txt")
+        raise UserError(
+            f"{name} is {encoding} text ({why}), and UTF-8 is read. Unpack it where it is packed, write "
+            f"`iconv -f {encoding} -t UTF-8 {shlex.quote(name)} > {new}`, and give {new}."
+        )
+    what = None if is_text(head) else magic(head)
+    if what is not None and what.endswith(tuple(suffixes(name)[-1:])):
+        raise UserError(f"{name} is packed twice. Unpack it once.")
+    if what is not None:
         raise UserError(f"{name} is not text, but {what}. {FORMATS}")
-    if b"\0" in head[:SAMPLE_BYTES] and (guess := _guess(head[:SAMPLE_BYTES])):
-        _refuse(name, guess, "without a byte order mark")
 
 
-def _refuse(name: str, encoding: str, why: str) -> NoReturn:
-    quoted = shlex.quote(name)
-    raise UserError(
-        f"{name} is {encoding} text ({why}), and UTF-8 is read. Unpack it where it is packed, write "
-        f"`iconv -f {encoding} -t UTF-8 {quoted} > NEW.txt`, and give NEW.txt."
-    )
+def wide_encoding(head: bytes) -> tuple[str, str] | None:
+    """UTF-16 or UTF-32, and how these first bytes of a text show it; None: they are of neither."""
+    for mark, encoding in _MARKS.items():
+        if head.startswith(mark):
+            return encoding, "its byte order mark says so"
+    if is_text(head) or magic(head) or b"\0" not in head[:SAMPLE_BYTES]:
+        return None
+    guess = _guess(head[:SAMPLE_BYTES])
+    return None if guess is None else (guess, "without a byte order mark")
 
 
 def _guess(sample: bytes) -> str | None:

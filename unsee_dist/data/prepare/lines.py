@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from unsee_dist.data.prepare.bad_records import BadRecords
 
+NUL_REMEDY = "Write `tr -d '\\0' < FILE > NEW` and give NEW, or give another file."
+
 
 def cut_between_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """The same bytes; no chunk but the last ends in CR, so that CR LF is never apart."""
@@ -34,16 +36,21 @@ def with_line_feeds(data: bytes) -> bytes:
 
 
 def decoded_lines(name: str, data: bytes, first_line: int, bad: BadRecords) -> list[str]:
-    """The lines of bytes without their ends. One that is not UTF-8 is a bad record, and "" where those are skipped."""
+    """The lines of bytes without their ends. One that is not UTF-8 is a bad record, and "" where those are skipped; so is one with a NUL."""
     data = with_line_feeds(data)
     try:
-        return data.decode("utf-8").split("\n")
+        if b"\0" not in data:
+            return data.decode("utf-8").split("\n")
     except UnicodeDecodeError:
-        lines = enumerate(data.split(b"\n"), start=first_line)
-        return [_decoded(name, line, number, bad) for number, line in lines]
+        pass  # which line it is in is found below
+    lines = enumerate(data.split(b"\n"), start=first_line)
+    return [_decoded(name, line, number, bad) for number, line in lines]
 
 
 def _decoded(name: str, line: bytes, number: int, bad: BadRecords) -> str:
+    if b"\0" in line:
+        bad.add(f"{name} is not text (it has a NUL byte in line {number})", NUL_REMEDY)
+        return ""
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

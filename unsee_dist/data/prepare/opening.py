@@ -5,16 +5,17 @@ A name with `://` goes to fsspec (s3, gs, http, hf, memory, ...), any other is a
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING, Protocol
 
 import fsspec
 import xxhash
@@ -24,6 +25,9 @@ from unsee_dist.data.prepare.formats import FORMATS, GZIP, HEAD_BYTES, ZSTD, by_
 from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CHUNK_BYTES = 256 * 1024
 # Packed bytes that are unpacked at once: a thousand times as much at most in gzip, thirty thousand times in zstd.
@@ -58,7 +62,7 @@ class Decompressor(Protocol):
 def describe(name: str) -> InputDescription:
     """The name, size and digest of an input. The digest of a remote one is that of its store's properties."""
     if is_remote(name):
-        with _errors_as_sentences(name):
+        with errors_as_sentences(name):
             system, path = fsspec.core.url_to_fs(name)
             info = system.info(path)
         properties = {key: str(info[key]) for key in _VERSIONS if key in info} | {"size": info.get("size")}
@@ -85,15 +89,40 @@ def is_pipe(name: str) -> bool:
 
 @contextmanager
 def opened(name: str) -> Iterator[IO[bytes]]:
-    """A binary file that can seek. UserError when it cannot be opened or read."""
-    with _errors_as_sentences(name):
-        if is_remote(name):
-            with fsspec.open(name, "rb") as file:
-                yield file
-        else:
-            _check_kind(name)
-            with open(name, "rb") as file:
-                yield file
+    """A binary file, which can seek unless it is a pipe. UserError when it cannot be opened or read; what the block itself
+    raises stays what it is."""
+    with ExitStack() as stack:
+        with errors_as_sentences(name):
+            if is_remote(name):
+                file = stack.enter_context(fsspec.open(name, "rb"))
+            else:
+                _check_kind(name)
+                file = stack.enter_context(open(name, "rb", buffering=0))
+        yield io.BufferedReader(_Reading(name, file), CHUNK_BYTES)
+
+
+class _Reading(io.RawIOBase):
+    """A file whose failures are sentences."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self._name, self._file = name, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        with errors_as_sentences(self._name):
+            return int(self._file.readinto(buffer))  # type: ignore[attr-defined]  # IO[bytes] lacks it, files have it
+
+    def seek(self, place: int, whence: int = 0, /) -> int:
+        with errors_as_sentences(self._name):
+            return self._file.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def _check_kind(name: str) -> None:
@@ -156,36 +185,39 @@ def _zstd() -> Decompressor:
 
 
 @contextmanager
-def _errors_as_sentences(name: str) -> Iterator[None]:
+def errors_as_sentences(name: str) -> Iterator[None]:
     """Turn the errors of file systems and stores into a UserError or a TransientError."""
     try:
         yield
     except ImportError as error:
         raise UserError(f"{name} cannot be read ({error}). Install what it names.") from error
     except OSError as error:
+        if _is_of_http(
+            error.__cause__
+        ):  # fsspec makes "file not found" of whatever a server answers, or does not
+            raise _http_error(name, error.__cause__) from error
         why = error.strerror or str(error) or type(error).__name__
-        sentence = f"{name} cannot be read ({why}). Give a file that you may read."
-        # fsspec makes "file not found" of whatever a server answers
-        raise _server_error(sentence, error.__cause__) or file_error(sentence, error) from error
+        raise file_error(f"{name} cannot be read ({why}). Give a file that you may read.", error) from error
     except ValueError as error:
         if "Protocol not known" not in str(error):
             raise
         raise UserError(f"{name} cannot be read ({error}). {FORMATS}") from error
     except Exception as error:
-        if not type(error).__module__.startswith("aiohttp"):
+        if not _is_of_http(error):
             raise
-        sentence = f"{name} cannot be read ({error}). Check the URL, or copy the file here first."
-        raise _server_error(sentence, error) or TransientError(sentence) from error
+        raise _http_error(name, error) from error
 
 
-def _server_error(sentence: str, error: BaseException | None) -> UserError | TransientError | None:
-    """By the status that a server has answered with; None without one. Too slow, too many and its own failures pass."""
+def _is_of_http(error: BaseException | None) -> bool:
+    return error is not None and type(error).__module__.startswith("aiohttp")
+
+
+def _http_error(name: str, error: BaseException | None) -> UserError | TransientError:
+    """By the status that a server has answered with. Too slow, too many, its own failures and no answer at all pass."""
+    sentence = f"{name} cannot be read ({error}). Check the URL, or copy the file here first."
     status = getattr(error, "status", None)
-    if not isinstance(status, int):
-        return None
-    return (
-        UserError(sentence) if 400 <= status < 500 and status not in (408, 429) else TransientError(sentence)
-    )
+    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
+    return UserError(sentence) if refused else TransientError(sentence)
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:

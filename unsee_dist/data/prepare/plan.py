@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -21,10 +21,12 @@ from unsee_dist.data.prepare.opening import InputDescription
 from unsee_dist.errors import UserError
 from unsee_dist.files import atomic
 from unsee_dist.files.owner import OWNER, owned
+from unsee_dist.files.remote import check_local
 
 PREPARING = "preparing"  # the folder for unfinished work, inside the output folder
 PLAN = "plan.json"
 WORK_FORMAT = 3  # of the runs and of what else is in the work folder
+_WRITTEN = re.compile(r"(plan|sorted|shard-\d+\.tar)\.json|run-[\d-]+|.*\.partial")
 NAMED = 3  # inputs in a sentence, of each side
 
 
@@ -93,6 +95,7 @@ def owned_output(out: Path) -> Iterator[None]:
 
 def check_output(out: Path) -> None:
     """ValueError when the folder has files that no preparation wrote."""
+    check_local(out, "--out")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file. Give a folder.")
     prepared = (out / INDEX).exists() or (out / PREPARING / PLAN).exists()
@@ -131,7 +134,7 @@ def open_work_folder(out: Path, plan: Plan) -> Path:
             f"Run that command again to continue it, choose another --out, or delete {out}."
         )
     if stored != plan_json:
-        for file in [*out.glob("shard-*.tar"), *work.iterdir()]:
+        for file in [*out.glob("shard-*.tar"), *filter(_is_ours, work.iterdir())]:
             if not spool.is_copy(file) and OWNER not in file.name:
                 file.unlink()
         atomic.write_file(work / PLAN, plan_json)
@@ -144,7 +147,7 @@ def remove_output(out: Path) -> None:
     """Remove the files of a preparation from the folder, and the folder when it is then empty."""
     for shard in out.glob("shard-*.tar"):
         shard.unlink()
-    shutil.rmtree(out / PREPARING, ignore_errors=True)
+    remove_work(out)
     if out.exists() and not any(out.iterdir()):
         out.rmdir()
 
@@ -157,8 +160,23 @@ def read_finished(out: Path, plan: Plan) -> CorpusIndex:
         raise UserError(
             f"{out} already has another corpus: {'; '.join(differences)}. Choose another --out, or delete {out}."
         )
-    shutil.rmtree(out / PREPARING, ignore_errors=True)
+    remove_work(out)
     return index
+
+
+def remove_work(out: Path) -> None:
+    """Remove what preparations write in their work folder, and the folder itself unless a file of the user's is in it."""
+    work = out / PREPARING
+    if work.is_dir():
+        for path in filter(_is_ours, work.iterdir()):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            work.rmdir()
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a preparation writes a file of this name into its work folder."""
+    return _WRITTEN.fullmatch(path.name) is not None or spool.is_copy(path) or OWNER in path.name
 
 
 def _read_plan(path: Path, stored: bytes) -> Plan:

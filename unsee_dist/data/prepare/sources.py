@@ -115,6 +115,8 @@ def _of_file(
 
 def _by_content(name: str) -> str:
     kind = formats.by_content(opening.first_bytes(opening.unpacked(name, lambda _: None)))
+    if kind == formats.TEXT and formats.last_suffix(name) == ".json":
+        raise UserError(f"{name} has no JSON object in its first line. {FORMATS}")
     if kind == formats.JSON:
         raise UserError(
             f"{name} is {kind}. Write `jq -c '.[]' FILE > NEW.jsonl` where it is a list, `jq -c . FILE > NEW.jsonl` where it "

@@ -9,14 +9,13 @@ A file gets its name when it is complete.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from unsee_dist.config.prepare import BLOCK_SENTENCES
 from unsee_dist.data.corpus.index import (
@@ -31,7 +30,7 @@ from unsee_dist.data.corpus.index import (
 from unsee_dist.data.prepare import holdout, merge, sources
 from unsee_dist.data.prepare.bad_records import FIRST, BadRecords
 from unsee_dist.data.prepare.left_out import LeftOut
-from unsee_dist.data.prepare.plan import Plan, as_json, remove_output
+from unsee_dist.data.prepare.plan import Plan, as_json, remove_output, remove_work
 from unsee_dist.data.prepare.report import ADVICE, Bar, most_dropped
 from unsee_dist.data.prepare.runs import size_of
 from unsee_dist.data.prepare.sort import SortTask, facts_of, sort_splits
@@ -95,7 +94,7 @@ class Preparation:
     def sorted(self, names: list[str], split_bytes: int) -> Sorted:
         """Write a run of every part of the inputs."""
         if (self.work / SORTED).exists():
-            return SORTED_ADAPTER.validate_json((self.work / SORTED).read_bytes())
+            return _of_work(self.work / SORTED, SORTED_ADAPTER)
         total = sum(source.bytes for source in self.plan.inputs)
         advance = self.bar.stage("reading", total, "bytes")
         bad = BadRecords(self.settings.on_bad_record == "skip")
@@ -172,7 +171,7 @@ class Preparation:
                 tasks.append(merge.ShardTask(runs, first, last, skip, count, held, shard, entry, block, kind))
         advance = self.bar.stage("writing", len(tasks), "shards")
         _collect(self.run_tasks(merge.write_shard, tasks), advance)
-        return [SHARD_ENTRY.validate_json(entry.read_bytes()) for entry in entries]
+        return [_of_work(entry, SHARD_ENTRY) for entry in entries]
 
     def finish(
         self, shards: list[ShardEntry], pairs: list[holdout.Pair], about: dict[str, object]
@@ -194,8 +193,18 @@ class Preparation:
         sizes = {shard.name: len(shard.blocks.offset) for shard in shards}
         atomic.write_file(self.out / SIZES, as_json(sizes), staging=self.work)
         atomic.write_file(self.out / INDEX, as_json(asdict(index)), staging=self.work)
-        shutil.rmtree(self.work)
+        remove_work(self.out)
         return index
+
+
+def _of_work(path: Path, adapter: TypeAdapter[Result]) -> Result:
+    """What a stage before has written. UserError: somebody has changed it."""
+    try:
+        return adapter.validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise UserError(
+            f"{path} is damaged. Delete {path.parent}, and write the same command again: it starts over."
+        ) from error
 
 
 def _run(work: Path, passes: int, number: int) -> Path:

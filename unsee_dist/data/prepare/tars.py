@@ -28,14 +28,16 @@ import zstandard
 from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.documents import InputSplit, documents_of
+from unsee_dist.data.prepare.encoding import wide_encoding
 from unsee_dist.data.prepare.fields import document_from_json
-from unsee_dist.data.prepare.formats import JSONL, by_name
+from unsee_dist.data.prepare.formats import HEAD_BYTES, JSONL, by_name
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError
 
 _META = re.compile(r"__[^/]*__")  # metadata of webdataset
 KINDS = (".txt", ".json", ".jsonl")
 REMEDY = "Copy it again, or give the other files without it."
+CONVERT = "Unpack the tar, convert its members with iconv, and give them as files."
 
 
 def read_tar(name: str, field: str, advance: Advance, bad: BadRecords | None = None) -> Iterator[list[str]]:
@@ -138,12 +140,15 @@ def _kind(path: str) -> str | None:
 
 
 def _unpack_zst(data: bytes) -> bytes:
-    """Also frames whose header has no length."""
-    unpacker = zstandard.ZstdDecompressor().decompressobj()
-    unpacked = unpacker.decompress(data)
-    if not unpacker.eof:
-        raise EOFError("it ends in the middle")
-    return unpacked
+    """All frames, also those whose header has no length; zeros behind one are padding."""
+    parts: list[bytes] = []
+    while data := data.lstrip(b"\0") if parts else data:
+        unpacker = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(unpacker.decompress(data))
+        if not unpacker.eof:
+            raise EOFError("it ends in the middle")
+        data = unpacker.unused_data
+    return b"".join(parts)
 
 
 def _of_member(
@@ -155,6 +160,9 @@ def _of_member(
         except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
             bad.add(f"{where} cannot be decompressed ({error})", REMEDY)
             return
+    if wide := wide_encoding(data[:HEAD_BYTES]):
+        bad.add(f"{where} is {wide[0]} text ({wide[1]}), and UTF-8 is read", CONVERT)
+        return
     data = data.removeprefix(codecs.BOM_UTF8)
     if kind == ".json":
         document = _json_member(where, data, field, bad)

@@ -29,7 +29,7 @@ from unsee_dist.data.corpus.tokens import Window
 from unsee_dist.data.processes import end_with_parent
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
-from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 
 PREFETCH_STEPS = 4  # steps that each worker prefetches
 POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.3 ms, all of them 2 ms
@@ -158,12 +158,11 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         # refers to the workers in a cycle, and ending them then takes 5 s each.
         try:
             return self._batch(step)
-        except UserError as error:
-            return WorkerError(str(error), False)
-        except OSError as error:
-            if not is_transient(error):
+        except Exception as error:
+            code = exit_code_of(error)
+            if code is ExitCode.BUG:
                 raise
-            return WorkerError(str(error), True)
+            return WorkerError(str(foreseen(error) or error), code is ExitCode.TRANSIENT)
 
     def _batch(self, step: int) -> Batch:
         ids, damaged = self.ids(step)

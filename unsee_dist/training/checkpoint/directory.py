@@ -18,8 +18,14 @@ from unsee_dist.files import atomic, contents
 from unsee_dist.training.checkpoint.manifest import Manifest, OtherFormat, read_manifest
 from unsee_dist.training.checkpoint.parts import check_file, check_values, read_parts
 
+CHECKPOINTS = "checkpoints"  # in a run's folder
 POINTER = "newest"
 NAMED = re.compile(r"step-\d{8,}")
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder of the checkpoint after a step."""
+    return f"step-{step:08d}"
 
 
 def folders(checkpoints: Path) -> list[Path]:
@@ -104,7 +110,7 @@ def remove_old(newest: Path, keep: int, best_step: int | None) -> None:
     Checkpoints of later steps are removed too: they are damaged, or the run would have continued from them.
     """
     checkpoints = newest.parent
-    best = None if best_step is None else checkpoints / f"step-{best_step:08d}"
+    best = None if best_step is None else checkpoints / checkpoint_name(best_step)
     every = folders(checkpoints)
     valid = every[: every.index(newest) + 1]
     for folder in every:
@@ -143,7 +149,7 @@ def remove(folder: Path) -> None:
 
 def summaries(run: Path) -> Iterable[dict[str, object]]:
     """For `unsee checkpoint ls`: step, skipped, best, MiB, ranks, and whether the manifest is readable."""
-    for folder in folders(run / "checkpoints"):
+    for folder in folders(run / CHECKPOINTS):
         try:
             manifest = read_manifest(folder)
         except UserError as error:

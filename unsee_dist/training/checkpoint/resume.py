@@ -32,7 +32,7 @@ def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, 
 
 
 def _find_on_rank_0(run: Path, resume: str) -> tuple[Path | None, bool]:
-    checkpoints = run / "checkpoints"
+    checkpoints = run / directory.CHECKPOINTS
     directory.recover(checkpoints)
     if resume == "never":
         existing = directory.folders(checkpoints)
@@ -54,11 +54,11 @@ def _of_other_run(path: Path) -> Path:
     if (path / NAME).exists():
         directory.verify(path)
         return path
-    if not (path / "checkpoints").is_dir():
+    if not (path / directory.CHECKPOINTS).is_dir():
         raise UserError(
             f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
         )
-    chosen, _ = directory.newest_valid(path / "checkpoints", directory.verify)
+    chosen, _ = directory.newest_valid(path / directory.CHECKPOINTS, directory.verify)
     if chosen is None:
         raise UserError(f"resume = {path} has no checkpoint yet. Write resume: auto to start without one.")
     return chosen

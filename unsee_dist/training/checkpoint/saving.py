@@ -87,7 +87,7 @@ class Saver:
         """Before the first step: SharedUserError when the disk of a run cannot hold one checkpoint."""
         with share_errors(self.world):
             if self.world.rank == 0:
-                _require_room(run / "checkpoints", state.files(engine, target), self.world.size)
+                _require_room(run / directory.CHECKPOINTS, state.files(engine, target), self.world.size)
 
     def wait(self) -> None:
         """Wait until the running save is on the disk. Raises its error."""

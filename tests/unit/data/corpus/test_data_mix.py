@@ -140,6 +140,8 @@ def test_a_network_that_fails_now_and_then_is_asked_again(corpus, remote, tokeni
 
 def test_the_cache_is_bounded_and_keeps_what_was_read_last(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SCAN_EVERY", 0)
+    (tmp_path / "a file").touch()  # where nothing can be kept, nothing is, and the run goes on
+    store.BlockCache(tmp_path / "a file" / "cache", 10_000).put("x", b"1")
     cache = store.BlockCache(tmp_path / "cache", 10_000)
     for number in range(50):
         cache.put(str(number), bytes(1000))

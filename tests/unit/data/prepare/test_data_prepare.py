@@ -16,6 +16,7 @@ from unsee_dist.data import Shards
 from unsee_dist.data.prepare.clean import drop_reason, normalise
 from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.errors import UserError
 
 
 def write_lines(path, lines):
@@ -241,6 +242,34 @@ def test_somebody_elses_folder_is_not_touched(tmp_path, text):
     ):
         prepare([str(text)], tmp_path, PrepareSettings())
     assert (tmp_path / "shard-000000.tar").read_bytes() == b"theirs"
+
+
+def test_a_file_of_the_users_in_the_work_folder_stays(tmp_path, text):
+    prepare([str(text)], tmp_path / "out", PrepareSettings(), processes=1)
+    (tmp_path / "out" / "preparing").mkdir()
+    mine = tmp_path / "out" / "preparing" / "notes.txt"
+    mine.write_text("mine")
+    prepare([str(text)], tmp_path / "out", PrepareSettings(), processes=1)
+    assert mine.read_text() == "mine"
+    assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["sorted.json", "shard-000000.tar.json"])
+def test_what_a_stage_has_left_and_somebody_changed_is_a_sentence(tmp_path, text, monkeypatch, name):
+    out = tmp_path / "out"
+    monkeypatch.setattr("unsee_dist.data.prepare.stages.remove_work", lambda _: None)
+    prepare([str(text)], out, PrepareSettings(), processes=1)
+    (out / "index.json").unlink()
+    (out / "preparing" / name).write_text("{")
+    with pytest.raises(UserError, match=rf"{name} is damaged. Delete .*preparing"):
+        prepare([str(text)], out, PrepareSettings(), processes=1)
+
+
+def test_a_url_is_no_folder_to_write_into(tmp_path, text, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"--out s3:/bucket/x is a URL"):
+        prepare([str(text)], Path("s3://bucket/x"), PrepareSettings())
+    assert not list(tmp_path.glob("s3*"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import functools
 import gzip
 import http.server
 import json
+import socket
 import threading
 
 import fsspec
@@ -81,6 +82,9 @@ WRONG = {
     "latin.txt": (b"first\nna\xefve caf\xe9\n", r"not UTF-8 text \(byte 0xef in line 2\).*iconv"),
     "wide.txt": ("Some text here".encode("utf-16"), r"is UTF-16 text .*iconv -f UTF-16 -t UTF-8"),
     "model.bin": (bytes(range(256)), "is not text"),
+    "strings.json": (b'"One sentence."\n"Another one."\n', "has no JSON object in its first line"),
+    "twice.txt.gz": (gzip.compress(gzip.compress(b"words")), "is packed twice. Unpack it once"),
+    "late.csv": (b"text\n" + b"a word\n" * 20_000 + b"a\0b\n", "NUL byte in line 20002"),
     "plain.gz": (b"not packed at all", "cannot be decompressed"),
     "plain.zst": (b"not packed at all", "cannot be decompressed"),
     "cut.txt.gz": (gzip.compress(bytes(range(1, 128)) * 99)[:-9], "ends in the middle"),
@@ -216,6 +220,21 @@ def test_a_server_that_fails_passes_and_one_that_refuses_is_a_mistake(name, kind
         with pytest.raises(kind, match=f"{name}.txt cannot be read"):
             list(opening.raw(url, lambda _: None))
         server.shutdown()
+
+
+def test_a_server_that_does_not_answer_passes_and_its_reason_is_said():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/x.txt"
+    with pytest.raises(TransientError, match=r"x.txt cannot be read \(Cannot connect"):
+        list(opening.raw(url, lambda _: None))
+
+
+def test_of_two_columns_of_one_name_none_is_taken(tmp_path):
+    columns = [pyarrow.array(["a"]), pyarrow.array(["b"])]
+    pyarrow.parquet.write_table(pyarrow.table(columns, names=["text", "text"]), tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t.parquet has 2 columns 'text'. Rename one"):
+        sentences([str(tmp_path / "t.parquet")], "text")
 
 
 def test_a_dataset_is_streamed(tmp_path, make_sentence):

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import fsspec
@@ -229,7 +229,11 @@ def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("members", "said"),
     [
-        ([("a.txt", b"\xff\xfe")], "member a.txt is not UTF-8"),
+        ([("a.txt", b"\x80\x81")], "member a.txt is not UTF-8"),
+        ([("a.txt", "a sentence".encode("utf-16"))], "member a.txt is UTF-16 text .its byte order mark"),
+        ([("a.txt", "a sentence of many".encode("utf-16-le"))], "member a.txt is UTF-16LE text .without"),
+        ([("a.txt", b"one\nt\0wo\n")], "member a.txt is not text .it has a NUL byte in line 2"),
+        ([("a.txt.zst", 2 * zstandard.compress(b"x") + b"more")], "member a.txt.zst cannot be decompressed"),
         ([("a.txt.gz", b"no gzip")], "member a.txt.gz cannot be decompressed"),
         ([("a.txt.zst", zstandard.compress(b"x" * 99)[:-3])], "member a.txt.zst cannot be decompressed"),
         ([("a.json", b"[1")], "member a.json is not JSON"),
@@ -239,6 +243,28 @@ def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
 def test_a_wrong_member_is_named(tmp_path: Path, members: list[tuple[str, bytes]], said: str) -> None:
     with pytest.raises(UserError, match=said):
         sentences(write_tar(tmp_path / "t.tar", members))
+
+
+@pytest.mark.parametrize("pack", [zstandard.compress, gzip.compress])
+def test_a_member_of_several_frames_is_read_whole(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    ending = "zst" if pack is zstandard.compress else "gz"
+    data = pack(b"first sentence\n") + pack(b"") + pack(b"second sentence\n") + bytes(20)
+    path = write_tar(tmp_path / "t.tar", [(f"a.txt.{ending}", data)])
+    assert sentences(path) == ["first sentence", "second sentence"]
+
+
+def test_what_a_reader_raises_is_not_said_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the system's errors only those of the file itself are about it."""
+    path = write_tar(tmp_path / "t.tar", [("a.txt", b"one")])
+
+    def bug(*_: object) -> None:
+        raise FileNotFoundError("a mistake of ours")
+
+    monkeypatch.setattr("unsee_dist.data.prepare.tars._of_member", bug)
+    with pytest.raises(FileNotFoundError, match="a mistake of ours"):
+        sentences(path)
 
 
 def test_no_tar_is_a_sentence(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ def test_tables_and_json_end_their_lines_in_any_way(tmp_path: Path, kind: str) -
     assert sorted(Shards(tmp_path / "out").head(9)) == ["four five six", "one, two three", "seven eight nine"]
 
 
+NEW = {"t.txt": r"NEW\.txt", "t.jsonl": r"NEW\.jsonl", "t.csv.gz": r"NEW\.csv"}
 WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
 
 
@@ -72,7 +73,10 @@ def test_wide_encodings_are_named_with_the_remedy(
         (tmp_path / "t.csv.gz", gzip.compress),
     ):
         path.write_bytes(packed(data))
-        with pytest.raises(UserError, match=rf"{path.name} is {said} text .*`iconv -f {said} -t UTF-8 "):
+        with pytest.raises(
+            UserError,
+            match=rf"{path.name} is {said} text .*`iconv -f {said} -t UTF-8 .* > {NEW[path.name]}`, and give {NEW[path.name]}",
+        ):
             prepare([str(path)], tmp_path / "out", PrepareSettings(), processes=1)
 
 
