@@ -153,8 +153,7 @@ def foreseen(error: BaseException) -> UserError | None:
         return UserError(f'{name} is not installed. Write: pip install "unsee_dist[{EXTRA_OF[name]}]"')
     if KILLED_WORKER.search(f"{error} {error.__cause__}") and isinstance(error, RuntimeError):
         return UserError(
-            "A process of data.workers was killed, perhaps for its memory. Write fewer data.workers, or give the job more memory; "
-            "the same command continues."
+            "A process of data.workers was killed, perhaps for its memory. Write fewer data.workers, or give the job more memory."
         )
     if (
         isinstance(error, ChildProcessError) and error.errno is None

@@ -17,8 +17,7 @@ from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.model.checked import load_checked
-from unsee_dist.model.dropout import masks_of
-from unsee_dist.model.encoder import load_encoder, load_tokenizer, packs_exactly
+from unsee_dist.model.encoder import layout_warning, load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.limits import check_texts
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.unsee import Unsee
@@ -47,12 +46,8 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     tokenizer = load_tokenizer(config.model.encoder)
     model = build_model(config, world)
     check_texts(config.model.encoder, model.online, tokenizer, config.model.max_tokens)
-    if masks_of(model.online) is None:
-        print_on_rank_0(
-            world,
-            f"{config.model.encoder} drops by torch's own generator in places that are not known here: its dropout masks "
-            "depend on ranks, micro-batches and packing, so that a run on another layout is another run.",
-        )
+    if warning := layout_warning(config.model.encoder, model.online):
+        print_on_rank_0(world, warning)
     share_rows = shares_rows(config, model)
     if config.data.pack == "auto" and not share_rows:
         print_on_rank_0(

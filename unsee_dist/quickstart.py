@@ -48,24 +48,26 @@ def main() -> None:
     console, started = Console(highlight=False, markup=False, emoji=False), time.monotonic()
     corpus, encoder, run = HOME / "corpus", HOME / "encoder", HOME / "run"
 
-    def say(sentence: str) -> None:
+    def print_stage(sentence: str) -> None:
         console.print(f"[{time.monotonic() - started:4.0f} s] {sentence}", markup=False, soft_wrap=True)
 
-    say(f"1/4 corpus: reading the docstrings of the packages installed here into {corpus}")
+    print_stage(f"1/4 corpus: reading the docstrings of the packages installed here into {corpus}")
     sentences = make_corpus(corpus)
-    say(f"2/4 encoder: a tokenizer of {sentences:,} sentences and a BERT with random weights into {encoder}")
+    print_stage(
+        f"2/4 encoder: a tokenizer of {sentences:,} sentences and a BERT with random weights into {encoder}"
+    )
     parameters = make_encoder(encoder, corpus)
     ranks, gpus = ranks_here()
     kind = "GPU" if gpus else "CPU"
-    say(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
+    print_stage(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
     start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
     scores, tfidf = evaluations(run / METRICS), baseline(corpus / "dev.tsv")
-    say(
+    print_stage(
         "4/4 scores: find the rest of a docstring by its first sentence (docstrings held out of tokenizer and training)"
     )
     console.print(table(scores, tfidf))
     console.print(next_steps(run), markup=False, soft_wrap=True)
-    say("done")
+    print_stage("done")
 
 
 def make_corpus(corpus: Path) -> int:

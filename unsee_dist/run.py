@@ -114,8 +114,8 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         inputs = open_inputs(config, world)
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
-    asked = start_request(config, inputs)
-    start = plan_start(world, asked)
+    request = start_request(config, inputs)
+    start = plan_start(world, request)
     for sentence in start.sentences:
         print_on_rank_0(world, f"{folder}: {sentence}")
 
@@ -146,7 +146,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         if world.rank == 0:
             keep_record(config, start, progress.step, world.size)
         recorder = open_recorder(
-            config, world, asked.steps, progress, manifest.mlflow_run if manifest and start.own else None
+            config, world, request.steps, progress, manifest.mlflow_run if manifest and start.own else None
         )
 
     def rewind() -> None:
@@ -159,7 +159,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
     return Training(
         config=config,
-        steps=asked.steps,
+        steps=request.steps,
         complete=start.complete,
         progress=progress,
         engine=engine,
@@ -169,7 +169,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         saver=Saver(world, config.checkpoint.background),
         stop=stop,
         folder=folder,
-        identity=asked.identity,
+        identity=request.identity,
         evaluate=lambda: with_verdict(config.guard, inputs.development(embed)),
         baseline=inputs.development.baseline,
         export=exporter(config, engine, inputs.tokenizer, progress),

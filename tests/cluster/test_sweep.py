@@ -186,7 +186,7 @@ def test_a_node_that_goes_down_and_a_stop_that_is_asked_for(tiny_run: Tiny) -> N
         assert stopped.returncode == 0, stopped.stderr
         assert tiny.finish(driver, PATIENCE_S).returncode == 75
         status = tiny.succeed([UNSEE, "sweep", "--status", str(folder)]).stdout
-        assert "nobody drives it" in status
+        assert "no process drives it" in status
         done = tiny.run([UNSEE, "sweep", "--resume", str(folder)], 2 * PATIENCE_S, env=cluster.env)
         assert done.returncode == 0, done.stdout + done.stderr
     assert [row["status"] for row in trials(folder)] == ["complete", "complete"]

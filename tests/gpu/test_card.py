@@ -208,7 +208,7 @@ def test_memory_that_runs_out_says_which_micro_batch_to_try(device: str) -> None
     said = run(memory_runs_out, 1, timeout_s=300, device=device)[0]
     assert "train.micro_batch = 4096 does not fit into the memory" in said
     assert "at step 2" in said
-    assert "Write train.micro_batch=2048: it changes no result." in said
+    assert "Write train.micro_batch=2048: a step then needs less at once." in said
 
 
 def embedded_after_a_late_write(_rank: int, _size: int) -> bool:

@@ -36,7 +36,8 @@ def test_ranks_that_share_a_card_equal_plain_torch(device: str, ranks: int) -> N
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_any_cut_into_pieces_and_rows_is_the_same(device: str, ranks: int) -> None:
     few = [Case("corinfomax"), SIMCSE]
-    run(test_engine.any_cut_is_the_same, ranks, 0.1, few, (1, 3), timeout_s=500, device=device)
+    for packed in (True, False):
+        run(test_engine.any_cut_is_the_same, ranks, 0.1, packed, few, (1, 3), timeout_s=500, device=device)
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -76,5 +77,7 @@ def test_ema_equals_its_closed_form_in_bf16_engines(device: str) -> None:
 @pytest.mark.usefixtures("two_cards")
 def test_two_cards_equal_plain_torch_over_nccl(device: str) -> None:
     print("\n".join(run(test_engine.equals_one_process, 2, 0.1, timeout_s=500, device=device)[0]))
-    run(test_engine.any_cut_is_the_same, 2, 0.1, [Case("corinfomax"), SIMCSE], timeout_s=500, device=device)
+    cases = [Case("corinfomax"), SIMCSE]
+    for packed in (True, False):
+        run(test_engine.any_cut_is_the_same, 2, 0.1, packed, cases, timeout_s=500, device=device)
     run(test_engine.poisoned, 2, timeout_s=500, device=device)

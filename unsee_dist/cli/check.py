@@ -86,12 +86,15 @@ def _encoder(config: RunConfig) -> Iterator[str]:
     if not Path(name).expanduser().exists() and not _is_cached(name):
         raise NotHere(f"model.encoder = {name}: a name on the Hub that is not in this machine's cache")
     from unsee_dist.model.checked import load_checked
+    from unsee_dist.model.encoder import layout_warning
 
     encoder, tokenizer = load_checked(config.model)
     yield (
         f"model.encoder = {name}: {encoder.config.model_type}, {encoder.config.hidden_size} wide, {len(tokenizer):,} pieces, "
         f"takes model.max_tokens = {config.model.max_tokens}"
     )
+    if warning := layout_warning(name, encoder):
+        yield warning
 
 
 def _is_cached(name: str) -> bool:
@@ -130,4 +133,4 @@ def _tracker(config: RunConfig) -> Iterator[str]:
     from unsee_dist.tracking.mlflow_sink import tracking_uri
 
     if config.track.mlflow:
-        yield f"track.mlflow: to {masked(tracking_uri())}, which was not asked"
+        yield f"track.mlflow: to {masked(tracking_uri())}, not connected to"

@@ -122,10 +122,10 @@ def prepare(
             summary = publish(out, loaded, max_tokens)
             assert summary is not None
             report = replace(report, tokens=summary.rows(max_tokens))
-    _tell(report, tokenizer, max_tokens)
+    _print_report(report, tokenizer, max_tokens)
 
 
-def _tell(report: Report, tokenizer: str | None, max_tokens: int) -> None:
+def _print_report(report: Report, tokenizer: str | None, max_tokens: int) -> None:
     """Print the report, what was left out, and the command that comes next: paths as they are, never wrapped."""
     typer.echo(report.title())
     Console(markup=False, emoji=False).print(report.table())

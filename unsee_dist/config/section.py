@@ -8,8 +8,6 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from unsee_dist.errors import UserError
-
 
 def at_home(text: str) -> str:
     """`~/` and `~name/` at the start of a path as that home folder; the shell does so only for a word that begins with ~.
@@ -18,18 +16,6 @@ def at_home(text: str) -> str:
 
 
 PathText = Annotated[str, Field(min_length=1), AfterValidator(at_home)]  # a path, or a name that may be one
-
-
-def not_remote(text: str) -> str:
-    """A folder to write into, which is on a file system. UserError: it is a URL."""
-    if "://" in text:
-        raise UserError(
-            "is a URL, and only a folder can be written into: copy what is in it there afterwards"
-        )
-    return text
-
-
-FolderText = Annotated[PathText, AfterValidator(not_remote)]
 
 
 class Section(BaseModel):

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from unsee_dist.config.objective import AnyObjective, VICRegSettings
-from unsee_dist.config.section import FolderText, PathText, Section
+from unsee_dist.config.section import PathText, Section
 from unsee_dist.errors import UserError
 from unsee_dist.masking import credentials, has_secret
 
@@ -33,7 +33,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 class RunSettings(Section):
     name: Text = "run"  # shown by the trackers; absent in a file = the file's name
-    dir: FolderText = "runs/run"  # everything the run writes; absent = runs/<name>
+    dir: PathText = "runs/run"  # everything the run writes; absent = runs/<name>
 
     @model_validator(mode="before")
     @classmethod

@@ -186,11 +186,11 @@ def _wait_for_listener(
     address: str, port: int, stopped: Callable[[], bool], timeout: timedelta = TIMEOUT
 ) -> None:
     """Until somebody listens there. MeetingStopped: this rank was asked to end, and found nobody to tell in READ_S."""
-    until, asked = time.monotonic() + timeout.total_seconds(), False
+    until, stopping = time.monotonic() + timeout.total_seconds(), False
     while not _listens(address, port):
-        if stopped() and not asked:
-            until, asked = time.monotonic() + READ_S, True
-        if time.monotonic() > until and asked:
+        if stopped() and not stopping:
+            until, stopping = time.monotonic() + READ_S, True
+        if time.monotonic() > until and stopping:
             raise MeetingStopped
         if time.monotonic() > until:
             raise UserError(_unreachable(address, port))

@@ -79,9 +79,10 @@ def _described(folder: Path) -> Tasks:
     tasks: Tasks = {}
     for name, task in _manifest(path).items():
         where, kind = f"{path}, {name}", str(task.get("kind"))
-        if "/" in name or name.startswith("."):
+        if "/" in name or name.startswith(".") or not name.isprintable():
             raise UserError(
-                f"{where}: the name is the file name of its scores, so it has no / and no dot in front. Rename it."
+                f"{path}, {name!r}: the name is the file name of its scores, so it has no /, no dot in front and no control "
+                "characters. Rename it."
             )
         if kind not in READERS:
             raise UserError(f"{where}: kind = {kind} is unknown{_meant(kind)}. Kinds: {', '.join(READERS)}.")
@@ -90,7 +91,7 @@ def _described(folder: Path) -> Tasks:
             raise UserError(
                 f"{where}: the keys are {', '.join(task)}. Write kind, {', '.join(sorted(wanted))}."
             )
-        tasks[name] = (kind, {part: folder / task[part] for part in sorted(wanted)})
+        tasks[name] = (kind, {part: folder / Path(task[part]).expanduser() for part in sorted(wanted)})
     return tasks
 
 
@@ -186,7 +187,7 @@ def _kind(path: Path) -> str:
     needs = "; ".join(
         f"{kind}: {', '.join(names[0] for names in wanted)}" for kind, wanted in RECOGNISED.items()
     )
-    raise UserError(f"{path} has the columns {', '.join(names_here)}, which are of no kind of task. {needs}.")
+    raise UserError(f"{path} has the columns {', '.join(names_here)}, which no kind of task has. {needs}.")
 
 
 def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:

@@ -1,6 +1,7 @@
 """Text tables read by the names in their header: .tsv, .csv, .jsonl."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,11 @@ def _rows(path: Path) -> Iterator[Row]:
             return
         rows = table_rows(str(path), lines, "," if path.suffix.lower() == ".csv" else "\t")
         header = next(rows)
+        twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
+        if twice is not None:
+            raise UserError(
+                f"{path} has {header.count(twice)} columns {twice!r}. Rename one in its first line."
+            )
         for row in rows:
             yield dict(zip(header, row, strict=True))
 

@@ -119,10 +119,17 @@ def _retrieval(files: dict[str, Path]) -> Data:
             raise UserError(
                 f"{path}: the {name} {unknown[0]} is not among the _id of the {name} file. Add it there, or delete the line."
             )
-    wrong = [score for score in qrels["score"] if not re.fullmatch(r"-?\d+(\.0*)?", score)]
+    wrong = [score for score in qrels["score"] if not re.fullmatch(r"-?\d{1,9}(\.0*)?", score)]
     if wrong:
         raise UserError(f"{path}: score = {wrong[0]} is not a whole number. Write whole numbers, such as 1.")
     qrels["score"] = [int(float(score)) for score in qrels["score"]]
+    given: dict[tuple[str, str], int] = {}
+    for query, document, score in zip(qrels["query"], qrels["document"], qrels["score"], strict=True):
+        if given.setdefault((query, document), score) != score:
+            raise UserError(
+                f"{path}: the query {query} and the document {document} have the scores {given[query, document]} and {score}. "
+                "Keep one of them."
+            )
     if max(qrels["score"]) < 1:
         raise UserError(
             f"{path}: no score is above 0, so no query has a document to find. Write 1 for the documents that answer a query."

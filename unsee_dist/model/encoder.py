@@ -22,7 +22,7 @@ from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
 from unsee_dist.errors import UserError, is_transient
-from unsee_dist.model.dropout import UnknownShape, install, masks_for, register, remove
+from unsee_dist.model.dropout import UnknownShape, install, masks_for, masks_of, register, remove
 from unsee_dist.model.limits import check_both_sides, check_kind
 
 if TYPE_CHECKING:
@@ -252,6 +252,17 @@ class _Kept(torch.autograd.function.FunctionCtx):
 
     saved_tensors: tuple[Tensor, Tensor]
     dtype: torch.dtype
+
+
+def layout_warning(name: str, encoder: PreTrainedModel) -> str:
+    """The sentence about an encoder from `load_encoder` whose masks are torch's; "" where they belong to the sentences."""
+    if masks_of(encoder) is not None:
+        return ""
+    return (
+        f"{name} does not encode a sentence in the same way beside any others (it drops by torch's own generator in places that "
+        "are not known here, or looks beyond the sentence): train.micro_batch, parallel.zero and the number of ranks change "
+        "the result."
+    )
 
 
 def _first_position(encoder: PreTrainedModel) -> int:

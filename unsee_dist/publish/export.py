@@ -38,6 +38,7 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS, Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
+from unsee_dist.training.start import check_record
 
 # Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
 PATHS = (
@@ -157,6 +158,8 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
     run = model.run
+    if run:
+        check_record(run)
     config = recorded(run).model_dump(mode="json") if run else {}
     for section, key in PATHS:
         config.get(section, {}).pop(key, None)

@@ -24,7 +24,7 @@ def why_unusable(
     folder: Path | None, tokenizer: object, embed: Callable[[list[str]], np.ndarray]
 ) -> str | None:
     """Why an encoder cannot be used; None where nothing speaks against it. folder: of the export or checkpoint."""
-    trained = _said_by_training(folder) if folder is not None else None
+    trained = _verdict_of_training(folder) if folder is not None else None
     if trained is not None or not isinstance(tokenizer, PreTrainedTokenizerBase):
         return trained
     texts = random_texts(tokenizer)
@@ -35,7 +35,7 @@ def why_unusable(
     return None
 
 
-def _said_by_training(folder: Path) -> str | None:
+def _verdict_of_training(folder: Path) -> str | None:
     """The verdict of the evaluation at the step that a folder holds."""
     if (folder / NAME).is_file():
         progress = read_manifest(folder).progress

@@ -68,7 +68,7 @@ class Watchdog:
         self._ended = threading.Event()
         self._deadline = Deadline(ExitCode.RANK_LOST)
         self._store: Store | None = None
-        self._asked: dict[int, float] = {}  # thread -> when it asked the store
+        self._waiting: dict[int, float] = {}  # thread -> since when it waits for the store
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._store_thread = threading.Thread(
             target=self._watch_store, name="watchdog of the store", daemon=True
@@ -147,14 +147,14 @@ class Watchdog:
     def _watch_store(self) -> None:
         """A store whose process is stopped accepts a question and does not answer: no timeout of its own ends that."""
         while not self._ended.wait(self.period_s):
-            waited_s = max((time.monotonic() - at for at in list(self._asked.values())), default=0.0)
+            waited_s = max((time.monotonic() - at for at in list(self._waiting.values())), default=0.0)
             if waited_s > self.timeout_s:
                 first = self.received[0].status if 0 in self.received else "rank 0"
                 self._fail(
                     f"The ranks' store has not answered for {waited_s:.0f} s (guard.timeout_s = {self.timeout_s:g}): "
                     f"{first}, or the launcher on the first host, which serves it, is stopped, or the network to "
                     "it is down.",
-                    tell=False,
+                    store_answers=False,
                 )
 
     def _diagnose(self) -> str | None:
@@ -204,12 +204,12 @@ class Watchdog:
 
     def _publish(self, store: Store) -> None:
         self._beats += 1
-        with self._asking():
+        with self._waits_for_store():
             store.set(str(self.world.rank), json.dumps(asdict(self._status())))
 
     def _receive(self, store: Store) -> None:
         others = [rank for rank in range(self.world.size) if rank != self.world.rank]
-        with self._asking():
+        with self._waits_for_store():
             present = [rank for rank in others if rank in self.received or store.check([str(rank)])]
             values = store.multi_get([str(rank) for rank in present]) if present else []
             diagnosis = store.get("diagnosis").decode() if store.check(["diagnosis"]) else None
@@ -221,20 +221,20 @@ class Watchdog:
             self._fail(diagnosis)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _waits_for_store(self) -> Iterator[None]:
         thread = threading.get_ident()
-        self._asked[thread] = time.monotonic()
+        self._waiting[thread] = time.monotonic()
         try:
             yield
         finally:
-            del self._asked[thread]
+            del self._waiting[thread]
 
-    def _fail(self, diagnosis: str, tell: bool = True) -> None:
-        """Every rank prints its stacks; the first one to fail also prints the diagnosis. tell: the store answers."""
+    def _fail(self, diagnosis: str, store_answers: bool = True) -> None:
+        """Every rank prints its stacks; the first one to fail also prints the diagnosis. store_answers: the diagnosis can be given to the others."""
         first = True
         with suppress(RuntimeError, OSError):
-            if tell and self._store is not None:
-                with self._asking():
+            if store_answers and self._store is not None:
+                with self._waits_for_store():
                     first = self._store.add("diagnosing", 1) == 1
                     if first:
                         self._store.set("diagnosis", diagnosis)

@@ -10,6 +10,7 @@ Everything is checked before a worker starts, every choice and both ends of ever
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,14 +19,16 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
+from unsee_dist.config.kinds import flat
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, parse_value
-from unsee_dist.config.load import SECTIONS, resolve
+from unsee_dist.config.load import LEGAL, SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.presets import CONFIGS
-from unsee_dist.config.section import FolderText, Section
+from unsee_dist.config.section import PathText, Section
 from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
 from unsee_dist.config.spelling import closest, closest_key
 from unsee_dist.errors import UserError
+from unsee_dist.masking import masked
 from unsee_dist.metrics.names import ALWAYS, NEEDS, STS, dev
 from unsee_dist.sweep.space import OF_A_TRIAL, Axis, Point, Space, overrides, parse
 
@@ -34,7 +37,7 @@ class SweepSettings(Section):
     """The `sweep:` section. A trial runs for `train.steps` at most."""
 
     name: Text = "sweep"  # absent in a file = the file's name
-    dir: FolderText = (
+    dir: PathText = (
         "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
     )
     metric: Text = dev(STS)  # of an evaluation line
@@ -147,9 +150,14 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
         {key: typed for key, typed in layer.items() if not key.startswith(("sweep.", "space."))}
         for layer in layers
     )
+    for layer in run_layers:  # swep.dir is near to a key of the sweep
+        for key in [key for key in layer if key not in LEGAL and key.partition(".")[0] not in SECTIONS]:
+            mistakes.append(
+                Mistake(key, *layer.pop(key), "there is no such key", closest_key(key, (*LEGAL, *OWN)))
+            )
     base = _run_of(first, run_layers, (), mistakes)
     if settings is not None and base is not None:
-        space = Space(axes, {key: str(value) for key, value in _flat(base).items()})
+        space = Space(axes, {key: str(value) for key, value in flat(base).items()})
         _check(settings, base, space, mistakes)
         mistakes += [
             wrong for wrong in _of_corners(first, run_layers, space, settings.ranks) if wrong not in mistakes
@@ -209,15 +217,6 @@ def _run_of(
     return resolve(first, [*layers, override_layer(given, mistakes)], mistakes)
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
-    tree = config.model_dump(mode="json")
-    flat = {key: value for key, value in tree.items() if not isinstance(value, dict)}
-    for section, values in tree.items():
-        if isinstance(values, dict):
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
-    return flat
-
-
 def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: list[Mistake]) -> None:
     """Mistakes between the settings of two sections."""
 
@@ -225,6 +224,9 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
         mistakes.append(Mistake(key, value, "", why, instead))
 
     varied = {axis.key for axis in space.axes}
+    if re.match(r"[\w+.-]+://", settings.dir):
+        why, instead = "is a URL, and a sweep needs a folder", "write a folder that all nodes see"
+        wrong("sweep.dir", masked(settings.dir), why, instead)
     if base.train.steps is None or "train.steps" in varied:
         why = "must be one number in a sweep: trials are compared after the same number of steps"
         wrong("train.steps", base.train.steps, why, "write train.steps: 500, and nothing of it in space")
@@ -236,12 +238,16 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
             "has a condition that never holds",
             space.why_never(axis),
         )
+    never = space.unreachable()
+    for axis in (axis for axis in space.axes if axis not in never):
+        for key, value in space.never_met(axis):
+            wrong(f"space.{axis.key}", f"when {key}: {value}", "is never met", space.why_never(axis))
     needed = NEEDS.get(settings.metric)
     if settings.metric not in (*NEEDS, *ALWAYS):
         names = [*NEEDS, *ALWAYS]
         instead = f"write {closest(settings.metric, names) or ', '.join(names)}"
         wrong("sweep.metric", settings.metric, "is in no evaluation", instead)
-    elif needed and not _flat(base)[needed]:
+    elif needed and not flat(base)[needed]:
         wrong("sweep.metric", settings.metric, f"never appears: {needed} is absent", f"write {needed}")
     ranges = [axis.key for axis in space.axes if axis.kind != "choice"]
     if settings.search == "grid" and ranges:
@@ -249,7 +255,10 @@ def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: lis
         wrong("sweep.search", "grid", why, "write choices, or sweep.search: tpe")
     elif settings.search == "grid":
         try:
-            space.grid()
+            points = len(space.grid())
+            if settings.trials is not None and settings.trials > points:
+                why = f"is more than the {points} points of the grid"
+                wrong("sweep.trials", settings.trials, why, "leave it out: all points are tried")
         except UserError as error:  # beside the file's other mistakes
             mistakes.append(Mistake(str(error), None, "", "", ""))
     if every_steps(settings.grace, base.train.steps) >= base.train.steps and settings.scheduler != "none":

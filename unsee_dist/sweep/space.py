@@ -11,7 +11,7 @@ Pure: no Ray, no files. A point is {key: value} of the axes whose condition hold
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class Axis:
 
     def holds(self, point: Mapping[str, Any], fixed: Mapping[str, Any]) -> bool:
         """Does the condition hold, given the axes before this one and the settings that do not vary?"""
-        return all(str(point.get(key, fixed.get(key))) in legal for key, legal in self.when.items())
+        return all(_is_among(point.get(key, fixed.get(key)), legal) for key, legal in self.when.items())
 
     def distribution(self) -> BaseDistribution:
         """The same in Optuna's words."""
@@ -123,6 +123,14 @@ class Space:
         """The axes whose condition holds at no point."""
         return [axis for axis in self.axes if self._point_of([*axis.when.items()], {}) is None]
 
+    def never_met(self, axis: Axis) -> Iterator[tuple[str, str]]:
+        """The values of conditions that no point has, each with its key, where another value of the condition is met."""
+        for key, legal in axis.when.items():
+            for value in legal if len(legal) > 1 else ():
+                conditions = [*{**axis.when, key: (value,)}.items()]
+                if self._point_of(conditions, {}) is None:
+                    yield key, value
+
     def why_never(self, axis: Axis) -> str:
         """What the conditions of an axis ask for, and its values."""
         can = {key: self._values_of(key) for key in axis.when}
@@ -143,14 +151,14 @@ class Space:
         (key, legal), *rest = conditions
         axis = self._by_key.get(key)
         if key in given:
-            return self._point_of(rest, given) if str(given[key]) in legal else None
+            return self._point_of(rest, given) if _is_among(given[key], legal) else None
         if axis is not None and axis.kind == "choice":
-            for value in (value for value in axis.values if str(value) in legal):
+            for value in (value for value in axis.values if _is_among(value, legal)):
                 found = self._point_of([*rest, *axis.when.items()], given | {key: value})
                 if found is not None:
                     return found
         # an axis that is not active leaves the base's value
-        by_base = (axis is None or axis.when) and str(self.fixed.get(key)) in legal
+        by_base = (axis is None or axis.when) and _is_among(self.fixed.get(key), legal)
         return self._point_of(rest, given) if by_base else None
 
     @property
@@ -223,9 +231,15 @@ def _choices(values: Sequence[object]) -> Sequence[object]:
     return values
 
 
+def _is_among(value: object, legal: Iterable[str]) -> bool:
+    return _same(value) in map(_same, legal)
+
+
 def _same(value: object) -> object:
-    """Equal for two ways to write one value: 1e-4 and 0.0001, True and true."""
+    """Equal for two ways to write one value: 1e-4 and 0.0001, True, on and 1."""
     text = str(value).strip().lower()
+    if text in ("true", "yes", "on", "false", "no", "off"):
+        return float(text in ("true", "yes", "on"))
     try:
         return float(text)
     except ValueError:

@@ -33,13 +33,13 @@ def show(folder: Path) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table(sweep, ledger.ranked(rows, sweep.settings.mode)))
     driver = driver_of(folder)
-    who = f"driven by {driver}" if driver else "nobody drives it"
+    who = f"driven by {driver}" if driver else "no process drives it"
     ended = sum(row.ended for row in rows)
     console.print(f"{ended} of {sweep.trials} trials ended; {who}", soft_wrap=True)
 
 
 def stop(folder: Path) -> None:
-    """Ask the driver to stop, and wait until it has. UserError: nobody drives it, or it does not answer."""
+    """Ask the driver to stop, and wait until it has. UserError: no process drives it, or it does not answer."""
     sweep_file(folder)
     if driver_of(folder) is None:
         raise UserError(f"{folder} is not running: nothing to stop.")

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from unsee_dist.config import ConfigError, load
-from unsee_dist.config.kinds import Difference, Plain, flat
+from unsee_dist.config.kinds import Difference, Plain, flat, kind_of
 from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
@@ -82,7 +82,9 @@ def starts(run: Path) -> list[PastStart]:
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             lines.append(LINE.validate_json(line))
-        except ValidationError as error:
+            for key in lines[-1].changed:
+                kind_of(key)
+        except (ValidationError, KeyError) as error:
             raise UserError(f"{path}, line {number} is damaged. {remedy}") from error
     return lines
 

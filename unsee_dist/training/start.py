@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from unsee_dist.config import kinds
 from unsee_dist.config.kinds import Difference, Kind, Plain, differences, flat, is_carried, of_kind, shown
 from unsee_dist.config.sections import RunConfig, TrainSettings
@@ -81,6 +83,20 @@ def refuse_other_settings(world: World, config: RunConfig) -> None:
                 raise UserError(_refusal(folder, config.train.steps or 0, different, manifest.step))
 
 
+def check_record(run: Path) -> None:
+    """UserError: config.yaml states other settings than those by which the run's checkpoints were trained."""
+    found, first = directory.folders(run / directory.CHECKPOINTS), record.first_settings(run)
+    manifest = _readable(found[-1]) if found else None
+    if manifest is None or first is None:
+        return
+    different = differences(of_kind(flat(first), Kind.RESULT), manifest.identity.settings)
+    if different:
+        raise UserError(
+            f"{run / record.CONFIG} was edited: it states (there) what the checkpoints were not trained with (here):\n"
+            f"{kinds.table(different)}\nRestore it; or move it away, and the next start writes it anew."
+        )
+
+
 def _readable(checkpoint: Path) -> Manifest | None:
     """The manifest of a checkpoint; None where it is damaged, which is said when the run looks for a whole one."""
     try:
@@ -100,6 +116,7 @@ def _plan(request: StartRequest, checkpoint: Path | None, own: bool) -> Start:
 
 
 def _continued(request: StartRequest, checkpoint: Path, manifest: Manifest) -> Start:
+    check_record(request.folder)
     there, here = record.last_settings(request.folder), flat(request.config)
     different = differences(manifest.identity.by_key(), request.identity.by_key())
     if different:
@@ -195,7 +212,12 @@ def _check_length(request: StartRequest, there: dict[str, Plain] | None, done: P
 def _planned(request: StartRequest, there: dict[str, Plain]) -> int:
     """The steps of the run as it was last started."""
     train = {key: there[f"train.{key}"] for key in ("batch", "steps", "epochs")}
-    return total_steps(TrainSettings.model_validate(train), request.sentences)
+    try:
+        return total_steps(TrainSettings.model_validate(train), request.sentences)
+    except ValidationError as error:
+        raise UserError(
+            f"{request.folder / record.HISTORY} has a length that no run can have ({error.errors()[0]['msg']}). Restore the file."
+        ) from error
 
 
 def _length(request: StartRequest) -> str:

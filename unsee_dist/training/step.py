@@ -92,7 +92,7 @@ def explain_out_of_memory(batch: Batch) -> Iterator[None]:
             raise no_room_for_state(error) from error
         largest = max(micro_batch.sentences for micro_batch in batch.micro_batches)
         remedy = (
-            f"Write train.micro_batch={largest // 2}: it changes no result."
+            f"Write train.micro_batch={largest // 2}: a step then needs less at once."
             if largest > 1
             else "A single sentence does not fit: lower model.max_tokens, or use more ranks and parallel.zero=3."
         )

@@ -154,12 +154,27 @@ def test_what_belongs_to_no_task_is_said(tmp_path, capsys):
         ("a: &x {kind: sts, file: &x [*x, *x]}\n", "is not"),
         ("a: " + "[" * 10_000 + "\n", "is not YAML"),
         ("", "is not a map of task names"),
+        ('"a\\0b": {kind: sts, file: a.tsv}\n', "no control characters. Rename it"),
     ],
 )
 def test_a_manifest_has_each_name_once_and_nothing_but_names(tmp_path, text, words):
     _write(tmp_path, a__tsv=STS, tasks__yaml=text)
     with pytest.raises(UserError, match=words):
         local_tasks(tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    _write(tmp_path, a__tsv="sentence1\tsentence2\tscore\tscore\nx\ty\t1\t2\n")
+    with pytest.raises(UserError, match=r"a.tsv has 2 columns 'score'"):
+        local_tasks(tmp_path)
+
+
+def test_a_file_of_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    _write(tmp_path / "home", a__tsv=STS)
+    _write(tmp_path, tasks__yaml="mine: {kind: sts, file: ~/a.tsv}\n")
+    assert [task.name for task in local_tasks(tmp_path)] == ["mine"]
 
 
 CORPUS = '{"_id": "d1", "title": "A", "text": "one"}\n{"_id": 2, "text": "two"}\n'
@@ -187,6 +202,8 @@ def test_a_beir_folder_is_a_search_with_titles_before_texts(tmp_path):
         (CORPUS, "q1\td1\t1\nq1\t2\t0.7\n", ["score = 0.7 is not a whole number"]),
         (CORPUS, "q1\td1\t0\n", ["no score is above 0"]),
         (CORPUS, "q1\td9\t1\n", ["the document d9 is not among"]),
+        (CORPUS, f"q1\td1\t{'9' * 400}\n", ["is not a whole number"]),
+        (CORPUS, "q1\td1\t1\nq1\td1\t0\n", ["the query q1 and the document d1 have the scores 1 and 0"]),
         (CORPUS, "q9\td1\t1\n", ["the query q9 is not among"]),
         (CORPUS + CORPUS, "q1\td1\t1\n", ["corpus.jsonl: _id = d1 appears twice"]),
     ],

@@ -81,7 +81,7 @@ def test_status_and_stop(
     status.show(sweep.folder)
     shown = capsys.readouterr().out
     assert "71.25" in shown
-    assert "1 of 16 trials ended; nobody drives it" in shown
+    assert "1 of 16 trials ended; no process drives it" in shown
     with pytest.raises(ValueError, match="is not running"):
         status.stop(sweep.folder)
     monkeypatch.setattr(status, "PATIENCE_S", 0.1)

@@ -158,6 +158,8 @@ def test_an_empty_space_and_a_circle_are_refused(tmp_path: Path) -> None:
         ("train.lr: {choice: [1e-4, 0.0001]}", "has the choice 0.0001 twice"),
         ("objective.name: {choice: [vicreg, byol, vicreg]}", "has the choice vicreg twice"),
         ("data.pack: {choice: [true, True]}", "has the choice True twice"),
+        ("data.tokenise: {choice: [true, 'on']}", "has the choice on twice"),
+        ("data.tokenise: {choice: [1, true]}", "has the choice true twice"),
     ],
 )
 def test_choices_are_plain_and_each_once(tmp_path: Path, axis: str, words: str) -> None:
@@ -191,6 +193,36 @@ def test_a_condition_that_never_holds_is_a_mistake(tmp_path: Path, axes: list[st
     found = mistakes(write(tmp_path, "space:\n  " + "\n  ".join(axes) + "\n"))
     assert "has a condition that never holds" in found["space.train.lr"]
     assert words in found["space.train.lr"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("track.mlflow", "false"), ("train.lr", "1.0e-4"), ("train.lr", "0.0001"), ("data.tokenise", "off")],
+)
+def test_a_condition_holds_however_its_value_is_written(tmp_path: Path, key: str, value: str) -> None:
+    given = ["track.mlflow=false", "train.lr=1e-4", "data.tokenise=false"]
+    axis = f"space:\n  train.batch: {{choice: [16, 32], when: {{{key}: {value}}}}}\n"
+    (axis_of,) = load_sweep(write(tmp_path, axis), given).space.axes
+    assert axis_of.key == "train.batch"
+    assert len(load_sweep(write(tmp_path, axis), given).space.grid()) == 2
+
+
+def test_a_value_of_a_condition_that_no_point_has_is_a_mistake(tmp_path: Path) -> None:
+    axes = """space:
+  objective.name: {choice: [vicreg, byol]}
+  train.lr: {choice: [1e-4, 1e-3], when: {objective.name: [vicreg, bioyl]}}
+"""
+    assert "bioyl is never met" in mistakes(write(tmp_path, axes))["space.train.lr"].replace(" — ", " ")
+
+
+def test_more_trials_than_a_grid_has_and_a_misspelt_section_are_mistakes(tmp_path: Path) -> None:
+    axes = "space:\n  train.lr: {choice: [1e-4, 1e-3]}\n"
+    found = mistakes(write(tmp_path, axes), "sweep.search=grid", "sweep.scheduler=none", "sweep.trials=100")
+    assert "more than the 2 points of the grid" in found["sweep.trials"]
+    said = mistakes(write(tmp_path, axes), "sweep.dir=s3://me:Pa55-w0rd@b/x")["sweep.dir"]
+    assert "is a URL" in said
+    assert "Pa55" not in said
+    assert "did you mean sweep.dir?" in mistakes(write(tmp_path, axes), "swep.dir=x")["swep.dir"]
 
 
 def test_a_space_of_many_conditions_is_checked_at_once_and_wholly(tmp_path: Path) -> None:

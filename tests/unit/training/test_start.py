@@ -12,7 +12,9 @@ from unsee_dist.config import load
 from unsee_dist.config.kinds import Kind, flat, of_kind
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
+from unsee_dist.files import contents
 from unsee_dist.tracking import record
+from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, read_manifest
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate
@@ -282,3 +284,43 @@ def test_the_name_that_is_offered_is_free(tmp_path: Path) -> None:
     for name in ("a", "a-2", "a-3"):
         (tmp_path / name).mkdir()
     assert free_name(tmp_path / "a") == tmp_path / "a-4"
+
+
+def test_a_record_that_was_edited_is_refused(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", 10)
+    path = run / record.CONFIG
+    whole = path.read_text()
+    path.write_text(whole.replace("lr: 0.0001", "lr: 0.5"))
+    assert path.read_text() != whole
+    said = refusal(request(run))
+    assert f"{path} was edited" in said
+    assert "train.lr  0.5" in said
+    path.write_text(whole)
+    assert plan_start(ALONE, request(run)).complete
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ('{"nonsense": [1, 2]}', "line 1 is damaged"),
+        ('{"train.steps": [6, "abc"]}', "a length that no run can have"),
+    ],
+)
+def test_a_history_that_was_edited_is_a_sentence(tmp_path: Path, changed: str, words: str) -> None:
+    run = trained(tmp_path / "run", 10)
+    (run / record.HISTORY).write_text(f'{{"step": 3, "ranks": 1, "time": 1.0, "changed": {changed}}}\n')
+    assert words in refusal(request(run, "train.steps=12"))
+
+
+def test_a_folder_that_looks_like_a_checkpoint_and_is_none_is_never_removed(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    for step in (1, 2, 3):
+        (checkpoints / f"step-{step:08d}").mkdir(parents=True)
+        (checkpoints / f"step-{step:08d}" / "mine.txt").write_text("mine")
+    contents.write_contents(checkpoints / "step-00000003", "")
+    with pytest.raises(UserError, match=r"step-00000001 was not written by a training. Nothing was removed"):
+        directory.remove_by_name(checkpoints, ["step-00000001", "step-00000003"])
+    directory.remove_old(checkpoints / "step-00000003", 1, None)
+    assert len(directory.folders(checkpoints)) == 3
+    directory.remove_by_name(checkpoints, ["step-00000003"])
+    assert [path.name for path in directory.folders(checkpoints)] == ["step-00000001", "step-00000002"]

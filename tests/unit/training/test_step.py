@@ -233,12 +233,14 @@ def test_memory_that_runs_out_names_half_the_largest_micro_batch(error: Exceptio
     assert said.startswith(
         f"train.micro_batch = 9 does not fit into the memory of {socket.gethostname()} at step {STEP}: CUDA out of"
     )
-    assert said.endswith(" Write train.micro_batch=4: it changes no result.")
+    assert said.endswith(" Write train.micro_batch=4: a step then needs less at once.")
     assert "See the documentation" not in said
 
 
 def test_one_sentence_that_does_not_fit_asks_for_shorter_ones_or_more_ranks() -> None:
-    assert refused(MemoryError("no memory"), 2).endswith("Write train.micro_batch=1: it changes no result.")
+    assert refused(MemoryError("no memory"), 2).endswith(
+        "Write train.micro_batch=1: a step then needs less at once."
+    )
     assert refused(MemoryError("no memory"), 1).endswith(
         "no memory A single sentence does not fit: lower model.max_tokens, or use more ranks and parallel.zero=3."
     )

@@ -249,7 +249,7 @@ def _not_unpacked(name: str, error: Exception, members: int) -> UserError:
         )
     if members:
         return UserError(
-            f"{name} cannot be decompressed: {members} whole parts are followed by bytes that are none ({error}). Copy it "
+            f"{name} cannot be decompressed: {members} whole parts are followed by bytes of no other ({error}). Copy it "
             "again, or unpack it yourself and give the text."
         )
     return UserError(f"{name} cannot be decompressed ({error}). Copy it again, or rename it.")

@@ -115,4 +115,4 @@ def _remedy(error: OSError) -> str:
         return "Make room and write the same command again: it continues. Or write to another folder."
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return "Allow more open files (`ulimit -n 1024`) and write the same command again: it continues."
-    return "Write the same command again when that is mended: it continues. Or write to another folder."
+    return "Correct that and write the same command again: it continues. Or write to another folder."

@@ -150,7 +150,7 @@ def progress(console: Console | None) -> Iterator[Bar]:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _Preparation:
     """What the index says about the inputs, beside the plan."""
 
     counters: dict[str, int]
@@ -158,7 +158,7 @@ class _Told:
     left_out: dict[str, LeftOutFiles] = field(default_factory=dict)
 
 
-_PREPARATION = TypeAdapter(_Told)
+_PREPARATION = TypeAdapter(_Preparation)
 
 
 def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:

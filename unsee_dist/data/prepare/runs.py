@@ -152,7 +152,7 @@ class Run:
         end = max(os.fstat(descriptor).st_size - END.size, 0)
         table, facts, numbers, size = END.unpack(os.pread(descriptor, END.size, end).ljust(END.size))
         if not table <= facts <= end:
-            raise self._damage("its end is none")
+            raise self._damage("its end has other bytes than were written")
         self._facts = facts, end, size
         columns = _unpacked(self._piece(table, facts, numbers * NUMBER.itemsize)).reshape(-1, COLUMNS).T
         self._high, self._row, self._text, self._keys, self._texts = columns.copy()

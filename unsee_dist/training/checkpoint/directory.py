@@ -130,6 +130,11 @@ def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
         raise UserError(
             f"{checkpoints.parent} has no checkpoint {', '.join(unknown)}. It has: {', '.join(known) or 'none'}."
         )
+    foreign = [str(known[name]) for name in names if contents.made_of(known[name]) is None]
+    if foreign:
+        raise UserError(
+            f"{', '.join(foreign)} was not written by a training. Nothing was removed: do it yourself."
+        )
     for name in dict.fromkeys(names):
         remove(known[name])
     left = folders(checkpoints)
@@ -137,13 +142,14 @@ def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder: rename it first, so that a kill leaves none that looks complete. Not to the name that
-    `recover_folder` uses, which would bring half of it back."""
+    """Remove what was written into a checkpoint: rename it first, so that a kill leaves none that looks complete. Not to the
+    name that `recover_folder` uses, which would bring half of it back. A folder that no training has written stays."""
+    if contents.made_of(folder) is None:
+        return
     condemned = folder.with_name(f".{folder.name}.going")
     shutil.rmtree(condemned, ignore_errors=True)
     folder.rename(condemned)
-    if contents.made_of(condemned) is not None:  # an older version has not listed its files
-        atomic.discard(condemned, folder)
+    atomic.discard(condemned, folder)
     shutil.rmtree(condemned, ignore_errors=True)
 
 
