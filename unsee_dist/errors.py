@@ -202,17 +202,21 @@ def ends_process(work: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+def of_a_bug(prefix: str = "", also: str = "") -> str:
+    """The lines behind a traceback: whose mistake it is, and where to report it. also: where else the lines above are."""
+    return (
+        f"{prefix}this is a bug of unsee_dist, not a mistake of yours. Please report it with the lines above{also}:\n"
+        f"  {REPORT_TO}"
+    )
+
+
 def report(error: BaseException, program: str = "") -> ExitCode:
     """Print an error on stderr, as its kind is printed, and return the exit code."""
     error = foreseen(error) or error
     code = exit_code_of(error)
     prefix = f"{program}: " if program else ""
     if code is ExitCode.BUG:
-        lines = ["".join(traceback.format_exception(error)).rstrip("\n")]
-        lines += [
-            f"{prefix}this is a bug of unsee_dist, not a mistake of yours. Please report it with the lines above:"
-        ]
-        lines.append(f"  {REPORT_TO}")
+        lines = ["".join(traceback.format_exception(error)).rstrip("\n"), of_a_bug(prefix)]
     elif code is ExitCode.TRANSIENT:
         lines = [f"{prefix}{error} This fault passes by itself: the same command continues."]
     else:

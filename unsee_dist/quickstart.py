@@ -26,6 +26,7 @@ from rich.table import Table
 from unsee_dist.config.shipped import shipped
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, STEP, dev
+from unsee_dist.supervision.signals import OF_A_LAUNCHER
 from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import METRICS, Line
 
@@ -38,9 +39,6 @@ BIN = Path(sys.executable).parent
 RANKS = 2
 HELD_OUT = 1000  # pairs
 SEED = 0
-
-# In a job of another launcher each rank would read a wrong number from these.
-OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"}
 
 
 def main() -> None:

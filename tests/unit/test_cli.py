@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import signal
 import subprocess
 import sys
 import types
@@ -397,3 +398,14 @@ def test_a_preparation_that_the_system_stops(tmp_path: Path, monkeypatch, capsys
     assert ended == code, err
     assert ("Traceback" in err) is (code is ExitCode.BUG)
     assert (f"{tmp_path}/out cannot be written (planted)" in err) is (code is not ExitCode.BUG)
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug(monkeypatch, capsys) -> None:
+    """`unsee shards head DIR | head -1`."""
+
+    def closed(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("unsee_dist.cli.training.presets", closed)
+    code, _, err = unsee(monkeypatch, capsys, "config", "ls")
+    assert (code, err) == (128 + signal.SIGPIPE, "")

@@ -12,10 +12,9 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 
 from unsee_dist.bench.table import Row
 from unsee_dist.errors import UserError
+from unsee_dist.supervision.signals import OF_A_LAUNCHER
 
 LAUNCHER_S = 40  # torchrun leaves its ranks 30 s
-# In a job of another launcher a process alone would read a wrong number from these.
-OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"}
 
 
 class ProcessFailed(UserError):

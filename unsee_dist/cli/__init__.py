@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -78,6 +79,8 @@ def main() -> None:
     except SystemExit as ending:
         # typer takes an EOFError of ours, such as a truncated file, for the end of the keyboard's input: "Aborted."
         aborted = ending.__context__
+        if isinstance(aborted, BrokenPipeError):  # `| head`: whoever read the output has what it wanted
+            sys.exit(128 + signal.SIGPIPE)
         if aborted is not None and isinstance(aborted.__cause__, EOFError):
             sys.exit(report(aborted.__cause__, "unsee"))
         raise

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from typer.models import OptionInfo
 
-from unsee_dist.config.load import checked, named_as_flags
+from unsee_dist.config.load import checked, flags_of, named_as_flags
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.config.sections import ModelSettings
 from unsee_dist.errors import UserError
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 DEFAULT = PrepareSettings()
 # By what a mistake calls it, in sentences that are also for callers from Python.
-FLAGS = {
-    name: f"--{name.replace('_', '-')}" for name in (*PrepareSettings.model_fields, "processes", "engine")
-}
+FLAGS = flags_of(*PrepareSettings.model_fields, "processes", "engine")
 FLAGS |= {"model.encoder": "--tokenizer", "model.max_tokens": "--max-tokens"}
 PRESET = "unsee-vicreg"  # in the command that is printed at the end
 

@@ -26,10 +26,9 @@ from unsee_dist.metrics.names import (
     part,
 )
 from unsee_dist.metrics.retrieval import Questions, set_scores, tfidf_scores
-from unsee_dist.metrics.sts import Pairs, spearman_of
+from unsee_dist.metrics.sts import Encode, Pairs, spearman_of
 from unsee_dist.metrics.verdict import collapse
 
-Encode = Callable[[list[str]], np.ndarray]  # (n sentences) -> (n, D); collective: all ranks call it at once
 Gather = Callable[[np.ndarray], np.ndarray]  # (n, D) of this rank -> (R·n, D), rank by rank
 
 ALIKE = 0.8  # of the highest score: pairs that mean the same, as SimCSE measures alignment on STS-B

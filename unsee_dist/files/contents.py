@@ -9,23 +9,25 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
 import xxhash
 
+from unsee_dist.log import LOG
+
 SMALL = 1 << 20  # bytes: larger files are weights, which nobody edits, and reading them takes long
 
 
 RECORD = ".unsee.json"
+FORMAT = 1  # of the record
 
 
 def write_contents(folder: Path, owner: str) -> None:
     """List all files of a folder as ours, once it is filled."""
     prints = {path.relative_to(folder).as_posix(): _print_of(path) for path in files_of(folder)}
     prints.pop(RECORD, None)  # of a folder that this one was copied from
-    tree = {"format": 1, "owner": owner, "files": prints}
+    tree = {"format": FORMAT, "owner": owner, "files": prints}
     (folder / RECORD).write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
@@ -54,7 +56,7 @@ def _record(folder: Path) -> dict[str, object]:
         record = json.loads((folder / RECORD).read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if isinstance(record, dict) and record.get("format") == FORMAT else {}
 
 
 def set_aside(folder: Path, place: Path, names: Collection[str]) -> Path:
@@ -65,7 +67,7 @@ def set_aside(folder: Path, place: Path, names: Collection[str]) -> Path:
     for name in names:
         (kept / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).rename(kept / name)
-    print(f"{place} held files that unsee_dist did not write: they are in {kept} now", file=sys.stderr)
+    LOG.warning(f"{place} held files that unsee_dist did not write: they are in {kept} now")
     return kept
 
 

@@ -33,6 +33,7 @@ from pydantic import with_config
 from unsee_dist.errors import ExitCode, UserError, ends_process, writing
 from unsee_dist.files.process import Process, has_ended, own_process
 from unsee_dist.files.records import STRICT, RecordFile
+from unsee_dist.log import LOG
 
 OWNER = "owner.json"  # in a folder that only one command may write into
 BEAT_S = 5.0
@@ -162,7 +163,7 @@ def _is_left(path: Path, other: Owner | bytes | None, own: Owner, what: str, rem
         return True
     before = _changed(path)
     who = str(other) if isinstance(other, Owner) else f"an owner that {path} does not name readably"
-    print(f"{what} was in use by {who}: waiting {OBSERVE_S:g} s to see whether it still is", file=sys.stderr)
+    LOG.warning(f"{what} was in use by {who}: waiting {OBSERVE_S:g} s to see whether it still is")
     until = time.monotonic() + OBSERVE_S
     while time.monotonic() < until:
         time.sleep(min(1.0, OBSERVE_S / 10))

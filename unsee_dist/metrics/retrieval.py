@@ -7,7 +7,7 @@ Ties count against the encoder, so an encoder that maps everything to one point 
 not 1. Candidates are the distinct answers of the file. Shapes: N queries, A answers, D width.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +15,7 @@ import numpy as np
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.cosine import unit_rows
 from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, part
-
-Encode = Callable[[list[str]], np.ndarray]
+from unsee_dist.metrics.sts import Encode
 
 BLOCK = 1024  # queries at once: 1,024 x 100,000 answers in float64 is 0.8 GB
 TIE = 1e-9  # the cosines of equal vectors differ by about 1e-15, depending on where in a block they are

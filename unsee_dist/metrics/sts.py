@@ -12,7 +12,9 @@ import numpy as np
 
 from unsee_dist.metrics.cosine import collapsed, unit_rows
 
-Encode = Callable[[list[str]], np.ndarray]
+Encode = Callable[
+    [list[str]], np.ndarray
+]  # (n sentences) -> (n, D); in a run collective: all ranks call it at once
 
 
 class Pairs(NamedTuple):

@@ -2,7 +2,7 @@
 
     mean: z = Σ_t m_t h_t / Σ_t m_t        cls: z = h_0        inputs: input_ids, attention_mask (B, T) int64
 
-Needs the extra: pip install -c constraints.txt -e ".[onnx]".
+Needs the extra `onnx`.
 """
 
 from __future__ import annotations
@@ -48,12 +48,9 @@ class Pooled(torch.nn.Module):
 
 def write_onnx(folder: Path, pooling: Pooling) -> None:
     """Write model.onnx into an export. UserError: the extra is missing, or its embeddings are not the encoder's."""
-    try:
-        import onnx  # noqa: F401 (see _strip_paths)
-        import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it, and without it ends with a traceback)
-    except ImportError as error:
-        raise UserError(f'--onnx needs {error.name}. Write: pip install "unsee_dist[onnx]"') from error
+    import onnx  # noqa: F401 (see _strip_paths)
+    import onnxruntime
+    import onnxscript  # noqa: F401 (torch's exporter needs it, and without it ends with a traceback)
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -140,6 +140,10 @@ def _ignore(_number: int, _frame: FrameType | None) -> None:
     """A handler, so that python does not end the process; StopSignal's thread reads the signal."""
 
 
+# What launchers set for a rank. A process that is none of their job, but inside of it, would read a wrong number from these.
+OF_A_LAUNCHER = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"}
+
+
 def is_launched() -> bool:
     return "RANK" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unsee_dist.errors import REPORT_TO, ExitCode, exit_code_of, foreseen
+from unsee_dist.errors import ExitCode, exit_code_of, foreseen, of_a_bug
 from unsee_dist.files.records import RecordFile
 
 PATTERN = "failure-rank-*.json"
@@ -80,7 +80,5 @@ def describe_failures(trial: str, folder: Path, failures: Sequence[Failure]) -> 
     first = failures[0]
     if first.code != ExitCode.BUG:
         return f"trial {trial} failed: {first.line}"
-    return (
-        f"{first.traceback}trial {trial}, rank {first.rank}: this is a bug of unsee_dist, not a mistake of yours. "
-        f"Please report it with the lines above (they are also in {folder}):\n  {REPORT_TO}"
-    )
+    also = f" (they are also in {folder})"
+    return first.traceback + of_a_bug(f"trial {trial}, rank {first.rank}: ", also)

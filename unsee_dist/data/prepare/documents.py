@@ -113,10 +113,6 @@ def cut_documents(
 
 def sentence_splitter(language: str) -> Callable[[list[str]], list[str]]:
     """A function from a document to its sentences, by sentencex (Wikimedia; extra `split`)."""
-    try:
-        import sentencex
-    except ImportError as error:
-        raise UserError(
-            "--split sentence needs sentencex. Write `pip install 'unsee_dist[split]'`."
-        ) from error
+    import sentencex
+
     return lambda document: [s for text in document for s in sentencex.segment(language, text) if s.strip()]

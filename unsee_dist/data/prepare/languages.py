@@ -14,12 +14,8 @@ from unsee_dist.errors import UserError
 @lru_cache(maxsize=1)
 def is_written_in(language: str) -> Callable[[str], bool]:
     """A test whether a sentence is in a language (ISO 639-1, as "en"). ValueError for an unknown language."""
-    try:
-        from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise UserError(
-            "--keep-language needs py3langid. Write `pip install 'unsee_dist[language]'`."
-        ) from error
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)
     if language not in identifier.labels:
         raise UserError(

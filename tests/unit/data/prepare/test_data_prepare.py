@@ -16,7 +16,7 @@ from unsee_dist.data import Shards
 from unsee_dist.data.prepare.clean import drop_reason, normalise
 from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, foreseen
 
 
 def write_lines(path, lines):
@@ -230,8 +230,9 @@ def test_sentences_in_another_language_are_dropped_and_counted(tmp_path, monkeyp
         prepare([source], tmp_path / "no", PrepareSettings(keep_language="xx"))
     monkeypatch.setitem(sys.modules, "py3langid.langid", None)  # not installed
     is_written_in.cache_clear()
-    with pytest.raises(ValueError, match=r"needs py3langid\. Write `pip install 'unsee_dist\[language\]'`"):
+    with pytest.raises(ModuleNotFoundError) as missing:
         prepare([source], tmp_path / "no", PrepareSettings(keep_language="en"))
+    assert 'pip install "unsee_dist[language]"' in str(foreseen(missing.value))
     assert not (tmp_path / "no").exists()
 
 
