@@ -124,3 +124,49 @@ def test_the_same_command_twice_at_once_is_one_run_and_a_killed_one_continues_at
         time.sleep(0.1)
     assert third.poll() is None
     launch.kill(third)
+
+
+def at_once(*arguments: object) -> list[tuple[int, str]]:
+    """Exit codes and what was printed of the same command started twice."""
+    command = [str(launch.BIN / "unsee"), *map(str, arguments)]
+    processes = [launch.start(command) for _ in range(2)]
+    done = [launch.finish(process, 300) for process in processes]
+    return [(each.returncode, each.stdout + each.stderr) for each in done]
+
+
+@pytest.mark.slow
+def test_two_preparations_at_once_are_one(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(f"sentence number {i} of a text without an end\n" for i in range(600_000)))
+    ended = at_once("prepare", text, "--out", tmp_path / "corpus")
+    assert sorted(code for code, _ in ended) == [0, 2], ended
+    assert f"--out {tmp_path}/corpus is in use by process " in "".join(said for _, said in ended)
+    launch.succeed([str(launch.BIN / "unsee"), "prepare", str(text), "--out", str(tmp_path / "alone")])
+    assert len(snapshot(tmp_path / "corpus")) == len(snapshot(tmp_path / "alone"))
+    for path in (tmp_path / "alone").iterdir():
+        assert (tmp_path / "corpus" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.slow
+def test_two_exports_and_two_evaluations_at_once_leave_whole_files(place: Path, tmp_path: Path) -> None:
+    ended = at_once("export", place / "good", "--out", tmp_path / "export")
+    assert {code for code, _ in ended} <= {0, 2}, ended
+    assert 0 in {code for code, _ in ended}
+    assert all("Traceback" not in said for _, said in ended)
+    assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    assert contents.foreign(tmp_path / "export") == []
+    ended = at_once("evaluate", tmp_path / "export", "--tasks", place / "tasks", "--json")
+    assert {code for code, _ in ended} <= {0, 2}, ended
+    assert 0 in {code for code, _ in ended}
+    assert all("Traceback" not in said for _, said in ended)
+    again = launch.succeed(
+        [
+            str(launch.BIN / "unsee"),
+            "evaluate",
+            str(tmp_path / "export"),
+            "--tasks",
+            str(place / "tasks"),
+            "--json",
+        ]
+    )
+    assert json.loads(again.stdout)

@@ -83,7 +83,7 @@ def test_check_looks_at_every_path(monkeypatch, capsys, tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("sentence1\tsentence2\tscore\nx\ty\t1\n")
     wrong = {
         "run.dir=file/x": "run.dir = file/x cannot be written",
-        "resume=nowhere": "resume = nowhere does not exist",
+        "resume=nowhere": "resume = nowhere is neither a checkpoint nor a run's folder",
         "data.shards=nowhere": "data.shards = nowhere does not exist",
         "model.encoder=./nowhere": "model.encoder = ./nowhere is not a folder",
         "evaluate.sts=a.tsv": "evaluate.sts = a.tsv: the 1 scores",

@@ -62,11 +62,9 @@ def _folder(config: RunConfig) -> Iterator[str]:
 def _resume(config: RunConfig) -> Iterator[str]:
     if config.resume in ("auto", "never"):
         return
-    if not Path(config.resume).exists():
-        raise UserError(
-            f"resume = {config.resume} does not exist. Write auto, never, or a checkpoint or run."
-        )
-    yield f"resume = {config.resume}: is there"
+    from unsee_dist.training.checkpoint.resume import of_other_run
+
+    yield f"resume = {config.resume}: {of_other_run(Path(config.resume)).name}, whole"
 
 
 def _corpus(config: RunConfig) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Which files of a folder are ours: a folder that we replace may hold files of the user's, and those are never deleted.
 
-    .unsee.json   in the folder: whose it is, and the size of each file that was written, of small ones a digest too
+    .unsee.json   in the folder: whose it is, and the size and a digest of each file that was written
 
 A file that is not listed, or has changed since, is the user's: a model card that was edited, a model in another format.
 """
@@ -16,7 +16,8 @@ import xxhash
 
 from unsee_dist.log import LOG
 
-SMALL = 1 << 20  # bytes: larger files are weights, which nobody edits, and reading them takes long
+SMALL = 1 << 20  # bytes: larger files are weights, and reading them whole takes long
+SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample; how many of a large file
 
 
 RECORD = ".unsee.json"
@@ -83,5 +84,11 @@ def _is_ours(path: Path, printed: object) -> bool:
 
 
 def _print_of(path: Path) -> str:
+    """The size and a digest; of a large file, of samples: weights that were trained on differ in all of them."""
     size = path.stat().st_size
-    return f"{size}" if size > SMALL else f"{size} {xxhash.xxh3_64_hexdigest(path.read_bytes())}"
+    state = xxhash.xxh3_64()
+    with path.open("rb") as file:
+        for place in range(0, size, max(SAMPLE, size // SAMPLES) if size > SMALL else SAMPLE):
+            file.seek(place)
+            state.update(file.read(SAMPLE))
+    return f"{size} {state.hexdigest()}"

@@ -158,7 +158,7 @@ def load_sweep(path: str, given: Sequence[str] = ()) -> Sweep:
     base = _run_of(first, run_layers, (), mistakes)
     if settings is not None and base is not None:
         space = Space(axes, {key: str(value) for key, value in flat(base).items()})
-        _check(settings, base, space, mistakes)
+        _check(settings, base, space, layers[-1], mistakes)
         mistakes += [
             wrong for wrong in _of_corners(first, run_layers, space, settings.ranks) if wrong not in mistakes
         ]
@@ -217,13 +217,19 @@ def _run_of(
     return resolve(first, [*layers, override_layer(given, mistakes)], mistakes)
 
 
-def _check(settings: SweepSettings, base: RunConfig, space: Space, mistakes: list[Mistake]) -> None:
-    """Mistakes between the settings of two sections."""
+def _check(
+    settings: SweepSettings, base: RunConfig, space: Space, typed: Layer, mistakes: list[Mistake]
+) -> None:
+    """Mistakes between the settings of two sections. typed: on the command line."""
 
     def wrong(key: str, value: object, why: str, instead: str) -> None:
         mistakes.append(Mistake(key, value, "", why, instead))
 
     varied = {axis.key for axis in space.axes}
+    for axis in space.axes:
+        if axis.key in typed and not axis.when:
+            why, instead = "is not used: space varies it", f"leave it out, or write space.{axis.key}=null"
+            mistakes.append(Mistake(axis.key, *typed[axis.key], why, instead))
     if re.match(r"[\w+.-]+://", settings.dir):
         why, instead = "is a URL, and a sweep needs a folder", "write a folder that all nodes see"
         wrong("sweep.dir", masked(settings.dir), why, instead)
@@ -281,8 +287,12 @@ def _not_used(layers: Sequence[Layer], settings: SweepSettings | None) -> list[M
         ("sweep.grace", scheduler == "none", by),
         ("sweep.seed", settings.search == "grid", "sweep.search = grid"),
     ):
-        if unused and key in given:
-            found.append(Mistake(key, *given[key], f"is not used with {decides}", "leave it out"))
+        # A file with every key of the section is the record of a sweep.
+        written = [given, *(layer for layer in layers[-2:-1] if not layer.keys() >= set(OWN))]
+        for layer in (
+            layer for layer in written if unused and layer.get(key, Typed(None, "")).value is not None
+        ):
+            found.append(Mistake(key, *layer[key], f"is not used with {decides}", "leave it out"))
     return found
 
 

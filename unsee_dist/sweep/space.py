@@ -46,6 +46,13 @@ class Axis:
         """Does the condition hold, given the axes before this one and the settings that do not vary?"""
         return all(_is_among(point.get(key, fixed.get(key)), legal) for key, legal in self.when.items())
 
+    def samples(self) -> tuple[Any, ...]:
+        """The choices; of a range the ends, and a value between that is whole only where all are."""
+        if self.kind == "choice":
+            return self.values
+        low, high = self.values
+        return low, high, low + 1 if self.kind == "integer" else low + 0.382 * (high - low)
+
     def distribution(self) -> BaseDistribution:
         """The same in Optuna's words."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -96,12 +103,12 @@ class Space:
         return points
 
     def corners(self) -> Iterator[Point]:
-        """Points that together hold every choice and both ends of every range, each under its condition.
+        """Points that together hold every choice and both ends of every range and a value between, each under its condition.
 
         As many as there are values, not as there are combinations: a space of many conditions is checked as soon.
         """
         for place, axis in enumerate(self.axes):
-            for turn, value in enumerate(axis.values):
+            for turn, value in enumerate(axis.samples()):
                 given = self._point_of([*axis.when.items()], {axis.key: value})
                 if given is not None:
                     yield self._filled(given, place + turn)

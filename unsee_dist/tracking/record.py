@@ -61,6 +61,16 @@ def first_settings(run: Path) -> RunConfig | None:
     )
 
 
+def check_is_record(run: Path) -> None:
+    """UserError: the config.yaml of a folder is a file that the user has written, and no record of a run."""
+    path = run / CONFIG
+    if path.exists() and (settings := first_settings(run)) and path.read_text("utf-8") != settings.as_yaml():
+        raise UserError(
+            f"{path} is a file of yours, and the record of a run would take its place. Nothing was changed. Write "
+            f"run.dir={run / 'run'}, or give the file another name."
+        )
+
+
 def last_settings(run: Path) -> dict[str, Plain] | None:
     """The settings by key with which a run was last started: the first ones, and what later starts changed."""
     first = first_settings(run)

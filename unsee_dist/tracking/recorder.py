@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee_dist.errors import EXTRA_OF
+from unsee_dist.masking import published
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
@@ -114,7 +115,7 @@ class RunRecorder:
     def tag(self, name: str, value: str) -> None:
         """A tag of the run in MLflow."""
         if self._mlflow is not None:
-            self._mlflow.tag(f"unsee.{name}", value)
+            self._mlflow.tag(f"unsee.{name}", published(value))
 
     def warn(self, sentence: str) -> None:
         if self._console is not None:

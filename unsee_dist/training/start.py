@@ -150,6 +150,7 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
                 f"Nothing was changed. Write run.dir={free_name(request.folder)}, or move the file away."
             )
         return ()
+    record.check_is_record(request.folder)
     matters = (Kind.RESULT, Kind.CONTENT, Kind.GROW)
     different = differences(of_kind(there, *matters), of_kind(here, *matters))
     if different and any((request.folder / name).is_dir() for name in EXPORTS):

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unsee_dist.errors import UserError, writing
@@ -128,3 +129,15 @@ def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
         UserError, match=r"A checkpoint of about .* MiB does not fit on the disk of .*b: .*Make room"
     ):
         require_room(tmp_path / "a" / "b", 1 << 60, "A checkpoint", "Make room.")
+
+
+def test_large_weights_that_were_trained_on_are_the_users(tmp_path: Path) -> None:
+    """In place, of the same size: what a fine-tuning by another program leaves."""
+    weights = tmp_path / "model.safetensors"
+    generator = np.random.default_rng(0)
+    values = generator.standard_normal(1 << 20)
+    weights.write_bytes(values.tobytes())
+    contents.write_contents(tmp_path, "")
+    assert contents.foreign(tmp_path) == []
+    weights.write_bytes((values + 1e-6 * generator.standard_normal(values.size)).tobytes())
+    assert contents.foreign(tmp_path) == ["model.safetensors"]

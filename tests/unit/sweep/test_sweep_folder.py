@@ -35,8 +35,8 @@ def test_the_same_sweep_goes_on_and_another_is_refused_by_name(tmp_path: Path) -
     make_folder(sweep_in(tmp_path))
     again = load_sweep(status.sweep_file(tmp_path / "sweep"))
     make_folder(again)  # what --resume does
-    with pytest.raises(ValueError, match=r"another sweep: lr: 0.0001 there, lr: 0.0003 here"):
-        make_folder(sweep_in(tmp_path, "train.lr=3e-4"))
+    with pytest.raises(ValueError, match=r"another sweep: warmup: 0.1 there, warmup: 0.2 here"):
+        make_folder(sweep_in(tmp_path, "train.warmup=0.2"))
     with pytest.raises(ValueError, match="another sweep: trials: null there, trials: 9 here"):
         make_folder(sweep_in(tmp_path, "sweep.trials=9"))
 

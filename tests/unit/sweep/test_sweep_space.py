@@ -215,6 +215,25 @@ def test_a_value_of_a_condition_that_no_point_has_is_a_mistake(tmp_path: Path) -
     assert "bioyl is never met" in mistakes(write(tmp_path, axes))["space.train.lr"].replace(" — ", " ")
 
 
+@pytest.mark.parametrize(
+    ("axis", "given", "key", "words"),
+    [
+        ("train.batch: {uniform: [8, 16]}", (), "space.train.batch", "must be a whole number"),
+        ("train.batch: {integer: [8, 16]}", (), "space.train.batch", "cannot be split over sweep.ranks = 2"),
+        ("train.lr: {choice: [1e-4, 1e-3]}", ("train.lr=5e-4",), "train.lr", "is not used: space varies it"),
+    ],
+)
+def test_what_would_fail_or_be_ignored_later_is_a_mistake_now(
+    tmp_path: Path, axis: str, given: tuple[str, ...], key: str, words: str
+) -> None:
+    assert words in mistakes(write(tmp_path, f"space:\n  {axis}\n"), "sweep.ranks=2", *given)[key]
+
+
+def test_a_scheduler_and_a_setting_of_another_one_in_one_file_are_a_mistake(tmp_path: Path) -> None:
+    text = "sweep:\n  scheduler: median\n  reduction: 3\nspace:\n  train.lr: {choice: [1e-4, 1e-3]}\n"
+    assert "is not used with" in mistakes(write(tmp_path, text))["sweep.reduction"]
+
+
 def test_more_trials_than_a_grid_has_and_a_misspelt_section_are_mistakes(tmp_path: Path) -> None:
     axes = "space:\n  train.lr: {choice: [1e-4, 1e-3]}\n"
     found = mistakes(write(tmp_path, axes), "sweep.search=grid", "sweep.scheduler=none", "sweep.trials=100")
@@ -262,7 +281,7 @@ def test_a_space_of_many_conditions_is_checked_at_once_and_wholly(tmp_path: Path
     ],
 )
 def test_a_setting_that_would_not_be_used_is_a_mistake(tmp_path: Path, given: str, words: str) -> None:
-    text = "sweep: {search: grid, scheduler: none, grace: 5}\nspace: {train.lr: {choice: [1, 2]}}\n"
+    text = "sweep: {search: grid, scheduler: none}\nspace: {train.lr: {choice: [1, 2]}}\n"
     key = given.partition("=")[0]
     assert words in mistakes(write(tmp_path, text), given)[key]
     load_sweep(write(tmp_path, text))

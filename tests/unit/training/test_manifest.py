@@ -83,7 +83,7 @@ def test_steps_that_are_passed_over_are_counted_and_skipped() -> None:
 
 
 def test_a_nan_among_the_scores_survives(tmp_path: Path) -> None:
-    progress = Progress(step=1, before={"dev/sts": math.nan})
+    progress = Progress(step=8, before={"dev/sts": math.nan})
     (tmp_path / NAME).write_text(replace(MANIFEST, progress=progress).to_json())
     assert math.isnan(read_manifest(tmp_path).progress.before["dev/sts"])
 
@@ -145,6 +145,7 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
         (("progress", "step"), 7),  # updates are more
         (("progress", "started"), 10),
         (("progress", "lines"), -1),
+        (("progress", "lines"), 31),
         (("progress", "updates"), 10),
         (("progress", "updates"), -1),
         (("progress", "passed_over"), 10),
@@ -156,6 +157,7 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
         (("progress", "guard", "mean"), math.inf),
         (("progress", "guard", "variance"), -1.0),
         (("adam_updates",), -1),
+        (("adam_updates",), 10),
         (("loss_scale", "value"), 0.0),
         (("loss_scale", "value"), math.nan),
         (("loss_scale", "steady"), -1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -324,3 +325,33 @@ def test_a_folder_that_looks_like_a_checkpoint_and_is_none_is_never_removed(tmp_
     assert len(directory.folders(checkpoints)) == 3
     directory.remove_by_name(checkpoints, ["step-00000003"])
     assert [path.name for path in directory.folders(checkpoints)] == ["step-00000001", "step-00000002"]
+
+
+def test_a_copy_under_the_name_of_a_later_step_is_neither_continued_from_nor_removed(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", 3)
+    checkpoints = run / "checkpoints"
+    contents.write_contents(checkpoints / "step-00000003", "")
+    shutil.copytree(checkpoints / "step-00000003", checkpoints / "step-00000009")
+    with pytest.raises(UserError, match=r"step-00000009 holds step 3: it is a copy under another name"):
+        directory.verify(checkpoints / "step-00000009")
+    mine = [checkpoints / name for name in (".step-foo", ".step-00000001.txt")]
+    for path in mine:
+        path.touch()
+    (checkpoints / ".step-mine").mkdir()
+    (checkpoints / ".step-00000002.new").mkdir()
+    directory.remove_old(checkpoints / "step-00000003", 1, None)
+    assert sorted(path.name for path in checkpoints.iterdir()) == [
+        *(".step-00000001.txt", ".step-foo", ".step-mine"),
+        *("step-00000003", "step-00000009"),
+    ]
+
+
+def test_a_configuration_of_the_users_in_the_folder_of_the_run_stays(tmp_path: Path) -> None:
+    run = tmp_path / "mine"
+    run.mkdir()
+    text = "# my notes\nextends: base\ntrain:\n  steps: 10\n"
+    (run / "config.yaml").write_text(text)
+    said = refusal(request(run))
+    assert f"{run}/config.yaml is a file of yours" in said
+    assert f"Write run.dir={run}/run" in said
+    assert (run / "config.yaml").read_text() == text

@@ -44,7 +44,10 @@ def words_in(sentence: str) -> int:
 
 def is_json(sentence: str) -> bool:
     """Whether a sentence is a JSON object, or a list with more in it than numbers: data, and no sentence."""
-    if sentence[:1] + sentence[-1:] not in ("{}", "[]"):
+    if sentence[:1] not in ("{", "["):
+        return False
+    sentence = sentence.removesuffix(",").rstrip()  # an element of a list over several lines
+    if sentence[-1:] not in ("}", "]"):
         return False
     try:
         value = json.loads(sentence)

@@ -9,7 +9,7 @@ from unsee_dist.data.prepare import lines as cutting
 from unsee_dist.data.prepare.bad_records import BadRecords, Skipped
 from unsee_dist.data.prepare.encoding import check_text
 from unsee_dist.data.prepare.fields import document_from_json
-from unsee_dist.data.prepare.formats import FORMATS, HEAD_BYTES, is_json_line
+from unsee_dist.data.prepare.formats import FORMATS, HEAD_BYTES, is_json_line, json_value, opens_objects
 from unsee_dist.errors import UserError
 
 LINE_BYTES = 16 * 1024 * 1024  # a longer line is neither a sentence nor a document, and would fill the memory
@@ -88,6 +88,8 @@ def _text_only(name: str, chunks: Iterable[bytes], is_json: bool) -> Iterator[by
         raise UserError(
             f"{name} line 1 is a JSON object and no sentence. Name the file .jsonl, and write --field with its key."
         )
+    if not is_json and opens_objects(head):
+        raise UserError(json_value(name))
     yield from first
     yield from source
 

@@ -46,6 +46,7 @@ _MAGIC = {
     b"\x7fELF": "a program",
 }
 # A value over several lines: {"key": or [{"key": and no line end where jsonl has one.
+_OPENS_OBJECTS = re.compile(rb'\s*(\[\s*)*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _OPENS_JSON = re.compile(rb'\s*(\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*(\{|\[|"(?:[^"\\]|\\.)*"\s*[,\]]))')
 
 
@@ -105,9 +106,20 @@ def by_content(head: bytes) -> str:
         return TAR
     if is_json_line(head):
         return JSONL
-    if _OPENS_JSON.match(head.removeprefix(b"\xef\xbb\xbf")):
-        return JSON
-    return TEXT
+    return JSON if _OPENS_JSON.match(head.removeprefix(b"\xef\xbb\xbf")) else TEXT
+
+
+def opens_objects(head: bytes) -> bool:
+    """Whether these bytes begin a JSON object over several lines, or a list of objects: no text begins so."""
+    return _OPENS_OBJECTS.match(head.removeprefix(b"\xef\xbb\xbf")) is not None
+
+
+def json_value(name: str) -> str:
+    """The sentence about a file of one JSON value."""
+    return (
+        f"{name} is {JSON}. Write `jq -c '.[]' FILE > NEW.jsonl` where it is a list, `jq -c . FILE > NEW.jsonl` where it is not, "
+        "and give NEW.jsonl."
+    )
 
 
 def is_json_line(head: bytes) -> bool:

@@ -118,10 +118,7 @@ def _by_content(name: str) -> str:
     if kind == formats.TEXT and formats.last_suffix(name) == ".json":
         raise UserError(f"{name} has no JSON object in its first line. {FORMATS}")
     if kind == formats.JSON:
-        raise UserError(
-            f"{name} is {kind}. Write `jq -c '.[]' FILE > NEW.jsonl` where it is a list, `jq -c . FILE > NEW.jsonl` where it "
-            "is not, and give NEW.jsonl."
-        )
+        raise UserError(formats.json_value(name))
     return kind
 
 

@@ -21,6 +21,7 @@ from unsee_dist.training.checkpoint.parts import check_file, check_values, read_
 CHECKPOINTS = "checkpoints"  # in a run's folder
 POINTER = "newest"
 NAMED = re.compile(r"step-\d{8,}")
+LEFTOVER = re.compile(r"\.step-\d{8,}\.(new|old|going)")  # of a kill while one was saved or removed
 
 
 def checkpoint_name(step: int) -> str:
@@ -32,6 +33,11 @@ def folders(checkpoints: Path) -> list[Path]:
     """step-XXXXXXXX folders, oldest first. A copy under another name is the user's: never continued from, never removed."""
     ours = (path for path in checkpoints.glob("step-*") if NAMED.fullmatch(path.name) and path.is_dir())
     return sorted(ours, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def is_copy(folder: Path, manifest: Manifest) -> bool:
+    """Whether somebody has given a checkpoint the name of another step."""
+    return NAMED.fullmatch(folder.name) is not None and folder.name != checkpoint_name(manifest.step)
 
 
 def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
@@ -68,6 +74,8 @@ def verify(folder: Path, values: bool = False) -> Manifest:
     values: look at every number, too, as loading does.
     """
     manifest = read_manifest(folder)
+    if is_copy(folder, manifest):
+        raise UserError(f"{folder} holds step {manifest.step}: it is a copy under another name")
     for file in manifest.files:
         path = folder / file.name
         try:
@@ -114,12 +122,20 @@ def remove_old(newest: Path, keep: int, best_step: int | None) -> None:
     every = folders(checkpoints)
     valid = every[: every.index(newest) + 1]
     for folder in every:
-        if folder not in valid[-keep:] and folder != best:
+        if folder not in valid[-keep:] and folder != best and not _is_copy(folder):
             remove(folder)
     for leftover in checkpoints.glob(".step-*"):
-        shutil.rmtree(leftover)
+        if LEFTOVER.fullmatch(leftover.name) and leftover.is_dir():
+            shutil.rmtree(leftover)
     for leftover in checkpoints.glob(f".{POINTER}.*.partial"):
         leftover.unlink()
+
+
+def _is_copy(folder: Path) -> bool:
+    try:
+        return is_copy(folder, read_manifest(folder))
+    except UserError:
+        return False
 
 
 def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
@@ -145,6 +161,9 @@ def remove(folder: Path) -> None:
     """Remove what was written into a checkpoint: rename it first, so that a kill leaves none that looks complete. Not to the
     name that `recover_folder` uses, which would bring half of it back. A folder that no training has written stays."""
     if contents.made_of(folder) is None:
+        return
+    if folder.is_symlink():
+        folder.unlink()
         return
     condemned = folder.with_name(f".{folder.name}.going")
     shutil.rmtree(condemned, ignore_errors=True)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from unsee_dist.training.progress import Best
 
 MOST = 1 << 53  # of a count
+MOST_STEPS = 1 << 40  # at a thousand a second, more than thirty years
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file of this folder, and of no other
 HEX = re.compile(r"[0-9a-f]+")
 
@@ -24,15 +25,15 @@ def contradiction(manifest: Manifest) -> str | None:
     progress, scale = manifest.progress, manifest.loss_scale
     step = progress.step
     checks = {
-        "progress.step": 0 <= step < MOST,
+        "progress.step": 0 <= step < MOST_STEPS,
         "progress.started": 0 <= progress.started <= step,
-        "progress.lines": 0 <= progress.lines < MOST,
+        "progress.lines": 0 <= progress.lines <= 3 * (step + 1),  # a report and an evaluation a step, at most
         "progress.updates": 0 <= progress.updates <= step,
         "progress.passed_over": 0 <= progress.passed_over <= step,
         "progress.evaluated": -1 <= progress.evaluated <= step,
         "progress.best": progress.best is None or _is_sane(progress.best, step),
         "progress.guard": _are_counts(progress.guard),
-        "adam_updates": 0 <= manifest.adam_updates < MOST,
+        "adam_updates": 0 <= manifest.adam_updates <= step,
         "loss_scale": scale is None or (LOWEST <= scale.value <= HIGHEST and 0 <= scale.steady < MOST),
         "files": _are_files(manifest.files),
     }

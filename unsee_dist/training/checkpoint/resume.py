@@ -47,10 +47,11 @@ def _find_on_rank_0(run: Path, resume: str) -> tuple[Path | None, bool]:
         print_on_rank_0(World.alone(), f"warning: {problem}; using {own} instead")
     if own is not None or resume == "auto":
         return own, True
-    return _of_other_run(Path(resume)), False
+    return of_other_run(Path(resume)), False
 
 
-def _of_other_run(path: Path) -> Path:
+def of_other_run(path: Path) -> Path:
+    """The checkpoint that `resume = path` names: itself, or a run's newest whole one. UserError: there is none."""
     if (path / NAME).exists():
         directory.verify(path)
         return path

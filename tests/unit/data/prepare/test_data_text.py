@@ -181,6 +181,9 @@ def test_a_little_dropped_and_duplicates_are_no_alarm(tmp_path: Path) -> None:
         ('["a", "b c d"]', True),
         ("[[1, 2], [3]]", True),
         ("{}", True),
+        ('{"text": "a value of words"} ,', True),
+        ("[sic] he said [so],", False),
+        ("{", False),
         ('{"a":' * 3000 + "1" + "}" * 3000, True),
         ("[1]", False),
         ("[1, 2, 3]", False),
@@ -203,6 +206,20 @@ def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None
         UserError, match=r"t.txt line 1 is a JSON object and no sentence. Name the file .jsonl"
     ):
         prepare([str(tmp_path / "t.txt")], tmp_path / "none", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[\n{"text": "a value of words"},\n{"text": "another one"}\n]\n',
+        '{"text": "a value of words"},\n{"text": "another one"}\n',
+        '{\n  "text": "a value of words"\n}\n',
+    ],
+)
+def test_json_over_several_lines_is_no_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "t.txt").write_text(text)
+    with pytest.raises(UserError, match=r"t.txt is one JSON value.*jq -c"):
+        prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
 
 
 @pytest.mark.parametrize(
