@@ -139,8 +139,12 @@ def test_two_preparations_at_once_are_one(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("".join(f"sentence number {i} of a text without an end\n" for i in range(600_000)))
     ended = at_once("prepare", text, "--out", tmp_path / "corpus")
-    assert sorted(code for code, _ in ended) == [0, 2], ended
-    assert f"--out {tmp_path}/corpus is in use by process " in "".join(said for _, said in ended)
+    assert 0 in {code for code, _ in ended}, ended
+    for (
+        code,
+        said,
+    ) in ended:  # the second is refused, or it comes when the first has ended, and finds a whole corpus
+        assert code == 0 or f"--out {tmp_path}/corpus is in use by process " in said, said
     launch.succeed([str(launch.BIN / "unsee"), "prepare", str(text), "--out", str(tmp_path / "alone")])
     assert len(snapshot(tmp_path / "corpus")) == len(snapshot(tmp_path / "alone"))
     for path in (tmp_path / "alone").iterdir():

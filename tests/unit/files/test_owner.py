@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -231,3 +232,22 @@ def test_without_hard_links_a_file_is_made_exclusively(
     with owned(path, "x", "y"), pytest.raises(UserError, match="in use"), owned(path, "x", "y"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_the_owner_before_removes_at_that_moment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out" / "preparing" / owner.OWNER
+    make = owner._make
+    calls = []
+
+    def removed_before(place: Path, own: owner.Owner) -> bool:
+        calls.append(place)
+        if len(calls) == 1:
+            shutil.rmtree(tmp_path / "out")
+        return make(place, own)
+
+    monkeypatch.setattr(owner, "_make", removed_before)
+    with owned(path, "x", "y"):
+        assert path.is_file()
+    assert len(calls) == 2
