@@ -7,7 +7,7 @@ from pathlib import Path
 from unsee_dist.config.section import at_home
 from unsee_dist.config.shipped import shipped
 from unsee_dist.config.spelling import closest
-from unsee_dist.errors import UserError
+from unsee_dist.errors import MENDABLE, UserError
 
 CONFIGS = shipped("configs")
 
@@ -27,9 +27,14 @@ def find(name: str, beside: Path) -> Path:
     Raises UserError with the closest preset; the message does not contain `name`.
     """
     name = at_home(name)
-    for path in (beside / name, beside / f"{name}.yaml"):
-        if path.is_file():
-            return path
+    try:
+        found = next((each for each in (beside / name, beside / f"{name}.yaml") if each.is_file()), None)
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        raise UserError(f"cannot be looked at ({error.strerror}); write the path of a file") from error
+    if found is not None:
+        return found
     known = presets()
     bare = name.removesuffix(".yaml")
     if bare in known:

@@ -71,7 +71,8 @@ def local_tasks(folder: Path) -> list[LocalTask]:
         )
     if left := _left_out(folder, described):
         LOG.warning(f"--tasks {folder}: no task is made of {', '.join(left)}.")
-    return [_read(name, kind, files) for name, (kind, files) in sorted(described.items())]
+    source = f", which {folder / MANIFEST} names," if (folder / MANIFEST).is_file() else ""
+    return [_read(name, kind, files, source) for name, (kind, files) in sorted(described.items())]
 
 
 def _described(folder: Path) -> Tasks:
@@ -190,12 +191,13 @@ def _kind(path: Path) -> str:
     raise UserError(f"{path} has the columns {', '.join(names_here)}, which no kind of task has. {needs}.")
 
 
-def _read(name: str, kind: str, files: dict[str, Path]) -> LocalTask:
+def _read(name: str, kind: str, files: dict[str, Path], source: str) -> LocalTask:
+    """source: words about who names the files."""
     digest = xxhash.xxh3_128(kind.encode())
     for part, path in sorted(files.items()):
         for file in sorted(path / inner for inner in BEIR) if path.is_dir() else [path]:
             if not file.is_file():
-                raise UserError(f"task {name}: {file} is missing. A {kind} task needs it.")
+                raise UserError(f"task {name}: {file}{source} is missing. A {kind} task needs it.")
             data = file.read_bytes()
             digest.update(f" {part} {len(data)} ".encode())
             digest.update(data)
