@@ -4,7 +4,8 @@ Convention: the engine averages parameter gradients over ranks. When every rank 
 from sums that are all-reduced with SUM forward and SUM backward, backward on all ranks together is the
 gradient of Σ_r L = R·L, and the engine's average makes it that of L on the whole batch: nothing is ever
 multiplied by the number of ranks. (A plain `dist.all_reduce` is invisible to autograd: the loss stays right
-and the gradient becomes 1/R of it, lightly issue 1977.)
+and the gradient becomes 1/R of it, lightly issue 1977.) A backward that is written out, of several sums at once, uses
+`sum_gradient`, and sends all of them in one collective.
 
 Shapes: B sentences on this rank, the same number on every rank; R ranks; D features.
 """
@@ -79,6 +80,10 @@ class Reduction:
     def sum(self, x: Tensor) -> Tensor:
         """Σ over ranks of `x` (one shape on all ranks), the same bits on every rank; with gradient."""
         return x if self.size == 1 else _SumOverRanks.apply(x, self.group)
+
+    def sum_gradient(self, gradient: Tensor) -> Tensor:
+        """In a backward that is written out: Σ over ranks of gradients of a sum, which differ between ranks."""
+        return self.sum(gradient)
 
     def mean(self, x: Tensor) -> Tensor:
         """Mean over ranks of `x`: of per-rank means over B sentences it is the mean over the global batch."""
