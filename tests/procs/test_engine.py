@@ -178,6 +178,8 @@ class PlainAllReduce(Reduction):
     def sum_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         return gradient
 
+    shared_gradient = sum_gradient
+
 
 def wrong_ways(rank: int, size: int) -> dict[str, float]:
     errors = {}

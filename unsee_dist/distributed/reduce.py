@@ -64,7 +64,7 @@ class _GatherRows(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Reduction:
-    """This rank's place among those that share a global batch, and the sums, means and rows over all of them.
+    """This rank's place among those that share a global batch, and the sums and rows over all of them.
 
     `Reduction()` is a single process: every method is then the identity. `group` None is torch's default
     process group. All methods are collective: every rank calls them, in the same order.
@@ -85,9 +85,10 @@ class Reduction:
         """In a backward that is written out: Σ over ranks of gradients of a sum, which differ between ranks."""
         return self.sum(gradient)
 
-    def mean(self, x: Tensor) -> Tensor:
-        """Mean over ranks of `x`: of per-rank means over B sentences it is the mean over the global batch."""
-        return self.sum(x) / self.size
+    def shared_gradient(self, gradient: Tensor) -> Tensor:
+        """In a backward that is written out: Σ over ranks of gradients that are the same on every rank, since all compute
+        the same loss from one sum. Nothing is sent."""
+        return self.size * gradient
 
     def gather(self, rows_BD: Tensor) -> Tensor:
         """The (R·B, D) rows of all ranks, rank 0's first; with gradient to their owners."""

@@ -25,7 +25,7 @@ from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.packing import MicroBatch
 from unsee_dist.model.dropout import TARGET, set_network
 from unsee_dist.model.encoder import encode
-from unsee_dist.objectives.outcome import Objective, Outcome
+from unsee_dist.objectives.outcome import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -77,13 +77,9 @@ class Unsee(nn.Module):
             projected_VBD, other_VBD = self.projector(online_VBD).float().chunk(VIEWS)
         else:
             projected_VBD, other_VBD = self.projector(online_VBD[:1]).float(), online_VBD[1:]
-        return self._sum([self.objective(*pair) for pair in zip(projected_VBD, other_VBD, strict=True)])
-
-    def _sum(self, outcomes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
-        self.terms = tuple(outcomes[0].terms)
-        terms = torch.stack([torch.stack([o.terms[name].detach() for name in self.terms]) for o in outcomes])
-        loss = torch.stack([outcome.loss for outcome in outcomes]).sum()
-        return loss, terms.sum(0)
+        loss, terms = self.objective(projected_VBD, other_VBD)
+        self.terms = tuple(terms)
+        return loss, torch.stack(list(terms.values()))
 
     def _encode_online(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """(V, B, D), both views in one pass. With several micro_batches each is encoded again in backward, under the masks
