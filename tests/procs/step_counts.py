@@ -66,7 +66,8 @@ def count(row: Row, change: Callable[[Any], None] | None = None) -> Count:
     """The counts of a row, in a child of `processes.run`. change: of the engine before the step, a negative control's."""
     import oracle
     from oracle import Case
-    from strict_group import DEVICE, pretended_world
+
+    from unsee_dist.bench.strict_group import DEVICE, pretended_world
 
     case = Case("vicreg" if row.name == "bf16" else row.name)
     if row.name == "simcse":
