@@ -17,7 +17,7 @@ order of layers in the first two.
     operations          launched on the GPU, views excluded; the count of one version of torch
 
 Without dropout: on a real GPU a Triton kernel takes the place of the some 25 operations a mask that run here. The rows "dropout"
-are with it.
+are with it, the rows "bf16" in that precision.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BY_VERSION = ("operations",)  # other versions of torch split a function into ot
 
 @dataclass(frozen=True)
 class Row:
-    """What is counted. name: of the objective, or "dropout" (VICReg with it)."""
+    """What is counted. name: of the objective, or "dropout" or "bf16" (VICReg with it, or in it)."""
 
     name: str
     size: int
@@ -58,22 +58,25 @@ def rows() -> Iterator[Row]:
     for size in SIZES:
         for name in sorted(OBJECTIVES):
             yield from (Row(name, size, stage) for stage in STAGES)
-    yield from (Row("dropout", 8, stage) for stage in STAGES)
+    for name in ("dropout", "bf16"):
+        yield from (Row(name, 8, stage) for stage in STAGES)
 
 
 def count(row: Row, change: Callable[[Any], None] | None = None) -> Count:
     """The counts of a row, in a child of `processes.run`. change: of the engine before the step, a negative control's."""
     import oracle
     from oracle import Case
-    from strict_group import DEVICE, pretended_world
 
-    case = Case(row.name)
+    from unsee_dist.bench.strict_group import DEVICE, pretended_world
+
+    case = Case("vicreg" if row.name == "bf16" else row.name)
     if row.name == "simcse":
         case = Case("simcse", ema=False, both=True, projector="tanh")
     elif row.name == "dropout":
         case = Case("vicreg", dropout=0.1)
+    precision = "bf16" if row.name == "bf16" else "fp32"
     with pretended_world(0, row.size) as pretended, mock.patch.object(oracle, "DEVICE", DEVICE):
-        ours = oracle.running(case, 0, row.size, row.stage)
+        ours = oracle.running(case, 0, row.size, row.stage, precision)
         gpu, ledger = pretended.gpu, pretended.ledger
         for step in range(1, STEADY + 1):
             batch = oracle.batch(step, 0, 4, micro_batch=3).to(DEVICE)

@@ -159,7 +159,7 @@ def mean_gradients(rank: int, size: int) -> list[tuple[float, float]]:
         engine = Engine(Weighted(), world, stage, "bf16", weight_decay=0.0, clip=1.0)
         engine.backward(engine(factor))
         norm = engine.reduce(torch.zeros(1))[1]
-        engine.step(1e-3)
+        engine.step(1e-3, norm)
         moved = max(float((shard.master - 1).abs().max()) for shard in engine.shards)
         found.append((norm, moved))
     return found

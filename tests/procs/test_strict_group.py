@@ -28,7 +28,7 @@ CASE = Case("corinfomax", dropout=0.1, both=True)
 
 
 def refusals(_rank: int, _size: int) -> dict[str, str]:
-    from strict_group import Refused, pretended_world
+    from unsee_dist.bench.strict_group import Refused, pretended_world
 
     said: dict[str, str] = {}
     with pretended_world(0, 8) as pretended:
@@ -80,7 +80,7 @@ def test_what_nccl_refuses_is_refused() -> None:
 
 
 def allowed(_rank: int, _size: int) -> tuple[dict[str, Any], list[tuple[str, int, int]]]:
-    from strict_group import pretended_world
+    from unsee_dist.bench.strict_group import pretended_world
 
     found: dict[str, Any] = {}
     with pretended_world(3, 8) as pretended:
@@ -121,7 +121,7 @@ def test_the_rest_is_done_as_if_all_ranks_had_given_the_same() -> None:
 
 
 def mistakes_on_one_device(_rank: int, _size: int) -> dict[str, str]:
-    from pretended_gpu import PretendedGPU
+    from unsee_dist.bench.pretended_gpu import PretendedGPU
 
     said = {}
     with PretendedGPU() as gpu:
@@ -177,7 +177,7 @@ def test_two_devices_do_not_mix_and_what_the_host_waits_for_is_counted() -> None
 @contextmanager
 def on_pretended_gpu(rank: int, size: int, carried: bool = False) -> Iterator[Any]:
     """The world, and the oracle's models and batches in it."""
-    from strict_group import DEVICE, pretended_world
+    from unsee_dist.bench.strict_group import DEVICE, pretended_world
 
     with pretended_world(rank, size, carried) as pretended, mock.patch.object(oracle, "DEVICE", DEVICE):
         yield pretended
@@ -228,7 +228,7 @@ def test_the_last_rank_of_any_number_can_step(size: int) -> None:
 
 
 def step_with_a_barrier(_rank: int, _size: int) -> str:
-    from strict_group import Refused
+    from unsee_dist.bench.strict_group import Refused
 
     with on_pretended_gpu(0, 2) as pretended:
         ours = running(CASE, 0, 2, 1)

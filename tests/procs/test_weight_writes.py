@@ -35,7 +35,7 @@ def waits(rank: int, size: int) -> dict[str, list[str]]:
 
     ours.engine.backward(ours.engine(batch_of(rank, size))[0])
     return {
-        "step": during(lambda: ours.engine.step(1e-3)),
+        "step": during(lambda: ours.engine.step(1e-3, 1.0)),
         "refresh": during(ours.engine.refresh),
         "publish": during(ours.target.publish),
     }

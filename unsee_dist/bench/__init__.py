@@ -6,6 +6,7 @@ recovery.py      the pause of a save, and the time from a kill to the first new 
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
 order.py         seeking in the order of four billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
+scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
 """
@@ -22,7 +23,8 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 
-PARTS = ("training", "masks", "recovery", "corpus", "order", "sweep", "gpu")
+PARTS = ("training", "masks", "recovery", "corpus", "order", "sweep", "scale", "gpu")
+WITHOUT_CORPUS = {"scale", "gpu"}  # they make their sentences
 
 
 def main(
@@ -95,7 +97,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, masks, order, recovery, sweep, training
+    from unsee_dist.bench import corpus, masks, order, recovery, scale, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -114,6 +116,12 @@ def _measure(
         seeks = order.seek_cost()
         console.print(order.summary(seeks), markup=False)
         return {"order": seeks}
+    if part == "scale":
+        counts = scale.measure()
+        projected = scale.projection(counts)
+        for page in scale.pages(counts, projected):
+            console.print(page)
+        return {"scale": counts, "scale_projection": projected}
     cost = sweep.sweep_cost(config, overrides, scratch / "sweep")
     console.print(sweep.summary(cost), markup=False)
     return {"sweep": cost}

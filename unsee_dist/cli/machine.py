@@ -32,7 +32,7 @@ def bench(
         str | None,
         typer.Argument(
             metavar="[CONFIG]",
-            help="Absent: the quickstart's preset, corpus and encoder, made if missing; unsee-vicreg for --only gpu.",
+            help="Absent: the quickstart's preset, corpus and encoder, made if missing; unsee-vicreg for --only gpu or scale.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -43,8 +43,8 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="training, masks, recovery, corpus, order, sweep or gpu (BERT-base, under five minutes, needs no corpus); "
-            "again for another. Absent: all, gpu where there is one."
+            help="training, masks, recovery, corpus, order, sweep, scale (what a step sends on up to 1,024 ranks, needs no corpus) or gpu "
+            "(BERT-base, under five minutes, needs no corpus); again for another. Absent: all, gpu where there is one."
         ),
     ] = None,
 ) -> None:
@@ -55,7 +55,7 @@ def bench(
         if part not in benchmark.PARTS:
             raise UserError(f"--only {part} is unknown. Write one of {', '.join(benchmark.PARTS)}.")
 
-    needs_corpus = list(only or ()) != ["gpu"]
+    needs_corpus = not only or not benchmark.WITHOUT_CORPUS.issuperset(only)
     chosen, changed = config or ("quickstart" if needs_corpus else "unsee-vicreg"), list(overrides or ())
     if config is None and needs_corpus:
         from unsee_dist import quickstart as start

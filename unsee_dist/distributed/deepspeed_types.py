@@ -41,16 +41,12 @@ class WrappingOptimizer(Protocol):
     def zero_grad(self) -> None: ...
 
 
-class OverflowChecker(Protocol):
-    check: Callable[[], bool]
-
-
 class ReplicatedOptimizer(WrappingOptimizer, Protocol):
     """Stage 0 in bf16 or fp16: the low-precision parameters and their fp32 masters, by group."""
 
     fp16_groups: list[list[nn.Parameter]]
     fp32_groups: list[list[Tensor]]
-    overflow_checker: OverflowChecker
+    step: Callable[[], None]
 
 
 class FlatOptimizer(WrappingOptimizer, Protocol):
@@ -62,6 +58,7 @@ class FlatOptimizer(WrappingOptimizer, Protocol):
     all_grad_tensors: dict[int, list[Tensor] | None]
     gradient_average: bool
     check_grad_overflow: bool
+    compute_grad_norm: bool
 
     def update_lp_params(self) -> None: ...
 
@@ -77,6 +74,8 @@ class PartitionedOptimizer(WrappingOptimizer, Protocol):
     averaged_gradients: dict[int, list[Tensor]]
     persistent_parameters: list[PartitionedParameter]
     parameter_offload: object
+    check_overflow: Callable[[], None]
+    _get_norm_groups: Callable[[], list[Tensor]]
 
     def get_param_id(self, parameter: PartitionedParameter) -> int: ...
 

@@ -1,8 +1,11 @@
 """The only user of deepspeed: forward, backward, one all-reduce, step.
 
-A step is: `engine(...)`, `backward(loss)`, `reduce(values)` (one all-reduce, and the only host synchronisation of a
-step: global loss, terms and gradient norm), then `step(lr)` or `discard()`.
+A step is: `engine(...)`, `backward(loss)`, `reduce(values)` (one all-reduce, and the only time that the host waits in a
+step: global loss, terms and gradient norm), then `step(lr, norm)` or `discard()`.
 Gradients are the mean over ranks. Precision bf16/fp16: low-precision parameters, fp32 masters.
+
+Norm, overflow and clipping are `reduce`'s and `step`'s own, and switched off in deepspeed, which would reduce the same norm
+again (once a group of parameters, and once to clip) and wait for it: 1 to 2 collectives and 3 host reads a step below stage 3.
 
 deepspeed multiplies the loss by its loss scale and divides the gradients by it, but at stage 0 it only divides. It is given
 fp16's scale (loss_scale.py) for the backward; at stages 1 and 2 it sums the gradients of the ranks instead of averaging
@@ -27,7 +30,6 @@ from unsee_dist.distributed.deepspeed_types import (
     DeepSpeedEngine,
     FlatOptimizer,
     Optimizer,
-    ReplicatedOptimizer,
 )
 from unsee_dist.distributed.deterministic import prepare_cublas, sums_in_order
 from unsee_dist.distributed.loss_scale import LossScale
@@ -44,7 +46,7 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Engine(Generic[Trained]):
-    """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views."""
+    """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views. clip: 0 is none."""
 
     def __init__(
         self,
@@ -84,18 +86,17 @@ class Engine(Generic[Trained]):
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module,
                 optimizer=optimizer,
-                config=deepspeed_config(stage, precision, clip, world.size, size),
+                config=deepspeed_config(stage, precision, world.size, size),
                 dist_init_required=False,
             )
         if world.size == 1 and stage == 0:
             self.engine.enable_backward_allreduce = (
                 False  # it would flatten and copy all gradients for no other rank
             )
-        if precision != "fp32" and stage == 0:  # as "check_grad_overflow" below, which stage 0 does not read
-            cast("ReplicatedOptimizer", self.optimizer).overflow_checker.check = lambda: False
+        self.clip = clip
+        masters.leave_norms_out(self.optimizer, stage)
         if stage in (1, 2):
-            flat = cast("FlatOptimizer", self.optimizer)
-            flat.gradient_average = flat.check_grad_overflow = False
+            cast("FlatOptimizer", self.optimizer).gradient_average = False
         self.loss_scale = LossScale() if precision == "fp16" else None
         self.writes = WeightWrites.of(self.optimizer, stage)
         self.parameters = list(names)
@@ -136,17 +137,21 @@ class Engine(Generic[Trained]):
         *means, total = report.tolist()
         return means, math.sqrt(total) / self._gradient_scale if total >= 0 else math.nan
 
-    def step(self, lr: float) -> bool:
-        """Apply the gradients. False when deepspeed refused them, on every rank."""
+    def step(self, lr: float, norm: float) -> None:
+        """Apply the gradients, clipped. norm: as `reduce` returned it, finite."""
         for group in self._adam.param_groups:
             group["lr"] = lr
-        self._set_divisor(self._gradient_scale)
+        divisor = self._gradient_scale
+        if self.clip:
+            divisor *= max(1.0, (norm + 1e-6) / self.clip)  # torch.nn.utils.clip_grad_norm_
+        self._set_divisor(divisor)
+        if isinstance(self.optimizer, torch.optim.Optimizer) and divisor != 1.0:
+            torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], 1 / divisor)
         with self.writes.ordered():
             self.engine.step()
-        applied = bool(self.engine.was_step_applied())
-        if applied and self.loss_scale is not None:
+        assert self.engine.was_step_applied()  # deepspeed has nothing left to refuse it for
+        if self.loss_scale is not None:
             self.loss_scale.raise_when_steady()
-        return applied
 
     def discard(self) -> None:
         """Drop the gradients of this step; no weight changes."""
@@ -232,18 +237,17 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
-def deepspeed_config(
-    stage: int, precision: Precision, clip: float, ranks: int, size: int
-) -> dict[str, object]:
+def deepspeed_config(stage: int, precision: Precision, ranks: int, size: int) -> dict[str, object]:
     """The whole configuration of deepspeed for a module of `size` trainable numbers.
 
-    Defaults that would change a result are written out: clipping (1.0 since 0.19.3) and the dtype gradients are averaged in.
+    Defaults that would change a result are written out: clipping (1.0 since 0.19.3; the engine clips) and the dtype gradients
+    are averaged in.
     The bucket of gradients is memory that is taken whole: deepspeed's own is 2 GB in fp32, whatever the module.
     """
     return {
         "train_micro_batch_size_per_gpu": 1,  # only deepspeed's own counters read this
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": clip,
+        "gradient_clipping": 0.0,
         "zero_optimization": {"stage": stage, "reduce_bucket_size": min(size, BUCKET)},
         "zero_allow_untested_optimizer": True,
         "bf16": {"enabled": precision == "bf16", "check_grad_overflow": False},  # `reduce` has checked

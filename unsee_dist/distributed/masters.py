@@ -126,6 +126,42 @@ def _square(gradients: list[Tensor]) -> Tensor:
     return torch.stack(list(norms)).double().square().sum()
 
 
+def leave_norms_out(optimizer: Optimizer, stage: int) -> None:
+    """Let the optimizer's step take its gradients as they are: the engine has reduced their norm and read it.
+
+    deepspeed's own is once more all squares, a collective and a host read for each group of parameters.
+    """
+    if stage == 3:
+        partitioned = cast("PartitionedOptimizer", optimizer)
+        partitioned.check_overflow = lambda: None
+        partitioned._get_norm_groups = lambda: [torch.ones(())]  # of the host: read without a wait
+    elif stage > 0:
+        flat = cast("FlatOptimizer", optimizer)
+        flat.check_grad_overflow = flat.compute_grad_norm = False
+    elif not isinstance(optimizer, torch.optim.Optimizer):
+        replicated = cast("ReplicatedOptimizer", optimizer)
+        replicated.step = lambda: _step_replicated(replicated)
+
+
+@torch.no_grad()
+def _step_replicated(optimizer: ReplicatedOptimizer) -> None:
+    """Adam on the fp32 masters, whose values the low-precision parameters then take."""
+    low: list[Tensor] = [parameter for group in optimizer.fp16_groups for parameter in group]
+    high = [master for group in optimizer.fp32_groups for master in group]
+    gradients = [
+        torch.zeros_like(master) if parameter.grad is None else parameter.grad.to(master.dtype)
+        for parameter, master in zip(low, high, strict=True)
+    ]
+    if optimizer.loss_scale != 1.0:
+        torch._foreach_mul_(gradients, 1 / optimizer.loss_scale)
+    for master, gradient in zip(high, gradients, strict=True):
+        master.grad = gradient
+    optimizer.optimizer.step()
+    for master in high:
+        master.grad = None
+    torch._foreach_copy_(low, high)
+
+
 def discard_gradients(engine: DeepSpeedEngine, optimizer: Optimizer, stage: int) -> None:
     """Drop the gradients of a backward, as if it had not run."""
     if stage == 0:

@@ -4,7 +4,8 @@ Convention: the engine averages parameter gradients over ranks. When every rank 
 from sums that are all-reduced with SUM forward and SUM backward, backward on all ranks together is the
 gradient of Σ_r L = R·L, and the engine's average makes it that of L on the whole batch: nothing is ever
 multiplied by the number of ranks. (A plain `dist.all_reduce` is invisible to autograd: the loss stays right
-and the gradient becomes 1/R of it, lightly issue 1977.)
+and the gradient becomes 1/R of it, lightly issue 1977.) A backward that is written out, of several sums at once, uses
+`sum_gradient`, and sends all of them in one collective.
 
 Shapes: B sentences on this rank, the same number on every rank; R ranks; D features.
 """
@@ -63,7 +64,7 @@ class _GatherRows(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Reduction:
-    """This rank's place among those that share a global batch, and the sums, means and rows over all of them.
+    """This rank's place among those that share a global batch, and the sums and rows over all of them.
 
     `Reduction()` is a single process: every method is then the identity. `group` None is torch's default
     process group. All methods are collective: every rank calls them, in the same order.
@@ -80,9 +81,14 @@ class Reduction:
         """Σ over ranks of `x` (one shape on all ranks), the same bits on every rank; with gradient."""
         return x if self.size == 1 else _SumOverRanks.apply(x, self.group)
 
-    def mean(self, x: Tensor) -> Tensor:
-        """Mean over ranks of `x`: of per-rank means over B sentences it is the mean over the global batch."""
-        return self.sum(x) / self.size
+    def sum_gradient(self, gradient: Tensor) -> Tensor:
+        """In a backward that is written out: Σ over ranks of gradients of a sum, which differ between ranks."""
+        return self.sum(gradient)
+
+    def shared_gradient(self, gradient: Tensor) -> Tensor:
+        """In a backward that is written out: Σ over ranks of gradients that are the same on every rank, since all compute
+        the same loss from one sum. Nothing is sent."""
+        return self.size * gradient
 
     def gather(self, rows_BD: Tensor) -> Tensor:
         """The (R·B, D) rows of all ranks, rank 0's first; with gradient to their owners."""

@@ -5,7 +5,8 @@
 UNSEE (arXiv:2401.15316): the paper's text has one such block, its released code (asparius/UNSEE) stacks 4.
 SimCSE (arXiv:2104.08821) trains with Linear + Tanh instead.
 
-Shapes: B sentences on this rank, D = d features. Call it once per view: BatchNorm's statistics are per view.
+Shapes: V views, B sentences on this rank, D = d features. Views are projected together, since BatchNorm sends the statistics
+of all in one collective; each has statistics of its own.
 """
 
 from torch import Tensor, nn
@@ -27,26 +28,26 @@ def _block(width: int, hidden: int, reduction: Reduction) -> nn.Sequential:
 
 
 class Projector(nn.Module):
-    """(B, D) to (B, D), in the dtype of its parameters (bf16 in a bf16 engine). 0 blocks are the identity."""
+    """(V, B, D) or (B, D) to the same, in the dtype of its parameters (bf16 in a bf16 engine). 0 blocks are the identity."""
 
     def __init__(self, width: int, blocks: int, factor: int, reduction: Reduction) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(_block(width, factor * width, reduction) for _ in range(blocks)))
 
-    def forward(self, z_BD: Tensor) -> Tensor:
+    def forward(self, z_VBD: Tensor) -> Tensor:
         parameter = next(self.parameters(), None)
-        return z_BD if parameter is None else self.blocks(z_BD.to(parameter.dtype))
+        return z_VBD if parameter is None else self.blocks(z_VBD.to(parameter.dtype))
 
 
 class TanhHead(nn.Module):
-    """SimCSE's training head, tanh(Wz + b): (B, D) to (B, D), in the dtype of its parameters."""
+    """SimCSE's training head, tanh(Wz + b): (V, B, D) or (B, D) to the same, in the dtype of its parameters."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, width)
 
-    def forward(self, z_BD: Tensor) -> Tensor:
-        return self.linear(z_BD.to(self.linear.weight.dtype)).tanh()
+    def forward(self, z_VBD: Tensor) -> Tensor:
+        return self.linear(z_VBD.to(self.linear.weight.dtype)).tanh()
 
 
 def make_projector(settings: ProjectorSettings, width: int, reduction: Reduction) -> nn.Module:

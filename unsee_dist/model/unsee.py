@@ -8,7 +8,7 @@
 SimCSE is one-directional in either case. With `projector.side: both` the target has an EMA copy of the projector.
 One forward because ZeRO needs one `engine(...)` and one backward a step.
 
-Shapes: B sentences on this rank, D width. Embeddings reach projector and objective in fp32.
+Shapes: V = 2 views, B sentences on this rank, D width. Embeddings reach projector and objective in fp32.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.packing import MicroBatch
 from unsee_dist.model.dropout import TARGET, set_network
 from unsee_dist.model.encoder import encode
-from unsee_dist.objectives.outcome import Objective, Outcome
+from unsee_dist.objectives.outcome import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -68,33 +68,25 @@ class Unsee(nn.Module):
             return torch.cat(
                 [encode(self.online, micro_batch, self.pooling, views=1) for micro_batch in micro_batches]
             )
-        target_1, target_2 = self._encode_target(micro_batches)
-        online_1, online_2 = self._encode_online(micro_batches)
-        projected_1 = self.projector(online_1).float()
-        outcomes = []
-        if self.target is not None:
-            assert target_1 is not None
-            assert target_2 is not None
-            outcomes.append(self.objective(projected_1, target_2))
-            if self.objective.symmetric:
-                outcomes.append(self.objective(self.projector(online_2).float(), target_1))
+        target_VBD = self._encode_target(micro_batches)
+        online_VBD = self._encode_online(micro_batches)
+        if target_VBD is not None:
+            pairs = VIEWS if self.objective.symmetric else 1
+            projected_VBD, other_VBD = self.projector(online_VBD[:pairs]).float(), target_VBD.flip(0)[:pairs]
+        elif self.both:
+            projected_VBD, other_VBD = self.projector(online_VBD).float().chunk(VIEWS)
         else:
-            other = self.projector(online_2).float() if self.both else online_2
-            outcomes.append(self.objective(projected_1, other))
-        return self._sum(outcomes)
+            projected_VBD, other_VBD = self.projector(online_VBD[:1]).float(), online_VBD[1:]
+        loss, terms = self.objective(projected_VBD, other_VBD)
+        self.terms = tuple(terms)
+        return loss, torch.stack(list(terms.values()))
 
-    def _sum(self, outcomes: Sequence[Outcome]) -> tuple[Tensor, Tensor]:
-        self.terms = tuple(outcomes[0].terms)
-        terms = torch.stack([torch.stack([o.terms[name].detach() for name in self.terms]) for o in outcomes])
-        loss = torch.stack([outcome.loss for outcome in outcomes]).sum()
-        return loss, terms.sum(0)
-
-    def _encode_online(self, micro_batches: Sequence[MicroBatch]) -> list[Tensor]:
-        """Both views in one pass. With several micro_batches each is encoded again in backward, under the masks that its
-        sentences have."""
+    def _encode_online(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """(V, B, D), both views in one pass. With several micro_batches each is encoded again in backward, under the masks
+        that its sentences have."""
         if len(micro_batches) == 1:
-            return self._views([encode(self.online, micro_batches[0], self.pooling, VIEWS)])
-        return self._views(
+            return _views([encode(self.online, micro_batches[0], self.pooling, VIEWS)])
+        return _views(
             [
                 checkpoint(
                     encode,
@@ -110,23 +102,13 @@ class Unsee(nn.Module):
         )
 
     @torch.no_grad()
-    def _encode_target(
-        self, micro_batches: Sequence[MicroBatch]
-    ) -> tuple[Tensor, Tensor] | tuple[None, None]:
+    def _encode_target(self, micro_batches: Sequence[MicroBatch]) -> Tensor | None:
         if self.target is None:
-            return None, None
-        first, second = self._views(
+            return None
+        encoded_VBD = _views(
             [encode(self.target, micro_batch, self.pooling, VIEWS) for micro_batch in micro_batches]
         )
-        if self.target_projector is None:
-            return first, second
-        return self.target_projector(first).float(), self.target_projector(second).float()
-
-    @staticmethod
-    def _views(embedded: Sequence[Tensor]) -> list[Tensor]:
-        """(2 S, D) of each micro-batch -> the two views (B, D)."""
-        halves = [views_SD.chunk(VIEWS) for views_SD in embedded]
-        return [torch.cat([half[view] for half in halves]) for view in range(VIEWS)]
+        return encoded_VBD if self.target_projector is None else self.target_projector(encoded_VBD).float()
 
     def frozen(self) -> dict[str, nn.Parameter]:
         """Name of each parameter the target follows -> the target's own parameter."""
@@ -137,3 +119,8 @@ class Unsee(nn.Module):
             if module is not None
             for name, parameter in module.named_parameters()
         }
+
+
+def _views(embedded: Sequence[Tensor]) -> Tensor:
+    """(2 S, D) of each micro-batch -> (V, B, D)."""
+    return torch.cat([views_SD.unflatten(0, (VIEWS, -1)) for views_SD in embedded], dim=1)

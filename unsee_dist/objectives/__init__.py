@@ -11,7 +11,8 @@
     ['covariance', 'invariance', 'variance']
 
 Each is an `nn.Module` built as `OBJECTIVES[name](width, reduction, **settings)` and called as
-`objective(online_BD, target_BD) -> Outcome`. `symmetric` says whether a step sums both directions.
+`objective(online, target) -> Outcome`, on a pair of views (B, D) or on V pairs (V, B, D), whose losses are summed. `symmetric`
+says whether a step sums both directions.
 """
 
 from unsee_dist.objectives.barlow_twins import BarlowTwins

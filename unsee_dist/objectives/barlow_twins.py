@@ -1,25 +1,27 @@
 """Barlow Twins: make the two views' features agree and decorrelate.
 
     C_ij = mean_b(u_bi v_bj)        u, v: views standardised per feature over the global batch
+         = Σ_b (x_bi − μ_i)(y_bj − ν_j) / N / √((Var(x_i) + ε)(Var(y_j) + ε))
     L    = Σ_i (1 - C_ii)²  +  λ Σ_{i≠j} C_ij²
 
 Zbontar et al. 2021, arXiv:2103.03230, eq. 1-2; λ and the standardisation (biased variance, ε 1e-5, no affine)
-from the authors' main.py. `affine: true` is the code released with UNSEE: one BatchNorm with weight and bias
-serves both views.
-Shapes: B sentences on this rank, D features.
+from the authors' main.py. `affine: true` is the code released with UNSEE: one BatchNorm with weight w and bias c
+serves both views, whose C_ij is then w_i w_j C_ij + c_i c_j, since standardised features have mean 0.
+Shapes: V pairs of views, whose losses are summed, B sentences on this rank, D features.
 """
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from unsee_dist.config.objective import BarlowTwinsSettings
-from unsee_dist.distributed.batchnorm import SyncBatchNorm
 from unsee_dist.distributed.reduce import Reduction
-from unsee_dist.objectives.moments import check_views, off_diagonal
+from unsee_dist.objectives.moments import Cross, cross, off_diagonal, pairs
 from unsee_dist.objectives.outcome import Outcome, outcome
 
 DEFAULT = BarlowTwinsSettings()
+EPS = 1e-5
 
 
 class BarlowTwins(nn.Module):
@@ -37,13 +39,33 @@ class BarlowTwins(nn.Module):
     ) -> None:
         super().__init__()
         self.reduction, self.weight = reduction, weight
-        self.standardise = SyncBatchNorm(width, reduction, affine=affine)
+        self.standardise = _Standardise(width, affine)
 
-    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-        check_views(online_BD, target_BD)
-        u_BD, v_BD = self.standardise(online_BD), self.standardise(target_BD)
-        cross_DD = self.reduction.mean(u_BD.T @ v_BD / len(u_BD))
+    def forward(self, online: Tensor, target: Tensor) -> Outcome:
+        online_VBD, target_VBD = pairs(online, target)
+        sentences = online_VBD.shape[1] * self.reduction.size
+        cross_VDD = self.standardise(cross(online_VBD, target_VBD, self.reduction), sentences)
         return outcome(
-            agree=(1 - cross_DD.diagonal()).square().sum(),
-            redundancy=self.weight * off_diagonal(cross_DD).square().sum(),
+            agree=(1 - cross_VDD.diagonal(dim1=1, dim2=2)).square().sum(),
+            redundancy=self.weight * off_diagonal(cross_VDD).square().sum(),
         )
+
+
+class _Standardise(nn.Module):
+    """C of standardised views from the sums of plain ones."""
+
+    def __init__(self, width: int, affine: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
+
+    def forward(self, sums: Cross, sentences: int) -> Tensor:
+        x_VD, y_VD = ((square_VD / sentences + EPS).rsqrt() for square_VD in sums[:2])
+        if self.weight is not None:
+            weight_D = self.weight.to(x_VD.dtype)
+            x_VD, y_VD = x_VD * weight_D, y_VD * weight_D
+        cross_VDD = sums.cross_VDD / sentences * x_VD[:, :, None] * y_VD[:, None]
+        if self.bias is not None:
+            bias_D = self.bias.to(x_VD.dtype)
+            cross_VDD = cross_VDD + bias_D[:, None] * bias_D
+        return cross_VDD

@@ -7,10 +7,11 @@ Ozsoy et al. 2022, arXiv:2209.07999, eq. 8-11, the two-matrix form; μ starts at
 through this call's share of μ and R, not into earlier calls. Defaults are those of the code released with UNSEE:
 λ = 0.01 means that 99% of R is the current batch. At N = 32 sentences and D = 768 features R has some 94
 eigenvalues above 1e-5, at N = 1024 all of them: the objective changes with the global batch, so the weights have
-to be tuned again with it. A step calls this twice (both directions) and the state changes twice, as published.
+to be tuned again with it. A step has two pairs of views (both directions) and the state changes with each, as published.
 
 The log determinant needs float64: ε = 1e-6 is below fp32's resolution of the large eigenvalues.
-Shapes: B sentences on this rank, D features.
+About another point than the batch's mean the scatter is Σ (z − μ)ᵀ(z − μ) = S + N (m − μ)ᵀ(m − μ), m and S the batch's own.
+Shapes: V pairs of views, whose losses are summed in their order, B sentences on this rank, D features.
 """
 
 from typing import ClassVar, NamedTuple
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from unsee_dist.config.objective import CorInfoMaxSettings
 from unsee_dist.distributed.reduce import Reduction
-from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, scatter
+from unsee_dist.objectives.moments import Scatter, mean_squared_error, pairs, scatters
 from unsee_dist.objectives.outcome import Outcome, outcome
 
 
@@ -38,7 +39,7 @@ DEFAULT = CorInfoMaxSettings()
 class CorInfoMax(nn.Module):
     """`decay` is λ, `eps` ε, `covariance` w_cov, `invariance` w_inv; `normalise` L2-normalises the rows first.
 
-    Forward proposes the next state, starting from the proposal of earlier calls of the same step; the float64
+    Forward proposes the next state, starting from the proposal of earlier pairs of the same step; the float64
     buffers, identical on all ranks, change only in `commit()`. `discard()` drops the proposal (a skipped step).
     """
 
@@ -67,18 +68,24 @@ class CorInfoMax(nn.Module):
             self.register_buffer(f"{view}_covariance", torch.eye(width, dtype=torch.float64))
         self._pending: tuple[_Running, _Running] | None = None
 
-    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-        check_views(online_BD, target_BD)
-        x_BD, y_BD = online_BD.double(), target_BD.double()
+    def forward(self, online: Tensor, target: Tensor) -> Outcome:
+        x_VBD, y_VBD = (views_VBD.double() for views_VBD in pairs(online, target))
         if self.normalise:
-            x_BD, y_BD = F.normalize(x_BD), F.normalize(y_BD)
-        before_x, before_y = self._pending or self._committed()
-        after_x, after_y = self._move(before_x, x_BD), self._move(before_y, y_BD)
-        self._pending = _detached(after_x), _detached(after_y)
-        volume = self._log_volume(after_x) + self._log_volume(after_y)
+            x_VBD, y_VBD = F.normalize(x_VBD, dim=2), F.normalize(y_VBD, dim=2)
+        of_x, of_y = scatters(x_VBD, y_VBD, self.reduction)
+        sentences = x_VBD.shape[1] * self.reduction.size
+        running_x, running_y = self._pending or self._committed()
+        covariances = []
+        for pair in range(len(x_VBD)):
+            running_x = self._move(running_x, of_x, pair, sentences)
+            running_y = self._move(running_y, of_y, pair, sentences)
+            covariances += [running_x.covariance_DD, running_y.covariance_DD]
+            running_x, running_y = _detached(running_x), _detached(running_y)
+        self._pending = running_x, running_y
+        volume = self._log_volumes(torch.stack(covariances)).sum()
         return outcome(
-            invariance=(self.invariance * mean_squared_error(x_BD, y_BD)).to(online_BD.dtype),
-            covariance=(-self.covariance * volume / self.width).to(online_BD.dtype),
+            invariance=(self.invariance * mean_squared_error(x_VBD, y_VBD)).to(online.dtype),
+            covariance=(-self.covariance * volume / self.width).to(online.dtype),
         )
 
     def commit(self) -> None:
@@ -104,18 +111,17 @@ class CorInfoMax(nn.Module):
     def _flat(views: tuple[_Running, _Running]) -> tuple[Tensor, ...]:
         return (*views[0], *views[1])
 
-    def _move(self, before: _Running, z_BD: Tensor) -> _Running:
-        mean_D = self.decay * before.mean_D + (1 - self.decay) * mean(z_BD, self.reduction)
-        sentences = len(z_BD) * self.reduction.size
-        covariance_DD = scatter(z_BD - mean_D, self.reduction) / sentences
+    def _move(self, before: _Running, batch: Scatter, pair: int, sentences: int) -> _Running:
+        batch_D, scatter_DD = batch.mean_VD[pair], batch.scatter_VDD[pair]
+        mean_D = self.decay * before.mean_D + (1 - self.decay) * batch_D
+        gap_D = batch_D - mean_D
+        covariance_DD = scatter_DD / sentences + gap_D[:, None] * gap_D
         return _Running(mean_D, self.decay * before.covariance_DD + (1 - self.decay) * covariance_DD)
 
-    def _log_volume(self, running: _Running) -> Tensor:
+    def _log_volumes(self, covariances_KDD: Tensor) -> Tensor:
         # slogdet, not Cholesky: a NaN batch must come out as a NaN loss for the guard, not as an exception.
-        shifted_DD = running.covariance_DD + self.eps * torch.eye(
-            self.width, dtype=torch.float64, device=running.covariance_DD.device
-        )
-        return torch.linalg.slogdet(shifted_DD).logabsdet
+        shift_DD = self.eps * torch.eye(self.width, dtype=torch.float64, device=covariances_KDD.device)
+        return torch.linalg.slogdet(covariances_KDD + shift_DD).logabsdet
 
 
 def _detached(running: _Running) -> _Running:

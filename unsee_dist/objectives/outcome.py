@@ -29,14 +29,16 @@ class Objective(Protocol):
 
     symmetric: a step sums both directions. Its input is fp32 or better and has this rank's sentences only; sums
     over the batch go through `reduction`. An objective with state is also Stateful.
+
+    V pairs of views come in one call, so that one collective carries the moments of all of them.
     """
 
     symmetric: ClassVar[bool]
 
     def __init__(self, width: int, reduction: Reduction, **settings: float) -> None: ...
 
-    def __call__(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-        """Two views of B sentences, D features each."""
+    def __call__(self, online: Tensor, target: Tensor) -> Outcome:
+        """V pairs of views of B sentences, (V, B, D) each, whose losses are summed; or one pair, (B, D) each."""
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
         """nn.Module's: the state that checkpoints keep."""

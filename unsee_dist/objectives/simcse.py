@@ -4,7 +4,7 @@
 
 Gao, Yao & Chen 2021, arXiv:2104.08821, eq. 1 and 4; cosine and τ = 0.05 from the authors' code. One direction,
 gradient through both views. The one objective whose communication grows with the batch (D numbers a sentence).
-Shapes: B sentences on this rank, N = R·B over all ranks, D features.
+Shapes: V pairs of views (a step has one), whose losses are summed, B sentences on this rank, N = R·B over all ranks, D features.
 """
 
 from typing import ClassVar
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from unsee_dist.config.objective import SimCSESettings
 from unsee_dist.distributed.reduce import Reduction
-from unsee_dist.objectives.moments import check_views
+from unsee_dist.objectives.moments import pairs
 from unsee_dist.objectives.outcome import Outcome, outcome
 
 DEFAULT = SimCSESettings()
@@ -30,10 +30,13 @@ class SimCSE(nn.Module):
         super().__init__()
         self.reduction, self.temperature = reduction, temperature
 
-    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-        check_views(online_BD, target_BD)
+    def forward(self, online: Tensor, target: Tensor) -> Outcome:
+        losses = [self._contrast(*pair) for pair in zip(*pairs(online, target), strict=True)]
+        return outcome(contrast=torch.stack(losses).sum())
+
+    def _contrast(self, online_BD: Tensor, target_BD: Tensor) -> Tensor:
         x_BD, y_ND = F.normalize(online_BD), self.reduction.gather(F.normalize(target_BD))
         logits_BN = x_BD @ y_ND.T / self.temperature
         first = self.reduction.rank * len(x_BD)
         own_B = torch.arange(first, first + len(x_BD), device=x_BD.device)
-        return outcome(contrast=F.cross_entropy(logits_BN, own_B))
+        return F.cross_entropy(logits_BN, own_B)

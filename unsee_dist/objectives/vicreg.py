@@ -6,7 +6,7 @@
 
 Bardes, Ponce & LeCun 2022, arXiv:2105.04906, eq. 1-6; the ½ and s = m = 25, n = 1 from the authors' code.
 Under an EMA target the terms of y have no gradient; the loss includes them all the same.
-Shapes: B sentences on this rank, N over all ranks, D features.
+Shapes: V pairs of views, whose losses are summed, B sentences on this rank, N over all ranks, D features.
 """
 
 from typing import ClassVar
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unsee_dist.config.objective import VICRegSettings
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.errors import UserError
-from unsee_dist.objectives.moments import check_views, mean, mean_squared_error, off_diagonal, scatter
+from unsee_dist.objectives.moments import mean_squared_error, off_diagonal, pairs, scatters
 from unsee_dist.objectives.outcome import Outcome, outcome
 
 DEFAULT = VICRegSettings()
@@ -40,25 +40,24 @@ class VICReg(nn.Module):
         self.width, self.reduction = width, reduction
         self.invariance, self.variance, self.covariance = invariance, variance, covariance
 
-    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-        check_views(online_BD, target_BD)
-        x_DD, y_DD = self._covariance_of(online_BD), self._covariance_of(target_BD)
-        return outcome(
-            invariance=self.invariance * mean_squared_error(online_BD, target_BD),
-            variance=self.variance * (_shortfall(x_DD) + _shortfall(y_DD)) / 2,
-            covariance=self.covariance * (self._redundancy(x_DD) + self._redundancy(y_DD)),
-        )
-
-    def _covariance_of(self, z_BD: Tensor) -> Tensor:
-        sentences = len(z_BD) * self.reduction.size
+    def forward(self, online: Tensor, target: Tensor) -> Outcome:
+        online_VBD, target_VBD = pairs(online, target)
+        sentences = online_VBD.shape[1] * self.reduction.size
         if sentences < 2:
             raise UserError("train.batch = 1 has no variance, which VICReg needs. Use at least 2.")
-        return scatter(z_BD - mean(z_BD, self.reduction), self.reduction) / (sentences - 1)
+        both = scatters(online_VBD, target_VBD, self.reduction)
+        x_VDD, y_VDD = (each.scatter_VDD / (sentences - 1) for each in both)
+        return outcome(
+            invariance=self.invariance * mean_squared_error(online_VBD, target_VBD),
+            variance=self.variance * (_shortfall(x_VDD) + _shortfall(y_VDD)) / 2,
+            covariance=self.covariance * (self._redundancy(x_VDD) + self._redundancy(y_VDD)),
+        )
 
-    def _redundancy(self, covariance_DD: Tensor) -> Tensor:
-        return off_diagonal(covariance_DD).square().sum() / self.width
+    def _redundancy(self, covariance_VDD: Tensor) -> Tensor:
+        return off_diagonal(covariance_VDD).square().sum() / self.width
 
 
-def _shortfall(covariance_DD: Tensor) -> Tensor:
-    """How far the standard deviations of the features fall short of 1, on average."""
-    return (1 - (covariance_DD.diagonal() + 1e-4).sqrt()).relu().mean()
+def _shortfall(covariance_VDD: Tensor) -> Tensor:
+    """How far the standard deviations of the features fall short of 1, on average, summed over views."""
+    deviation_VD = (covariance_VDD.diagonal(dim1=1, dim2=2) + 1e-4).sqrt()
+    return (1 - deviation_VD).relu().mean(1).sum()

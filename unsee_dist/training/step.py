@@ -61,13 +61,12 @@ def train_step(
     local = torch.cat([loss.detach().view(1), terms, requested])
     (mean_loss, *mean_terms, requests), grad_norm = engine.reduce(local)
     enter_phase("update")
-    applied = overflow = False
-    if math.isfinite(mean_loss) and math.isfinite(grad_norm):
-        applied = engine.step(lr)
+    applied = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+    if applied:
+        engine.step(lr, grad_norm)
     else:
         engine.discard()
-    if not applied and math.isfinite(mean_loss):
-        overflow = engine.lower_loss_scale()
+    overflow = not applied and math.isfinite(mean_loss) and engine.lower_loss_scale()
     objective = model.objective
     if isinstance(objective, Stateful):
         objective.commit() if applied else objective.discard()

@@ -91,6 +91,7 @@ def test_a_case_that_ended_its_process_is_named_at_the_end(
     [
         (["unsee-vicreg"], "unsee-vicreg", None),
         (["--only", "gpu"], "unsee-vicreg", ["gpu"]),  # no corpus is made for it
+        (["--only", "scale", "--only", "gpu"], "unsee-vicreg", ["scale", "gpu"]),
         (["unsee-vicreg", "--only", "gpu", "--only", "order"], "unsee-vicreg", ["gpu", "order"]),
     ],
 )

@@ -36,6 +36,27 @@ def test_gradient_is_exact() -> None:
     assert torch.autograd.gradcheck(SyncBatchNorm(3, Reduction()).double(), (z,))
 
 
+def test_views_at_once_are_views_one_by_one() -> None:
+    norm = SyncBatchNorm(3, Reduction()).double()
+    z = torch.randn(2, 5, 3, generator=_generator(), dtype=torch.float64).cumsum(0).requires_grad_()
+    direction = torch.randn(2, 5, 3, generator=_generator(1), dtype=torch.float64)
+    inputs = [z, *norm.parameters()]
+    together = torch.autograd.grad((norm(z) * direction).sum(), inputs)
+    one_by_one = torch.stack([norm(view) for view in z])
+    torch.testing.assert_close(norm(z), one_by_one, rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(norm(z.flatten(0, 1)).view_as(z), one_by_one, rtol=0.1), "one statistic for both"
+    apart = torch.autograd.grad((one_by_one * direction).sum(), inputs)
+    for mine, other in zip(together, apart, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)
+    assert torch.autograd.gradcheck(norm, (z,))
+
+
+def test_a_constant_feature_is_zero_whatever_its_value() -> None:
+    """What rounding leaves of a variance of 0 may be below -ε, whose root is NaN (torch's BatchNorm1d says 3,200 here)."""
+    z = torch.full((7, 2), 1e6 / 3) * torch.tensor([1.0, -1e3])
+    assert torch.equal(SyncBatchNorm(2, Reduction())(z), torch.zeros(7, 2))
+
+
 def test_evaluation_uses_batch_statistics_too() -> None:
     norm, z = SyncBatchNorm(4, Reduction()), torch.randn(7, 4, generator=_generator())
     assert torch.equal(norm(z), norm.eval()(z))

@@ -44,8 +44,9 @@ class Uneven(nn.Module):
 
     symmetric: ClassVar[bool] = True
 
-    def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-        return outcome(near=(online_BD - 2 * target_BD).square().mean(), far=0.5 * online_BD.mean())
+    def forward(self, online_VBD: Tensor, target_VBD: Tensor) -> Outcome:
+        near_V = (online_VBD - 2 * target_VBD).square().mean((1, 2))
+        return outcome(near=near_V.sum(), far=0.5 * online_VBD.mean((1, 2)).sum())
 
 
 class OneWay(Uneven):
@@ -214,9 +215,9 @@ def test_embeddings_reach_the_objective_in_fp32() -> None:
     seen: list[torch.dtype] = []
 
     class Looks(Uneven):
-        def forward(self, online_BD: Tensor, target_BD: Tensor) -> Outcome:
-            seen.extend((online_BD.dtype, target_BD.dtype))
-            return super().forward(online_BD, target_BD)
+        def forward(self, online_VBD: Tensor, target_VBD: Tensor) -> Outcome:
+            seen.extend((online_VBD.dtype, target_VBD.dtype))
+            return super().forward(online_VBD, target_VBD)
 
     class Low(nn.Module):
         def __init__(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives import OBJECTIVES, Stateful
-from unsee_dist.objectives.moments import check_views
+from unsee_dist.objectives.moments import pairs
 
 B, D, RANKS = 8, 5, 2
 EVERY = pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -88,6 +88,27 @@ def test_two_ranks_have_the_loss_and_the_gradient_of_one(name: str) -> None:
     torch.testing.assert_close(torch.autograd.grad(split, (x, y)), gradient, rtol=1e-10, atol=1e-10)
 
 
+@EVERY
+def test_pairs_at_once_are_pairs_one_after_the_other(name: str) -> None:
+    """Loss, gradient and state: CorInfoMax' second pair meets the state that the first one leaves."""
+    x, y = (torch.stack([z, 0.5 + z.flip(0) ** 2]) for z in views())
+    at_once, by_pair = (OBJECTIVES[name](D, Reduction(), **SETTINGS.get(name, {})) for _ in range(2))
+    whole = at_once(x, y)
+    outcomes = [by_pair(*pair) for pair in zip(x, y, strict=True)]
+    apart = torch.stack([each.loss for each in outcomes]).sum()
+    torch.testing.assert_close(whole.loss, apart, rtol=1e-12, atol=1e-12)
+    for term, value in whole.terms.items():
+        torch.testing.assert_close(value, sum(each.terms[term] for each in outcomes), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        torch.autograd.grad(whole.loss, (x, y)), torch.autograd.grad(apart, (x, y)), rtol=1e-10, atol=1e-12
+    )
+    for objective in (at_once, by_pair):
+        if isinstance(objective, Stateful):
+            objective.commit()
+    for mine, other in zip(at_once.buffers(), by_pair.buffers(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-12)
+
+
 def test_ranks_that_do_not_talk_have_another_loss() -> None:
     """Negative control: what the law above would not see in an objective without a sum over ranks."""
     x, y = views()
@@ -111,6 +132,23 @@ def test_one_sentence_on_each_of_two_ranks_has_a_variance() -> None:
     assert torch.stack(on_ranks(part)).mean().item() == pytest.approx(whole.item(), rel=1e-11)
 
 
+@pytest.mark.parametrize("name", ["vicreg", "barlow_twins", "corinfomax"])
+def test_a_large_mean_over_ranks_in_fp32_is_that_of_float64(name: str) -> None:
+    """Mean 1000, deviation 0.3: what ranks add up must not cancel. Σz² − Nμ² in fp32 (the control) keeps no digit."""
+    generator = torch.Generator().manual_seed(5)
+    x, y = (1000 + 0.3 * torch.randn(64, D, generator=generator) for _ in range(2))
+    settings = {"corinfomax": {"invariance": 0.0, "covariance": 1.0}, "vicreg": {"invariance": 0.0}}
+    exact = OBJECTIVES[name](D, Reduction(), **settings.get(name, {}))(x.double(), y.double()).loss
+
+    def part(reduction: Reduction) -> Tensor:
+        halves = (z.chunk(RANKS)[reduction.rank] for z in (x, y))
+        return OBJECTIVES[name](D, reduction, **settings.get(name, {}))(*halves).loss
+
+    assert torch.stack(on_ranks(part)).mean().item() == pytest.approx(exact.item(), rel=2e-4)
+    one_pass = (x.square().sum(0) - len(x) * x.mean(0).square()) / len(x)
+    assert not torch.allclose(one_pass, x.double().var(0, unbiased=False).float(), rtol=1e-2)
+
+
 @EVERY
 def test_nothing_is_made_on_another_device_than_the_views(name: str) -> None:
     """torch's default device is one whose tensors hold nothing here: whatever is made there spoils the loss."""
@@ -132,12 +170,12 @@ def test_barlow_twins_trains_its_standardisation_only_when_asked_to() -> None:
 
 def test_views_in_two_good_precisions_may_be_mixed() -> None:
     x, y = views()
-    check_views(x.float(), y)
-    check_views(x, y.float())
+    for mixed in (pairs(x.float(), y), pairs(x, y.float())):
+        assert [(view.dtype, view.shape) for view in mixed] == [(torch.float64, (1, B, D))] * 2
     with pytest.raises(AssertionError):
-        check_views(x.half(), y)
+        pairs(x.half(), y)
     with pytest.raises(AssertionError):
-        check_views(x[1:], y)
+        pairs(x[1:], y)
 
 
 def test_vicreg_says_how_many_sentences_it_needs() -> None:

@@ -31,18 +31,21 @@ from unittest import mock
 
 import torch
 import torch.distributed as dist
-from deepspeed.accelerator import real_accelerator
-from deepspeed.comm import comm
-from deepspeed.runtime.zero import partitioned_param_coordinator
-from deepspeed.utils import groups
-from pretended_gpu import DEVICE, PretendedGPU, accelerator, tensors_of
 from torch import Tensor
 from torch._C import _distributed_c10d as c10d
 from torch._C._distributed_c10d import HashStore, PrefixStore
 from torch.futures import Future
 
+from unsee_dist.bench.pretended_gpu import DEVICE, PretendedGPU, accelerator, tensors_of
+from unsee_dist.distributed.deepspeed_import import import_deepspeed
 from unsee_dist.distributed.world import World
 
+deepspeed = import_deepspeed()
+real_accelerator, comm, groups = (
+    deepspeed.accelerator.real_accelerator,
+    deepspeed.comm.comm,
+    deepspeed.utils.groups,
+)
 NCCL, GLOO = "strict_nccl", "strict_gloo"  # names of the backends
 # c10d::getNcclDataType
 DTYPES = {
@@ -329,7 +332,8 @@ class Pretended:
 
 @contextmanager
 def pretended_world(rank: int, size: int, carried: bool = False) -> Iterator[Pretended]:
-    """This process is rank `rank` of `size` on a GPU, over NCCL. In a child of `processes.run`: it changes the whole process.
+    """This process, in whose group it is alone, is rank `rank` of `size` on a GPU, over NCCL. It changes the whole process: give
+    it one of its own, with DS_ACCELERATOR=cpu.
 
     carried: the child is itself rank `rank` of `size` processes. The gloo group of before is gone in the block, and there again
     after it.
@@ -356,7 +360,9 @@ def pretended_world(rank: int, size: int, carried: bool = False) -> Iterator[Pre
         stack.enter_context(mock.patch.object(dist, "new_group", _new_group(dist.new_group, carried)))
         if not carried and rank > 0:  # deepspeed compares values with those of rank 0, which is not here
             check = "assert_ints_same_as_other_ranks"
-            stack.enter_context(mock.patch.object(partitioned_param_coordinator, check))
+            stack.enter_context(
+                mock.patch.object(deepspeed.runtime.zero.partitioned_param_coordinator, check)
+            )
         stack.enter_context(gpu)
         yield Pretended(World(rank, size, 0, DEVICE), gpu, ledger)
     _forget_groups()

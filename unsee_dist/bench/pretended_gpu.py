@@ -37,6 +37,7 @@ from torch.utils._device import _device_constructors
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from unsee_dist.distributed.deepspeed_import import import_deepspeed
 from unsee_dist.model import dropout
 
 DEVICE = torch.device("cuda", 0)
@@ -450,14 +451,13 @@ def _cuda(gpu: PretendedGPU) -> Iterator[Patch]:
 
 def accelerator(gpu: PretendedGPU, backend: str) -> Any:
     """deepspeed's accelerator for it: the names of a GPU, one stream, and every `synchronize` counted."""
-    from deepspeed.accelerator.cpu_accelerator import CPU_Accelerator
-
+    base: Any = import_deepspeed().accelerator.cpu_accelerator.CPU_Accelerator
     streams = _Streams(gpu.synchronise)
 
     def tensor_type(dtype: torch.dtype) -> Any:
         return property(lambda _: functools.partial(torch.tensor, dtype=dtype, device="cuda"))
 
-    class Accelerator(CPU_Accelerator):  # type: ignore[misc]  # deepspeed has no types
+    class Accelerator(base):  # type: ignore[misc]  # deepspeed has no types
         def __init__(self) -> None:
             super().__init__()
             self._name, self._communication_backend_name = "cuda", backend
