@@ -23,6 +23,7 @@ import zstandard
 from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.index import Blocks, most_bytes, read_index, remedy
 from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
+from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens, digest, find_tokens
 from unsee_dist.errors import TransientError, UserError, is_transient
@@ -55,15 +56,14 @@ class Shards:
         self.index = read_index(self.store, sizes=on_damage == "stop")
         self.fingerprint = self.index.fingerprint
         self.blocks = Blocks(self.index.shards)
-        self.sizes = self.blocks.sentences
-        self._ends = np.cumsum(self.sizes)
+        self.sizes = BlockSizes.of(self.blocks.sentences)
         self._readable: dict[int, bool] = {}
         self._cache = (
             BlockCache(default_cache_folder(), int(cache_gb * 1e9))
             if self.store.remote and cache_gb
             else None
         )
-        self.sentences = int(self._ends[-1])
+        self.sentences = self.sizes.sentences
         self.window_blocks = WINDOW_BLOCKS
 
     def order(self, seed: int) -> Order:
@@ -77,7 +77,7 @@ class Shards:
     def read(self, block: int) -> list[str]:
         """The sentences of a block, after checking its bytes against the index."""
         raw = self._verified(block)
-        most = most_bytes(self.index, int(self.sizes[block]))
+        most = most_bytes(self.index, self.sizes[block])
         try:
             sentences = _member(raw, most).decode("utf-8").split("\n")
         except (tarfile.TarError, zstandard.ZstdError, ValueError) as error:
@@ -109,12 +109,11 @@ class Shards:
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Blocks of sentences, and their lines there."""
-        blocks = np.searchsorted(self._ends, ids, side="right")
-        return blocks, ids - self._ends[blocks] + self.sizes[blocks]
+        return self.sizes.find(ids)
 
     def first_id(self, block: int) -> int:
         """Id of the first sentence of a block."""
-        return int(self._ends[block] - self.sizes[block])
+        return int(self.sizes.first_ids(np.array(block)))
 
     def sentence(self, sentence_id: int) -> str:
         """One sentence by its id."""
