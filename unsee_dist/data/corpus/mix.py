@@ -185,13 +185,13 @@ class MixTokens:
         return self.readers[number].read(inside)
 
 
-def open_corpus(data: DataSettings) -> Shards | Mix:
-    """The corpus of a run: the folder `data.shards`, or the mix `data.mix`, "3 data/wiki, 1 data/mine".
+def open_corpus(data: DataSettings, check: bool = True) -> Shards | Mix:
+    """The corpus of a run: the folder `data.shards`, or the mix `data.mix`, "3 data/wiki, 1 data/mine". check: see `Shards`.
 
     Raises ValueError for a mix that cannot be read as one, and what `Shards` raises.
     """
     if data.mix is None:
-        return Shards(data.shards, data.on_damage, data.cache_gb)
+        return Shards(data.shards, data.on_damage, data.cache_gb, check)
     share_of: dict[str, int] = {}
     for item in data.mix.split(","):
         share, _, path = item.strip().partition(" ")
@@ -206,5 +206,5 @@ def open_corpus(data: DataSettings) -> Shards | Mix:
         raise UserError(
             f"data.mix = {data.mix} has shares that sum to more than {SHARES:,}. Write smaller ones."
         )
-    corpora = [Shards(path, data.on_damage, data.cache_gb) for path in share_of]
+    corpora = [Shards(path, data.on_damage, data.cache_gb, check) for path in share_of]
     return Mix(corpora, list(share_of.values()))
