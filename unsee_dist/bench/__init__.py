@@ -5,6 +5,7 @@ masks.py         the cost of masks by sentence, beside torch's dropout
 recovery.py      the pause of a save, and the time from a kill to the first new step
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
 order.py         seeking in the order of four billion sentences
+index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 
-PARTS = ("training", "masks", "recovery", "corpus", "order", "sweep", "gpu")
+PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "gpu")
 
 
 def main(
@@ -95,7 +96,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, masks, order, recovery, sweep, training
+    from unsee_dist.bench import corpus, index, masks, order, recovery, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -114,6 +115,10 @@ def _measure(
         seeks = order.seek_cost()
         console.print(order.summary(seeks), markup=False)
         return {"order": seeks}
+    if part == "index":
+        memory = index.index_cost(scratch / "index")
+        console.print(index.summary(memory), markup=False)
+        return {"index_mb_at_1e10": memory}
     cost = sweep.sweep_cost(config, overrides, scratch / "sweep")
     console.print(sweep.summary(cost), markup=False)
     return {"sweep": cost}

@@ -35,6 +35,6 @@ def summary(rows: list[dict[str, float]]) -> str:
 
 
 def _seek(position: int) -> np.ndarray:
-    return Order(BlockSizes.of(np.full(SENTENCES // BLOCK, BLOCK)), 7).ids(
-        np.arange(position, position + BLOCK)
-    )
+    none = np.empty(0, dtype=np.int64)
+    order = Order(BlockSizes(SENTENCES // BLOCK, BLOCK, short=none, missing=none), 7)
+    return order.ids(np.arange(position, position + BLOCK))
