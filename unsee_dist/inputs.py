@@ -41,8 +41,12 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(config: RunConfig, world: World) -> Inputs:
-    """Corpus, encoder and evaluation of a run. Raises ValueError, a mistake of the user, on this rank alone."""
-    shards = open_corpus(config.data)
+    """Corpus, encoder and evaluation of a run. Raises ValueError, a mistake of the user, on this rank alone.
+
+    Rank 0 looks at the sizes of all shards, for all: 38,000 files of 10^10 sentences, times the ranks, are a load on a file
+    system. A shard that another machine does not have is named when it is read.
+    """
+    shards = open_corpus(config.data, check=world.rank == 0)
     tokenizer = load_tokenizer(config.model.encoder)
     model = build_model(config, world)
     check_texts(config.model.encoder, model.online, tokenizer, config.model.max_tokens)
@@ -65,7 +69,7 @@ def tokenise_ahead(config: RunConfig, world: World) -> None:
         return
     refuse_other_settings(world, config)
     with share_errors(world):
-        corpus = open_corpus(config.data)
+        corpus = open_corpus(config.data, check=world.rank == 0)
         _, tokenizer = load_checked(config.model)  # before hours of work for what cannot take it
     tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import xxhash
@@ -17,7 +18,19 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.config import load
-from unsee_dist.data.corpus.index import INDEX, read_index
+from unsee_dist.data.corpus import block_file
+from unsee_dist.data.corpus.block_file import BLOCKS, HEADER, write_apart
+from unsee_dist.data.corpus.blocks import ROW, BlockColumns
+from unsee_dist.data.corpus.entries import LISTED, as_tree
+from unsee_dist.data.corpus.index import (
+    INDEX,
+    CorpusIndex,
+    ShardEntry,
+    blocks_of,
+    fingerprint,
+    read_index,
+)
+from unsee_dist.data.corpus.index import sealed as sealed_index
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.corpus.tokenise import publish, tokenise
@@ -100,7 +113,8 @@ def _tokens(folder: Path) -> None:
 
 
 def _read_tokens(folder: Path) -> object:
-    tokens = open_tokens(Store(folder / TOKENS), read_index(Store(folder)))
+    shards = Shards(folder)
+    tokens = open_tokens(Store(folder / TOKENS), shards.fingerprint, shards.blocks)
     return [(block.ids.tolist(), block.lengths.tolist()) for block in (tokens.read(0),)]
 
 
@@ -109,6 +123,43 @@ def _seal_tokens(folder: Path) -> None:
     tree = json.loads(index.read_bytes())
     tree["shards"][0]["blocks"] |= {"length": [len(raw)], "xxh3": [xxhash.xxh3_64_hexdigest(raw)]}
     index.write_text(json.dumps(sealed(tree)))
+
+
+def _block_rows(folder: Path) -> None:
+    """The index of a large corpus, in small: three shards of three blocks each, without their files."""
+    xxh3, sentences = [f"{n:016x}" for n in (1, 2**63, 2**64 - 1)], [1024, 1024, 7]
+    columns = BlockColumns([0, 512, 1024], [512, 512, 1536], xxh3, sentences)
+    shards = [ShardEntry(f"shard-{n:06d}.tar", 2560, f"{n:064x}", 2055, columns) for n in range(3)]
+    with mock.patch.object(block_file, "LISTED_BLOCKS", 0):
+        kept = write_apart(shards, 9, folder)
+    told = fingerprint(shard.sha256 for shard in kept)
+    index = sealed_index(CorpusIndex(format=LISTED, fingerprint=told, sentences=3 * 2055, shards=kept))
+    (folder / INDEX).write_text(json.dumps(as_tree(index)))
+
+
+def _read_block_rows(folder: Path) -> object:
+    index = read_index(Store(folder), sizes=False)
+    return index, list(blocks_of(Store(folder), index.shards))
+
+
+def _token_rows(folder: Path) -> None:
+    with mock.patch.object(block_file, "LISTED_BLOCKS", 0):
+        _tokens(folder)
+
+
+def _seal_rows(place: str) -> Callable[[Path], None]:
+    """The checksums of the rows in a file of blocks, as they are now."""
+
+    def seal(folder: Path) -> None:
+        index, first = folder / place / INDEX, 0
+        rows, tree = (folder / place / BLOCKS).read_bytes()[HEADER:], json.loads(index.read_bytes())
+        for shard in tree["shards"]:
+            last = first + ROW.itemsize * shard["blocks"]["number"]
+            shard["blocks"]["xxh3"] = xxhash.xxh3_64_hexdigest(rows[first:last])
+            first = last
+        index.write_text(json.dumps(sealed(tree)))
+
+    return seal
 
 
 # of any value of each field's type: what an identity consists of is no concern of these tests
@@ -228,9 +279,11 @@ PARSERS = {
     parser.name: parser
     for parser in (
         Parser("index", _corpus, (INDEX,), lambda folder: read_index(Store(folder)), _seal_json(INDEX)),
+        Parser("block rows", _block_rows, (BLOCKS, INDEX), _read_block_rows, _seal_rows(".")),
         Parser("blocks", _corpus, (SHARD,), _read_blocks, _seal_blocks),
         Parser("packed blocks", lambda folder: _corpus(folder, zst=True), (SHARD,), _read_blocks, _seal_blocks),
         Parser("token index", _tokens, (f"{TOKENS}/{INDEX}",), _read_tokens, _seal_json(f"{TOKENS}/{INDEX}")),
+        Parser("token rows", _token_rows, (f"{TOKENS}/{BLOCKS}", f"{TOKENS}/{INDEX}"), _read_tokens, _seal_rows(TOKENS)),
         Parser("tokens", _tokens, (f"{TOKENS}/shard-000000.tokens",), _read_tokens, _seal_tokens),
         Parser("manifest", _checkpoint, (NAME,), read_manifest, _seal_json(NAME)),
         Parser("safetensors", _checkpoint, ("rank-00000.safetensors", BUFFERS), _read_checkpoint, _seal_checkpoint),

@@ -5,6 +5,7 @@ masks.py         the cost of masks by sentence, beside torch's dropout
 recovery.py      the pause of a save, and the time from a kill to the first new step
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
 order.py         seeking in the order of four billion sentences
+index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 
-PARTS = ("training", "masks", "recovery", "corpus", "order", "sweep", "scale", "gpu")
+PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"scale", "gpu"}  # they make their sentences
 
 
@@ -97,7 +98,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, masks, order, recovery, scale, sweep, training
+    from unsee_dist.bench import corpus, index, masks, order, recovery, scale, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -122,6 +123,10 @@ def _measure(
         for page in scale.pages(counts, projected):
             console.print(page)
         return {"scale": counts, "scale_projection": projected}
+    if part == "index":
+        memory = index.index_cost(scratch / "index")
+        console.print(index.summary(memory), markup=False)
+        return {"index_mb_at_1e10": memory}
     cost = sweep.sweep_cost(config, overrides, scratch / "sweep")
     console.print(sweep.summary(cost), markup=False)
     return {"sweep": cost}

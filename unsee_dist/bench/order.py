@@ -8,6 +8,7 @@ import tracemalloc
 import numpy as np
 
 from unsee_dist.data.corpus.order import Order
+from unsee_dist.data.corpus.sizes import BlockSizes
 
 SENTENCES, BLOCK = 4_000_000_000, 1024
 POSITIONS = (0, 3_123_456_789, 11_999_999_000)  # the start, within, and two epochs on
@@ -34,4 +35,6 @@ def summary(rows: list[dict[str, float]]) -> str:
 
 
 def _seek(position: int) -> np.ndarray:
-    return Order(np.full(SENTENCES // BLOCK, BLOCK), 7).ids(np.arange(position, position + BLOCK))
+    none = np.empty(0, dtype=np.int64)
+    order = Order(BlockSizes(SENTENCES // BLOCK, BLOCK, short=none, missing=none), 7)
+    return order.ids(np.arange(position, position + BLOCK))

@@ -143,11 +143,10 @@ def shards_info(corpus: Corpus) -> None:
     from unsee_dist.data.corpus.shards import Shards
 
     shards = Shards(corpus)
-    files = {block.shard for block in shards.blocks}
-    size = sum(block.length for block in shards.blocks)
+    files = shards.blocks.layout
     typer.echo(
-        f"{shards.sentences:,} sentences in {len(shards.blocks):,} blocks, {len(files):,} shards, "
-        f"{size / 1e6:,.1f} MB, fingerprint {shards.fingerprint}"
+        f"{shards.sentences:,} sentences in {len(shards.blocks):,} blocks, {len(files.names):,} shards, "
+        f"{files.bytes.sum() / 1e6:,.1f} MB, fingerprint {shards.fingerprint}"
     )
 
 

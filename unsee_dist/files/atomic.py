@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,24 +22,29 @@ from unsee_dist.files import contents
 
 
 def write_file(path: Path, data: bytes | str, staging: Path | None = None) -> None:
-    """Write a file whole or not at all. data: bytes, or text to be encoded as UTF-8. staging: a folder on the same disk
+    """Write a file whole or not at all. data: bytes, or text to be encoded as UTF-8. See `write_pieces`."""
+    write_pieces(path, [data.encode() if isinstance(data, str) else data], staging)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes], staging: Path | None = None) -> None:
+    """Write a file whole or not at all, of pieces that are made while it is written. staging: a folder on the same disk
     for the temporary file, by default the file's own.
 
     The temporary name is hidden, and holds the machine and the process: the last process of a killed run never writes
     into a file of the next one.
     OSError, with the file's name: the old file is untouched, and nothing is left beside it.
     """
-    content = data.encode() if isinstance(data, str) else data
     temporary = (staging or path.parent) / f".{path.name}.{os.uname().nodename}.{os.getpid()}.partial"
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
+    except Exception as error:
         temporary.unlink(missing_ok=True)  # a full disk needs the room
-        error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
         raise
     sync_folder(path.parent)
 

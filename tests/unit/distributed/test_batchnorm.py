@@ -44,7 +44,9 @@ def test_views_at_once_are_views_one_by_one() -> None:
     together = torch.autograd.grad((norm(z) * direction).sum(), inputs)
     one_by_one = torch.stack([norm(view) for view in z])
     torch.testing.assert_close(norm(z), one_by_one, rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(norm(z.flatten(0, 1)).view_as(z), one_by_one, rtol=0.1), "one statistic for both"
+    assert not torch.allclose(norm(z.flatten(0, 1)).view_as(z), one_by_one, rtol=0.1), (
+        "one statistic for both"
+    )
     apart = torch.autograd.grad((one_by_one * direction).sum(), inputs)
     for mine, other in zip(together, apart, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-10, atol=1e-12)

@@ -2,7 +2,8 @@
 
     fingerprint             digest over the shards' digests: identifies the corpus
     shards[i]               name, bytes, sha256, sentences, and its blocks as columns
-    shards[i].blocks        offset, length, xxh3, sentences
+    shards[i].blocks        offset, length, xxh3, sentences; of more than 4,096 blocks only number and xxh3 of their
+                            rows in another file (block_file.py)
     digest                  of all of the above, so that a flipped bit in a count is found
 
 A block's bytes are its tar header, its payload and its padding, the last block's also the end of the archive: the
@@ -12,55 +13,37 @@ blocks of a shard fill it, so no byte is outside some checksum.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import Annotated, ClassVar, NamedTuple, Protocol
+from typing import Annotated, ClassVar
 
-import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from unsee_dist.config.prepare import BLOCK_SENTENCES
+from unsee_dist.data.corpus.block_file import FiledRows
+from unsee_dist.data.corpus.blocks import STRICT, BlockColumns, BlockRows, Blocks, Count, Layout, Offset
+from unsee_dist.data.corpus.entries import (
+    APART,
+    LISTED,
+    as_tree,
+    fills,
+    format_of,
+    number_of,
+    rows_of,
+    wrong_kind,
+)
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import trees
 
 INDEX = "index.json"
-FORMAT = 2
-UNSEALED = 1  # had no digest; everything else is the same
-STRICT = ConfigDict(strict=True, extra="forbid")
+UNSEALED = 1  # had no digest; everything else is as in LISTED
 BLOCK_BYTES = 1 << 30  # of the text of a block, at most
-BYTES = 1 << 30  # of the largest index: of 18 thousand million sentences
-Count = Annotated[int, Field(ge=0, lt=1 << 40)]
-Length = Annotated[int, Field(ge=0, lt=1 << 36)]  # all of an index together stay below 2^63
-Offset = Annotated[int, Field(ge=0, lt=1 << 62)]
-Xxh3 = Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+BYTES = 1 << 30  # of the largest index
 FileName = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # of this folder, and of no other
 
 
-class Block(NamedTuple):
-    """Position, size and checksum of a block."""
-
-    shard: str
-    offset: int  # bytes from the start of the shard
-    length: int  # bytes
-    xxh3: str  # hex of the 64-bit checksum
-    sentences: int
-
-
-@dataclass(frozen=True)
-class BlockColumns:
-    """The blocks of a shard, as columns of equal length."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-
-    offset: list[Offset]
-    length: list[Length]
-    xxh3: list[Xxh3]
-    sentences: list[Annotated[int, Field(ge=1, le=BLOCK_SENTENCES)]]
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ShardEntry:
     """A shard of a corpus in its index."""
 
@@ -70,7 +53,7 @@ class ShardEntry:
     bytes: Offset
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     sentences: Count
-    blocks: BlockColumns
+    blocks: BlockColumns | BlockRows
 
 
 SHARD_ENTRY = TypeAdapter(ShardEntry)
@@ -95,60 +78,25 @@ CORPUS_INDEX = TypeAdapter(CorpusIndex)
 
 
 def sealed(index: CorpusIndex) -> CorpusIndex:
-    """The index with its digest."""
+    """The index with its digest, and the format of its entries."""
+    index = replace(index, format=format_of(index.shards))
     return replace(index, digest=trees.digest(as_tree(index)))
 
 
-class ShardBlocks(Protocol):
-    """An entry of an index, whose blocks lie in one file."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def blocks(self) -> BlockColumns: ...
-
-
-class Index(Protocol):
-    """The index of a corpus or of its tokens."""
-
-    @property
-    def shards(self) -> Sequence[ShardBlocks]: ...
+def blocks_of(store: Store, shards: Sequence[ShardEntry]) -> Blocks:
+    """The blocks of a corpus. UserError: their file is missing, or is not this index's."""
+    layout = Layout(
+        [shard.name for shard in shards],
+        [shard.bytes for shard in shards],
+        [shard.sentences for shard in shards],
+        [number_of(shard) for shard in shards],
+    )
+    return Blocks(layout, rows_of(store, layout, shards, remedy(store.path)))
 
 
-def as_tree(index: Index) -> trees.Tree:
-    """For JSON. Not `asdict`, which copies every number: seconds for a million blocks."""
-    shards = [vars(shard) | {"blocks": vars(shard.blocks)} for shard in index.shards]
-    return vars(index) | {"shards": shards}
-
-
-class Blocks:
-    """All blocks of a corpus, as columns: 50 bytes each, where a list of objects takes 400."""
-
-    def __init__(self, shards: Sequence[ShardBlocks]) -> None:
-        columns = [shard.blocks for shard in shards]
-        self.names = [shard.name for shard in shards]
-        self.shard = np.repeat(np.arange(len(shards)), [len(each.offset) for each in columns])
-        self.offset = np.concatenate([np.array(each.offset, dtype=np.int64) for each in columns])
-        self.length = np.concatenate([np.array(each.length, dtype=np.int64) for each in columns])
-        self.sentences = np.concatenate([np.array(each.sentences, dtype=np.int64) for each in columns])
-        self.xxh3 = np.concatenate([np.array(each.xxh3, dtype="S16") for each in columns])
-
-    def __len__(self) -> int:
-        return len(self.offset)
-
-    def __iter__(self) -> Iterator[Block]:
-        return map(self.__getitem__, range(len(self)))
-
-    def __getitem__(self, block: int) -> Block:
-        name, checksum = self.names[self.shard[block]], self.xxh3[block].decode()
-        return Block(
-            name, int(self.offset[block]), int(self.length[block]), checksum, int(self.sentences[block])
-        )
-
-
-def read_index(store: Store, sizes: bool = True) -> CorpusIndex:
-    """The corpus's index, checked against itself and, unless sizes is False, against the shards' sizes on disk."""
+def read_index(store: Store, sizes: bool = True, rows: bool = True) -> CorpusIndex:
+    """The corpus's index, checked against itself; unless sizes is False, against the shards' sizes on disk; unless rows is
+    False, against all rows of its blocks that are in a file."""
     path = store.path
     if not store.exists():
         raise UserError(
@@ -173,14 +121,16 @@ def read_index(store: Store, sizes: bool = True) -> CorpusIndex:
         raise UserError(_damaged_index(store, contradiction))
     if sizes and (damage := _wrong_size(store, index)):
         raise UserError(f"{damage}. {remedy(path)}")
+    if rows and isinstance(filed := blocks_of(store, index.shards).rows, FiledRows):
+        filed.verify()
     return index
 
 
-def most_bytes(index: CorpusIndex, sentences: int) -> int:
-    """The most bytes that the text of a block of so many sentences can have: what its preparation let pass."""
+def longest_sentence(index: CorpusIndex) -> int:
+    """The most bytes that a sentence can have: what its preparation let pass."""
     settings = (index.preparation or {}).get("settings")
     longest = settings.get("max_bytes") if isinstance(settings, dict) else None
-    return min(BLOCK_BYTES, sentences * (longest + 1)) if isinstance(longest, int) else BLOCK_BYTES
+    return longest if isinstance(longest, int) else BLOCK_BYTES
 
 
 def why_not(error: ValidationError) -> str:
@@ -206,8 +156,10 @@ def _damaged_index(store: Store, why: str) -> str:
 
 def _contradiction(index: CorpusIndex) -> str | None:
     """How the index contradicts itself, or None."""
-    if index.format not in (UNSEALED, FORMAT):
-        return f"it has format {index.format!r} and this version reads {FORMAT}"
+    if index.format not in (UNSEALED, LISTED, APART):
+        return f"it has format {index.format!r} and this version reads {LISTED} and {APART}"
+    if why := wrong_kind(index, index.format):
+        return why
     sentences = sum(shard.sentences for shard in index.shards)
     if not sentences or sentences != index.sentences:
         return f"it has {index.sentences} sentences, its shards have {sentences}"
@@ -217,13 +169,17 @@ def _contradiction(index: CorpusIndex) -> str | None:
         return "two shards have one name"
     if why := next((why for shard in index.shards if (why := _shard_contradiction(shard))), None):
         return why
-    if index.digest != (trees.digest(as_tree(index)) if index.format == FORMAT else None):
+    if index.digest != (None if index.format == UNSEALED else trees.digest(as_tree(index))):
         return "its values are not those that were written"
     return None
 
 
 def _shard_contradiction(shard: ShardEntry) -> str | None:
     columns = shard.blocks
+    if isinstance(columns, BlockRows):
+        if not columns.number <= shard.sentences <= BLOCK_SENTENCES * columns.number:
+            return f"{shard.name} cannot have {shard.sentences} sentences in {columns.number} blocks"
+        return None
     if len({len(column) for column in vars(columns).values()}) != 1 or not columns.xxh3:
         return f"the blocks of {shard.name} have columns of different lengths"
     if sum(columns.sentences) != shard.sentences:
@@ -233,20 +189,15 @@ def _shard_contradiction(shard: ShardEntry) -> str | None:
     return None
 
 
-def fills(columns: BlockColumns, size: int) -> bool:
-    """Whether the blocks lie end to end in a file of so many bytes."""
-    ends = list(accumulate(columns.length))
-    return [0, *ends[:-1]] == columns.offset and ends[-1:] == [size]
-
-
 def _wrong_size(store: Store, index: CorpusIndex) -> str | None:
     """The first shard that is missing or has another size, and its first damaged block. Reads no shard."""
     sizes = store.sizes([shard.name for shard in index.shards])
     first_block = 0
-    for shard in index.shards:
-        size, offsets = sizes[shard.name], shard.blocks.offset
+    for number, shard in enumerate(index.shards):
+        size = sizes[shard.name]
         if size != shard.bytes:
             actual = "no such file" if size is None else f"{size} bytes"
+            offsets = blocks_of(store, index.shards).rows.of(number)["offset"].tolist()
             ends = [*offsets[1:], shard.bytes]
             complete = sum(end <= (size or 0) for end in ends)
             damaged = min(
@@ -256,5 +207,5 @@ def _wrong_size(store: Store, index: CorpusIndex) -> str | None:
                 f"{store.path_of(shard.name)} is damaged in block {first_block + damaged} at offset "
                 f"{offsets[damaged]}: the shard should have {shard.bytes} bytes, found {actual}"
             )
-        first_block += len(offsets)
+        first_block += number_of(shard)
     return None

@@ -18,6 +18,7 @@ from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.order import key, permute
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.shards import Shards
+from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Corpus(Protocol):
 
     fingerprint: str
     sentences: int
-    sizes: np.ndarray
+    sizes: BlockSizes
     window_blocks: int
     on_damage: OnDamage
 
@@ -85,8 +86,7 @@ class Mix:
             f"{share} {corpus.fingerprint}" for corpus, share in zip(corpora, shares, strict=True)
         )
         self.fingerprint = hashlib.sha256(description.encode()).hexdigest()[:32]
-        self.sizes = np.concatenate([corpus.sizes for corpus in corpora])
-        self._ends = np.cumsum(self.sizes)
+        self.sizes = BlockSizes.joined([corpus.sizes for corpus in corpora])
         self._first_blocks = np.cumsum([0, *(len(corpus.blocks) for corpus in corpora)]).tolist()
         self._first_ids = np.cumsum([0, *(corpus.sentences for corpus in corpora)]).tolist()
         self.sentences: int = self._first_ids[-1]
@@ -106,12 +106,11 @@ class Mix:
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Blocks of sentences, and their lines there."""
-        blocks = np.searchsorted(self._ends, ids, side="right")
-        return blocks, ids - self._ends[blocks] + self.sizes[blocks]
+        return self.sizes.find(ids)
 
     def first_id(self, block: int) -> int:
         """Id of the first sentence of a block."""
-        return int(self._ends[block] - self.sizes[block])
+        return int(self.sizes.first_ids(np.array(block)))
 
     def corpus_of(self, block: int) -> tuple[int, int]:
         """The number of the corpus of a block, and the block's number inside it."""
@@ -186,13 +185,13 @@ class MixTokens:
         return self.readers[number].read(inside)
 
 
-def open_corpus(data: DataSettings) -> Shards | Mix:
-    """The corpus of a run: the folder `data.shards`, or the mix `data.mix`, "3 data/wiki, 1 data/mine".
+def open_corpus(data: DataSettings, check: bool = True) -> Shards | Mix:
+    """The corpus of a run: the folder `data.shards`, or the mix `data.mix`, "3 data/wiki, 1 data/mine". check: see `Shards`.
 
     Raises ValueError for a mix that cannot be read as one, and what `Shards` raises.
     """
     if data.mix is None:
-        return Shards(data.shards, data.on_damage, data.cache_gb)
+        return Shards(data.shards, data.on_damage, data.cache_gb, check)
     share_of: dict[str, int] = {}
     for item in data.mix.split(","):
         share, _, path = item.strip().partition(" ")
@@ -207,5 +206,5 @@ def open_corpus(data: DataSettings) -> Shards | Mix:
         raise UserError(
             f"data.mix = {data.mix} has shares that sum to more than {SHARES:,}. Write smaller ones."
         )
-    corpora = [Shards(path, data.on_damage, data.cache_gb) for path in share_of]
+    corpora = [Shards(path, data.on_damage, data.cache_gb, check) for path in share_of]
     return Mix(corpora, list(share_of.values()))

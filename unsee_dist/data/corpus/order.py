@@ -3,8 +3,8 @@
     position p = epoch·N + i                 positions continue over epochs: no batch is short, padded or repeated
     an epoch:  blocks in the order π_epoch, cut into windows of W blocks, sentences permuted inside a window
 
-Only the sizes of the blocks are stored: memory is O(blocks), a seek computes a window, and reading a window
-needs W blocks. A larger W mixes more and reads more; preparation has already shuffled the sentences.
+Only the sizes of the short blocks are stored (sizes.py): memory is O(short blocks + windows), a seek computes a window, and
+reading a window needs W blocks. A larger W mixes more and reads more; preparation has already shuffled the sentences.
 
 π is a Feistel network over 2^(2h) >= n with cycle walking (Black and Rogaway 2002), its round function
 splitmix64's finaliser (Steele et al. 2014). Only uint64 wrap-around arithmetic: the order is the same on every
@@ -14,6 +14,8 @@ machine, numpy and Python, and a golden digest in the tests pins it.
 from __future__ import annotations
 
 import numpy as np
+
+from unsee_dist.data.corpus.sizes import BlockSizes
 
 WINDOW_BLOCKS = 64
 # positions that fit into the cache of a CPU: 4M of them take 0.2 s in chunks, 1.3 s at once
@@ -91,19 +93,14 @@ def _mix_int(z: int) -> int:
 class Order:
     """Sentence ids by position, for a corpus of blocks with the given sizes.
 
-    sizes: (blocks,) sentences in each block, in the corpus's order. Nearly all are full, as `unsee prepare` writes
-    them; for an epoch only the places of the short blocks and the starts of the windows are computed, and the blocks of
+    Nearly all blocks are full, as `unsee prepare` writes them; for an epoch only the places of the short blocks and the starts of the windows are computed, and the blocks of
     a window on first use: at 4 billion sentences a seek takes milliseconds, also across the end of an epoch.
     """
 
-    def __init__(self, sizes: np.ndarray, seed: int, window_blocks: int = WINDOW_BLOCKS) -> None:
-        self.sizes = np.asarray(sizes, dtype=np.int64)
-        self.first_ids = np.cumsum(self.sizes) - self.sizes
-        self.sentences = int(self.sizes.sum())
+    def __init__(self, sizes: BlockSizes, seed: int, window_blocks: int = WINDOW_BLOCKS) -> None:
+        self.sizes, self.sentences = sizes, sizes.sentences
         self.seed = seed
         self.window_blocks = window_blocks
-        self._full = int(self.sizes.max(initial=0))
-        self._short = np.flatnonzero(self.sizes != self._full)
         self._epoch: int | None = None
 
     def ids(self, positions: np.ndarray) -> np.ndarray:
@@ -130,17 +127,16 @@ class Order:
         if not np.array_equal(touched, self._windows):
             self._lay_out_windows(epoch, touched)
         places = np.searchsorted(self._starts, mixed, side="right") - 1
-        return self.first_ids[self._blocks[places]] + mixed - self._starts[places]
+        return self.sizes.first_ids(self._blocks[places]) + mixed - self._starts[places]
 
     def _lay_out(self, epoch: int) -> None:
         """The places of the epoch's short blocks, and the start of each of its windows (and the end of the last)."""
         if epoch == self._epoch:
             return
-        slots = permute(self._short, len(self.sizes), key(self.seed, epoch, 0), inverse=True)
+        slots = permute(self.sizes.short, len(self.sizes), key(self.seed, epoch, 0), inverse=True)
         by_slot = np.argsort(slots)
         self._short_slots = slots[by_slot].astype(np.int64)
-        missing = self._full - self.sizes[self._short[by_slot]]
-        self._missing_before = np.concatenate([[0], np.cumsum(missing)])
+        self._missing_before = np.concatenate([[0], np.cumsum(self.sizes.missing[by_slot])])
         window_slots = np.arange(0, len(self.sizes), self.window_blocks)
         self._window_starts = np.append(self._starts_of(window_slots), self.sentences)
         self._windows = np.empty(0, dtype=np.int64)
@@ -156,4 +152,4 @@ class Order:
 
     def _starts_of(self, slots: np.ndarray) -> np.ndarray:
         """The position in the epoch at which the block in each slot starts."""
-        return slots * self._full - self._missing_before[np.searchsorted(self._short_slots, slots)]
+        return slots * self.sizes.full - self._missing_before[np.searchsorted(self._short_slots, slots)]

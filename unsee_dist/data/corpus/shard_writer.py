@@ -11,7 +11,8 @@ import xxhash
 import zstandard
 
 from unsee_dist.config.prepare import BLOCK_SENTENCES
-from unsee_dist.data.corpus.index import BlockColumns, ShardEntry
+from unsee_dist.data.corpus.blocks import BlockColumns
+from unsee_dist.data.corpus.index import ShardEntry
 
 ZST_LEVEL = 3
 

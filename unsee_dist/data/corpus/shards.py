@@ -1,6 +1,7 @@
 """Shards: a prepared corpus, read by block, every byte verified.
 
     DIR/index.json          sizes and checksums of the shards: written last, so a folder without it is no corpus
+    DIR/blocks.npy          the blocks' sizes and checksums, where there are more than 4,096 (block_file.py)
     DIR/sizes.json          samples (blocks) of each shard, as other tools expect it
     DIR/shard-000000.tar    plain webdataset tar; a member is a block: 1,024 newline-joined sentences, `.txt`
     DIR/dev.tsv             held-out (query, answer) pairs, when asked for
@@ -21,16 +22,18 @@ import xxhash
 import zstandard
 
 from unsee_dist.config.sections import DataSettings, OnDamage
-from unsee_dist.data.corpus.index import Blocks, most_bytes, read_index, remedy
+from unsee_dist.data.corpus.index import BLOCK_BYTES, blocks_of, longest_sentence, read_index, remedy
 from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens, digest, find_tokens
 from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.files.remote import is_remote
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 DEFAULT = DataSettings()
+READABLE, DAMAGED = 1, 2
 
 
 class Shards:
@@ -42,29 +45,35 @@ class Shards:
         shards.sentence(70_000) # one sentence by its id
 
     path: a folder or a URL. on_damage: "stop", or "skip": `replacement_block` then gives the block to read for a damaged
-    one. cache_gb: most that is kept on this machine of a remote corpus.
+    one. cache_gb: most that is kept on this machine of a remote corpus. check: False where another process has looked at the
+    shards' sizes, and at all rows of blocks.npy.
     Raises ValueError when the folder is not a corpus, or is empty, incomplete or damaged; with "skip" only for what the
     index shows.
     """
 
     def __init__(
-        self, path: str | Path, on_damage: OnDamage = DEFAULT.on_damage, cache_gb: float = DEFAULT.cache_gb
+        self,
+        path: str | Path,
+        on_damage: OnDamage = DEFAULT.on_damage,
+        cache_gb: float = DEFAULT.cache_gb,
+        check: bool = True,
     ) -> None:
-        self.store, self.on_damage = Store(path), on_damage
+        cached = cache_gb and is_remote(str(path))
+        cache = BlockCache(default_cache_folder(), int(cache_gb * 1e9)) if cached else None
+        self.store, self.on_damage, self._check = Store(path, cache), on_damage, check
         self.path = Path(path) if not self.store.remote else path
-        self.index = read_index(self.store, sizes=on_damage == "stop")
+        self.index = read_index(self.store, sizes=check and on_damage == "stop", rows=check)
         self.fingerprint = self.index.fingerprint
-        self.blocks = Blocks(self.index.shards)
-        self.sizes = self.blocks.sentences
-        self._ends = np.cumsum(self.sizes)
-        self._readable: dict[int, bool] = {}
-        self._cache = (
-            BlockCache(default_cache_folder(), int(cache_gb * 1e9))
-            if self.store.remote and cache_gb
-            else None
-        )
-        self.sentences = int(self._ends[-1])
+        self.blocks = blocks_of(self.store, self.index.shards)
+        self.sizes = self.blocks.sizes
+        self._longest = longest_sentence(self.index)
+        self._tried: bytearray | None = None  # of each block: 0, READABLE or DAMAGED
+        self.sentences = self.sizes.sentences
         self.window_blocks = WINDOW_BLOCKS
+
+    def __getstate__(self) -> dict[str, object]:
+        """For a worker, which reads blocks: without the index, and it tries blocks itself."""
+        return {name: value for name, value in vars(self).items() if name != "index"} | {"_tried": None}
 
     def order(self, seed: int) -> Order:
         """The order of the sentences in training."""
@@ -72,12 +81,14 @@ class Shards:
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Tokens | None:
         """The blocks' token ids, when they were prepared for this tokenizer and length."""
-        return find_tokens(self.store, self.index, digest(tokenizer), max_tokens)
+        return find_tokens(
+            self.store, self.fingerprint, self.blocks, (digest(tokenizer), max_tokens), self._check
+        )
 
     def read(self, block: int) -> list[str]:
         """The sentences of a block, after checking its bytes against the index."""
         raw = self._verified(block)
-        most = most_bytes(self.index, int(self.sizes[block]))
+        most = min(BLOCK_BYTES, self.sizes[block] * (self._longest + 1))
         try:
             sentences = _member(raw, most).decode("utf-8").split("\n")
         except (tarfile.TarError, zstandard.ZstdError, ValueError) as error:
@@ -88,13 +99,16 @@ class Shards:
 
     def is_readable(self, block: int) -> bool:
         """Whether a block can be read; tried once."""
-        if block not in self._readable:
+        if self._tried is None:
+            self._tried = bytearray(len(self.blocks))
+        if not self._tried[block]:
+            _ = self.blocks[block]  # damage of the index is no damage of a block
             try:
                 self.read(block)
-                self._readable[block] = True
+                self._tried[block] = READABLE
             except UserError:
-                self._readable[block] = False
-        return self._readable[block]
+                self._tried[block] = DAMAGED
+        return self._tried[block] == READABLE
 
     def replacement_block(self, block: int) -> int:
         """The block to read for this one: itself, or for a damaged one the next that can be read, wrapping at the end.
@@ -109,12 +123,11 @@ class Shards:
 
     def find(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Blocks of sentences, and their lines there."""
-        blocks = np.searchsorted(self._ends, ids, side="right")
-        return blocks, ids - self._ends[blocks] + self.sizes[blocks]
+        return self.sizes.find(ids)
 
     def first_id(self, block: int) -> int:
         """Id of the first sentence of a block."""
-        return int(self._ends[block] - self.sizes[block])
+        return int(self.sizes.first_ids(np.array(block)))
 
     def sentence(self, sentence_id: int) -> str:
         """One sentence by its id."""
@@ -136,7 +149,7 @@ class Shards:
     def _verified(self, block: int) -> bytes:
         """The bytes of a block, from the cache of this machine or from the store."""
         expected, key = self.blocks[block], f"{self.fingerprint}-{block}"
-        cached = self._cache.get(key) if self._cache else None
+        cached = self.store.cache.get(key) if self.store.cache else None
         if cached is not None and xxhash.xxh3_64_hexdigest(cached) == expected.xxh3:
             return cached
         try:
@@ -152,8 +165,8 @@ class Shards:
         checksum = xxhash.xxh3_64_hexdigest(raw)
         if len(raw) != expected.length or checksum != expected.xxh3:
             raise UserError(self._damage(block, f"{len(raw)} bytes with xxh3 {checksum}"))
-        if self._cache:
-            self._cache.put(key, raw)
+        if self.store.cache:
+            self.store.cache.put(key, raw)
         return raw
 
     def _damage(self, block: int, actual: str) -> str:

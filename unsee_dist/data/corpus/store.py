@@ -26,13 +26,13 @@ class Unreachable(TransientError):
 
 
 class Store:
-    """A folder of files, local or remote. Raises OSError."""
+    """A folder of files, local or remote. Raises OSError. cache: of a remote folder, for those who know what is right."""
 
     _system: fsspec.AbstractFileSystem  # of a remote folder only
     _root: str
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
+    def __init__(self, path: str | Path, cache: BlockCache | None = None) -> None:
+        self.path, self.cache = str(path), cache
         self.remote = is_remote(self.path)
         if self.remote:
             self._system, self._root = fsspec.core.url_to_fs(self.path)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import xxhash
 
-from unsee_dist.data.corpus.index import INDEX, BlockColumns
+from unsee_dist.data.corpus.block_file import write_apart
+from unsee_dist.data.corpus.blocks import BlockColumns
+from unsee_dist.data.corpus.entries import LISTED
+from unsee_dist.data.corpus.index import INDEX
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.corpus.tokens import (
-    FORMAT,
     TokenShard,
     TokensIndex,
     digest,
@@ -48,6 +51,7 @@ class TokeniseTask(NamedTuple):
     """One task: a shard of a corpus into a file of tokens."""
 
     corpus: Path
+    fingerprint: str
     shard: int
     tokenizer: PreTrainedTokenizerFast
     max_tokens: int
@@ -71,9 +75,11 @@ def tokenise(
     if (out / INDEX).exists():
         return
     out.mkdir(exist_ok=True)
-    own_shards = range(share[0], len(Shards(corpus).index.shards), share[1])
+    shards = Shards(corpus)
+    own_shards = range(share[0], len(shards.blocks.layout.names), share[1])
     tasks = (
-        TokeniseTask(corpus.absolute(), shard, tokenizer, max_tokens, out.absolute()) for shard in own_shards
+        TokeniseTask(corpus.absolute(), shards.fingerprint, shard, tokenizer, max_tokens, out.absolute())
+        for shard in own_shards
     )
     for _ in run_tasks(
         _tokenise_shard, (task for task in tasks if not (out / _entry(task.shard).name).exists())
@@ -84,19 +90,20 @@ def tokenise(
 def publish(corpus: Path, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Summary | None:
     """Write the index of the tokens; None while shards are missing. Several processes may call it at the same time."""
     shards, out = Shards(corpus), _folder(corpus, tokenizer, max_tokens)
-    entries = [_entry(shard) for shard in range(len(shards.index.shards))]
+    entries = [_entry(shard) for shard in range(len(shards.blocks.layout.names))]
     if not (out / INDEX).exists():
-        done = [shard for entry in entries if (shard := entry.read(out)) is not None]
-        if len(done) == len(entries):
+        try:
+            done = write_apart((_complete(entry, out) for entry in entries), len(shards.blocks), out)
             index = TokensIndex(
-                FORMAT, shards.fingerprint, digest(tokenizer), max_tokens, _dtype(tokenizer), done
+                LISTED, shards.fingerprint, digest(tokenizer), max_tokens, _dtype(tokenizer), done
             )
             atomic.write_file(out / INDEX, index.to_json())
-        elif not (out / INDEX).exists():  # otherwise another process has published it
-            return None
+        except Incomplete:
+            if not (out / INDEX).exists():  # otherwise another process has published it
+                return None
     for entry in entries:
         (out / entry.name).unlink(missing_ok=True)
-    done = open_tokens(Store(out), shards.index).index.shards
+    done = open_tokens(Store(out), shards.fingerprint, shards.blocks).index.shards
     return Summary(shards.sentences, sum(shard.tokens for shard in done), sum(shard.cut for shard in done))
 
 
@@ -104,17 +111,22 @@ def _folder(corpus: Path, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -
     return corpus / folder_of(digest(tokenizer), max_tokens)
 
 
+@lru_cache(maxsize=1)
+def _opened(corpus: Path, fingerprint: str) -> Shards:  # noqa: ARG001  (another corpus at that place is opened anew)
+    """Once a process: to open a corpus of 38,000 shards takes a second, and a shard is a task."""
+    return Shards(corpus, check=False)
+
+
 def _tokenise_shard(task: TokeniseTask) -> None:
     """Write a shard's tokens, then its entry, which marks them as complete."""
-    shards = Shards(task.corpus)
-    numbers = np.flatnonzero(shards.blocks.shard == task.shard).tolist()
+    shards = _opened(task.corpus, task.fingerprint)
     backend = task.tokenizer.backend_tokenizer
     backend.no_padding()
     backend.enable_truncation(task.max_tokens, direction=task.tokenizer.truncation_side)
     parts: list[bytes] = []
     blocks = BlockColumns([], [], [], [])
     offset, tokens, cut = 0, 0, 0
-    for block in numbers:
+    for block in shards.blocks.of_shard(task.shard):
         encoded = backend.encode_batch(shards.read(block))
         ids = [encoding.ids for encoding in encoded]
         cut += sum(bool(encoding.overflowing) for encoding in encoded)
@@ -128,9 +140,20 @@ def _tokenise_shard(task: TokeniseTask) -> None:
         parts.append(data)
         offset += len(data)
         tokens += int(lengths.sum())
-    name = f"{Path(shards.blocks.names[task.shard]).stem}.tokens"
+    name = f"{Path(shards.blocks.layout.names[task.shard]).stem}.tokens"
     atomic.write_file(task.out / name, b"".join(parts))
     _entry(task.shard).write(task.out, TokenShard(name, tokens, cut, blocks))
+
+
+class Incomplete(Exception):
+    """A shard has no tokens yet."""
+
+
+def _complete(entry: RecordFile[TokenShard], out: Path) -> TokenShard:
+    shard = entry.read(out)
+    if shard is None:
+        raise Incomplete
+    return shard
 
 
 def _entry(shard: int) -> RecordFile[TokenShard]:

@@ -1,6 +1,7 @@
 """Tokens: the blocks of a corpus tokenised once, for one tokenizer and one length.
 
     DIR/tokens-<digest>-<length>/index.json           digests, length, the corpus's fingerprint, blocks by shard
+    DIR/tokens-<digest>-<length>/blocks.npy           the blocks, where there are more than 4,096 (block_file.py)
     DIR/tokens-<digest>-<length>/shard-000000.tokens  a block: n lengths (uint16), then the ids of all n sentences
 
 The digest covers everything that decides the ids of a sentence. A corpus may have tokens for several tokenizers;
@@ -23,19 +24,19 @@ import numpy as np
 import xxhash
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from unsee_dist.data.corpus.index import (
-    BYTES,
-    INDEX,
-    STRICT,
-    BlockColumns,
-    Blocks,
-    CorpusIndex,
-    Count,
-    FileName,
+from unsee_dist.data.corpus.block_file import FiledRows
+from unsee_dist.data.corpus.blocks import STRICT, BlockColumns, BlockRows, Blocks, Count, Layout
+from unsee_dist.data.corpus.entries import (
+    APART,
+    LISTED,
     as_tree,
     fills,
-    why_not,
+    format_of,
+    number_of,
+    rows_of,
+    wrong_kind,
 )
+from unsee_dist.data.corpus.index import BYTES, INDEX, FileName, why_not
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import TransientError, UserError, file_error, is_transient
@@ -44,10 +45,8 @@ from unsee_dist.files.trees import is_sealed, sealed
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-FORMAT = 2  # 1 had no digest
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenShard:
     """The tokens of a shard in the index. tokens: of all its sentences; cut: sentences that were too long."""
 
@@ -56,7 +55,7 @@ class TokenShard:
     name: FileName
     tokens: Count
     cut: Count
-    blocks: BlockColumns
+    blocks: BlockColumns | BlockRows
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,9 @@ class TokensIndex:
     digest: str = ""
 
     def to_json(self) -> bytes:
-        """With the digest of the rest."""
-        return json.dumps(sealed(as_tree(self)), indent=1).encode()
+        """With the format of the entries and the digest of the rest."""
+        tree = as_tree(self) | {"format": format_of(self.shards)}
+        return json.dumps(sealed(tree), indent=1).encode()
 
 
 TOKENS_INDEX = TypeAdapter(TokensIndex)
@@ -85,13 +85,17 @@ FOLDERS = "tokens-*"
 class Tokens:
     """Token ids by block, verified. Use `find_tokens`."""
 
-    def __init__(self, store: Store, index: TokensIndex) -> None:
-        self.store, self.index, self._dtype = store, index, np.dtype(index.dtype)
-        self._blocks = Blocks(index.shards)
+    def __init__(self, store: Store, index: TokensIndex, blocks: Blocks) -> None:
+        self.store, self.index, self.blocks = store, index, blocks
+        self._dtype, self._max_tokens = np.dtype(index.dtype), index.max_tokens
+
+    def __getstate__(self) -> dict[str, object]:
+        """For a worker, which reads blocks: without the index."""
+        return {name: value for name, value in vars(self).items() if name != "index"}
 
     def read(self, block: int) -> Ragged:
         """The token ids of a block's sentences. UserError: not the bytes that were written, or not these sentences."""
-        expected = self._blocks[block]
+        expected = self.blocks[block]
         path = self.store.path_of(expected.shard)
         where = f"{path} is damaged in block {block} at offset {expected.offset}: expected {expected.length} bytes"
         try:
@@ -106,7 +110,7 @@ class Tokens:
             raise UserError(f"{where} with xxh3 {expected.xxh3}, {found}. {_remedy(self.store)}")
         lengths = np.frombuffer(raw, dtype="<u2", count=expected.sentences).astype(np.int64)
         ids = np.frombuffer(raw, dtype=self._dtype, offset=2 * expected.sentences)
-        if lengths.sum() != len(ids) or lengths.max() > self.index.max_tokens:
+        if lengths.sum() != len(ids) or lengths.max() > self._max_tokens:
             raise UserError(
                 f"{where} of {expected.sentences} sentences, found other lengths. {_remedy(self.store)}"
             )
@@ -169,11 +173,15 @@ def folder_of(tokenizer_digest: str, max_tokens: int) -> str:
     return f"tokens-{tokenizer_digest[:16]}-{max_tokens}"
 
 
-def find_tokens(corpus: Store, index: CorpusIndex, tokenizer_digest: str, max_tokens: int) -> Tokens | None:
-    """The tokens of a corpus for this tokenizer and length, or None. UserError: they are damaged, or another corpus's."""
-    store = Store(corpus.path_of(folder_of(tokenizer_digest, max_tokens)))
+def find_tokens(
+    corpus: Store, fingerprint: str, text: Blocks, wanted: tuple[str, int], check: bool = True
+) -> Tokens | None:
+    """The tokens of a corpus, of its fingerprint and blocks, or None. wanted: the tokenizer's digest, and the length.
+    UserError: they are damaged, or another corpus's."""
+    tokenizer_digest, max_tokens = wanted
+    store = Store(corpus.path_of(folder_of(tokenizer_digest, max_tokens)), corpus.cache)
     try:
-        tokens = open_tokens(store, index)
+        tokens = open_tokens(store, fingerprint, text, check)
     except (FileNotFoundError, PermissionError):  # stores raise either for a missing file
         return None
     expected = {"tokenizer": tokenizer_digest, "max_tokens": max_tokens}
@@ -184,14 +192,27 @@ def find_tokens(corpus: Store, index: CorpusIndex, tokenizer_digest: str, max_to
     return tokens
 
 
-def open_tokens(store: Store, corpus: CorpusIndex) -> Tokens:
-    """The tokens in a folder of a corpus. FileNotFoundError: it has no index. UserError: it is not of this corpus."""
+def open_tokens(store: Store, fingerprint: str, text: Blocks, check: bool = True) -> Tokens:
+    """The tokens in a folder of a corpus, of its fingerprint and blocks. check: False where another process has looked at
+    all rows of blocks.npy. FileNotFoundError: the folder has no index. UserError: it is not of this corpus."""
     index = read_tokens_index(store)
-    if index.fingerprint != corpus.fingerprint:
-        raise UserError(_other(store, "fingerprint", index.fingerprint, corpus.fingerprint))
-    if contradiction := _contradiction(index, corpus):
+    if index.fingerprint != fingerprint:
+        raise UserError(_other(store, "fingerprint", index.fingerprint, fingerprint))
+    if contradiction := _contradiction(index, text):
         raise UserError(_damaged(store, contradiction))
-    return Tokens(store, index)
+    width, sentences = np.dtype(index.dtype).itemsize, text.layout.sentences.tolist()
+    sizes = [_bytes(shard, n, width) for shard, n in zip(index.shards, sentences, strict=True)]
+    names, numbers = [shard.name for shard in index.shards], np.diff(text.layout.first).tolist()
+    layout = Layout(names, sizes, sentences, numbers)
+    rows = rows_of(store, layout, index.shards, _remedy(store), text.sizes)
+    if check and isinstance(rows, FiledRows):
+        rows.verify()
+    return Tokens(store, index, Blocks(layout, rows))
+
+
+def _bytes(shard: TokenShard, sentences: int, width: int) -> int:
+    """Of the file: a length for each sentence, then all ids of so many bytes."""
+    return 2 * sentences + width * shard.tokens
 
 
 def read_tokens_index(store: Store) -> TokensIndex:
@@ -208,25 +229,32 @@ def read_tokens_index(store: Store) -> TokensIndex:
         index = TOKENS_INDEX.validate_json(raw)
     except ValidationError as error:
         raise UserError(_damaged(store, f"it cannot be read as an index: {why_not(error)}")) from error
-    if index.format != FORMAT:
-        raise UserError(_other(store, "format", index.format, FORMAT))
+    if index.format not in (LISTED, APART):  # 1 had no digest
+        raise UserError(_other(store, "format", index.format, LISTED))
+    if why := wrong_kind(index, index.format):
+        raise UserError(_damaged(store, why))
     if not is_sealed(as_tree(index)):
         raise UserError(_damaged(store, "its values are not those that were written"))
     return index
 
 
-def _contradiction(index: TokensIndex, corpus: CorpusIndex) -> str | None:
+def _contradiction(index: TokensIndex, text: Blocks) -> str | None:
     """What the index says otherwise than the corpus's or itself, or None."""
-    if len(index.shards) != len(corpus.shards):
-        return f"it has {len(index.shards)} shards, the corpus {len(corpus.shards)}"
+    names = text.layout.names
+    if len(index.shards) != len(names):
+        return f"it has {len(index.shards)} shards, the corpus {len(names)}"
     width = np.dtype(index.dtype).itemsize
-    for shard, text in zip(index.shards, corpus.shards, strict=True):
-        columns = shard.blocks
-        if columns.sentences != text.blocks.sentences:
-            return f"the blocks of {shard.name} have other numbers of sentences than those of {text.name}"
+    for number, (shard, name) in enumerate(zip(index.shards, names, strict=True)):
+        columns, blocks = shard.blocks, text.of_shard(number)
+        if number_of(shard) != len(blocks):
+            return f"{shard.name} has another number of blocks than {name}"
+        if isinstance(columns, BlockRows):
+            continue
+        if columns.sentences != text.sizes.between(blocks.start, blocks.stop).tolist():
+            return f"the blocks of {shard.name} have other numbers of sentences than those of {name}"
         if len({len(column) for column in vars(columns).values()}) != 1:
             return f"the blocks of {shard.name} have columns of different lengths"
-        size = 2 * text.sentences + width * shard.tokens  # a length for each sentence, then all ids
+        size = _bytes(shard, int(text.layout.sentences[number]), width)
         if not fills(columns, size):
             return f"the blocks of {shard.name} do not fill its {size} bytes"
     return None

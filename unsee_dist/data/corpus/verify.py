@@ -28,7 +28,7 @@ def verify(corpus: Path) -> list[str]:
 
 def _of_tokens(folder: Path, shards: Shards) -> list[str]:
     try:
-        tokens = open_tokens(Store(folder), shards.index)
+        tokens = open_tokens(Store(folder), shards.fingerprint, shards.blocks)
     except FileNotFoundError:  # never finished, so nobody reads them
         return []
     except UserError as error:
@@ -39,8 +39,8 @@ def _of_tokens(folder: Path, shards: Shards) -> list[str]:
 def _behind_the_last(folder: Path, tokens: Tokens) -> list[str]:
     """The files that have more bytes than their blocks."""
     wrong = []
-    for shard in tokens.index.shards:
-        size, path = shard.blocks.offset[-1] + shard.blocks.length[-1], folder / shard.name
+    for name, size in zip(tokens.blocks.layout.names, tokens.blocks.layout.bytes.tolist(), strict=True):
+        path = folder / name
         if path.is_file() and path.stat().st_size > size:
             wrong.append(f"{path} is damaged: it should have {size} bytes, found {path.stat().st_size}.")
     return wrong

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from unsee_dist.config.prepare import PrepareSettings
+from unsee_dist.data.corpus.block_file import BLOCKS
 from unsee_dist.data.corpus.index import INDEX, CorpusIndex, read_index
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.prepare import sources, spool
@@ -134,7 +135,7 @@ def open_work_folder(out: Path, plan: Plan) -> Path:
             f"Run that command again to continue it, choose another --out, or delete {out}."
         )
     if stored != plan_json:
-        for file in [*out.glob("shard-*.tar"), *filter(_is_ours, work.iterdir())]:
+        for file in [*_made(out), *filter(_is_ours, work.iterdir())]:
             if not spool.is_copy(file) and OWNER not in file.name:
                 file.unlink()
         atomic.write_file(work / PLAN, plan_json)
@@ -143,10 +144,15 @@ def open_work_folder(out: Path, plan: Plan) -> Path:
     return work
 
 
+def _made(out: Path) -> list[Path]:
+    """What a preparation writes beside the work folder before the index."""
+    return [*out.glob("shard-*.tar"), *out.glob(BLOCKS)]
+
+
 def remove_output(out: Path) -> None:
     """Remove the files of a preparation from the folder, and the folder when it is then empty."""
-    for shard in out.glob("shard-*.tar"):
-        shard.unlink()
+    for file in _made(out):
+        file.unlink()
     remove_work(out)
     if out.exists() and not any(out.iterdir()):
         out.rmdir()

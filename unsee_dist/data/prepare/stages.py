@@ -18,8 +18,9 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from unsee_dist.config.prepare import BLOCK_SENTENCES
+from unsee_dist.data.corpus.block_file import write_apart
+from unsee_dist.data.corpus.entries import LISTED, number_of
 from unsee_dist.data.corpus.index import (
-    FORMAT,
     INDEX,
     SHARD_ENTRY,
     CorpusIndex,
@@ -158,20 +159,24 @@ class Preparation:
     def write_shards(
         self, runs: list[Path], counted: list[merge.RangeCount], held: frozenset[merge.Hash]
     ) -> list[ShardEntry]:
-        """Write all shards; returns their entries of the index, in order."""
-        size, tasks, entries = self.settings.shard_sentences, [], []
+        """Write all shards, and the file of their blocks where there are many; returns their entries of the index, in
+        order."""
+        size, tasks, entries, blocks = self.settings.shard_sentences, [], [], 0
         for number, (first, last, skip, count) in enumerate(merge.plan_shards(counted, size)):
             name = f"shard-{number:06d}.tar"
             entry = self.work / f"{name}.json"
             block = number * size // BLOCK_SENTENCES
+            blocks += -(-count // BLOCK_SENTENCES)
             entries.append(entry)
             if not entry.exists():
                 shard = self.out / name
                 kind = "txt.zst" if self.settings.zst else "txt"
                 tasks.append(merge.ShardTask(runs, first, last, skip, count, held, shard, entry, block, kind))
         advance = self.bar.stage("writing", len(tasks), "shards")
-        _collect(self.run_tasks(merge.write_shard, tasks), advance)
-        return [_of_work(entry, SHARD_ENTRY) for entry in entries]
+        for _ in self.run_tasks(merge.write_shard, tasks):
+            advance(1)
+        written = (_of_work(entry, SHARD_ENTRY) for entry in entries)
+        return write_apart(written, blocks, self.out, self.work)
 
     def finish(
         self, shards: list[ShardEntry], pairs: list[holdout.Pair], about: dict[str, object]
@@ -182,7 +187,7 @@ class Preparation:
             atomic.write_file(self.out / NEIGHBOURS, holdout.table(near), staging=self.work)
         index = sealed(
             CorpusIndex(
-                format=FORMAT,
+                format=LISTED,
                 fingerprint=fingerprint(shard.sha256 for shard in shards),
                 sentences=sum(shard.sentences for shard in shards),
                 dev=len(pairs),
@@ -190,7 +195,7 @@ class Preparation:
                 shards=shards,
             )
         )
-        sizes = {shard.name: len(shard.blocks.offset) for shard in shards}
+        sizes = {shard.name: number_of(shard) for shard in shards}
         atomic.write_file(self.out / SIZES, as_json(sizes), staging=self.work)
         atomic.write_file(self.out / INDEX, as_json(asdict(index)), staging=self.work)
         remove_work(self.out)

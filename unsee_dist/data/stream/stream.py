@@ -205,7 +205,7 @@ class _StepDataset(Dataset[Batch | WorkerError]):
             other = self.corpus.replacement_block(block)
             if other != block:
                 chosen = blocks == block
-                replaced[chosen] = self.corpus.first_id(other) + lines[chosen] % int(self.corpus.sizes[other])
+                replaced[chosen] = self.corpus.first_id(other) + lines[chosen] % self.corpus.sizes[other]
         return replaced
 
     def _tokenise(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
