@@ -154,7 +154,8 @@ def sent(objective: str, ranks: int, stage: int, size: Size) -> float:
     summed = 4.0 * size.weights  # gradients
     gathered = 0.0
     if stage > 0:
-        gathered += 2.0 * (size.weights + size.followed)
+        # of the target each rank gives as much as the one that holds most of it: a whole part, where that is encoder alone
+        gathered += 2.0 * (size.weights + min(size.weights, ranks * size.followed))
     summed += 2 * 2 * (8 + 4) * size.hidden  # two sums of two views, in fp64 forward and fp32 backward
     if objective in ("barlow_twins", "vicreg", "corinfomax"):
         summed += 2 * 8.0 * size.width**2
