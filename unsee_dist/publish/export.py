@@ -38,7 +38,7 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS, Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
-from unsee_dist.training.start import check_record
+from unsee_dist.training.start import check_record, check_scores
 
 # Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
 PATHS = (
@@ -160,6 +160,7 @@ def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
     run = model.run
     if run:
         check_record(run)
+        check_scores(run)
     config = recorded(run).model_dump(mode="json") if run else {}
     for section, key in PATHS:
         config.get(section, {}).pop(key, None)

@@ -6,6 +6,7 @@ settings do), with what is there, what was given, and what to write.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from unsee_dist.config.kinds import Difference, Kind, Plain, differences, flat, 
 from unsee_dist.config.sections import RunConfig, TrainSettings
 from unsee_dist.distributed.world import World, from_rank_0, share_errors
 from unsee_dist.errors import UserError
+from unsee_dist.metrics.names import STEP
 from unsee_dist.model.target import decay_at
 from unsee_dist.tracking import record
-from unsee_dist.tracking.metrics_file import METRICS, cut_back
+from unsee_dist.tracking.metrics_file import METRICS, cut_back, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
@@ -95,6 +97,35 @@ def check_record(run: Path) -> None:
             f"{run / record.CONFIG} was edited: it states (there) what the checkpoints were not trained with (here):\n"
             f"{kinds.table(different)}\nRestore it; or move it away, and the next start writes it anew."
         )
+
+
+def check_scores(run: Path) -> None:
+    """UserError: the last or the best scores in metrics.jsonl are others than the newest checkpoint's."""
+    found = directory.folders(run / directory.CHECKPOINTS)
+    manifest = _readable(found[-1]) if found else None
+    if manifest is None:
+        return
+    progress = manifest.progress
+    kept = {progress.evaluated: progress.scores}
+    if progress.best is not None:
+        kept[progress.best.step] = progress.best.scores
+    try:
+        lines = evaluations(run / METRICS)
+    except UserError:  # it is damaged, which whoever needs it says
+        return
+    for line in lines:
+        for key, value in kept.get(int(line[STEP]), {}).items():
+            if key in line and not _equal(line[key], value):
+                raise UserError(
+                    f"{run / METRICS} was edited: {key} of step {int(line[STEP])} is {line[key]:g} there, and {value:g} was "
+                    "measured. Restore it."
+                )
+
+
+def _equal(a: float, b: float) -> bool:
+    """What is not finite is null in metrics.jsonl."""
+    finite = math.isfinite(a), math.isfinite(b)
+    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12) if all(finite) else not any(finite)
 
 
 def _readable(checkpoint: Path) -> Manifest | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
 from unsee_dist.files import contents
 from unsee_dist.tracking import record
+from unsee_dist.tracking.metrics_file import METRICS
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, read_manifest
 from unsee_dist.training.progress import Progress
@@ -22,6 +24,7 @@ from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.start import (
     Start,
     StartRequest,
+    check_scores,
     free_name,
     keep_record,
     plan_start,
@@ -355,3 +358,30 @@ def test_a_configuration_of_the_users_in_the_folder_of_the_run_stays(tmp_path: P
     assert f"{run}/config.yaml is a file of yours" in said
     assert f"Write run.dir={run}/run" in said
     assert (run / "config.yaml").read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [
+        ('{"step": 10, "dev/sts": 70.5, "dev/std": null}', True),
+        ('{"step": 10, "dev/sts": 99.5, "dev/std": null}', False),
+        ('{"step": 10, "dev/sts": 70.5, "dev/std": 0.5}', False),
+        ('{"step": 9, "dev/sts": 99.5}', True),  # what no checkpoint has kept
+        ("damaged", True),  # said by whoever needs it
+    ],
+)
+def test_scores_that_were_edited_are_told_from_those_that_were_measured(
+    tmp_path: Path, line: str, right: bool
+) -> None:
+    run = trained(tmp_path / "run", 10)
+    folder = run / "checkpoints" / "step-00000010"
+    manifest = read_manifest(folder)
+    scores = {"dev/sts": 70.5, "dev/std": math.inf}
+    manifest = replace(manifest, progress=replace(manifest.progress, scores=scores))
+    (folder / NAME).write_text(manifest.to_json())
+    (run / METRICS).write_text(line + "\n")
+    if right:
+        check_scores(run)
+        return
+    with pytest.raises(UserError, match=r"metrics.jsonl was edited: dev/st. of step 10 is"):
+        check_scores(run)

@@ -109,6 +109,16 @@ def by_content(head: bytes) -> str:
     return JSON if _OPENS_JSON.match(head.removeprefix(b"\xef\xbb\xbf")) else TEXT
 
 
+def table_of(head: bytes, field: str) -> str | None:
+    """.csv or .tsv where the first line of a text is a header with this column, and others; else None."""
+    line = re.split(b"[\r\n]", head.removeprefix(b"\xef\xbb\xbf"), maxsplit=1)[0].decode(errors="replace")
+    for separator, ending in ((",", ".csv"), ("\t", ".tsv")):
+        cells = [cell.strip().strip('"') for cell in line.split(separator)]
+        if len(cells) > 1 and field in cells:
+            return ending
+    return None
+
+
 def opens_objects(head: bytes) -> bool:
     """Whether these bytes begin a JSON object over several lines, or a list of objects: no text begins so."""
     return _OPENS_OBJECTS.match(head.removeprefix(b"\xef\xbb\xbf")) is not None

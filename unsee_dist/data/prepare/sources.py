@@ -98,7 +98,7 @@ def _of_file(
 ) -> Iterator[InputSplit]:
     if why := formats.foreign(name):
         raise UserError(f"{name} cannot be read: {why}. {_unpack(name)}")
-    kind = formats.by_name(name) or _by_content(name)
+    kind = formats.by_name(name) or _by_content(name, field)
     if kind == formats.PARQUET:
         return documents.cut_documents(
             name, columns.read_parquet(name, field, advance, bad), split_bytes, bad
@@ -113,8 +113,13 @@ def _of_file(
     return documents.cut_lines(name, chunks, kind == formats.JSONL, split_bytes)
 
 
-def _by_content(name: str) -> str:
-    kind = formats.by_content(opening.first_bytes(opening.unpacked(name, lambda _: None)))
+def _by_content(name: str, field: str) -> str:
+    head = opening.first_bytes(opening.unpacked(name, lambda _: None))
+    kind = formats.by_content(head)
+    if kind == formats.TEXT and (ending := formats.table_of(head, field)):
+        raise UserError(
+            f"{name} is a table: its first line has the column {field!r}. Give it a name that ends in {ending}."
+        )
     if kind == formats.TEXT and formats.last_suffix(name) == ".json":
         raise UserError(f"{name} has no JSON object in its first line. {FORMATS}")
     if kind == formats.JSON:

@@ -85,6 +85,11 @@ WRONG = {
     "strings.json": (b'"One sentence."\n"Another one."\n', "has no JSON object in its first line"),
     "twice.txt.gz": (gzip.compress(gzip.compress(b"words")), "is packed twice. Unpack it once"),
     "late.csv": (b"text\n" + b"a word\n" * 20_000 + b"a\0b\n", "NUL byte in line 20002"),
+    "part-00000": (
+        b"id,text\n1,some words\n",
+        r"is a table: its first line has the column 'text'.*ends in .csv",
+    ),
+    "part-00001": (b"id\ttext\n1\tsome words\n", r"ends in .tsv"),
     "plain.gz": (b"not packed at all", "cannot be decompressed"),
     "plain.zst": (b"not packed at all", "cannot be decompressed"),
     "cut.txt.gz": (gzip.compress(bytes(range(1, 128)) * 99)[:-9], "ends in the middle"),
