@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unsee_dist.distributed.world import World
-from unsee_dist.files import atomic
+from unsee_dist.files import atomic, contents
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import StoredFile, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
@@ -197,10 +197,15 @@ def test_resume_never_and_from_another_run(a_run: Path, tmp_path: Path) -> None:
         find_checkpoint(World.alone(), fresh, str(tmp_path))
 
 
+def a_folder_of_ours(folder: Path) -> None:
+    folder.mkdir()
+    contents.write_contents(folder, "")
+
+
 def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
-        (tmp_path / f"step-{step:08d}").mkdir()
-    (tmp_path / ".step-00000006.growing").mkdir()
+        a_folder_of_ours(tmp_path / f"step-{step:08d}")
+    (tmp_path / ".step-00000006.new").mkdir()
     directory.remove_old(tmp_path / "step-00000005", 2, best_step=2)
     assert sorted(os.listdir(tmp_path)) == ["step-00000002", "step-00000004", "step-00000005"]
 
@@ -208,7 +213,7 @@ def test_the_best_one_is_kept_beside_the_newest(tmp_path: Path) -> None:
 def test_damaged_later_ones_do_not_count_among_those_that_are_kept(tmp_path: Path) -> None:
     """The run went back to step 3 because 6 and 9 were damaged, and has saved step 4."""
     for step in (2, 3, 4, 6, 9):
-        (tmp_path / f"step-{step:08d}").mkdir()
+        a_folder_of_ours(tmp_path / f"step-{step:08d}")
     directory.remove_old(tmp_path / "step-00000004", 2, best_step=None)
     assert sorted(os.listdir(tmp_path)) == ["step-00000003", "step-00000004"]
 

@@ -292,7 +292,7 @@ def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
 def test_memory_that_runs_out_says_which_micro_batch_to_try() -> None:
     many, one = run(memory_runs_out, 1)[0]
     assert "train.micro_batch = 4000 does not fit" in many
-    assert "Write train.micro_batch=2000: it changes no result." in many
+    assert "Write train.micro_batch=2000: a step then needs less at once." in many
     assert "lower model.max_tokens" in one
 
 

@@ -310,7 +310,7 @@ def made_on_the_host(_rank: int, _size: int) -> tuple[list[str], str]:
 
     def shifted(copied: bool) -> Callable[[nn.Module], None]:
         def shift(_module: nn.Module, _inputs: object, z: Tensor) -> Tensor:
-            shift_D = torch.zeros(z.shape[1])
+            shift_D = torch.zeros(z.shape[-1])
             return z + (shift_D.to(z.device) if copied else shift_D)
 
         def change(module: nn.Module) -> None:

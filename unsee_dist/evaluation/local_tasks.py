@@ -71,7 +71,7 @@ def local_tasks(folder: Path) -> list[LocalTask]:
         )
     if left := _left_out(folder, described):
         LOG.warning(f"--tasks {folder}: no task is made of {', '.join(left)}.")
-    source = f", which {folder / MANIFEST} names," if (folder / MANIFEST).is_file() else ""
+    source = f" ({folder / MANIFEST} names it)" if (folder / MANIFEST).is_file() else ""
     return [_read(name, kind, files, source) for name, (kind, files) in sorted(described.items())]
 
 
@@ -197,7 +197,7 @@ def _read(name: str, kind: str, files: dict[str, Path], source: str) -> LocalTas
     for part, path in sorted(files.items()):
         for file in sorted(path / inner for inner in BEIR) if path.is_dir() else [path]:
             if not file.is_file():
-                raise UserError(f"task {name}: {file}{source} is missing. A {kind} task needs it.")
+                raise UserError(f"task {name}: {file} is missing{source}. A {kind} task needs it.")
             data = file.read_bytes()
             digest.update(f" {part} {len(data)} ".encode())
             digest.update(data)

@@ -105,8 +105,10 @@ class _Scatter(torch.autograd.Function):
             if not ctx.needs_input_grad[view]:
                 return None
             z_VBD, mean_VD, scatter_VDD = ctx.saved_tensors[view], grads[2 * view], grads[2 * view + 1]
-            assert scatter_VDD is not None  # no objective uses means alone
-            gradient_VBD = z_VBD @ (scatter_VDD + scatter_VDD.mT)
+            if scatter_VDD is None:
+                gradient_VBD = torch.zeros_like(z_VBD)
+            else:
+                gradient_VBD = z_VBD @ (scatter_VDD + scatter_VDD.mT)
             if mean_VD is not None:
                 gradient_VBD += mean_VD[:, None] / (z_VBD.shape[1] * ctx.reduction.size)
             return ctx.reduction.shared_gradient(gradient_VBD)
