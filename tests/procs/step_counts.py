@@ -67,7 +67,8 @@ def count(row: Row, change: Callable[[Any], None] | None = None) -> Count:
     import oracle
     from oracle import Case
 
-    from unsee_dist.bench.strict_group import DEVICE, pretended_world
+    from unsee_dist.bench.pretended_gpu import DEVICE
+    from unsee_dist.bench.strict_group import pretended_world
 
     case = Case("vicreg" if row.name == "bf16" else row.name)
     if row.name == "simcse":
