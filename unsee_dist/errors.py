@@ -82,9 +82,8 @@ def system_error(error: Exception) -> OSError | None:
 
 def is_transient(error: BaseException) -> bool:
     """Does this fault pass by itself? Decided by the error's number, never by its words."""
-    if (
-        type(error).__name__ == "OfflineModeIsEnabled"
-    ):  # huggingface_hub's, a ConnectionError: HF_HUB_OFFLINE says so
+    # huggingface_hub's, a ConnectionError: it lasts as long as HF_HUB_OFFLINE is set
+    if type(error).__name__ == "OfflineModeIsEnabled":
         return False
     if isinstance(error, TransientError | TimeoutError | ConnectionError):
         return True
@@ -143,8 +142,8 @@ KILLED_WORKER = re.compile(r"^DataLoader worker \(.*killed by signal: Killed")
 def foreseen(error: BaseException) -> UserError | None:
     """The sentence about an error whose kind says that the user can mend it, wherever it was raised; or None.
 
-    An optional package that is not installed (a missing module of ours is a bug), and what the system refuses for want of
-    room or of a right, or for the name of a path.
+    An optional package that is not installed (a missing module of ours is a bug), a process of ours that was killed, and what
+    the system refuses for want of room or of a right, or for the name of a path.
     """
     if isinstance(error, ModuleNotFoundError):
         name = (error.name or "").partition(".")[0]
@@ -155,9 +154,8 @@ def foreseen(error: BaseException) -> UserError | None:
         return UserError(
             "A process of data.workers was killed, perhaps for its memory. Write fewer data.workers, or give the job more memory."
         )
-    if (
-        isinstance(error, ChildProcessError) and error.errno is None
-    ):  # a process of ours was killed; it has its sentence
+    # a process of ours was killed: the error has its sentence
+    if isinstance(error, ChildProcessError) and error.errno is None:
         return UserError(str(error))
     refused = (system_error(error) or error) if isinstance(error, shutil.Error) else error
     if not isinstance(refused, OSError) or refused.errno not in MENDABLE:

@@ -32,7 +32,7 @@ def bench(
         str | None,
         typer.Argument(
             metavar="[CONFIG]",
-            help="Absent: the quickstart's preset, corpus and encoder, made if missing; unsee-vicreg for --only gpu or scale.",
+            help="Absent: the quickstart's preset, corpus and encoder, made if missing; unsee-vicreg where --only needs no corpus.",
         ),
     ] = None,
     overrides: Overrides = None,
@@ -43,8 +43,9 @@ def bench(
     only: Annotated[
         list[str] | None,
         typer.Option(
-            help="training, masks, recovery, corpus, order, sweep, scale (what a step sends on up to 1,024 ranks, needs no corpus) or gpu "
-            "(BERT-base, under five minutes, needs no corpus); again for another. Absent: all, gpu where there is one."
+            help="training, masks, recovery, corpus, order, index (memory at ten billion sentences), sweep, scale (what a step sends "
+            "on up to 1,024 ranks) or gpu (BERT-base, under five minutes); again for another. order, index, scale and gpu need no "
+            "corpus. Absent: all, gpu where there is one."
         ),
     ] = None,
 ) -> None:

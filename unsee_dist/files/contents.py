@@ -21,7 +21,7 @@ SAMPLE, SAMPLES = 1 << 16, 64  # bytes of a sample; how many of a large file
 
 
 RECORD = ".unsee.json"
-FORMAT = 1  # of the record
+FORMAT = 2  # of the record; 1 had no digest of large files
 
 
 def write_contents(folder: Path, owner: str) -> None:

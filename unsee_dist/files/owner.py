@@ -190,9 +190,8 @@ def _make(path: Path, own: Owner) -> bool:
         cause = error.__cause__
         if isinstance(cause, FileExistsError):
             return _read(path) == own  # a server whose answer was lost is asked twice
-        if isinstance(
-            cause, FileNotFoundError
-        ):  # the owner before has ended just now, and removed its folder
+        # the owner before has ended just now, and removed its folder
+        if isinstance(cause, FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return False
         if not isinstance(cause, OSError) or cause.errno not in NO_LINKS:

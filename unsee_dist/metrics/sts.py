@@ -12,9 +12,8 @@ import numpy as np
 
 from unsee_dist.metrics.cosine import collapsed, unit_rows
 
-Encode = Callable[
-    [list[str]], np.ndarray
-]  # (n sentences) -> (n, D); in a run collective: all ranks call it at once
+# (n sentences) -> (n, D); in a run collective: all ranks call it at once
+Encode = Callable[[list[str]], np.ndarray]
 
 
 class Pairs(NamedTuple):

@@ -110,17 +110,11 @@ class Watchdog:
 
     @ends_process
     def _watch(self) -> None:
-        with self._until_ended():
+        try:
             while not self._ended.wait(self.period_s):
                 self._look()
-
-    @contextmanager
-    def _until_ended(self) -> Iterator[None]:
-        """What is raised once the run has ended means nothing."""
-        try:
-            yield
         except Exception:
-            if not self._ended.is_set():
+            if not self._ended.is_set():  # once the run has ended, an error means nothing
                 raise
 
     def _look(self) -> None:
@@ -230,7 +224,8 @@ class Watchdog:
             del self._waiting[thread]
 
     def _fail(self, diagnosis: str, store_answers: bool = True) -> None:
-        """Every rank prints its stacks; the first one to fail also prints the diagnosis. store_answers: the diagnosis can be given to the others."""
+        """Every rank prints its stacks; the first one to fail also prints the diagnosis. store_answers: it can be given to the
+        others."""
         first = True
         with suppress(RuntimeError, OSError):
             if store_answers and self._store is not None:

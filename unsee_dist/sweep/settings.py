@@ -237,14 +237,14 @@ def _check(
         why = "must be one number in a sweep: trials are compared after the same number of steps"
         wrong("train.steps", base.train.steps, why, "write train.steps: 500, and nothing of it in space")
         return
-    for axis in space.unreachable():
+    never = space.unreachable()
+    for axis in never:
         wrong(
             f"space.{axis.key}",
             f"when {_plain(axis.when)}",
             "has a condition that never holds",
             space.why_never(axis),
         )
-    never = space.unreachable()
     for axis in (axis for axis in space.axes if axis not in never):
         for key, value in space.never_met(axis):
             wrong(f"space.{axis.key}", f"when {key}: {value}", "is never met", space.why_never(axis))
