@@ -98,6 +98,18 @@ def test_check_looks_at_every_path(monkeypatch, capsys, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_check_looks_up_what_no_name_on_the_hub_can_be(monkeypatch, capsys, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = {
+        "model.encoder=my model": "model.encoder = my model is neither a folder here",
+        "evaluate.sts=my set": "evaluate.sts = my set is neither a file here",
+    }
+    code, out, err = unsee(monkeypatch, capsys, "config", "check", "base", *wrong)
+    assert (code, out) == (2, "")
+    for sentence in wrong.values():
+        assert sentence in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

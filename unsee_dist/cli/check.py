@@ -12,6 +12,7 @@ from pathlib import Path
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import DataSettings
 from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.files.hub import is_hub_name
 from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
 
@@ -81,7 +82,7 @@ def _corpus(config: RunConfig) -> Iterator[str]:
 
 def _encoder(config: RunConfig) -> Iterator[str]:
     name = config.model.encoder
-    if not Path(name).expanduser().exists() and not _is_cached(name):
+    if not os.path.exists(os.path.expanduser(name)) and not _is_cached(name):
         raise NotHere(f"model.encoder = {name}: a name on the Hub that is not in this machine's cache")
     from unsee_dist.model.checked import load_checked
     from unsee_dist.model.encoder import layout_warning
@@ -96,12 +97,10 @@ def _encoder(config: RunConfig) -> Iterator[str]:
 
 
 def _is_cached(name: str) -> bool:
-    """A name that is a path is loaded, too: for the sentence about a folder that is not there."""
+    """A name that no model on the Hub can have is loaded, too: for the sentence about a folder that is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        return True
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    return not is_hub_name(name) or isinstance(try_to_load_from_cache(name, "config.json"), str)
 
 
 def _sts(config: RunConfig) -> Iterator[str]:
@@ -109,7 +108,11 @@ def _sts(config: RunConfig) -> Iterator[str]:
     from unsee_dist.evaluation.tables import is_table
 
     sources = _listed(config.evaluate.sts)
-    here = [source for source in sources if Path(source).exists() or is_table(Path(source))]
+    here = [
+        source
+        for source in sources
+        if os.path.exists(source) or is_table(Path(source)) or not is_hub_name(source.partition(":")[0])
+    ]
     for name, pairs in load_sets(here).items():
         yield f"evaluate.sts: {name}, {len(pairs.scores):,} pairs"
     if names := [source for source in sources if source not in here]:

@@ -8,10 +8,14 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from unsee_dist.errors import UserError
+
 
 def at_home(text: str) -> str:
     """`~/` and `~name/` at the start of a path as that home folder; the shell does so only for a word that begins with ~.
-    Also of each path in a list such as "3 ~/wiki, 1 ~/mine"."""
+    Also of each path in a list such as "3 ~/wiki, 1 ~/mine". UserError: a NUL, which no path has."""
+    if "\0" in text:
+        raise UserError("a path has no NUL character (\\0). Delete it")
     return re.sub(r"(^|[\s,])(~[\w.-]*)(?=/)", lambda found: found[1] + os.path.expanduser(found[2]), text)
 
 

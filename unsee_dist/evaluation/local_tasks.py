@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -26,8 +27,9 @@ import xxhash
 import yaml
 
 from unsee_dist.config import bounded_yaml
+from unsee_dist.config.section import at_home
 from unsee_dist.config.spelling import closest
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, refusals
 from unsee_dist.evaluation.sts_files import FIRST, SCORE, SECOND
 from unsee_dist.evaluation.tables import TABLES, header, is_table
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
@@ -92,7 +94,10 @@ def _described(folder: Path) -> Tasks:
             raise UserError(
                 f"{where}: the keys are {', '.join(task)}. Write kind, {', '.join(sorted(wanted))}."
             )
-        tasks[name] = (kind, {part: folder / Path(task[part]).expanduser() for part in sorted(wanted)})
+        try:
+            tasks[name] = (kind, {part: folder / at_home(task[part]) for part in sorted(wanted)})
+        except UserError as error:
+            raise UserError(f"{where}: {error}.") from error
     return tasks
 
 
@@ -172,11 +177,13 @@ def _same_name(name: str, first: Path, second: Path) -> UserError:
 
 def _left_out(folder: Path, tasks: Tasks) -> list[str]:
     """What lies in the folder and belongs to no task; hidden files and a README are nobody's data."""
-    taken = {path.resolve() for _, files in tasks.values() for path in files.values()}
+    taken = {os.path.realpath(path) for _, files in tasks.values() for path in files.values()}
     return [
         path.name
         for path in sorted(folder.iterdir())
-        if path.resolve() not in taken and path.name != MANIFEST and not path.name.startswith((".", "README"))
+        if os.path.realpath(path) not in taken
+        and path.name != MANIFEST
+        and not path.name.startswith((".", "README"))
     ]
 
 
@@ -195,10 +202,17 @@ def _read(name: str, kind: str, files: dict[str, Path], source: str) -> LocalTas
     """source: words about who names the files."""
     digest = xxhash.xxh3_128(kind.encode())
     for part, path in sorted(files.items()):
-        for file in sorted(path / inner for inner in BEIR) if path.is_dir() else [path]:
-            if not file.is_file():
-                raise UserError(f"task {name}: {file} is missing{source}. A {kind} task needs it.")
-            data = file.read_bytes()
+        for data in _contents(path, f"task {name}", f"{source}. A {kind} task needs it."):
             digest.update(f" {part} {len(data)} ".encode())
             digest.update(data)
     return LocalTask(name, kind, digest.hexdigest()[:16], READERS[kind](files))
+
+
+def _contents(path: Path, task: str, why: str) -> list[bytes]:
+    """The bytes of a file, or of the files of a BEIR folder."""
+    with refusals(lambda refused: f"{task}: {path} cannot be read ({refused.strerror}){why}"):
+        files = sorted(path / inner for inner in BEIR) if path.is_dir() else [path]
+        for file in files:
+            if not file.is_file():
+                raise UserError(f"{task}: {file} is missing{why}")
+        return [file.read_bytes() for file in files]

@@ -11,7 +11,6 @@ tfidf                              the baseline without training: counts the wor
 from __future__ import annotations
 
 import json
-import re
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -24,7 +23,7 @@ import numpy as np
 import xxhash
 
 from unsee_dist.errors import UserError
-from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.files.hub import is_hub_name, is_load_error, reason
 from unsee_dist.log import LOG, quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
@@ -108,7 +107,7 @@ def _of_checkpoint(path: Path) -> Model:
 
 
 def _from_hub(source: str, path: Path) -> Model:
-    if path.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source) or source.startswith("."):
+    if path.exists() or not is_hub_name(source):
         raise UserError(
             f"{source} is not a model: no such folder. Give a run, a checkpoint, an exported folder or owner/name."
         )

@@ -34,7 +34,7 @@ def write_contents(folder: Path, owner: str) -> None:
 
 def owner_name(path: Path) -> str:
     """A folder's name for a record: a digest of its whole path, which says nothing elsewhere."""
-    return xxhash.xxh3_64_hexdigest(os.fsencode(path.resolve()))
+    return xxhash.xxh3_64_hexdigest(os.fsencode(os.path.realpath(path)))
 
 
 def made_of(folder: Path) -> str | None:

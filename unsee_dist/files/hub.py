@@ -1,4 +1,5 @@
-"""Errors of the Hugging Face libraries that are no bug of ours: something could not be loaded or uploaded."""
+"""The Hugging Face Hub: names on it, and errors of its libraries that are no bug of ours: something could not be loaded or
+uploaded."""
 
 from __future__ import annotations
 
@@ -20,6 +21,20 @@ def is_load_error(error: Exception, *more: type[Exception]) -> bool:
         return False
     of_library = any(cls.__module__.partition(".")[0] in LIBRARIES for cls in type(error).__mro__)
     return of_library or isinstance(error, (OSError, ValueError, KeyError, RuntimeError, *more))
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether a model or a dataset on the Hub can have this name."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        try_to_load_from_cache(
+            name, "config.json"
+        )  # looks at the name first; the function that only does so is private
+    except HFValidationError:
+        return False
+    return True
 
 
 def reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ that restart at 0. The sums of mean pooling are fp32 whatever the encoder comput
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -62,8 +63,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer. Raises ValueError when the folder has none."""
     from transformers import AutoTokenizer
 
-    source, path = _source(name), Path(name).expanduser()
-    if path.is_dir() and not _has_tokenizer(path):
+    source, path = _source(name), Path(os.path.expanduser(name))
+    if os.path.isdir(path) and not _has_tokenizer(path):
         raise UserError(
             f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
         )
@@ -83,17 +84,17 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
 
 def _source(name: str) -> str:
     """What transformers loads from: a folder, or the name itself. UserError for a folder without an encoder."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if looks_local and not path.is_dir():
+    if looks_local and not os.path.isdir(path):
         raise UserError(
             f"model.encoder = {name} is not a folder. Write the folder of an encoder or a hub name."
         )
-    if path.is_dir() and not (path / "config.json").is_file():
+    if os.path.isdir(path) and not (path / "config.json").is_file():
         raise UserError(
             f"model.encoder = {name} has no config.json, so it is not a Hugging Face encoder. Write the folder of one."
         )
-    return str(path) if path.is_dir() else name
+    return str(path) if os.path.isdir(path) else name
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def _loading(name: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if is_transient(error):
             raise
-        raise UserError(_unreachable(name, Path(name).expanduser(), error)) from error
+        raise UserError(_unreachable(name, Path(os.path.expanduser(name)), error)) from error
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
             f"model.encoder = {name} comes with python code of its own, which is never run. Write an encoder of a type "
             "that transformers itself has, such as bert-base-uncased."
         )
-    if path.is_dir():
+    if os.path.isdir(path):
         return f"model.encoder = {name} could not be loaded: {str(error).splitlines()[0]}"
     return (
         f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub cannot be reached. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def check(source: str, out: Path) -> None:
 
 def _made_of(source: str) -> str:
     """The name of a run in the record of its exports, for the run's folder and for what is in it."""
-    path = Path(source).resolve()
+    path = Path(os.path.realpath(source))
     run = next((each for each in (path, *path.parents[:2]) if (each / "config.yaml").is_file()), path)
     return f"export of {contents.owner_name(run)}"
 

@@ -1,4 +1,4 @@
-"""`~` is the home folder in every path that is given as key=value, in a file, or behind an equals sign."""
+"""`~` is the home folder in every path that is given as key=value, in a file, or behind an equals sign; no path has a NUL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from unsee_dist.cli import app
-from unsee_dist.config import load
+from unsee_dist.config import ConfigError, load
 from unsee_dist.config.section import at_home
 
 
@@ -42,6 +42,15 @@ def test_every_setting_that_is_a_path(key: str, home: Path) -> None:
     section, _, name = key.rpartition(".")
     config = load("base", [f"{key}=~/x"])
     assert getattr(getattr(config, section) if section else config, name) == f"{home}/x"
+
+
+@pytest.mark.parametrize(
+    "text", ['data: {shards: "a\\0b"}', 'evaluate: {sts: ["a", "b\\0c"]}', 'extends: "a\\0b"']
+)
+def test_a_nul_in_a_path_is_a_sentence(text: str, home: Path) -> None:
+    (home / "mine.yaml").write_text(text + "\n")
+    with pytest.raises(ConfigError, match="a path has no NUL character"):
+        load(str(home / "mine.yaml"))
 
 
 def test_a_file_is_found_in_the_home_folder_and_extends_from_there(home: Path) -> None:

@@ -92,6 +92,8 @@ def test_a_line_moved_from_one_half_to_the_other_makes_another_task(tmp_path):
         ({"tasks__yaml": "a: {kind: clusterin, file: a.tsv}\n"}, ["did you mean clustering?"]),
         ({"tasks__yaml": "a: {kind: clustering, path: a.tsv}\n"}, ["kind, file"]),
         ({"tasks__yaml": "a: {kind: clustering, file: a.tsv}\n"}, ["a.tsv is missing"]),
+        ({"tasks__yaml": f"a: {{kind: retrieval, folder: {'x' * 300}}}\n"}, ["File name too long", "tasks.yaml names it"]),
+        ({"tasks__yaml": "a: {kind: clustering, file: ~nobody-here/a.tsv}\n"}, ["~nobody-here/a.tsv is missing"]),
         ({"tasks__yaml": "- a\n"}, ["tasks.yaml is not a map"]),
         ({"tasks__yaml": "a: [\n"}, ["tasks.yaml is not YAML"]),
     ],
@@ -122,6 +124,12 @@ def test_two_files_of_one_name_are_refused_and_none_is_dropped(tmp_path, files, 
     with pytest.raises(UserError) as error:
         local_tasks(tmp_path)
     assert f"{tmp_path}/{both.format(f'{tmp_path}/')} would both be the task" in str(error.value)
+
+
+def test_a_link_to_itself_is_named_and_no_crash(tmp_path, capsys):
+    (_write(tmp_path, a__tsv=STS) / "loop").symlink_to("loop")
+    assert [task.name for task in local_tasks(tmp_path)] == ["a"]
+    assert "no task is made of loop" in capsys.readouterr().err
 
 
 def test_a_suffix_in_upper_case_is_a_table(tmp_path):

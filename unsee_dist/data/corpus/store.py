@@ -46,8 +46,10 @@ class Store:
         if self.remote:
             return self._read_remote(name, offset, None if length is None else offset + length)
         with open_regular(Path(self.path) / name) as file:
+            left = max(os.fstat(file.fileno()).st_size - offset, 0)
             file.seek(offset)
-            return file.read(-1 if length is None else length)
+            # never more than that: a length out of a damaged index would become a buffer
+            return file.read(left if length is None else min(length, left))
 
     def _read_remote(self, name: str, start: int, end: int | None) -> bytes:
         """A range of a remote file. Passing network errors are retried."""

@@ -11,6 +11,7 @@ import webdataset
 from stream_configs import stream_config
 
 from unsee_dist.data import Shards, Stream
+from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
 CONFIG = partial(stream_config, seed=3, batch=25, max_tokens=12)
@@ -186,3 +187,10 @@ def test_skipping_reads_the_text_of_the_ids_and_needs_one_sound_block(copy, memb
     rewrite(copy / FIRST, flip(600))
     with pytest.raises(ValueError, match=r"no block of .* can be read"):
         next(Stream(Shards(copy, on_damage="skip"), tokenizer, CONFIG()).batches(1, 1))
+
+
+def test_no_buffer_is_made_for_a_length_beyond_the_file(copy):
+    data, store = (copy / FIRST).read_bytes(), Store(copy)
+    assert store.read(FIRST, 512, 1 << 50) == data[512:]
+    assert store.read(FIRST, len(data) + 1, 1 << 50) == b""
+    assert store.read(FIRST) == data
