@@ -21,6 +21,7 @@ from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
 from functools import wraps
 
+from unsee_dist import terminal
 from unsee_dist.masking import masked
 
 REPORT_TO = "https://github.com/unsee-dist/unsee_dist/issues"
@@ -219,5 +220,7 @@ def report(error: BaseException, program: str = "") -> ExitCode:
         lines = [f"{prefix}{error} This fault passes by itself: the same command continues."]
     else:
         lines = [f"{prefix}{error}"]
-    print(masked("\n".join(lines)), file=sys.stderr, flush=True)
+    width = None if code is ExitCode.BUG else terminal.columns(sys.stderr)
+    terminal.clear_waiting()
+    print(terminal.wrapped(masked("\n".join(lines)), width), file=sys.stderr, flush=True)
     return code

@@ -1,6 +1,6 @@
 """The logger `unsee_dist`: every line for people goes through it, from rank 0 or from a command.
 
-Its lines go to stderr as they are, without a prefix. It is an ordinary logger of Python's: in your own program,
+Its lines go to stderr as they are, without a prefix; on a terminal they end between words. It is an ordinary logger of Python's: in your own program,
 `logging.getLogger("unsee_dist").setLevel("WARNING")` keeps it quiet, and a handler of yours takes the lines elsewhere.
 What a rank prints when it dies (errors.report, the watchdog) does not wait for a handler: it goes to stderr directly.
 """
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from unsee_dist import terminal
 from unsee_dist.masking import masked
 
 LOG = logging.getLogger("unsee_dist")
@@ -28,7 +29,9 @@ class _Printer(logging.Handler):
         if self.takers:
             self.takers[-1].emit(record)
         else:
-            print(record.getMessage(), file=sys.stderr, flush=True)
+            terminal.clear_waiting()
+            text = terminal.wrapped(record.getMessage(), terminal.columns(sys.stderr))
+            print(text, file=sys.stderr, flush=True)
 
 
 def _mask(record: logging.LogRecord) -> bool:
@@ -66,3 +69,32 @@ def quiet(*libraries: str, level: int = logging.ERROR) -> Iterator[None]:
     finally:
         for logger, before in zip(loggers, levels, strict=True):
             logger.setLevel(before)
+
+
+def be_quiet() -> None:
+    """Print warnings and errors only (-q)."""
+    LOG.setLevel(logging.WARNING)
+
+
+def is_quiet() -> bool:
+    return not LOG.isEnabledFor(logging.INFO)
+
+
+def say_waiting(what: str, alone: bool = True) -> None:
+    """Say what this process waits for. On a terminal of its own in a line that the next line replaces, elsewhere in a line
+    that stays: the last one in a log then says where a start hangs. alone: no other process prints on this terminal."""
+    if is_quiet():
+        return
+    if not (alone and not _PRINTER.takers and terminal.show_waiting(f"{what} ...")):
+        LOG.info("%s ...", what)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """On a terminal, say for the time of the block what it waits for, unless another line has replaced it."""
+    if not is_quiet():
+        terminal.show_waiting(f"{what} ...")
+    try:
+        yield
+    finally:
+        terminal.clear_waiting()

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from unsee_dist.config import RunConfig
+from unsee_dist.config.sections import every_steps
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.world import (
@@ -32,6 +33,7 @@ from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
 from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
+from unsee_dist.masking import masked
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.publish.sentence_transformers import write_encoder
@@ -42,6 +44,7 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.note import note_of, write_note
 from unsee_dist.tracking.recorder import RunRecorder
+from unsee_dist.training.beginning import corpus_name, print_first_line, print_waiting
 from unsee_dist.training.checkpoint import resume
 from unsee_dist.training.checkpoint.manifest import Manifest
 from unsee_dist.training.checkpoint.saving import Saver
@@ -68,6 +71,8 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
     """
     world, own_signal = join_world(), StopSignal() if stop is None else None
     try:
+        opening = f"{corpus_name(config.data)} and {masked(config.model.encoder)}"
+        print_waiting(world, f"{config.run.name}: opening {opening}")
         with owned_run(world, Path(config.run.dir)):
             _train(build(config, world, stop or own_signal), config, report)
     finally:
@@ -115,6 +120,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
     request = start_request(config, inputs)
+    print_first_line(config, world, inputs.shards.sentences)
     start = plan_start(world, request)
     for sentence in start.sentences:
         print_on_rank_0(world, f"{folder}: {sentence}")
@@ -156,7 +162,9 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         restore(checkpoint)
         recorder.rewind(progress.step)
 
-    embed = embedder(engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop)
+    embed = embedder(
+        engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop, recorder.evaluating
+    )
     return Training(
         config=config,
         steps=request.steps,
@@ -220,6 +228,9 @@ def open_recorder(
         first=progress.step,
         every=config.track.every,
         console_every=console_every(steps),
+    )
+    recorder.will_pause(
+        every_steps(config.evaluate.every, steps), every_steps(config.checkpoint.every, steps)
     )
     recorder.expect(progress.lines)
     if config.data.trace:

@@ -27,7 +27,9 @@ if (
 
 from unsee_dist.config.options import no_such_option, option_and_value
 from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
+from unsee_dist.log import be_quiet, say_waiting
 from unsee_dist.masking import masked
+from unsee_dist.terminal import clear_waiting
 
 LAUNCHER = os.getppid()  # before anything takes long: it may die meanwhile
 PRINT_WAIT_S = 2.0  # lets the rank that failed print: srun kills the others as soon as one has ended
@@ -39,6 +41,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--local_rank", "--local-rank", type=int, help="given by launchers; LOCAL_RANK is what counts"
     )
+    parser.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
     options, unknown = parser.parse_known_intermixed_args(arguments)
     if unknown:  # meant as a setting
@@ -54,6 +57,12 @@ def main(arguments: list[str] | None = None) -> int:
     stop.meeting = is_launched()
     stop_with_launcher(LAUNCHER)
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    if options.quiet:
+        be_quiet()
+    rank, ranks = launched_as()
+    if rank == 0:
+        others = f", then waiting for {ranks} ranks" if ranks > 1 else ""
+        say_waiting(f"{options.config}: loading torch and deepspeed{others}", alone=ranks == 1)
     from unsee_dist.distributed.world import MeetingStopped, SharedUserError, join_world, leave_world
 
     try:
@@ -75,6 +84,16 @@ def main(arguments: list[str] | None = None) -> int:
     return code
 
 
+def launched_as() -> tuple[int, int]:
+    """Rank and ranks by what the launcher says, before torch is loaded; a wrong number is reported when they meet."""
+    seen = os.environ
+    rank, ranks = seen.get("RANK", seen.get("SLURM_PROCID", "0")), seen.get("WORLD_SIZE", "1")
+    if "RANK" not in seen:
+        ranks = seen.get("SLURM_STEP_NUM_TASKS", "1")
+        rank = rank if ranks != "1" else "0"
+    return (int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() else (0, 1)
+
+
 def report_once(error: Exception) -> int:
     """Rank 0 prints an error that all ranks have, before any rank ends."""
     if os.environ.get("RANK", "0") == "0":
@@ -90,6 +109,7 @@ def leave_meeting(options: argparse.Namespace, signal_name: str) -> int:
         return ExitCode.STOPPED
     from unsee_dist.config import load
 
+    clear_waiting()
     print(stopped_by(signal_name), file=sys.stderr)
     if "UNSEE_STOP_MARK" in os.environ:
         try:
@@ -168,6 +188,7 @@ def exit_stopped(world: World, folder: str, signal_name: str) -> NoReturn:
 
     if world.rank == 0:
         write_stop_mark(folder)
+        clear_waiting()
         print(stopped_by(signal_name), file=sys.stderr)
     exit_together(world, ExitCode.STOPPED)
 

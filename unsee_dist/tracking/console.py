@@ -1,20 +1,19 @@
 """The lines of rank 0: one an interval, one an evaluation, a bar on a terminal, a table at the end.
 
 step 01200/30000 | loss 3.4120 agree 0.021 redundancy 3.391 | lr 2.9e-05 decay 0.9990 | grad 0.43
-| distance 0.012 | 212 sent/s wait 3% | eta 01:42            (one line)
+| distance 0.012 | 212 sent/s wait 3% | eta 01:42            (one line; on a terminal, as much as fits)
 """
 
 import logging
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from unsee_dist.log import LOG, printed_by
+from unsee_dist.log import LOG, is_quiet, printed_by
 from unsee_dist.metrics.names import (
     CANDIDATES,
     DAMAGED,
@@ -38,6 +37,8 @@ from unsee_dist.metrics.names import (
     dev,
 )
 from unsee_dist.metrics.verdict import decline, state
+from unsee_dist.terminal import clear_waiting, first_that_fits, wrapped
+from unsee_dist.tracking.eta import Eta, Kind
 
 # Key, name in the line, format; in their order in the line.
 SCORES = (
@@ -51,43 +52,66 @@ SCORES = (
     (dev(MEAN_COSINE), "mean cosine", "{:.3f}"),
 )
 
+ORDER = (1, 1, 4, 5, 2, 3, 6, 6)  # of the scores, see Piece
+
 Line = Mapping[str, object]
+# A piece of a line: from which width of a terminal on it is shown, as an order (0: always), and its text.
+Piece = tuple[int, str]
 
 
-def step_line(line: Line, steps: int, eta_s: float) -> str:
-    """A training line of metrics.jsonl as text; keys that are absent are left out."""
-    width = len(str(steps))
+def step_line(line: Line, steps: int, eta_s: float, width: int | None = None) -> str:
+    """A training line of metrics.jsonl as text; keys that are absent are left out, and so is, on a terminal, what is
+    beyond its width: metrics.jsonl has it."""
+    digits = len(str(steps))
     terms = [f"{name} {_short(value)}" for name, value in line.items() if name not in TRAINING]
     loss = [f"loss {_number(line[LOSS]):.4f}"] if LOSS in line else []
     speed = [f"{_rate(_number(line[SENTENCES_PER_S]))} sent/s"] if SENTENCES_PER_S in line else []
-    parts = [
-        [f"step {_number(line[STEP]):0{width}.0f}/{steps}"],
-        loss + terms,
-        _named(line, (LR, "lr", "{:.1e}"), (DECAY, "decay", "{:.4f}")),
-        _named(line, (GRAD_NORM, "grad", "{:.2f}")),
-        _named(line, (DISTANCE, "distance", "{:.3g}")),
-        speed + _named(line, (WAIT, "wait", "{:.0%}")),
-        [f"skipped {_number(line[SKIPPED]):.0f}"] if line.get(SKIPPED) else [],
-        [f"{_number(line[DAMAGED]):.0f} damaged (unsee shards verify)"] if line.get(DAMAGED) else [],
-        [f"eta {clock(eta_s)}"],
+    damaged = f"{_number(line[DAMAGED]):.0f} damaged" if line.get(DAMAGED) else ""
+    cells = [
+        [(0, f"step {_number(line[STEP]):0{digits}.0f}/{steps}")],
+        _pieces(0, loss) + _pieces(5, terms),
+        _pieces(2, _named(line, (LR, "lr", "{:.1e}"))) + _pieces(6, _named(line, (DECAY, "decay", "{:.4f}"))),
+        _pieces(3, _named(line, (GRAD_NORM, "grad", "{:.2f}"))),
+        _pieces(7, _named(line, (DISTANCE, "distance", "{:.3g}"))),
+        _pieces(1, speed) + _pieces(4, _named(line, (WAIT, "wait", "{:.0%}"))),
+        _pieces(1, [f"skipped {_number(line[SKIPPED]):.0f}"] if line.get(SKIPPED) else []),
+        _pieces(1, [damaged] if damaged else []) + _pieces(6, ["(unsee shards verify)"] if damaged else []),
+        [(0, f"eta {clock(eta_s)}")],
     ]
-    return " | ".join(" ".join(part) for part in parts if part)
+    return _fitted(cells, width)
 
 
-def evaluation_line(line: Line, steps: int, best: bool) -> str:
-    """An evaluation line of metrics.jsonl as text."""
-    width = len(str(steps))
-    parts = [f"eval {_number(line[STEP]):0{width}.0f}/{steps}", *_named(line, *SCORES)]
+def evaluation_line(line: Line, steps: int, best: bool, width: int | None = None) -> str:
+    """An evaluation line of metrics.jsonl as text, on a terminal as much of it as fits."""
+    digits = len(str(steps))
+    cells = [[(0, f"eval {_number(line[STEP]):0{digits}.0f}/{steps}")]]
+    cells += [_pieces(order, _named(line, score)) for order, score in zip(ORDER, SCORES, strict=True)]
     numbers = {key: _number(value) for key, value in line.items()}
     if found := state(numbers):
         known = {
             "one point": "COLLAPSED: all embeddings are one point",
             "not finite": "BROKEN: embeddings are not finite",
         }
-        parts.append(known.get(found, f"COLLAPSED: {found}"))
+        cells.append([(0, known.get(found, f"COLLAPSED: {found}"))])
     if worse := decline(numbers):
-        parts.append(worse)
-    return " | ".join(parts) + (" | best so far" if best else "")
+        what, _, numbers_of_it = worse.partition(": ")
+        cells.append([(0, f"{what}:"), (7, numbers_of_it)])
+    return _fitted([*cells, [(1, "best so far")] if best else []], width)
+
+
+def _pieces(order: int, texts: Iterable[str]) -> list[Piece]:
+    return [(order, text) for text in texts]
+
+
+def _fitted(cells: Sequence[Sequence[Piece]], width: int | None) -> str:
+    """The cells with all pieces, or without those of the highest orders, so that they fit into the width."""
+    orders = sorted({order for cell in cells for order, _ in cell}, reverse=True)
+    return first_that_fits((_joined(cells, most) for most in orders), width)
+
+
+def _joined(cells: Sequence[Sequence[Piece]], most: int) -> str:
+    texts = (" ".join(text for order, text in cell if order <= most).removesuffix(":") for cell in cells)
+    return " | ".join(filter(None, texts))
 
 
 def clock(seconds: float) -> str:
@@ -98,7 +122,8 @@ def clock(seconds: float) -> str:
 
 
 class _OnConsole(logging.Handler):
-    """Lines of the logger on the console of a run, above its bar: as they are, brackets are no markup, never wrapped."""
+    """Lines of the logger on the console of a run, above its bar: brackets are no markup, and on a terminal lines end
+    between words."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -106,46 +131,74 @@ class _OnConsole(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "yellow" if record.levelno >= logging.WARNING else None
-        self.console.print(record.getMessage(), markup=False, soft_wrap=True, style=style)
+        text = wrapped(record.getMessage(), width_of(self.console))
+        self.console.print(text, markup=False, soft_wrap=True, style=style)
+
+
+def width_of(console: Console) -> int | None:
+    """Of a terminal; None of anything else."""
+    return console.width if console.is_terminal else None
 
 
 class ConsoleReporter:
     """The console of a run of `steps` steps that begins after `first` (0, or where it resumes).
 
-    Every line goes through the logger, which prints on this console until `close`; a progress bar is drawn only on a
-    terminal.
+    Every line goes through the logger, which prints on this console until `close`; bars are drawn only on a
+    terminal: of the run, and of an evaluation while there is one.
     """
 
-    def __init__(self, steps: int, first: int = 0, console: Console | None = None) -> None:
+    def __init__(
+        self, steps: int, first: int = 0, console: Console | None = None, eta: Eta | None = None
+    ) -> None:
         # stderr, so that a command's own output on stdout stays clean.
         self.console = console or Console(file=sys.stderr, highlight=False, markup=False, emoji=False)
-        self.steps, self.first = steps, first
+        self.steps, self.eta = steps, eta or Eta(steps)
         self._open = ExitStack()
+        clear_waiting()
         self._open.enter_context(printed_by(_OnConsole(self.console)))
-        self._began_s = time.monotonic()
         self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if self.console.is_terminal:
-            columns = (TextColumn("training"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-            self._bar = Progress(*columns, TimeRemainingColumn(), console=self.console, transient=True)
-            self._task = self._bar.add_task("", total=steps, completed=first)
+        self._task = self._evaluation = TaskID(0)
+        if self.console.is_terminal and not is_quiet():
+            columns = (
+                TextColumn("{task.description:<10}"),
+                BarColumn(None),
+                TextColumn("{task.completed}/{task.total} {task.fields[left]}"),
+            )
+            self._bar = Progress(*columns, console=self.console, transient=True, expand=True)
+            self._task = self._bar.add_task("training", total=steps, completed=first, left="")
+            self._evaluation = self._bar.add_task("evaluation", total=1, visible=False, left="sentences")
             self._bar.start()
 
     def advance(self, step: int) -> None:
         """Move the bar; cheap enough for every step."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=step)
+            left = f"eta {clock(self.eta.seconds(step))}"
+            self._bar.update(self._task, completed=step, left=left)
+
+    def doing(self, what: str) -> None:
+        """What the run does now, before its bar: training, or what keeps it from that."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=what)
+
+    def evaluating(self, done: int, sentences: int) -> None:
+        """Draw the bar of an evaluation, until all its sentences are done."""
+        if self._bar is not None:
+            self._bar.update(
+                self._evaluation, completed=done, total=sentences, visible=done < sentences, refresh=done == 0
+            )
+
+    def took(self, kind: Kind, seconds: float) -> None:
+        """A step, an evaluation or a save took so long: the time left is reckoned from it."""
+        self.eta.took(kind, seconds)
 
     def training(self, line: Line) -> None:
         """Print a training line of metrics.jsonl."""
-        step = _number(line[STEP])
-        taken_s = time.monotonic() - self._began_s
-        eta_s = taken_s / max(1, step - self.first) * (self.steps - step)
-        LOG.info(step_line(line, self.steps, eta_s))
+        eta_s = self.eta.seconds(int(_number(line[STEP])))
+        LOG.info(step_line(line, self.steps, eta_s, width_of(self.console)))
 
     def evaluation(self, line: Line, best: bool) -> None:
         """Print an evaluation line of metrics.jsonl."""
-        LOG.info(evaluation_line(line, self.steps, best))
+        LOG.info(evaluation_line(line, self.steps, best, width_of(self.console)))
 
     def warn(self, sentence: str) -> None:
         """Print one line that needs attention. May be called from another thread."""
@@ -167,7 +220,8 @@ class ConsoleReporter:
                 table.add_row("of candidates" if name == "of" else name, *cells)
         if self._bar is not None:
             self._bar.stop()
-        self.console.print(table)
+        if not is_quiet():
+            self.console.print(table)
         for name, path in paths.items():
             LOG.info("%s: %s", name, path)
         for command in next_:

@@ -15,6 +15,7 @@ from unsee_dist.errors import EXTRA_OF
 from unsee_dist.masking import published
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
+from unsee_dist.tracking.eta import Eta, Kind
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink
@@ -76,6 +77,26 @@ class RunRecorder:
             )
         else:
             self._mlflow = MlflowSink(self.folder, description, run_id=run_id, warn=self._console.warn)
+
+    def will_pause(self, evaluate_every: int, save_every: int) -> None:
+        """How often the run is evaluated and saved: the time left counts these, too."""
+        if self._console is not None:
+            self._console.eta = Eta(self.steps, evaluate_every, save_every)
+
+    def took(self, kind: Kind, seconds: float) -> None:
+        """A step, an evaluation or a save took so long."""
+        if self._console is not None:
+            self._console.took(kind, seconds)
+
+    def doing(self, what: str) -> None:
+        """What the run does now, for whoever looks at the console."""
+        if self._console is not None:
+            self._console.doing(what)
+
+    def evaluating(self, done: int, sentences: int) -> None:
+        """How many sentences of an evaluation this rank has encoded."""
+        if self._console is not None:
+            self._console.evaluating(done, sentences)
 
     @property
     def mlflow_run(self) -> str | None:

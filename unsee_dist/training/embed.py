@@ -29,10 +29,11 @@ def embedder(
     max_tokens: int,
     share_rows: bool,
     stop: StopSignal,
+    progress: Callable[[int, int], None],
 ) -> Callable[[list[str]], np.ndarray]:
     """A function from sentences to (n, D) float32, dropout off. Collective: every rank passes the same number of sentences.
 
-    It raises Stopped when any rank received a signal: the evaluation is repeated after the resume.
+    progress: told how many of them are done, and how many there are. It raises Stopped when any rank received a signal: the evaluation is repeated after the resume.
     """
 
     @torch.no_grad()
@@ -44,6 +45,7 @@ def embedder(
                 enter_phase("evaluation")
                 if stop.requested_anywhere(engine.world):
                     raise Stopped
+                progress(start, len(sentences))
                 texts = sentences[start : start + CHUNK_SENTENCES]
                 tokens = tokenizer(texts, truncation=True, max_length=max_tokens)["input_ids"]
                 micro_batch = pack(tokens, max_tokens, tokenizer.pad_token_id, share_rows).to(
@@ -51,6 +53,7 @@ def embedder(
                 )
                 embeddings.append(engine((micro_batch,), embed=True).float().cpu())
         finally:
+            progress(len(sentences), len(sentences))
             engine.train(True)
         return torch.cat(embeddings).numpy()
 

@@ -111,8 +111,10 @@ def train(run: Training) -> None:
             save(run)
         run.saver.wait()
         raise
+    run.recorder.doing("saving")
     run.saver.wait()
     enter_phase("export", run.progress.step)
+    run.recorder.doing("export")
     run.export("final")
 
 
@@ -159,6 +161,7 @@ def _train_steps(run: Training) -> None:
         duration = done - started
         speed = {SENTENCES_PER_S: config.train.batch / duration, WAIT: (received - started) / duration}
         speed[TOKENS_PER_S] = batch.tokens * world.size / duration
+        run.recorder.took("step", duration)
         damaged = {DAMAGED: batch.damaged} if batch.damaged else {}  # sentences that others replace
         run.recorder.step(metrics_line(run, result, *rates) | damaged | speed)
         decision = after_step(
@@ -217,7 +220,8 @@ def distance(engine: Engine[Unsee], target: Target) -> float:
 def evaluate(run: Training) -> None:
     """Evaluate, record, and export the encoder as `best/` (dev/best = 1) when no earlier one was as good."""
     enter_phase("evaluation")
-    progress = run.progress
+    run.recorder.doing("evaluation")
+    began, progress = time.perf_counter(), run.progress
     scores = from_rank_0(
         run.engine.world, run.evaluate()
     )  # hosts with different CPUs differ in the last digit
@@ -243,6 +247,8 @@ def evaluate(run: Training) -> None:
         enter_phase("export")
         run.export("best")
     progress.evaluated = progress.step
+    run.recorder.took("evaluation", time.perf_counter() - began)
+    run.recorder.doing("training")
     best = progress.best.step if progress.best else None
     _apply_guard(run, *after_evaluation(run.config.guard, progress.guard, scores, best))
 
@@ -253,11 +259,15 @@ def save(run: Training) -> None:
     if run.saver.saved == progress.step:
         return
     enter_phase("save")
+    run.recorder.doing("saving")
+    began = time.perf_counter()
     run.recorder.flush()
     progress.lines = run.recorder.lines
     folder = run.folder / CHECKPOINTS / checkpoint_name(progress.step)
     info = CheckpointInfo(run.identity, progress, run.recorder.mlflow_run)
     run.saver.save(folder, run.engine, run.target, info, keep=run.config.checkpoint.keep)
+    run.recorder.took("save", time.perf_counter() - began)
+    run.recorder.doing("training")
 
 
 def raise_if_stopped(run: Training) -> None:

@@ -55,6 +55,44 @@ def test_an_evaluation_line():
     assert "BROKEN: embeddings are not finite" in broken
 
 
+@pytest.mark.parametrize("width", [40, 60, 79, 80, 100, 120, 150])
+def test_a_report_is_one_line_of_whole_facts_on_any_terminal(width):
+    shown = step_line(LINE | {"skipped": 2}, 30000, 3702, width)
+    assert len(shown) <= max(width, len("step 01200/30000 | loss 3.4120 | eta 1:01:42"))
+    whole = step_line(LINE | {"skipped": 2}, 30000, 3702)
+    assert all(cell in whole for cell in shown.split(" | "))
+    assert shown.startswith("step 01200/30000 | loss 3.4120")
+    assert shown.endswith("eta 1:01:42")
+    scores = {"step": 50, "dev/sts": 68.99, "dev/mrr": 0.4, "dev/recall_at_1": 0.3, "dev/candidates": 1000}
+    scores |= {"dev/gain": -0.74, "dev/effective_rank": 3.2, "dev/std": 0.3, "dev/mean_cosine": 0.1}
+    evaluated = evaluation_line(scores, 100, True, width)
+    assert len(evaluated) <= max(width, len("eval 050/100 | worse than before training"))
+    assert "worse than before training" in evaluated
+    if width >= 80:
+        assert "sts 68.99" in evaluated
+        assert "best so far" in evaluated
+    assert "damaged" in step_line(LINE | {"damaged": 3}, 30000, 0, 80)
+
+
+def test_a_terminal_of_80_columns_shows_loss_rates_and_speed():
+    assert step_line(LINE, 30000, 102, 80) == (
+        "step 01200/30000 | loss 3.4120 | lr 2.9e-05 | grad 0.43 | 212 sent/s | eta 01:42"
+    )
+
+
+def test_an_evaluation_has_a_bar_of_its_own_until_it_ends():
+    reporter, out = _console(True)
+    reporter.evaluating(0, 3000)
+    assert "0/3000 sentences" in out.getvalue()
+    reporter.evaluating(3000, 3000)
+    assert not reporter._bar.tasks[1].visible
+    reporter.close()
+    off, out = _console(False)
+    off.evaluating(0, 3000)
+    off.close()
+    assert out.getvalue() == ""
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "00:00"), (102, "01:42"), (3599.6, "1:00:00"), (90061, "25:01:01")]
 )
