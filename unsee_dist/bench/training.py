@@ -30,7 +30,6 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         1,
         ("objective.name=simcse", "target.kind=online", "projector.kind=tanh", "projector.side=both"),
     ),
-    ("ZeRO-3", 1, ("parallel.zero=3",)),
     *((f"ZeRO-{stage}, 2 ranks", 2, (f"parallel.zero={stage}",)) for stage in range(4)),
     (PRESET, 1, ()),
     *(
