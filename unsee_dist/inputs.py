@@ -11,7 +11,8 @@ from unsee_dist.config import RunConfig
 from unsee_dist.data import Mix, Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise_together import tokenise_first
 from unsee_dist.distributed.reduce import Reduction
-from unsee_dist.distributed.world import World, gather_rows, print_on_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, gather_rows, print_on_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.question_files import load_question_sets

@@ -19,14 +19,10 @@ import torch.distributed as dist
 
 from unsee_dist.config import RunConfig
 from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.replica import Replica
-from unsee_dist.distributed.world import (
-    World,
-    from_rank_0,
-    join_world,
-    print_on_rank_0,
-    share_errors,
-)
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
 from unsee_dist.errors import writing
 from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder

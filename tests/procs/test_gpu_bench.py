@@ -16,7 +16,8 @@ from unsee_dist.bench.gpu_step import CASES, HOST, PARTS, Case, build, measure
 from unsee_dist.bench.table import Row
 from unsee_dist.bench.timing import Effort
 from unsee_dist.config import load
-from unsee_dist.distributed.world import World, join_world
+from unsee_dist.distributed.process_group import join_world
+from unsee_dist.distributed.world import World
 from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.unsee import Unsee

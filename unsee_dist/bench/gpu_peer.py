@@ -28,7 +28,8 @@ from unsee_dist.bench.table import Row
 from unsee_dist.bench.timing import Effort, free_steps, measure_ceilings, peak_mib
 from unsee_dist.config import RunConfig, load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import World, join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World
 from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.model.fresh import FreshSize, bert_config, train_tokenizer
 

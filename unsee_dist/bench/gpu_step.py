@@ -42,7 +42,8 @@ from unsee_dist.config import RunConfig, load
 from unsee_dist.config.unused import under
 from unsee_dist.data import Batch
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
 from unsee_dist.inputs import assemble
 from unsee_dist.model.dropout import remove

@@ -31,7 +31,7 @@ from unsee_dist.bench.launch import in_processes
 from unsee_dist.bench.table import Row, table
 from unsee_dist.config import load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.model import masks
 from unsee_dist.model.dropout import masks_of, remove
 from unsee_dist.run import build

@@ -37,7 +37,8 @@ from unsee_dist.bench.table import Row, table
 from unsee_dist.config import RunConfig, load
 from unsee_dist.distributed.batchnorm import SyncBatchNorm
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World
 from unsee_dist.inputs import assemble
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.unsee import Unsee

@@ -18,7 +18,8 @@ import torch
 from unsee_dist.bench.gpu_step import Case, build, step_of
 from unsee_dist.bench.table import Row
 from unsee_dist.config import RunConfig, load
-from unsee_dist.distributed.world import World, join_world, leave_world, wait_for_all
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World, wait_for_all
 from unsee_dist.model.fresh import FreshSize
 
 SENTENCES = 8  # a rank

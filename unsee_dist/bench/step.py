@@ -23,7 +23,7 @@ from unsee_dist.bench.table import STAGES, Row
 from unsee_dist.bench.timing import matmul_ceiling
 from unsee_dist.config import load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.run import build
 from unsee_dist.supervision.phases import observing

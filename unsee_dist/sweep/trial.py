@@ -78,7 +78,7 @@ def train_trial(sweep: Sweep, driver: DriverProcess, trial: str, point: Point, r
     the point: it is recorded (failures.py) and raised. A rank that was lost is not recorded: Ray starts the trial again.
     """
     _enter(driver)
-    from unsee_dist.distributed.world import PeerFailed
+    from unsee_dist.distributed.shared_errors import PeerFailed
 
     try:
         _train(sweep, trial, point, report)
@@ -94,7 +94,8 @@ class RankLost(RuntimeError):
 
 
 def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
-    from unsee_dist.distributed.world import join_world, wait_for_all
+    from unsee_dist.distributed.process_group import join_world
+    from unsee_dist.distributed.world import wait_for_all
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped, StopSignal
     from unsee_dist.supervision.watchdog import Watchdog

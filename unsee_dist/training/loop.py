@@ -16,7 +16,8 @@ import torch.distributed as dist
 from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import SharedUserError, from_rank_0
+from unsee_dist.distributed.shared_errors import SharedUserError
+from unsee_dist.distributed.world import from_rank_0
 from unsee_dist.metrics.names import (
     BEST,
     DAMAGED,

@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from unsee_dist.config import kinds
 from unsee_dist.config.kinds import Difference, Kind, Plain, differences, flat, is_carried, of_kind, shown
 from unsee_dist.config.sections import RunConfig, TrainSettings
-from unsee_dist.distributed.world import World, from_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import STEP
 from unsee_dist.model.target import decay_at

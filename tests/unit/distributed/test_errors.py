@@ -13,7 +13,8 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from unsee_dist import errors
-from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, share_errors
+from unsee_dist.distributed.shared_errors import SharedTransientError, SharedUserError, share_errors
+from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, refusals, report
 
 

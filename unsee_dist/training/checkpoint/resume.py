@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee

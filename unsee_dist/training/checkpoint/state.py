@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import share_errors
+from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee

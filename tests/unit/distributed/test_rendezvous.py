@@ -8,8 +8,8 @@ import time
 import pytest
 from torch._C._distributed_c10d import HashStore
 
-from unsee_dist.distributed import world
-from unsee_dist.distributed.world import MeetingStopped
+from unsee_dist.distributed import rendezvous
+from unsee_dist.distributed.rendezvous import RendezvousStopped
 
 
 def meet(size: int, coming: int, stopped_rank: int | None) -> list[str]:
@@ -18,9 +18,9 @@ def meet(size: int, coming: int, stopped_rank: int | None) -> list[str]:
 
     def rank(number: int) -> None:
         try:
-            world._meet(store, number, size, lambda: number == stopped_rank)
+            rendezvous.meet(store, number, size, lambda: number == stopped_rank)
             said[number] = "met"
-        except MeetingStopped:
+        except RendezvousStopped:
             said[number] = "stopped"
 
     threads = [threading.Thread(target=rank, args=(number,)) for number in range(coming)]
@@ -43,6 +43,8 @@ def test_where_all_have_come_the_run_itself_stops() -> None:
 
 
 def test_a_rank_that_finds_nobody_to_tell_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "READ_S", 0.5)
-    with pytest.raises(MeetingStopped):
-        world._wait_for_listener("127.0.0.1", 9, lambda: True)  # the port of "discard", where nobody listens
+    monkeypatch.setattr(rendezvous, "READ_S", 0.5)
+    with pytest.raises(RendezvousStopped):
+        rendezvous._wait_for_listener(
+            "127.0.0.1", 9, lambda: True
+        )  # the port of "discard", where nobody listens
