@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import torch
@@ -20,14 +21,14 @@ from unsee_dist.distributed.rendezvous import TIMEOUT, meet, open_store
 from unsee_dist.distributed.shared_errors import SharedUserError
 from unsee_dist.distributed.slurm import adopt_slurm
 from unsee_dist.distributed.world import World, wait_for_all
-from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.errors import ExitCode, TransientError, UserError
 
 
 def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
     """Join the process group that the launcher describes. stopped: whether this rank is asked to end instead.
 
-    Raises UserError with what to change; SharedUserError where all ranks raise the same; RendezvousStopped where one was
-    asked to end before all had come.
+    Raises UserError with what to change; SharedUserError where all ranks raise the same; TransientError where a rank does
+    not come, or is gone again; RendezvousStopped where one was asked to end before all had come.
     """
     adopt_slurm(os.environ)
     if not torch.cuda.is_available():
@@ -41,13 +42,30 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
         _init(device, HashStore(), rank, size)
     else:
         store = open_store(rank, size, stopped)
-        meet(PrefixStore("meeting", store), rank, size, stopped)
-        try:
+        with lost_rank_is_transient():
+            meet(PrefixStore("meeting", store), rank, size, stopped)
             device = place_rank(PrefixStore("unsee", store), rank, size)
-        except UserError as error:
-            raise SharedUserError(str(error)) from error
         _init(device, store, rank, size)
     return World(rank, size, int(os.environ.get("LOCAL_RANK", 0)), device)
+
+
+@contextmanager
+def lost_rank_is_transient() -> Iterator[None]:
+    """While the ranks talk through the store: what one of them may not use is said on all, and one may be gone again."""
+    try:
+        yield
+    except UserError as error:
+        raise SharedUserError(str(error)) from error
+    except (
+        dist.DistError
+    ) as error:  # of the store: a wait of TIMEOUT, or the process that serves it has ended
+        raise TransientError(
+            f"a rank is gone before training has begun ({_first_line(error)}): look at the output of the others."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def _init(device: torch.device, store: Store, rank: int, size: int) -> None:

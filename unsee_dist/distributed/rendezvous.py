@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import TransientError, UserError, is_transient
 
 TIMEOUT = timedelta(minutes=10)  # until the configuration is read; then groups.torch_timeout_s
 POLL_S = 0.2
@@ -26,7 +26,8 @@ class RendezvousStopped(Exception):
 
 
 def meet(store: Store, rank: int, size: int, stopped: Callable[[], bool]) -> None:
-    """Wait until all ranks are here; a signal to one of them ends the wait of all. UserError: some never come."""
+    """Wait until all ranks are here; a signal to one of them ends the wait of all. TransientError: some never come,
+    on a machine that is slow, or that failed and that the next start is without."""
     until = time.monotonic() + TIMEOUT.total_seconds()
     here = store.add("here", 1)
     while here < size:
@@ -35,7 +36,7 @@ def meet(store: Store, rank: int, size: int, stopped: Callable[[], bool]) -> Non
             _let_others_read(store, rank)
             raise RendezvousStopped
         if time.monotonic() > until:
-            raise UserError(
+            raise TransientError(
                 f"{size - here} of {size} ranks have not come in {TIMEOUT}: look at their output."
             )
         time.sleep(POLL_S)
@@ -81,7 +82,10 @@ def _host_store(address: str, port: int, size: int) -> TCPStore:
 def _wait_for_listener(
     address: str, port: int, stopped: Callable[[], bool], timeout: timedelta = TIMEOUT
 ) -> None:
-    """Until somebody listens there. RendezvousStopped: this rank was asked to end, and found nobody to tell in READ_S."""
+    """Until somebody listens there. RendezvousStopped: this rank was asked to end, and found nobody to tell in READ_S.
+
+    TransientError: nobody does, though the host is known; its machine may be slow, or lost. UserError: no such host.
+    """
     until, stopping = time.monotonic() + timeout.total_seconds(), False
     while not _listens(address, port):
         if stopped() and not stopping:
@@ -89,7 +93,10 @@ def _wait_for_listener(
         if time.monotonic() > until and stopping:
             raise RendezvousStopped
         if time.monotonic() > until:
-            raise UserError(_unreachable(address, port))
+            raise TransientError(
+                f"nobody listens at MASTER_ADDR:MASTER_PORT = {address}:{port} after {timeout}, as seen from "
+                f"{socket.gethostname()}: look at the output of rank 0, and whether that port is open between the hosts."
+            )
         time.sleep(POLL_S)
 
 
@@ -121,7 +128,9 @@ def _listens(address: str, port: int) -> bool:
     try:
         with socket.create_connection((address, port), timeout=10):
             return True
-    except socket.gaierror as error:
+    except (socket.gaierror, UnicodeError) as error:  # UnicodeError: no name of a host, such as "a..b"
+        if is_transient(error):
+            return False
         raise UserError(_unreachable(address, port)) from error
     except OSError:
         return False
