@@ -57,7 +57,7 @@ Report = Callable[[int, dict[str, float]], None]
 
 
 def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
-    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a mistake of the user.
+    """Train, or continue, the run in `config.run.dir`. Every rank calls it. UserError: a mistake of the user.
 
     report: called with the step and the scores of each evaluation, on every rank (a sweep uses it). stop: signals, where
     the caller handles them already. Raises Stopped after a signal, with a checkpoint of the last step.

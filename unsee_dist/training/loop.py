@@ -60,7 +60,7 @@ class RunBroken(SharedUserError):
 @dataclass(frozen=True)
 class Training:
     """The objects of a run. steps: of the whole run. complete: none is left, and final/ is there. evaluate() -> scores,
-    baseline() -> those of TF-IDF; export(name) writes the encoder to <folder>/<name>; rewind() restores the newest checkpoint, or raises ValueError. All collective."""
+    baseline() -> those of TF-IDF; export(name) writes the encoder to <folder>/<name>; rewind() restores the newest checkpoint, or raises UserError. All collective."""
 
     config: RunConfig
     steps: int

@@ -55,7 +55,7 @@ def prepare(
 
     A folder that already has this corpus is not changed, and reported; an interrupted preparation of the same inputs is
     continued. console: shows progress when it is a terminal. processes, engine: where the tasks run (processes.py); no
-    byte depends on them. Of a Ray cluster, every machine must see the folder. Raises ValueError for inputs that cannot
+    byte depends on them. Of a Ray cluster, every machine must see the folder. Raises UserError for inputs that cannot
     be read, for a folder with other files or one that another command prepares, when no sentence is left, and when the
     disk is full.
     """

@@ -21,7 +21,7 @@ from unsee_dist.training.checkpoint.manifest import NAME, Manifest, read_manifes
 
 
 def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
-    """The folder to continue from, and whether it belongs to this run. Collective; ValueError with what to change.
+    """The folder to continue from, and whether it belongs to this run. Collective; UserError with what to change.
 
     Damaged checkpoints are named on stderr when an older one is used.
     """

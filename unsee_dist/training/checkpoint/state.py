@@ -70,7 +70,7 @@ def files(engine: Engine[Unsee], target: Target | None) -> dict[str, dict[str, T
 
 
 def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target | None) -> None:
-    """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
+    """Fill engine and target from a verified folder. Collective at its end; UserError when parts are missing."""
     with share_errors(engine.world):
         reader = CheckpointReader(folder, manifest)
         trained = {n: p for n, p in engine.module.named_parameters() if p.requires_grad}
