@@ -53,10 +53,10 @@ from unsee_dist.training.start import EXPORTS, keep_record, plan_start
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Report = Callable[[int, dict[str, float]], None]
+ReportEvaluation = Callable[[int, dict[str, float]], None]
 
 
-def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
+def train(config: RunConfig, stop: StopSignal | None = None, report: ReportEvaluation | None = None) -> None:
     """Train, or continue, the run in `config.run.dir`. Every rank calls it. UserError: a mistake of the user.
 
     report: called with the step and the scores of each evaluation, on every rank (a sweep uses it). stop: signals, where
@@ -71,7 +71,7 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
             own_signal.close()
 
 
-def _train(run: Training, config: RunConfig, report: Report | None) -> None:
+def _train(run: Training, config: RunConfig, report: ReportEvaluation | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
     begun = config.model.encoder if run.progress.started == 0 else "the checkpoint that the run began with"
@@ -92,7 +92,7 @@ def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     _print_ending(run, ending)
 
 
-def _evaluate_and_report(run: Training, report: Report) -> dict[str, float]:
+def _evaluate_and_report(run: Training, report: ReportEvaluation) -> dict[str, float]:
     scores = from_rank_0(run.engine.world, run.evaluate())
     report(run.progress.step, scores)
     return scores

@@ -28,7 +28,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from unsee_dist.bench.launch import in_processes
-from unsee_dist.bench.table import Row, table
+from unsee_dist.bench.table import BenchRow, table
 from unsee_dist.config import load
 from unsee_dist.data import Batch
 from unsee_dist.distributed.process_group import join_world, leave_world
@@ -42,7 +42,7 @@ KINDS = ("by sentence", "drawn", "torch's")
 WARM_UP, SENTENCES = 3, 1920  # trained on by each kind, after the steps of warming up
 
 
-def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[Row]:
+def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[BenchRow]:
     """A row a batch and precision: milliseconds of a step of each kind, and the ratios with their quartiles."""
     rows = []
     for batch in BATCHES:
@@ -54,7 +54,7 @@ def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[Row]:
     return rows
 
 
-def page(rows: Sequence[Row]) -> Table:
+def page(rows: Sequence[BenchRow]) -> Table:
     columns = [f"{kind} ms" for kind in KINDS] + [f"ratio to {kind}" for kind in KINDS[1:]]
     seen = table("a step by its dropout (ratio: median, quartiles)", ("batch, precision", *columns, "turns"))
     for row in rows:
@@ -68,7 +68,7 @@ def page(rows: Sequence[Row]) -> Table:
     return seen
 
 
-def measure(config: str, overrides: Sequence[str]) -> Row:
+def measure(config: str, overrides: Sequence[str]) -> BenchRow:
     """The row of this configuration."""
     settings = load(config, overrides)
     world = join_world()

@@ -24,7 +24,7 @@ class PeerFailed(RuntimeError):
     """A bug on another rank, which prints its own traceback."""
 
 
-class Failure(NamedTuple):
+class RankError(NamedTuple):
     """The error of one rank inside `share_errors`."""
 
     rank: int
@@ -44,11 +44,11 @@ def share_errors(world: World, group: dist.ProcessGroup | None = None) -> Iterat
         yield
     except Exception as error:
         own = error
-    everyone: list[Failure | None] = [None]
+    everyone: list[RankError | None] = [None]
     if own is not None:
-        everyone = [Failure(world.rank, exit_code_of(own), str(foreseen(own) or own))]
+        everyone = [RankError(world.rank, exit_code_of(own), str(foreseen(own) or own))]
     if world.size > 1:
-        gathered: list[Failure | None] = [None] * world.size
+        gathered: list[RankError | None] = [None] * world.size
         dist.all_gather_object(gathered, everyone[0], group=group)
         everyone = gathered
     failures = [failure for failure in everyone if failure is not None]
