@@ -44,7 +44,7 @@ SECTIONS = frozenset(key.split(".")[0] for key in LEGAL if "." in key)
 def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration in `path` (a file, or a preset's name) with `section.key=value` overrides on top.
 
-    Raises ConfigError (a ValueError) with every mistake of every file and override at once.
+    Raises ConfigError (a UserError) with every mistake of every file and override at once.
     """
     return _load(path, overrides, lambda layer: layer)
 

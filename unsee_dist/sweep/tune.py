@@ -27,8 +27,8 @@ from unsee_dist.log import quiet
 from unsee_dist.metrics.names import STEP  # in every report: schedulers compare trials at the same step
 
 Numbers = Mapping[str, float]
-Report = Callable[[Numbers], None]  # collective over the ranks of a trial
-Work = Callable[[str, Mapping[str, Any], Report], None]  # (trial, point, report), on every rank
+ReportToTune = Callable[[Numbers], None]  # collective over the ranks of a trial
+Work = Callable[[str, Mapping[str, Any], ReportToTune], None]  # (trial, point, report), on every rank
 Begin = Callable[[str], str | None]  # before each attempt at a trial: why there must be none
 
 NAME = "tune"  # Tune's state: <folder>/tune
