@@ -101,7 +101,7 @@ def prepare(
     }
     settings = checked(PrepareSettings, flags)
     if tokenizer is None and max_tokens != ModelSettings().max_tokens:
-        raise UserError(f"--max-tokens = {max_tokens} is of --tokenizer: write that, too.")
+        raise UserError(f"--max-tokens = {max_tokens} needs --tokenizer: write that, too.")
     loaded = None
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer

@@ -108,7 +108,7 @@ def markdown(
 
 
 def preset(sweep: Sweep, row: LedgerRow) -> str:
-    """The row's configuration as a preset: only what differs from base.yaml."""
+    """The row's configuration as a preset: only what differs from the defaults."""
     config, base = sweep.config(dict(row.point)), RunConfig()
     ours, theirs = config.model_dump(mode="json"), base.model_dump(mode="json")
     same_objective = ours["objective"]["name"] == theirs["objective"]["name"]

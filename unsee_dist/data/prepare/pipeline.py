@@ -101,7 +101,7 @@ def _check_field(names: Sequence[str], field: str) -> None:
     """UserError when a field is chosen, and no input has fields."""
     if field != PrepareSettings().field and all(formats.by_name(name) == formats.TEXT for name in names):
         raise UserError(
-            f"--field = {field} is of .jsonl, .csv, .tsv, .parquet and .tar, and text has no fields. Leave it out."
+            f"--field = {field} is for .jsonl, .csv, .tsv, .parquet and .tar, and text has no fields. Leave it out."
         )
 
 

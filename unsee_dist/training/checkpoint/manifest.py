@@ -114,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = read_within(path, BYTES, "Restore it.")
     except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be read (there is none)") from error
+        raise UserError(f"{path} cannot be read (it does not exist)") from error
     try:
         tree = parse_json(data)
     except ValueError as error:
