@@ -13,6 +13,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import sys
 import threading
 import traceback
@@ -56,6 +57,7 @@ PASSING = frozenset(
         *(errno.ESTALE, errno.EIO, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH),
         *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED),
         *(errno.ENOTCONN, errno.ENETRESET, errno.ENOLINK, errno.ECOMM, errno.EPROTO, errno.ESHUTDOWN),
+        socket.EAI_AGAIN,  # no name server answers; negative, as no errno is. An unknown host (EAI_NONAME) is a mistake
     }
 )
 
@@ -217,7 +219,7 @@ def report(error: BaseException, program: str = "") -> ExitCode:
     if code is ExitCode.BUG:
         lines = ["".join(traceback.format_exception(error)).rstrip("\n"), of_a_bug(prefix)]
     elif code is ExitCode.TRANSIENT:
-        lines = [f"{prefix}{error} This fault passes by itself: the same command continues."]
+        lines = [f"{prefix}{error} This fault may pass by itself: the same command continues."]
     else:
         lines = [f"{prefix}{error}"]
     width = None if code is ExitCode.BUG else terminal.columns(sys.stderr)

@@ -11,7 +11,8 @@ from unsee_dist.config import RunConfig
 from unsee_dist.data import Mix, Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise_together import tokenise_first
 from unsee_dist.distributed.reduce import Reduction
-from unsee_dist.distributed.world import World, gather_rows, print_on_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, gather_rows, print_on_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.question_files import load_question_sets
@@ -41,7 +42,7 @@ class Inputs(NamedTuple):
 
 
 def open_inputs(config: RunConfig, world: World) -> Inputs:
-    """Corpus, encoder and evaluation of a run. Raises ValueError, a mistake of the user, on this rank alone.
+    """Corpus, encoder and evaluation of a run. Raises UserError, a mistake of the user, on this rank alone.
 
     Rank 0 looks at the sizes of all shards, for all: 38,000 files of 10^10 sentences, times the ranks, are a load on a file
     system. A shard that another machine does not have is named when it is read.
@@ -111,7 +112,7 @@ def assemble(online: PreTrainedModel, config: RunConfig, world: World) -> Unsee:
 
 
 def shares_rows(config: RunConfig, model: Unsee) -> bool:
-    """Whether several sentences share a row: `data.pack`, and what the encoder can do. ValueError where they conflict."""
+    """Whether several sentences share a row: `data.pack`, and what the encoder can do. UserError where they conflict."""
     if config.data.pack is False:
         return False
     exact = packs_exactly(model.online, config.model.pooling)

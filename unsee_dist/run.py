@@ -20,14 +20,10 @@ import torch.distributed as dist
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import every_steps
 from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.replica import Replica
-from unsee_dist.distributed.world import (
-    World,
-    from_rank_0,
-    join_world,
-    print_on_rank_0,
-    share_errors,
-)
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
 from unsee_dist.errors import writing
 from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder
@@ -60,11 +56,11 @@ from unsee_dist.training.start import EXPORTS, keep_record, plan_start
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Report = Callable[[int, dict[str, float]], None]
+ReportEvaluation = Callable[[int, dict[str, float]], None]
 
 
-def train(config: RunConfig, stop: StopSignal | None = None, report: Report | None = None) -> None:
-    """Train, or continue, the run in `config.run.dir`. Every rank calls it. ValueError: a mistake of the user.
+def train(config: RunConfig, stop: StopSignal | None = None, report: ReportEvaluation | None = None) -> None:
+    """Train, or continue, the run in `config.run.dir`. Every rank calls it. UserError: a mistake of the user.
 
     report: called with the step and the scores of each evaluation, on every rank (a sweep uses it). stop: signals, where
     the caller handles them already. Raises Stopped after a signal, with a checkpoint of the last step.
@@ -80,7 +76,7 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: Report | No
             own_signal.close()
 
 
-def _train(run: Training, config: RunConfig, report: Report | None) -> None:
+def _train(run: Training, config: RunConfig, report: ReportEvaluation | None) -> None:
     if report is not None:
         run = replace(run, evaluate=partial(_evaluate_and_report, run, report))
     begun = config.model.encoder if run.progress.started == 0 else "the checkpoint that the run began with"
@@ -101,7 +97,7 @@ def _train(run: Training, config: RunConfig, report: Report | None) -> None:
     _print_ending(run, ending)
 
 
-def _evaluate_and_report(run: Training, report: Report) -> dict[str, float]:
+def _evaluate_and_report(run: Training, report: ReportEvaluation) -> dict[str, float]:
     scores = from_rank_0(run.engine.world, run.evaluate())
     report(run.progress.step, scores)
     return scores
@@ -128,7 +124,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     engine = Engine(
         inputs.model,
         world,
-        config.parallel.zero,
+        config.parallel.zero if world.size > 1 else 0,  # one rank has nothing to shard, and would pay for it
         config.parallel.precision,
         weight_decay=config.train.weight_decay,
         clip=config.train.clip or 0.0,

@@ -63,14 +63,16 @@ def main(arguments: list[str] | None = None) -> int:
     if rank == 0:
         others = f", then waiting for {ranks} ranks" if ranks > 1 else ""
         say_waiting(f"{options.config}: loading torch and deepspeed{others}", alone=ranks == 1)
-    from unsee_dist.distributed.world import MeetingStopped, SharedUserError, join_world, leave_world
+    from unsee_dist.distributed.process_group import join_world, leave_world
+    from unsee_dist.distributed.rendezvous import RendezvousStopped
+    from unsee_dist.distributed.shared_errors import SharedUserError
 
     try:
         world = join_world(stopped=lambda: stop.requested)
         stop.meeting = False
     except SharedUserError as error:
         return report_once(error)
-    except MeetingStopped:
+    except RendezvousStopped:
         return leave_meeting(options, stop.name)
     except Exception as error:  # the ranks are not connected yet: each reports for itself
         if exit_code_of(error) is ExitCode.TRANSIENT:
@@ -126,7 +128,8 @@ def stopped_by(signal_name: str) -> str:
 def run(options: argparse.Namespace, world: World, stop: StopSignal) -> int:
     """Train on a rank that has joined the others; returns its exit code."""
     from unsee_dist.config import load
-    from unsee_dist.distributed.world import share_errors, wait_for_all
+    from unsee_dist.distributed.shared_errors import share_errors
+    from unsee_dist.distributed.world import wait_for_all
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped
     from unsee_dist.supervision.watchdog import Watchdog
@@ -156,12 +159,8 @@ def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str |
 
     folder: of the run, when its configuration could be read.
     """
-    from unsee_dist.distributed.world import (
-        PeerFailed,
-        SharedTransientError,
-        SharedUserError,
-        exit_together,
-    )
+    from unsee_dist.distributed.process_group import exit_together
+    from unsee_dist.distributed.shared_errors import PeerFailed, SharedTransientError, SharedUserError
 
     if exit_code_of(error) is ExitCode.TRANSIENT:
         write_stop_mark(folder)
@@ -184,7 +183,7 @@ def end(error: Exception, world: World, watchdog: Watchdog | None, folder: str |
 
 def exit_stopped(world: World, folder: str, signal_name: str) -> NoReturn:
     """Exit with code 75, after all ranks have agreed to stop and what they trained is in a checkpoint."""
-    from unsee_dist.distributed.world import exit_together
+    from unsee_dist.distributed.process_group import exit_together
 
     if world.rank == 0:
         write_stop_mark(folder)

@@ -1,5 +1,6 @@
 """Ray: the same results as without it, whatever dies on the way; and sentences for what is wrong."""
 
+import errno
 import json
 import socket
 import sys
@@ -12,6 +13,7 @@ from cluster.raylets import LOOPBACK, listening, raylets
 from integration import tiny
 
 from cluster import squares
+from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of
 from unsee_dist.ray_pool import cluster
 from unsee_dist.ray_pool.cluster import Node, connected, nodes, shortage, slots
 from unsee_dist.ray_pool.tasks import map_unordered
@@ -55,17 +57,21 @@ def test_where_nothing_listens_is_said_at_once() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ValueError, match=f"no Ray cluster answers at {address}.*ray start --head"):
+        with pytest.raises(UserError, match=f"no Ray cluster answers at {address}.*ray start --head"):
             next(_open(address))
 
 
-def test_what_is_no_cluster_is_said_in_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unsee_dist.ray_pool.cluster.ANSWER_S", 1.0)
+@pytest.mark.parametrize("patience_s", [1.0, pytest.param(cluster.ANSWER_S, marks=pytest.mark.slow)])
+def test_what_does_not_answer_is_a_passing_fault_in_bounded_time(
+    patience_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours, and the shorter one of Ray, which then ends with an error of its own."""
+    monkeypatch.setattr("unsee_dist.ray_pool.cluster.ANSWER_S", patience_s)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(ValueError, match="did not answer as a Ray cluster in 1 s"):
+        with pytest.raises(TransientError, match="did not answer as a Ray cluster"):
             next(_open(address))
 
 
@@ -80,6 +86,32 @@ def test_a_cluster_of_this_machine_listens_to_this_machine_only() -> None:
     assert addresses
     assert addresses <= LOOPBACK
     assert cluster.ray_constants.ENABLE_RAY_CLUSTER  # as it was: another cluster may be on the network
+
+
+@pytest.mark.parametrize("address", ["no host:6379", "a..b:6379"])
+def test_a_host_that_cannot_be_is_a_mistake(address: str) -> None:
+    with pytest.raises(UserError, match=f"no Ray cluster answers at {address}"):
+        next(_open(address))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError("timed out"),
+        OSError(errno.EHOSTUNREACH, "No route to host"),
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+    ],
+)
+def test_a_head_that_does_not_answer_is_a_passing_fault(
+    error: OSError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_answer(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(socket, "create_connection", no_answer)
+    with pytest.raises(TransientError, match="no Ray cluster answers at head:6379") as met:
+        next(_open("head:6379"))
+    assert exit_code_of(met.value) is ExitCode.TRANSIENT
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port"])

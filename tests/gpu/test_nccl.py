@@ -20,7 +20,7 @@ import os, time
 import torch
 import torch.distributed as dist
 from unsee_dist.distributed import groups
-from unsee_dist.distributed.world import join_world
+from unsee_dist.distributed.process_group import join_world
 
 world = join_world()
 assert dist.get_backend() == "nccl", dist.get_backend()

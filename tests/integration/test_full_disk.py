@@ -108,7 +108,7 @@ def test_quickstart(tmp_path: Path) -> None:
         refused(unsee("quickstart"), "quickstart/encoder", "Make room", cwd=disk)
         assert not (made / "encoder").exists()
         taken.unlink()
-        until("step 0010/1000", disk)
+        until("eval 0000/1000", disk)
 
 
 def until(words: str, folder: Path) -> None:

@@ -83,8 +83,8 @@ def test_what_comes_next_names_the_held_out_pairs(tmp_path: Path, capsys: pytest
     ("more", "says"),
     [
         (["--min-words", 50, "--max-words", 10], "--max-words = 10 is less than --min-words = 50"),
-        (["--language", "de"], "--language = de is of --split sentence"),
-        (["--max-tokens", 9], "--max-tokens = 9 is of --tokenizer"),
+        (["--language", "de"], "--language = de needs --split sentence"),
+        (["--max-tokens", 9], "--max-tokens = 9 needs --tokenizer"),
         (["--on-bad-record", "ignore"], "--on-bad-record = ignore must be stop or skip"),
     ],
 )
@@ -146,7 +146,7 @@ def test_a_field_of_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     (tmp_path / "t.txt").write_text(TEXT)
     code, _, told = unsee(capsys, tmp_path / "t.txt", "--out", tmp_path / "out", "--field", "body")
     assert code == 2
-    assert "--field = body is of .jsonl" in told
+    assert "--field = body is for .jsonl" in told
 
 
 @pytest.mark.slow

@@ -13,10 +13,11 @@ from processes import run
 
 from unsee_dist.bench import gpu_peer, gpu_step, scaling
 from unsee_dist.bench.gpu_step import CASES, HOST, PARTS, Case, build, measure
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.bench.timing import Effort
 from unsee_dist.config import load
-from unsee_dist.distributed.world import World, join_world
+from unsee_dist.distributed.process_group import join_world
+from unsee_dist.distributed.world import World
 from unsee_dist.model.dropout import masks_of
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.unsee import Unsee
@@ -33,11 +34,11 @@ def tiny(case: Case) -> Case:
     return replace(case, batch=min(case.batch, 16), micro_batch=4 if case.micro_batch else None)
 
 
-def row_of(case: Case, world: World, effort: Effort = EFFORT) -> Row:
+def row_of(case: Case, world: World, effort: Effort = EFFORT) -> BenchRow:
     return measure(case, case.config("unsee-vicreg", SHORT), TINY, world, CEILINGS, effort)
 
 
-def all_rows(_rank: int, _size: int) -> tuple[list[Row], int]:
+def all_rows(_rank: int, _size: int) -> tuple[list[BenchRow], int]:
     """The row of every case, and how many models outlived their case (ZeRO-3's is the last)."""
     world, rows = join_world(), []
     for case in CASES:
@@ -49,12 +50,12 @@ def all_rows(_rank: int, _size: int) -> tuple[list[Row], int]:
 
 
 @pytest.fixture(scope="module")
-def rows() -> tuple[dict[str, Row], int]:
+def rows() -> tuple[dict[str, BenchRow], int]:
     ((found, left),) = run(all_rows, 1, timeout_s=400)
     return {row["case"]: row for row in found}, left
 
 
-def test_every_case_has_every_number_and_they_agree(rows: tuple[dict[str, Row], int]) -> None:
+def test_every_case_has_every_number_and_they_agree(rows: tuple[dict[str, BenchRow], int]) -> None:
     by_case = rows[0]
     assert list(by_case) == [case.label for case in CASES]
     for label, row in by_case.items():
@@ -81,7 +82,9 @@ def test_every_case_has_every_number_and_they_agree(rows: tuple[dict[str, Row], 
         assert (row["ms"]["target"] > 0) == (not label.startswith("simcse"))
 
 
-def test_the_share_of_the_ceiling_is_that_of_the_weights_and_tokens(rows: tuple[dict[str, Row], int]) -> None:
+def test_the_share_of_the_ceiling_is_that_of_the_weights_and_tokens(
+    rows: tuple[dict[str, BenchRow], int],
+) -> None:
     row = rows[0]["batch 1,024"]
     encoder = 2 * (4 * 32 * 32 + 2 * 32 * 128)  # two layers: q, k, v, o, and the two of feed-forward
     inner = 2 * 32
@@ -91,7 +94,7 @@ def test_the_share_of_the_ceiling_is_that_of_the_weights_and_tokens(rows: tuple[
     assert row["utilisation"] == pytest.approx(work / (row["step_ms"] / 1000) / 1e9)
 
 
-def test_cases_differ_as_they_say(rows: tuple[dict[str, Row], int]) -> None:
+def test_cases_differ_as_they_say(rows: tuple[dict[str, BenchRow], int]) -> None:
     by_case = rows[0]
     assert by_case["data.pack=false"]["padding"] > by_case["batch 1,024"]["padding"]
     pieces = by_case["batch 16,384 in micro_batches of 512"]
@@ -100,7 +103,7 @@ def test_cases_differ_as_they_say(rows: tuple[dict[str, Row], int]) -> None:
     assert by_case["precision fp32"]["precision"] == "fp32"
 
 
-def test_a_case_leaves_nothing_to_the_next(rows: tuple[dict[str, Row], int]) -> None:
+def test_a_case_leaves_nothing_to_the_next(rows: tuple[dict[str, BenchRow], int]) -> None:
     assert rows[1] == 0
 
 
@@ -119,7 +122,7 @@ def test_torchs_dropout_has_neither_masks_nor_keys() -> None:
     assert run(dropouts, 1) == [[(True, True), (False, False)]]
 
 
-def out_of_memory_then_on(_rank: int, _size: int) -> list[Row]:
+def out_of_memory_then_on(_rank: int, _size: int) -> list[BenchRow]:
     world, real = join_world(), gpu_step.train_step
 
     def no_room(*_: Any) -> None:
@@ -138,7 +141,7 @@ def test_out_of_memory_is_a_row_and_the_next_case_is_measured() -> None:
     assert after["step_ms"] > 0
 
 
-def scaled(rank: int, _size: int) -> Row:
+def scaled(rank: int, _size: int) -> BenchRow:
     settings = load("unsee-vicreg", [*SHORT, "parallel.precision=fp32", "train.batch=16"])
     row = scaling.measure(settings, TINY, join_world(), steps=2)
     return row | {"rank": rank}
@@ -150,7 +153,7 @@ def test_weak_scaling_counts_the_sentences_of_all_ranks() -> None:
         assert row["sentences_per_s"] == pytest.approx(1000 * 16 / row["step_ms"])
 
 
-def peer(_rank: int, _size: int, folder: Path) -> tuple[Row, bool]:
+def peer(_rank: int, _size: int, folder: Path) -> tuple[BenchRow, bool]:
     world = join_world()
     settings = load("unsee-vicreg", [*SHORT, "train.batch=16"])
     model = gpu_peer.make_model(folder, TINY, settings, world.device)

@@ -18,7 +18,7 @@ COUNTED = [(name, 8, stage) for name in scale.PRESETS for stage in (0, 1)] + [
 ]
 
 
-def counted(_rank: int, _size: int) -> list[tuple[dict[str, Any], scale.Size]]:
+def counted(_rank: int, _size: int) -> list[tuple[dict[str, Any], scale.ModelSize]]:
     """Each row, and the size of its model."""
     import torch
 
@@ -34,7 +34,7 @@ def counted(_rank: int, _size: int) -> list[tuple[dict[str, Any], scale.Size]]:
 
 
 @pytest.fixture(scope="module")
-def table() -> list[tuple[dict[str, Any], scale.Size]]:
+def table() -> list[tuple[dict[str, Any], scale.ModelSize]]:
     return run(counted, 1, timeout_s=500)[0]
 
 

@@ -16,7 +16,8 @@ KINDS = {
 
 
 def _raised(rank: int, size: int, kind: str) -> str:
-    from unsee_dist.distributed.world import World, share_errors
+    from unsee_dist.distributed.shared_errors import share_errors
+    from unsee_dist.distributed.world import World
     from unsee_dist.errors import UserError
 
     errors = {

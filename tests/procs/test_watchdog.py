@@ -63,7 +63,7 @@ def _rank(
     os.environ.update(
         AT_IMPORT | {key: str(value) for key, value in meeting.items()}, MASTER_ADDR="127.0.0.1"
     )
-    from unsee_dist.distributed.world import join_world
+    from unsee_dist.distributed.process_group import join_world
     from unsee_dist.supervision.phases import enter_phase
     from unsee_dist.supervision.watchdog import Watchdog
 

@@ -24,7 +24,7 @@ KINDS = ("by sentence", "torch's")
 def one(kind: str, config: str, overrides: Sequence[str]) -> None:
     """Train to the end in this process, under the masks of `kind`; the score of every evaluation is printed as JSON."""
     from unsee_dist.config import load
-    from unsee_dist.distributed.world import join_world, leave_world
+    from unsee_dist.distributed.process_group import join_world, leave_world
     from unsee_dist.metrics.names import STEP
     from unsee_dist.model.dropout import masks_of, remove
     from unsee_dist.run import build

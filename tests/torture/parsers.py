@@ -46,7 +46,7 @@ from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.failures import read_failures, write_failure
 from unsee_dist.sweep.settings import load_sweep
-from unsee_dist.sweep.trial import OUTCOME, Outcome
+from unsee_dist.sweep.trial import OUTCOME, TrialOutcome
 from unsee_dist.tracking import metrics_file, unsent
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, StoredFile, read_manifest
@@ -193,10 +193,10 @@ def _read_checkpoint(folder: Path) -> object:
 
 
 def _records(folder: Path) -> None:
-    row = ledger.Row(1, "a", "complete", {"train.lr": 1e-4}, 40, 20, 70.5, "", {"dev/sts": 70.5})
-    ledger.write(folder, [row, ledger.Row(2, "b", "failed", {"train.lr": 3e-4}, why="boom")])
+    row = ledger.LedgerRow(1, "a", "complete", {"train.lr": 1e-4}, 40, 20, 70.5, "", {"dev/sts": 70.5})
+    ledger.write(folder, [row, ledger.LedgerRow(2, "b", "failed", {"train.lr": 3e-4}, why="boom")])
     owner_file("driver.json").write(folder, Owner("a1", "node-3", "boot", 4711, "12345", 1.5))
-    OUTCOME.write(folder, Outcome("complete", "", (0.5, 0.25)))
+    OUTCOME.write(folder, TrialOutcome("complete", "", (0.5, 0.25)))
     write_failure(folder, 0, ValueError("boom"))
     unsent.FILE.write(folder, unsent.Unsent("key", "run", {"tag": "value"}))
 

@@ -171,7 +171,7 @@ def test_a_wrong_call_gets_one_sentence(
     [
         ("--min-words 9 --max-words 3", "--max-words = 3 is less than --min-words = 9: write at least 9."),
         ("--min-words 9 --max-bytes 3", "--max-bytes = 3 is less than --min-words = 9 words can have"),
-        ("--language de", "--language = de is of --split sentence"),
+        ("--language de", "--language = de needs --split sentence"),
         ("--shard-sentences 3", "--shard-sentences = 3 must be a multiple of 1024"),
         ("--processes -1", "--processes = -1 is less than one."),
         ("--engine spark", "--engine = spark is unknown."),

@@ -37,7 +37,7 @@ def test_a_fault_while_the_ranks_meet_leaves_a_mark(mark: Path, monkeypatch: pyt
     def no_network(**_: object) -> None:
         raise ConnectionResetError(errno.ECONNRESET, "reset")
 
-    monkeypatch.setattr("unsee_dist.distributed.world.join_world", no_network)
+    monkeypatch.setattr("unsee_dist.distributed.process_group.join_world", no_network)
     assert train.main(["--config", "quickstart"]) == ExitCode.TRANSIENT
     assert mark.exists()
 

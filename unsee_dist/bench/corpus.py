@@ -24,7 +24,7 @@ from rich.table import Table
 
 from unsee_dist.bench import corpus_peers
 from unsee_dist.bench.reader import Reader
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
 from unsee_dist.data import Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise import publish, tokenise
@@ -43,7 +43,7 @@ TEXT_SENTENCES = 1 << 15  # read by every reader that tokenises: 2 s
 IDS_SENTENCES = 1 << 18  # and by every other, around the end of a small corpus
 
 
-def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, list[Row]]:
+def read_and_prepare(config: RunConfig, scratch: Path, console: Console) -> dict[str, list[BenchRow]]:
     """Time preparation and every reader on the sentences of a run's corpus; print two tables."""
     torch.set_num_threads(1)
     tokenizer = load_tokenizer(config.model.encoder)
@@ -149,7 +149,7 @@ def _tensors(batch: Batch | Records, ids: bool, tokenizer: TokenizersBackend) ->
     return len(batch)
 
 
-def _table(speeds: Sequence[Row]) -> Table:
+def _table(speeds: Sequence[BenchRow]) -> Table:
     table = Table("reader", title="sentences a second of one core, to token tensors", title_justify="left")
     for name in ("from", "sentences/s", "our padded is faster by"):
         table.add_column(name, justify="right")

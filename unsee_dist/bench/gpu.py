@@ -25,7 +25,7 @@ from unsee_dist.bench import gpu_table, synthetic
 from unsee_dist.bench.gpu_peer import NAME
 from unsee_dist.bench.gpu_step import CASES
 from unsee_dist.bench.launch import ProcessFailed, in_processes, rows
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.errors import UserError
 
 STEP, PEER, SCALING = (f"unsee_dist.bench.{name}" for name in ("gpu_step", "gpu_peer", "scaling"))
@@ -37,7 +37,7 @@ RANKS = (1, 2, 4, 8)
 CORES = 8  # from here on scaling is measured
 
 
-class Deadline:
+class BenchDeadline:
     """The end of the bench: what has not begun by then is left out, with a row that says so."""
 
     def __init__(self, minutes: float) -> None:
@@ -56,11 +56,11 @@ def check_gpu() -> None:
         )
 
 
-def measure(config: str, overrides: Sequence[str], console: Console) -> Iterator[Row]:
+def measure(config: str, overrides: Sequence[str], console: Console) -> Iterator[BenchRow]:
     """The results so far, after each case; the tables are printed last. A case without numbers has the reason in
     `error`, and in `stderr` where its process ended with an error."""
-    deadline, arguments = Deadline(MINUTES), [config, *overrides]
-    result: Row = {"lengths": synthetic.LENGTHS, "rows": [], "peers": [], "scaling": []}
+    deadline, arguments = BenchDeadline(MINUTES), [config, *overrides]
+    result: BenchRow = {"lengths": synthetic.LENGTHS, "rows": [], "peers": [], "scaling": []}
     for row in step_rows([case.label for case in CASES], arguments, deadline, console):
         if "machine" in row:
             result |= row
@@ -87,10 +87,10 @@ def crashed(result: Mapping[str, Any]) -> list[str]:
 def step_rows(
     labels: Sequence[str],
     arguments: Sequence[str],
-    deadline: Deadline,
+    deadline: BenchDeadline,
     console: Console,
-    start: Callable[..., Generator[Row]] = rows,
-) -> Iterator[Row]:
+    start: Callable[..., Generator[BenchRow]] = rows,
+) -> Iterator[BenchRow]:
     """A row for every label, and the machine's before them. start: how the rows of a process are had."""
     remaining, fruitless = list(labels), 0
     while remaining and not deadline.passed() and fruitless < FRUITLESS:
@@ -119,7 +119,7 @@ def _ended(error: ProcessFailed) -> str:
     return f"its process failed: {error.why}"
 
 
-def peer_rows(arguments: Sequence[str], deadline: Deadline, console: Console) -> Iterator[Row]:
+def peer_rows(arguments: Sequence[str], deadline: BenchDeadline, console: Console) -> Iterator[BenchRow]:
     """sentence-transformers' rows, where it is installed."""
     if find_spec("sentence_transformers") is None:
         console.print("sentence-transformers is not installed: left out", markup=False)
@@ -133,7 +133,7 @@ def peer_rows(arguments: Sequence[str], deadline: Deadline, console: Console) ->
             yield {"case": NAME, "error": _ended(error), "stderr": error.stderr}
 
 
-def scaling_rows(arguments: Sequence[str], deadline: Deadline, console: Console) -> Iterator[Row]:
+def scaling_rows(arguments: Sequence[str], deadline: BenchDeadline, console: Console) -> Iterator[BenchRow]:
     """Weak scaling of gloo ranks, where there are cores enough. efficiency: of R ranks against R times one rank."""
     cores = len(os.sched_getaffinity(0))
     if cores < CORES:
@@ -150,7 +150,7 @@ def scaling_rows(arguments: Sequence[str], deadline: Deadline, console: Console)
     }
     alone: float | None = None
     for ranks in RANKS:
-        row: Row = {"case": f"{ranks} gloo ranks"}
+        row: BenchRow = {"case": f"{ranks} gloo ranks"}
         if deadline.passed():
             yield row | {"error": "left out: the time was over"}
             continue

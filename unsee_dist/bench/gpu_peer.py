@@ -24,11 +24,12 @@ from torch import Tensor
 from unsee_dist.bench import synthetic
 from unsee_dist.bench.kernels import as_row, profiled
 from unsee_dist.bench.step import matrix_weights
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.bench.timing import Effort, free_steps, measure_ceilings, peak_mib
 from unsee_dist.config import RunConfig, load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import World, join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World
 from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.model.fresh import FreshSize, bert_config, train_tokenizer
 
@@ -45,9 +46,9 @@ def measure(
     world: World,
     ceiling: float,
     effort: Effort,
-) -> Row:
+) -> BenchRow:
     """The row of one batch size; where memory runs out, a row with the sentence in `error`."""
-    row: Row = {"case": NAME, "batch": config.train.batch, "precision": "bf16"}
+    row: BenchRow = {"case": NAME, "batch": config.train.batch, "precision": "bf16"}
     if world.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -64,7 +65,7 @@ def _measured(
     world: World,
     ceiling: float,
     effort: Effort,
-) -> Row:
+) -> BenchRow:
     device = world.device
     padded = config.model_copy(update={"data": config.data.model_copy(update={"pack": False})})
     batches = [synthetic.batch(padded, vocabulary, number, world) for number in range(1, effort.batches + 1)]

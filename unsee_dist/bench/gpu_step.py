@@ -36,13 +36,14 @@ from unsee_dist.bench import synthetic
 from unsee_dist.bench.kernels import as_row, profiled
 from unsee_dist.bench.machine import machine
 from unsee_dist.bench.step import NETWORKS, Clock, arithmetic, matrix_weights
-from unsee_dist.bench.table import STAGES, Row
+from unsee_dist.bench.table import STAGES, BenchRow
 from unsee_dist.bench.timing import Effort, free_steps, measure_ceilings, peak_mib
 from unsee_dist.config import RunConfig, load
 from unsee_dist.config.unused import under
 from unsee_dist.data import Batch
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
 from unsee_dist.inputs import assemble
 from unsee_dist.model.dropout import remove
@@ -116,12 +117,12 @@ def measure(
     world: World,
     ceilings: Mapping[str, float],
     effort: Effort,
-) -> Row:
+) -> BenchRow:
     """The row of a case; where memory runs out or the engine refuses the case, a row with the sentence in `error`.
 
     ceilings: operations a second by precision.
     """
-    row: Row = {"case": case.label, "batch": config.train.batch, "precision": config.parallel.precision}
+    row: BenchRow = {"case": case.label, "batch": config.train.batch, "precision": config.parallel.precision}
     gc.collect()
     held = 0
     if world.device.type == "cuda":
@@ -188,7 +189,7 @@ def clocked(built: Built, number: int, clock: Clock) -> dict[str, float]:
     return clock.spent | {"step": clock.now() - started, "applied": float(applied)}
 
 
-def _measured(built: Built, config: RunConfig, ceiling: float, effort: Effort) -> Row:
+def _measured(built: Built, config: RunConfig, ceiling: float, effort: Effort) -> BenchRow:
     device, model, sentences = built.engine.world.device, built.engine.module, config.train.batch
     warm_up(built, effort)
     on_host = Clock(torch.device("cpu"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.table import Table
 
 from unsee_dist.bench.gpu_step import AGAIN, BASELINE, EXACT_0, PARTS, TORCH, TORCH_0
-from unsee_dist.bench.table import Row, table
+from unsee_dist.bench.table import BenchRow, table
 
 COUNTED = (
     "use: of the matmul ceiling measured here in that precision, by the weights of encoder and projector and the "
@@ -20,9 +20,9 @@ STOPPED = (
 )
 
 
-def pages(result: Row) -> Iterator[Table | str]:
+def pages(result: BenchRow) -> Iterator[Table | str]:
     """Tables and sentences, in order."""
-    steps: Sequence[Row] = result["rows"]
+    steps: Sequence[BenchRow] = result["rows"]
     by_case = {row["case"]: row for row in steps if "error" not in row}
     if "machine" in result:
         yield _title(result)
@@ -38,14 +38,14 @@ def pages(result: Row) -> Iterator[Table | str]:
     yield from (f"{row['case']}: {row['error']}" for row in [*steps, *result["peers"]] if "error" in row)
 
 
-def line(row: Row) -> str:
+def line(row: BenchRow) -> str:
     """A row in one line, while the others are measured."""
     if "error" in row:
         return str(row["error"])
     return f"{row['step_ms']:.1f} ms a step, {row['sentences_per_s']:,.0f} sentences/s, {row['peak_mib']:,.0f} MiB"
 
 
-def _title(result: Row) -> str:
+def _title(result: BenchRow) -> str:
     machine, ceilings = result["machine"], result["ceilings"]
     rates = ", ".join(f"{name} {rate / 1e12:.3g}" for name, rate in ceilings.items())
     return (
@@ -54,7 +54,7 @@ def _title(result: Row) -> str:
     )
 
 
-def _rates(rows: Sequence[Row], baseline: Row | None) -> Table:
+def _rates(rows: Sequence[BenchRow], baseline: BenchRow | None) -> Table:
     columns = (
         "sentences/s",
         "tokens/s",
@@ -91,7 +91,7 @@ def _rates(rows: Sequence[Row], baseline: Row | None) -> Table:
     return made
 
 
-def _name(row: Row) -> str:
+def _name(row: BenchRow) -> str:
     """With the batch, where the label lacks it, and the steps that were skipped."""
     name = (
         row["case"]
@@ -101,7 +101,7 @@ def _name(row: Row) -> str:
     return f"{name} ({row['skipped']} of {row['steps']} steps skipped)" if row.get("skipped") else name
 
 
-def _parts(rows: Sequence[Row]) -> Table:
+def _parts(rows: Sequence[BenchRow]) -> Table:
     made = table("milliseconds of a stopped step", ("case", *PARTS, "step", "free step"))
     for row in rows:
         made.add_row(
@@ -110,7 +110,7 @@ def _parts(rows: Sequence[Row]) -> Table:
     return made
 
 
-def _kernels(row: Row) -> Table:
+def _kernels(row: BenchRow) -> Table:
     made = table(
         f"{row['case']}: the longest kernels, {row['kernel_ms']:.1f} ms in all",
         ("kernel", "launches", "ms", "share"),
@@ -122,7 +122,7 @@ def _kernels(row: Row) -> Table:
     return made
 
 
-def _comparisons(rows: Mapping[str, Row]) -> Iterator[str]:
+def _comparisons(rows: Mapping[str, BenchRow]) -> Iterator[str]:
     """What exact masks cost, and how far two trials of one case are apart."""
     comparisons = (
         (BASELINE, TORCH, "exact masks and their attention, to torch's dropout and attention"),
@@ -135,7 +135,7 @@ def _comparisons(rows: Mapping[str, Row]) -> Iterator[str]:
             yield f"{what}: {rows[case]['step_ms'] / rows[other]['step_ms']:.2f} times the time of a step"
 
 
-def _scaling(rows: Sequence[Row]) -> Table:
+def _scaling(rows: Sequence[BenchRow]) -> Table:
     made = table(
         "weak scaling on the CPU, 8 sentences a rank",
         ("case", "threads a rank", "step ms", "sentences/s", "efficiency"),

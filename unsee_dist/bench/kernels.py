@@ -10,7 +10,7 @@ import torch
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 
 # The host waits for the device in these; a blocking copy is a copy and one of them.
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
@@ -74,6 +74,6 @@ def profiled(device: torch.device, step: Callable[[], object], longest: int = 12
     )
 
 
-def as_row(profile: Profile) -> Row:
+def as_row(profile: Profile) -> BenchRow:
     """Counts and times of a profile, by the names of a row."""
     return profile._asdict() | {"longest": [kernel._asdict() for kernel in profile.longest]}

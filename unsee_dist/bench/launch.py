@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
 
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.errors import UserError
 from unsee_dist.supervision.signals import OF_A_LAUNCHER
 
@@ -32,7 +32,7 @@ def in_processes(
     *,
     environment: Mapping[str, str] | None = None,
     limit_s: float | None = None,
-) -> Row:
+) -> BenchRow:
     """The last JSON line of `python -m module arguments...`, on `ranks` ranks that share the cores."""
     *_, last = rows(module, arguments, ranks, environment=environment, limit_s=limit_s)
     return last
@@ -45,7 +45,7 @@ def rows(
     *,
     environment: Mapping[str, str] | None = None,
     limit_s: float | None = None,
-) -> Generator[Row]:
+) -> Generator[BenchRow]:
     """Each JSON line of `python -m module arguments...`, when it is printed; at least one.
 
     environment: variables in addition to this process's. limit_s: the longest wait for a line, or for the end.

@@ -11,10 +11,10 @@ from importlib import metadata
 
 import torch
 
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 
 
-def machine(device: torch.device) -> Row:
+def machine(device: torch.device) -> BenchRow:
     """What the numbers depend on."""
     gpu = device.type == "cuda"
     packages = ("deepspeed", "transformers", "sentence-transformers")

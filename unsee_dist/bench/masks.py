@@ -29,10 +29,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from unsee_dist.bench.launch import in_processes
-from unsee_dist.bench.table import Row, table
+from unsee_dist.bench.table import BenchRow, table
 from unsee_dist.config import load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.model import masks
 from unsee_dist.model.dropout import masks_of, remove
 from unsee_dist.run import build
@@ -43,19 +43,23 @@ KINDS = ("by sentence", "drawn", "torch's")
 WARM_UP, SENTENCES = 3, 7680  # trained on by each kind, after the steps of warming up
 
 
-def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[Row]:
-    """A row a batch and precision: milliseconds of a step of each kind, and the ratios: the median and the two ends of its interval."""
+def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[BenchRow]:
+    """A row a batch and precision: milliseconds of a step of each kind, the median of the ratios and its interval."""
     rows = []
     for batch in BATCHES:
         for precision in ("fp32", None):
-            changed = [f"train.batch={batch}", "train.micro_batch=null", f"run.dir={scratch}/run"]
+            changed = [
+                f"train.batch={batch}",
+                "train.micro_batch=null",
+                f"run.dir={scratch}/{batch}-{precision}",
+            ]
             changed += [] if precision is None else [f"parallel.precision={precision}"]
             arguments = [config, *overrides, *changed, "track.mlflow=false"]
             rows.append(in_processes("unsee_dist.bench.masks", arguments, 1))
     return rows
 
 
-def page(rows: Sequence[Row]) -> Table:
+def page(rows: Sequence[BenchRow]) -> Table:
     columns = [f"{kind} ms" for kind in KINDS] + [f"ratio to {kind}" for kind in KINDS[1:]]
     seen = table(
         "a step by its dropout (ratio: median, 95% interval)", ("batch, precision", *columns, "turns")
@@ -71,7 +75,7 @@ def page(rows: Sequence[Row]) -> Table:
     return seen
 
 
-def measure(config: str, overrides: Sequence[str]) -> Row:
+def measure(config: str, overrides: Sequence[str]) -> BenchRow:
     """The row of this configuration."""
     settings = load(config, overrides)
     world = join_world()

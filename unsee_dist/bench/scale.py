@@ -33,11 +33,12 @@ from rich.table import Table
 from unsee_dist.bench import synthetic
 from unsee_dist.bench.gpu_step import Built
 from unsee_dist.bench.launch import rows
-from unsee_dist.bench.table import Row, table
+from unsee_dist.bench.table import BenchRow, table
 from unsee_dist.config import RunConfig, load
 from unsee_dist.distributed.batchnorm import SyncBatchNorm
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World
 from unsee_dist.inputs import assemble
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.unsee import Unsee
@@ -63,7 +64,7 @@ BANDWIDTH = 25e9  # bytes a second of one GPU's share of the network: 200 Gbit/s
 
 
 @dataclass(frozen=True)
-class Size:
+class ModelSize:
     """What decides how many bytes a step sends. weights: trained numbers; followed: those that the target copies."""
 
     weights: int
@@ -73,7 +74,7 @@ class Size:
     sentences: int  # a rank
 
 
-def measure(limit_s: float = 600.0) -> list[Row]:
+def measure(limit_s: float = 600.0) -> list[BenchRow]:
     """A row for each number of ranks, objective and stage."""
     environment = {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return [
@@ -83,14 +84,14 @@ def measure(limit_s: float = 600.0) -> list[Row]:
     ]
 
 
-def counted(ranks: int) -> Iterator[Row]:
+def counted(ranks: int) -> Iterator[BenchRow]:
     """The rows of so many ranks. Changes the whole process."""
     for objective in PRESETS:
         for stage in STAGES:
             yield count(objective, ranks, stage)
 
 
-def count(objective: str, ranks: int, stage: int) -> Row:
+def count(objective: str, ranks: int, stage: int) -> BenchRow:
     """One step of one rank, the counts of a row."""
     from unsee_dist.bench.strict_group import pretended_world
 
@@ -149,7 +150,7 @@ def small_model(config: RunConfig, world: World) -> Unsee:
     return assemble(synthetic.fresh_bert(SMALL, config.model.dropout, torch.device("cpu")), config, world)
 
 
-def sent(objective: str, ranks: int, stage: int, size: Size) -> float:
+def sent(objective: str, ranks: int, stage: int, size: ModelSize) -> float:
     """Bytes that a rank sends in a step below stage 3 in bf16, alignment left out."""
     summed = 4.0 * size.weights  # gradients
     gathered = 0.0
@@ -165,10 +166,10 @@ def sent(objective: str, ranks: int, stage: int, size: Size) -> float:
     return (2 * summed + gathered) * (ranks - 1) / ranks
 
 
-def size_of(model: Unsee, sentences: int) -> Size:
+def size_of(model: Unsee, sentences: int) -> ModelSize:
     """Of a model that is not under an engine yet."""
     norms = [module for module in model.projector.modules() if isinstance(module, SyncBatchNorm)]
-    return Size(
+    return ModelSize(
         weights=sum(p.numel() for p in model.parameters() if p.requires_grad),
         followed=sum(p.numel() for p in model.frozen().values()),
         width=model.online.config.hidden_size,
@@ -177,7 +178,7 @@ def size_of(model: Unsee, sentences: int) -> Size:
     )
 
 
-def base_size(objective: str) -> Size:
+def base_size(objective: str) -> ModelSize:
     """BERT-base with the preset's projector; no memory is taken for it."""
     nowhere = torch.device("meta")
     config = load(PRESETS[objective])
@@ -186,7 +187,7 @@ def base_size(objective: str) -> Size:
         return size_of(assemble(encoder, config, World(0, 1, 0, nowhere)), SENTENCES)
 
 
-def projection(counts: Sequence[Row]) -> list[Row]:
+def projection(counts: Sequence[BenchRow]) -> list[BenchRow]:
     """What the counts make of a step at BERT-base's size. efficiency: of R ranks against R times one."""
     projected = []
     for row in counts:
@@ -203,7 +204,7 @@ def projection(counts: Sequence[Row]) -> list[Row]:
     return projected
 
 
-def pages(counts: Sequence[Row], projected: Sequence[Row]) -> list[Table]:
+def pages(counts: Sequence[BenchRow], projected: Sequence[BenchRow]) -> list[Table]:
     names = ("collectives", "bytes", "host_reads", "object_collectives", "operations")
     seen = table("a step, counted (a small BERT)", ("ranks, objective, zero", *names))
     for row in counts:
@@ -220,7 +221,7 @@ def pages(counts: Sequence[Row], projected: Sequence[Row]) -> list[Table]:
     return [seen, expected]
 
 
-def _label(row: Row) -> str:
+def _label(row: BenchRow) -> str:
     return f"{row['ranks']:,}, {row['objective']}, {row['zero']}"
 
 

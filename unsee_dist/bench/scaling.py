@@ -16,9 +16,10 @@ from itertools import pairwise
 import torch
 
 from unsee_dist.bench.gpu_step import Case, build, step_of
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.config import RunConfig, load
-from unsee_dist.distributed.world import World, join_world, leave_world, wait_for_all
+from unsee_dist.distributed.process_group import join_world, leave_world
+from unsee_dist.distributed.world import World, wait_for_all
 from unsee_dist.model.fresh import FreshSize
 
 SENTENCES = 8  # a rank
@@ -26,7 +27,7 @@ SMALL = FreshSize(vocabulary=8192, width=256, layers=4, heads=4, max_tokens=128)
 WARM_UP, STEPS = 2, 12
 
 
-def measure(config: RunConfig, size: FreshSize, world: World, steps: int) -> Row:
+def measure(config: RunConfig, size: FreshSize, world: World, steps: int) -> BenchRow:
     """Median of `steps` steps. Every rank waits for the others in each of them, so the time of one is that of all."""
     built = build(Case("scaling"), config, size, world, different=3)
     for number in range(WARM_UP):

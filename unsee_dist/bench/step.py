@@ -19,11 +19,11 @@ from functools import partial
 import torch
 
 from unsee_dist.bench.recovery import save_cost
-from unsee_dist.bench.table import STAGES, Row
+from unsee_dist.bench.table import STAGES, BenchRow
 from unsee_dist.bench.timing import matmul_ceiling
 from unsee_dist.config import load
 from unsee_dist.data import Batch
-from unsee_dist.distributed.world import join_world, leave_world
+from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.run import build
 from unsee_dist.supervision.phases import observing
@@ -35,7 +35,7 @@ WARM_UP, STEPS = 3, 12
 FEW_STEPS = 3  # of a batch of 256 sentences and more
 
 
-def measure(config: str, overrides: Sequence[str]) -> Row:
+def measure(config: str, overrides: Sequence[str]) -> BenchRow:
     """Times, rates, padding, memory of one case; an empty row on ranks other than 0."""
     settings = load(config, overrides)
     world = join_world()

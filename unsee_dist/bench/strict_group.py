@@ -81,7 +81,7 @@ class Sent:
 
 
 @dataclass
-class Ledger:
+class CollectiveLedger:
     """What all groups of a world did. hot: in the hot path of a step. peers(rank, own object): what another rank gave."""
 
     sent: list[Sent] = field(default_factory=list)
@@ -109,7 +109,7 @@ def collective(method: Callable[..., Any]) -> Callable[..., Any]:
 class StrictGroup(dist.ProcessGroup):
     """The collectives of NCCL (`host`: of gloo), simulated for one rank, or carried by a gloo group."""
 
-    def __init__(self, rank: int, size: int, gpu: PretendedGPU, ledger: Ledger, host: bool) -> None:
+    def __init__(self, rank: int, size: int, gpu: PretendedGPU, ledger: CollectiveLedger, host: bool) -> None:
         super().__init__(rank, size)  # type: ignore[call-arg]  # torch's stubs have one constructor of two
         self._rank, self._size, self._gpu, self._ledger, self._host = rank, size, gpu, ledger, host
         self._number = ledger.groups
@@ -318,7 +318,7 @@ class Pretended:
 
     world: World
     gpu: PretendedGPU
-    ledger: Ledger
+    ledger: CollectiveLedger
 
     @contextmanager
     def hot_path(self) -> Iterator[None]:
@@ -338,7 +338,7 @@ def pretended_world(rank: int, size: int, carried: bool = False) -> Iterator[Pre
     carried: the child is itself rank `rank` of `size` processes. The gloo group of before is gone in the block, and there again
     after it.
     """
-    gpu, ledger = PretendedGPU(), Ledger()
+    gpu, ledger = PretendedGPU(), CollectiveLedger()
     before = dist.distributed_c10d._get_default_store(), dist.get_rank(), dist.get_world_size()
     number = next(WORLDS)
     dist.destroy_process_group()
@@ -404,7 +404,7 @@ def _new_group(create: Callable[..., Any], carried: bool) -> Callable[..., Any]:
     return new_group
 
 
-def _watched(collective: Callable[..., Any], name: str, ledger: Ledger) -> Callable[..., Any]:
+def _watched(collective: Callable[..., Any], name: str, ledger: CollectiveLedger) -> Callable[..., Any]:
     """A collective of objects: what has no place in it is refused, and the objects of pretended peers are put in."""
 
     def watched(*args: Any, group: Any = None, **kwargs: Any) -> Any:

@@ -20,10 +20,10 @@ STAGES = (
     "logging",
 )
 
-Row = dict[str, Any]  # of bench.json
+BenchRow = dict[str, Any]  # of bench.json
 
 
-def rates(rows: Sequence[Row]) -> Table:
+def rates(rows: Sequence[BenchRow]) -> Table:
     """Speed, padding and memory. data: the stream by itself. use: of the matmul ceiling, by non-padding tokens.
     save: the pause of a save in the background, and its share of the time between two at the run's cadence."""
     columns = (
@@ -52,7 +52,7 @@ def rates(rows: Sequence[Row]) -> Table:
     return page
 
 
-def stages(rows: Sequence[Row]) -> Table:
+def stages(rows: Sequence[BenchRow]) -> Table:
     """Milliseconds of a step's parts."""
     page = table("milliseconds of a step", ("case", *STAGES, "step"))
     for row in rows:
@@ -60,7 +60,7 @@ def stages(rows: Sequence[Row]) -> Table:
     return page
 
 
-def trainers(rows: Sequence[Row]) -> Table:
+def trainers(rows: Sequence[BenchRow]) -> Table:
     """Whole training, ours (the slower of the times it was run) against the others."""
     page = table(
         "whole training", ("trainer", "sentences/s", "step ms", "peak MiB", "unsee_dist is faster by")
@@ -78,7 +78,7 @@ def trainers(rows: Sequence[Row]) -> Table:
     return page
 
 
-def drift(rows: Sequence[Row], case: str) -> str:
+def drift(rows: Sequence[BenchRow], case: str) -> str:
     """How much the speed of the machine changed during the cases."""
     speeds = [row["sentences_per_s"] for row in rows if row["case"] == case]
     return (

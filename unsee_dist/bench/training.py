@@ -30,7 +30,6 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
         1,
         ("objective.name=simcse", "target.kind=online", "projector.kind=tanh", "projector.side=both"),
     ),
-    ("ZeRO-3", 1, ("parallel.zero=3",)),
     *((f"ZeRO-{stage}, 2 ranks", 2, (f"parallel.zero={stage}",)) for stage in range(4)),
     (PRESET, 1, ()),
     *(
@@ -49,10 +48,10 @@ CASES: tuple[tuple[str, int, tuple[str, ...]], ...] = (
 
 def train(
     config: str, overrides: Sequence[str], scratch: Path, peer_unsee: Path | None, console: Console
-) -> dict[str, list[table.Row]]:
+) -> dict[str, list[table.BenchRow]]:
     """Run every case and the peers and print the tables. UserError: a case fails."""
-    rows: list[table.Row] = []
-    whole: list[table.Row] = []
+    rows: list[table.BenchRow] = []
+    whole: list[table.BenchRow] = []
     for place, (label, ranks, changed) in enumerate(CASES):
         console.print(f"{label} ...", markup=False)
         variant = [*changed, f"run.dir={scratch}/{place}", "track.mlflow=false"]

@@ -17,7 +17,7 @@ from unsee_dist.config.sections import ModelSettings
 from unsee_dist.errors import UserError
 
 if TYPE_CHECKING:
-    from unsee_dist.data.prepare.report import Report
+    from unsee_dist.data.prepare.report import PreparationReport
 
 DEFAULT = PrepareSettings()
 # By what a mistake calls it, in sentences that are also for callers from Python.
@@ -101,7 +101,7 @@ def prepare(
     }
     settings = checked(PrepareSettings, flags)
     if tokenizer is None and max_tokens != ModelSettings().max_tokens:
-        raise UserError(f"--max-tokens = {max_tokens} is of --tokenizer: write that, too.")
+        raise UserError(f"--max-tokens = {max_tokens} needs --tokenizer: write that, too.")
     loaded = None
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer
@@ -123,7 +123,7 @@ def prepare(
     _print_report(report, tokenizer, max_tokens)
 
 
-def _print_report(report: Report, tokenizer: str | None, max_tokens: int) -> None:
+def _print_report(report: PreparationReport, tokenizer: str | None, max_tokens: int) -> None:
     """Print the report, what was left out, and the command that comes next: paths as they are, never wrapped."""
     typer.echo(report.title())
     Console(markup=False, emoji=False).print(report.table())

@@ -100,7 +100,7 @@ def _version(name: str) -> str:
 
 
 def _launcher() -> str:
-    """The launcher of this process, from the variables that distributed/world.py reads."""
+    """The launcher of this process, from the variables that distributed/process_group.py reads."""
     seen = os.environ
     if "RANK" in seen:
         meeting = f"{seen.get('MASTER_ADDR', '?')}:{seen.get('MASTER_PORT', '?')}"

@@ -64,7 +64,7 @@ CARRIED = (
 )
 
 
-class Difference(NamedTuple):
+class SettingDifference(NamedTuple):
     """A setting by its key, as it is in a run's folder and as it was given now."""
 
     key: str
@@ -102,16 +102,16 @@ def of_kind(settings: Mapping[str, Plain], *kinds: Kind) -> dict[str, Plain]:
     return {key: value for key, value in settings.items() if kind_of(key) in kinds}
 
 
-def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list[Difference]:
+def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list[SettingDifference]:
     """The settings that differ. Of another objective, its name alone: its settings are others, too."""
     keys = dict.fromkeys([*there, *here])
     if there.get("objective.name") != here.get("objective.name"):
         keys = {key: None for key in keys if not key.startswith("objective.") or key == "objective.name"}
     pairs = ((key, there.get(key), here.get(key)) for key in keys)
-    return [Difference(*pair) for pair in pairs if pair[1] != pair[2]]
+    return [SettingDifference(*pair) for pair in pairs if pair[1] != pair[2]]
 
 
-def table(different: Iterable[Difference]) -> str:
+def table(different: Iterable[SettingDifference]) -> str:
     """Lines of three columns: the setting, there, here."""
     rows = [("setting", "there", "here")]
     rows += [(each.key, shown(each.there), shown(each.here)) for each in different]

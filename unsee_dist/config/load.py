@@ -44,7 +44,7 @@ SECTIONS = frozenset(key.split(".")[0] for key in LEGAL if "." in key)
 def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The configuration in `path` (a file, or a preset's name) with `section.key=value` overrides on top.
 
-    Raises ConfigError (a ValueError) with every mistake of every file and override at once.
+    Raises ConfigError (a UserError) with every mistake of every file and override at once.
     """
     return _load(path, overrides, lambda layer: layer)
 
@@ -122,12 +122,12 @@ def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> Ru
 
 
 def merge(layers: Sequence[Layer]) -> Layer:
-    """Later layers override earlier ones. A layer that changes objective.name drops the settings of the previous objective:
+    """Later layers override earlier ones, and all of them the default objective. A layer that changes objective.name drops the settings of the previous objective:
     they have another meaning even under the same name (two objectives have a `covariance`)."""
-    tree: Layer = {}
+    tree: Layer = {"objective.name": Typed(RunConfig().objective.name, "default")}
     for layer in layers:
-        name, before = layer.get("objective.name"), tree.get("objective.name")
-        if name is not None and (before is None or name.value != before.value):
+        name = layer.get("objective.name")
+        if name is not None and name.value != tree["objective.name"].value:
             tree = {key: typed for key, typed in tree.items() if not key.startswith("objective.")}
         tree = tree | layer
     return tree
@@ -181,7 +181,8 @@ def _mistakes(
         if isinstance(cause, Conflicts):
             for conflict in cause.conflicts:
                 if not bad & {conflict.key, *conflict.others}:
-                    by_key[conflict.key] = _mistake(conflict.key, tree, conflict.why, conflict.instead)
+                    both = {conflict.key: Typed(_default(conflict.key), "default")} | tree
+                    by_key[conflict.key] = _mistake(conflict.key, both, conflict.why, conflict.instead)
             continue
         key = _key(detail["loc"])
         why, instead = _reason(key, detail, tree)
@@ -195,6 +196,14 @@ def _mistakes(
 def _mistake(key: str, tree: Layer, why: str, instead: str) -> Mistake:
     value, where = tree.get(key, Typed(None, ""))
     return Mistake(key, "null" if value is None and key in tree else value, where, why, instead)
+
+
+def _default(key: str) -> object:
+    """The default of a setting."""
+    value: object = RunConfig()
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
 
 
 def _key(loc: tuple[int | str, ...]) -> str:

@@ -73,5 +73,5 @@ class PrepareSettings(Section):
                 f"{2 * self.min_words - 1}"
             )
         if self.language != "en" and self.split != "sentence":
-            raise UserError(f"language = {self.language} is of --split sentence: write that, too")
+            raise UserError(f"language = {self.language} needs --split sentence: write that, too")
         return self

@@ -1,7 +1,7 @@
 """The RunConfig tree: every setting of a run, its type, its bounds and its default.
 
-The defaults are configs/base.yaml's (a test compares them), so a file that extends nothing means the
-same run. Conditions on two settings are in `conflicts`. None always means absent.
+The defaults are written here and in objective.py alone: configs/base.yaml explains the settings and sets none.
+Conditions on two settings are in `conflicts`. None always means absent.
 """
 
 from __future__ import annotations

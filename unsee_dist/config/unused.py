@@ -1,7 +1,7 @@
 """Settings that another setting makes meaningless: typed over it, they are a mistake and not taken in silence.
 
-A preset states every key, so what stands under the other setting is no mistake: `target.decay` of base.yaml below
-`target.kind=online` of the command line. `target.decay=0.99` typed over a preset without a target network is one.
+What stands under the other setting is no mistake: `target.decay` of a preset below `target.kind=online` of the command
+line. `target.decay=0.99` typed over a preset without a target network is one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ UNUSED = (
 def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
     """The settings in a later layer than the one that makes them meaningless, or beside it in one layer.
 
-    Beside it in a file with every section they are none: such a file (a run's config.yaml, base.yaml) states every setting.
+    Beside it in a file with every section they are none: such a file (a run's config.yaml) states every setting.
     """
     stated = {key: number for number, layer in enumerate(layers) for key in layer}
     found = []

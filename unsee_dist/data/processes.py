@@ -35,7 +35,7 @@ class TaskRunner(Protocol):
 @contextmanager
 def worker_pool(processes: int | None = None, engine: str = "local") -> Iterator[TaskRunner]:
     """A pool that runs tasks. engine: "local" (`processes` of them, None = all usable cores), or "ray" (the cluster at
-    RAY_ADDRESS, or one started here where it is not set). Raises ValueError when it cannot be started."""
+    RAY_ADDRESS, or one started here where it is not set). Raises UserError when it cannot be started."""
     if engine not in ENGINES:
         raise UserError(f"engine = {engine} is unknown. Use {' or '.join(ENGINES)}.")
     if processes is not None and processes < 1:

@@ -107,7 +107,7 @@ class FlatParameter(nn.Parameter):
     _hp_mapping: FragmentAddresses | None
 
 
-class Status(Protocol):
+class ParameterStatus(Protocol):
     name: str
 
 
@@ -116,6 +116,6 @@ class PartitionedParameter(nn.Parameter):
 
     ds_numel: int
     ds_tensor: Tensor
-    ds_status: Status
+    ds_status: ParameterStatus
     partition: Callable[[], None]
     all_gather: Callable[[list[PartitionedParameter]], None]

@@ -16,22 +16,22 @@ import torch
 from unsee_dist.distributed.deepspeed_types import Optimizer, PartitionedOptimizer
 
 
-class Stream(Protocol):
+class DeviceStream(Protocol):
     """What is used of torch.cuda.Stream."""
 
-    def wait_stream(self, stream: Stream) -> None: ...
+    def wait_stream(self, stream: DeviceStream) -> None: ...
 
 
-def _current_stream() -> Stream:
-    return cast("Stream", torch.accelerator.current_stream())
+def _current_stream() -> DeviceStream:
+    return cast("DeviceStream", torch.accelerator.current_stream())
 
 
 @dataclass(frozen=True)
 class WeightWrites:
     """gathers: deepspeed's stream of gathers; None where all runs in order (stages 0 to 2, a CPU)."""
 
-    gathers: Stream | None = None
-    current: Callable[[], Stream] = _current_stream
+    gathers: DeviceStream | None = None
+    current: Callable[[], DeviceStream] = _current_stream
 
     @classmethod
     def of(cls, optimizer: Optimizer, stage: int) -> WeightWrites:

@@ -13,8 +13,8 @@ from rich.table import Column, Table
 from unsee_dist.config import recorded
 from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation import comparison
-from unsee_dist.evaluation.comparison import Row
-from unsee_dist.evaluation.models import Model, open_model
+from unsee_dist.evaluation.comparison import ComparisonRow
+from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.scores import read_scores
 from unsee_dist.files.atomic import write_file
 from unsee_dist.files.remote import check_local
@@ -62,9 +62,9 @@ def _check_output(out: Path) -> None:
         raise UserError(f"--out {out}: {there[0]} is no comparison. Write another name, or move it away.")
 
 
-def rows_of(names: Sequence[str]) -> list[Row]:
+def rows_of(names: Sequence[str]) -> list[ComparisonRow]:
     """Rows in the order of their first model."""
-    groups: dict[str, list[tuple[Model, dict[str, TaskScore]]]] = {}
+    groups: dict[str, list[tuple[EvaluationModel, dict[str, TaskScore]]]] = {}
     for name in names:
         model = open_model(name)
         scores = read_scores(model.home)
@@ -83,10 +83,10 @@ def rows_of(names: Sequence[str]) -> list[Row]:
         for name, home in zip(short, homes, strict=True)
     ]
     seeds = [tuple(scores for _, scores in members) for members in groups.values()]
-    return [Row(name, scores) for name, scores in zip(unique, seeds, strict=True)]
+    return [ComparisonRow(name, scores) for name, scores in zip(unique, seeds, strict=True)]
 
 
-def _key(model: Model) -> str:
+def _key(model: EvaluationModel) -> str:
     """Equal for the seeds of one row: every other setting, and which export of the run it is."""
     if model.run is None or not (model.run / "config.yaml").is_file():
         return str(model.home)
@@ -95,13 +95,13 @@ def _key(model: Model) -> str:
     return json.dumps([same, model.name.rpartition("/")[2]], sort_keys=True)
 
 
-def _name(models: Sequence[Model]) -> str:
+def _name(models: Sequence[EvaluationModel]) -> str:
     first = models[0].name.removeprefix("local/").removeprefix("baseline/")
     run, _, export = first.partition("/")
     return f"{re.sub('[-_.]?(seed)?[0-9]+$', '', run)}/{export}" if len(models) > 1 else first
 
 
-def _print(rows: Sequence[Row], sentences: Sequence[str]) -> None:
+def _print(rows: Sequence[ComparisonRow], sentences: Sequence[str]) -> None:
     head, *lines = comparison.grid(rows)
     table = Table(
         Column(head[0], overflow="fold"), title=comparison.benchmarks(rows), title_justify="left", box=None

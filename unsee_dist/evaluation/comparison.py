@@ -13,7 +13,7 @@ from typing import TypedDict
 import numpy as np
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.intervals import Difference, paired_difference
+from unsee_dist.evaluation.intervals import ScoreDifference, paired_difference
 from unsee_dist.evaluation.score_table import GROUPS
 from unsee_dist.metrics.task_score import TaskScore
 
@@ -21,7 +21,7 @@ BESIDE = 4  # columns of scores beside each other that fit a terminal
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """An encoder: its name, and for each seed the scores by task."""
 
     name: str
@@ -60,7 +60,7 @@ class ComparisonDict(TypedDict):
     sentences: list[str]
 
 
-def tasks_of(rows: Sequence[Row]) -> dict[str, list[str]]:
+def tasks_of(rows: Sequence[ComparisonRow]) -> dict[str, list[str]]:
     """All tasks by group, the paper's order first. UserError: two rows were evaluated on different data."""
     first: dict[str, TaskScore] = {}
     for row in rows:
@@ -77,7 +77,7 @@ def tasks_of(rows: Sequence[Row]) -> dict[str, list[str]]:
     return {name: tasks for name, tasks in groups.items() if tasks}
 
 
-def check_common(rows: Sequence[Row]) -> None:
+def check_common(rows: Sequence[ComparisonRow]) -> None:
     """UserError: a row has no task in common with the first."""
     base, *others = rows
     for row in others:
@@ -94,14 +94,14 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
 
 
-def benchmarks(rows: Sequence[Row]) -> str:
+def benchmarks(rows: Sequence[ComparisonRow]) -> str:
     """Benchmarks and mteb's versions, such as "MTEB(eng, v1) · mteb 2.26.24"."""
     scores = [score for row in rows for seed in row.seeds for score in seed.values()]
     names, versions = {score.benchmark for score in scores}, {score.mteb for score in scores}
     return f"{', '.join(sorted(names))} · mteb {', '.join(sorted(versions))}"
 
 
-def columns(rows: Sequence[Row]) -> list[tuple[str, list[str]]]:
+def columns(rows: Sequence[ComparisonRow]) -> list[tuple[str, list[str]]]:
     """The table's columns: each task, each group of several tasks, and all; with the tasks they average."""
     groups = tasks_of(rows)
     named: list[tuple[str, list[str]]] = []
@@ -121,7 +121,7 @@ def cell(values: Sequence[float] | None) -> str:
     return f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
 
 
-def difference(row: Row, base: Row, task: str) -> Difference | None:
+def difference(row: ComparisonRow, base: ComparisonRow, task: str) -> ScoreDifference | None:
     """Row minus base on an STS task with the paired interval; None where a row has no pairs."""
     mine, theirs = ([score.pairs for score in each.of_task(task)] for each in (row, base))
     a = [pairs for pairs in mine if pairs is not None]
@@ -132,7 +132,7 @@ def difference(row: Row, base: Row, task: str) -> Difference | None:
     return paired_difference(a_SN, b_SN, np.array(a[0].scores))
 
 
-def sentence(row: Row, base: Row, groups: Mapping[str, Sequence[str]]) -> str:
+def sentence(row: ComparisonRow, base: ComparisonRow, groups: Mapping[str, Sequence[str]]) -> str:
     """The difference of two rows in one sentence."""
     for each in (row, base):
         if each.unusable():
@@ -151,7 +151,7 @@ def sentence(row: Row, base: Row, groups: Mapping[str, Sequence[str]]) -> str:
     return f"{row.name} against {base.name} ({seeds}): {'; '.join(parts)}.{few}"
 
 
-def _sts_difference(row: Row, base: Row, task: str) -> str:
+def _sts_difference(row: ComparisonRow, base: ComparisonRow, task: str) -> str:
     gap, score = difference(row, base, task), next(iter(row.of_task(task)), None)
     if gap is None or score is None or score.pairs is None:
         return ""
@@ -160,12 +160,12 @@ def _sts_difference(row: Row, base: Row, task: str) -> str:
     return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] on {task}, {direction} on {count:,} pairs"
 
 
-def _gap(row: Row, base: Row, task: str) -> float | None:
+def _gap(row: ComparisonRow, base: ComparisonRow, task: str) -> float | None:
     mine, theirs = row.values(task), base.values(task)
     return None if mine is None or theirs is None else float(np.mean(mine) - np.mean(theirs))
 
 
-def grid(rows: Sequence[Row]) -> list[list[str]]:
+def grid(rows: Sequence[ComparisonRow]) -> list[list[str]]:
     """The table, its header first: an encoder a line; a task a line where tasks are many and more than encoders."""
     named = columns(rows)
     lines = [["encoder", "seeds", *(name for name, _ in named)]]
@@ -175,7 +175,7 @@ def grid(rows: Sequence[Row]) -> list[list[str]]:
     return [list(line) for line in zip(*lines, strict=True)]
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[ComparisonRow]) -> str:
     """The table and the sentences."""
     head, *below = ["| " + " | ".join(line) + " |" for line in grid(rows)]
     lines = [head, "|---|" + "---:|" * (head.count("|") - 2), *below]
@@ -184,14 +184,14 @@ def markdown(rows: Sequence[Row]) -> str:
     )
 
 
-def sentences(rows: Sequence[Row]) -> list[str]:
+def sentences(rows: Sequence[ComparisonRow]) -> list[str]:
     """One for each row against the first, and one for each task on which rows are below the TF-IDF baseline."""
     groups = tasks_of(rows)
     against_first = [sentence(row, rows[0], groups) for row in rows[1:]]
     return against_first + [text for task in groups.get("STS", ()) if (text := _below_baseline(rows, task))]
 
 
-def _below_baseline(rows: Sequence[Row], task: str) -> str:
+def _below_baseline(rows: Sequence[ComparisonRow], task: str) -> str:
     """Which rows score less than TF-IDF on an STS task, as both are shown; "" for none."""
     below, baseline = [], None
     for row in rows:
@@ -206,7 +206,7 @@ def _below_baseline(rows: Sequence[Row], task: str) -> str:
     return f"Below TF-IDF ({baseline:.2f}), which only counts words, on {task}: {', '.join(below)}."
 
 
-def as_dict(rows: Sequence[Row]) -> ComparisonDict:
+def as_dict(rows: Sequence[ComparisonRow]) -> ComparisonDict:
     """Scores by seed, differences with intervals, sentences."""
     named, groups = columns(rows), tasks_of(rows)
     scores = {row.name: {name: row.mean(tasks) for name, tasks in named} for row in rows}

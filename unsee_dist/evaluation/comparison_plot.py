@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from unsee_dist.evaluation.comparison import Row, benchmarks, columns
+from unsee_dist.evaluation.comparison import ComparisonRow, benchmarks, columns
 
 MOST = 10  # panels beside each other that can still be read
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[ComparisonRow], path: Path) -> None:
     """Write a PNG. Bars start at zero, so their lengths can be compared."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation import mteb_suite, score_table
-from unsee_dist.evaluation.models import Model, open_model
+from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import VERSION, published
 from unsee_dist.evaluation.on_ray import evaluate_on_ray
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
@@ -39,7 +39,7 @@ def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
     return all(score.score is not None for score in scores)
 
 
-def _print(model: Model, suffix: str, scores: Sequence[TaskScore], as_json: bool) -> None:
+def _print(model: EvaluationModel, suffix: str, scores: Sequence[TaskScore], as_json: bool) -> None:
     title = f"{model.name} {model.revision} · {suffix}"
     identity = ModelIdentity(model.name, model.revision)
     warnings = score_table.warnings(scores)

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 DRAWS = 1000
 
 
-class Difference(NamedTuple):
+class ScoreDifference(NamedTuple):
     """Spearman × 100 of a minus b, and its 95% interval."""
 
     value: float
@@ -24,14 +24,14 @@ class Difference(NamedTuple):
     high: float
 
 
-def paired_difference(a_SN: np.ndarray, b_SN: np.ndarray, y_N: np.ndarray, seed: int = 0) -> Difference:
+def paired_difference(a_SN: np.ndarray, b_SN: np.ndarray, y_N: np.ndarray, seed: int = 0) -> ScoreDifference:
     """The difference of two encoders (or of their means over seeds) on the same N pairs."""
     draws_KN = np.random.default_rng(seed).integers(0, len(y_N), size=(DRAWS, len(y_N)))
     gaps_K = _mean_spearman(a_SN, y_N, draws_KN) - _mean_spearman(b_SN, y_N, draws_KN)
     all_1N = np.arange(len(y_N))[None]
     value = _mean_spearman(a_SN, y_N, all_1N) - _mean_spearman(b_SN, y_N, all_1N)
     low, high = np.quantile(gaps_K, [0.025, 0.975])
-    return Difference(float(value[0]), float(low), float(high))
+    return ScoreDifference(float(value[0]), float(low), float(high))
 
 
 def _mean_spearman(x_SN: np.ndarray, y_N: np.ndarray, draws_KN: np.ndarray) -> np.ndarray:

@@ -43,7 +43,7 @@ AT_ONCE = 64  # texts
 
 
 @dataclass(frozen=True)
-class Model:
+class EvaluationModel:
     """An encoder. revision: identifies it, with a digest of its weights and pooling.
 
     home: the folder of its scores, one JSON a task. run: the run's folder, or None. folder: of the export; None for a
@@ -61,11 +61,11 @@ class Model:
     max_tokens: int | None = None
 
 
-def open_model(source: str) -> Model:
+def open_model(source: str) -> EvaluationModel:
     """Load a MODEL of the command line. UserError: it is no model, or half written."""
     path = Path(source)
     if source == TFIDF and not path.exists():
-        return Model("baseline/tfidf", f"words-{WORDS}", ELSEWHERE / TFIDF, None, TfIdf())
+        return EvaluationModel("baseline/tfidf", f"words-{WORDS}", ELSEWHERE / TFIDF, None, TfIdf())
     if not path.is_dir():
         return _from_hub(source, path)
     if (path / "config.yaml").is_file() and not (path / "modules.json").exists():
@@ -91,13 +91,13 @@ def run_folder(path: Path) -> Path:
     )
 
 
-def _of_run(path: Path) -> Model:
+def _of_run(path: Path) -> EvaluationModel:
     folder = run_folder(path)
     _refuse_half_written(folder)
     return _load(str(folder), folder, path, folder.name)
 
 
-def _of_checkpoint(path: Path) -> Model:
+def _of_checkpoint(path: Path) -> EvaluationModel:
     from unsee_dist.publish.from_checkpoint import write_online
 
     run = path.resolve().parent.parent
@@ -106,7 +106,7 @@ def _of_checkpoint(path: Path) -> Model:
         return _load(str(Path(folder) / "encoder"), None, run, path.name, path)
 
 
-def _from_hub(source: str, path: Path) -> Model:
+def _from_hub(source: str, path: Path) -> EvaluationModel:
     if path.exists() or not is_hub_name(source):
         raise UserError(
             f"{source} is not a model: no such folder. Give a run, a checkpoint, an exported folder or owner/name."
@@ -116,7 +116,7 @@ def _from_hub(source: str, path: Path) -> Model:
 
 def _load(
     source: str, folder: Path | None, run: Path | None, export: str, checkpoint: Path | None = None
-) -> Model:
+) -> EvaluationModel:
     """export: best, final, a checkpoint's name, or the name of a folder or a model that is of no run."""
     encoder = _sentence_transformer(source)
     _fit_texts(source, encoder)
@@ -127,12 +127,12 @@ def _load(
     if run is None:
         name = export if "/" in export else f"local/{export}"
         home, revision = ELSEWHERE / scores, digest
-        return Model(name, revision, home, None, embed, folder, unusable, encoder.max_seq_length)
+        return EvaluationModel(name, revision, home, None, embed, folder, unusable, encoder.max_seq_length)
     step = _step(run, export)
     revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
     name = f"{run.resolve().name}/{export}"
     home = run / "evaluation" / scores
-    return Model(name, revision, home, run, embed, folder, unusable, encoder.max_seq_length)
+    return EvaluationModel(name, revision, home, run, embed, folder, unusable, encoder.max_seq_length)
 
 
 def _fit_texts(source: str, encoder: SentenceTransformer) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.models import Model, open_model
+from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import EvaluationTask
 from unsee_dist.evaluation.scores import write_score
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, missing_scores, select_tasks
@@ -30,7 +30,7 @@ class RemoteTask(NamedTuple):
 
 
 def evaluate_on_ray(
-    request: EvaluationRequest, model: Model, tasks: Sequence[EvaluationTask], console: Console
+    request: EvaluationRequest, model: EvaluationModel, tasks: Sequence[EvaluationTask], console: Console
 ) -> None:
     """Measure and write the missing scores, on the cluster of RAY_ADDRESS, else on this machine's cores.
 

@@ -12,7 +12,7 @@ from unsee_dist.files.trees import parse_json
 
 TABLES = (".tsv", ".csv", ".jsonl")
 
-Row = Mapping[str, object]
+TableRow = Mapping[str, object]
 
 
 def is_table(path: Path) -> bool:
@@ -68,7 +68,7 @@ def header(path: Path) -> list[str]:
 
 
 def pick(
-    rows: Iterable[Row], wanted: Sequence[Sequence[str]], source: str, lists: Sequence[str] = ()
+    rows: Iterable[TableRow], wanted: Sequence[Sequence[str]], source: str, lists: Sequence[str] = ()
 ) -> list[tuple[object, ...]]:
     """The wanted columns of rows that are dicts; see `columns`."""
     rows = list(rows)
@@ -98,7 +98,7 @@ def _name(names: Sequence[str], header: list[str], source: str) -> str:
     raise UserError(f"{source} has no column {' or '.join(names)}. Its columns are: {others}. Rename one.")
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[TableRow]:
     with path.open(encoding="utf-8-sig", newline="") as lines:
         if path.suffix.lower() == ".jsonl":
             yield from _json_rows(lines, path)
@@ -114,7 +114,7 @@ def _rows(path: Path) -> Iterator[Row]:
             yield dict(zip(header, row, strict=True))
 
 
-def _json_rows(lines: Iterable[str], path: Path) -> Iterator[Row]:
+def _json_rows(lines: Iterable[str], path: Path) -> Iterator[TableRow]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

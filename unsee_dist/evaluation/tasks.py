@@ -11,7 +11,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.local_tasks import local_tasks
-from unsee_dist.evaluation.models import Model
+from unsee_dist.evaluation.models import EvaluationModel
 from unsee_dist.evaluation.mteb_suite import Encoder, evaluate_task
 from unsee_dist.evaluation.mteb_tasks import TIERS, VERSION, EvaluationTask, local, published
 from unsee_dist.evaluation.scores import is_current, owner_name, read_scores, write_score
@@ -63,13 +63,15 @@ def shard_of(tasks: Sequence[EvaluationTask], shard: str) -> Sequence[Evaluation
     return tasks[int(match[1]) - 1 :: int(match[2])]
 
 
-def missing_scores(model: Model, tasks: Sequence[EvaluationTask]) -> list[EvaluationTask]:
+def missing_scores(model: EvaluationModel, tasks: Sequence[EvaluationTask]) -> list[EvaluationTask]:
     """The tasks without a score for this data, this version of mteb and this model."""
     scores, revision = read_scores(model.home), model.revision
     return [task for task in tasks if not is_current(scores.get(task.name), task.data, VERSION, revision)]
 
 
-def evaluate_tasks(model: Model, tasks: Sequence[EvaluationTask], console: Console) -> list[TaskScore]:
+def evaluate_tasks(
+    model: EvaluationModel, tasks: Sequence[EvaluationTask], console: Console
+) -> list[TaskScore]:
     """The scores of the tasks, in order; those that are missing on disk are measured and written."""
     missing = missing_scores(model, tasks)
     encoder = Encoder(model.embed, model.name, model.revision, model.unusable() if missing else None)
@@ -82,7 +84,7 @@ def evaluate_tasks(model: Model, tasks: Sequence[EvaluationTask], console: Conso
     return [scores[task.name] for task in tasks]
 
 
-def _measure(model: Model, task: EvaluationTask, encoder: Encoder) -> None:
+def _measure(model: EvaluationModel, task: EvaluationTask, encoder: Encoder) -> None:
     """Measure and write a score, once: the parts of a benchmark share a folder, so each task has an owner."""
     with owned(model.home / owner_name(task.name), f"{task.name} of {model.name}", IN_USE):
         if missing_scores(model, [task]):  # else another command has just measured it

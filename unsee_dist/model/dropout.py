@@ -36,7 +36,7 @@ Span = tuple[int, int, int]  # of a sentence: row, first token, end
 
 
 @dataclass(frozen=True)
-class Rows:
+class MaskRows:
     """What is in the rows of a forward. keys_RT: of the tokens.
 
     positions_RT: of the tokens in their sentences, None where each row holds one sentence from its first token on.
@@ -56,7 +56,7 @@ class Masks:
 
     def __init__(self) -> None:
         self.network = ONLINE
-        self._rows: Rows | None = None
+        self._rows: MaskRows | None = None
         self._calls: Counter[int] = Counter()  # of each site in this forward
 
     @contextmanager
@@ -71,7 +71,7 @@ class Masks:
         ]
         packed = micro_batch.sentences != len(segments_RT)
         spans = _spans(segments_RT, positions_RT) if packed and segments_RT.device.type == "cpu" else []
-        self._rows = Rows(
+        self._rows = MaskRows(
             torch.cat(keys_RT),
             positions_RT.repeat(views, 1) if packed else None,
             [
@@ -121,7 +121,7 @@ class UnknownShape(RuntimeError):
     """A tensor that is neither hidden states nor attention weights is dropped."""
 
 
-def _attention_lanes(rows: Rows, site: int, heads: int) -> Tensor:
+def _attention_lanes(rows: MaskRows, site: int, heads: int) -> Tensor:
     """(R, H, T, T) int16: lane of the key's position in its sentence, for every query. Between sentences: anything."""
     if rows.positions_RT is None:
         return masks.attention_lanes(rows.keys_RT, site, heads, rows.keys_RT.shape[1])
@@ -136,7 +136,7 @@ def _gathered_lanes(keys_RT: Tensor, positions_RT: Tensor, site: int, heads: int
     return lanes.gather(-1, positions_RT[:, None, None, :].expand_as(lanes))
 
 
-def _shifted_lanes(rows: Rows, site: int, heads: int) -> Tensor:
+def _shifted_lanes(rows: MaskRows, site: int, heads: int) -> Tensor:
     """The lanes of a sentence that starts at column s are those s places on: one copy a sentence, of all its queries.
 
     What is shifted out of the last column goes to the next query, before the sentence, or to a query of the next sentence

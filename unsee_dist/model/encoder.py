@@ -60,7 +60,7 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
-    """The encoder's fast tokenizer. Raises ValueError when the folder has none."""
+    """The encoder's fast tokenizer. Raises UserError when the folder has none."""
     from transformers import AutoTokenizer
 
     source, path = _source(name), Path(os.path.expanduser(name))

@@ -41,7 +41,7 @@ class FreshSize:
 def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: int) -> int:
     """Write tokenizer and untrained encoder into `folder` as a Hugging Face model; returns its parameters.
 
-    Raises ValueError when there is no sentence.
+    Raises UserError when there is no sentence.
     """
     from transformers import BertModel
 

@@ -23,7 +23,7 @@ DEFAULT = VICRegSettings()
 
 
 class VICReg(nn.Module):
-    """`invariance`, `variance`, `covariance` are s, m, n. Needs a global batch of at least 2 (ValueError)."""
+    """`invariance`, `variance`, `covariance` are s, m, n. Needs a global batch of at least 2 (UserError)."""
 
     symmetric: ClassVar[bool] = True
 

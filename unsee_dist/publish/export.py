@@ -49,7 +49,7 @@ PATHS = (
 GEOMETRY = (STD, EFFECTIVE_RANK, MEAN_COSINE, CORRELATION, UNIFORMITY, ALIGNMENT)
 
 
-class Model(Protocol):
+class ModelToExport(Protocol):
     """An opened encoder, as `unsee_dist.evaluation.models.open_model` returns it."""
 
     @property
@@ -105,7 +105,7 @@ def _made_of(source: str) -> str:
     return f"export of {contents.owner_name(run)}"
 
 
-def export(source: str, model: Model, evaluation: Evaluation, out: Path, onnx: bool) -> None:
+def export(source: str, model: ModelToExport, evaluation: Evaluation, out: Path, onnx: bool) -> None:
     """Write the model opened from `source` to `out`, replacing an older export. UserError: it is unusable."""
     what, remedy = f"--out {out}", "Wait until it has ended, or give another folder."
     place = out.absolute()  # "." has no name to put another beside
@@ -115,7 +115,7 @@ def export(source: str, model: Model, evaluation: Evaluation, out: Path, onnx: b
             _write(new, Path(source), model, evaluation, onnx)
 
 
-def _write(new: Path, path: Path, model: Model, evaluation: Evaluation, onnx: bool) -> None:
+def _write(new: Path, path: Path, model: ModelToExport, evaluation: Evaluation, onnx: bool) -> None:
     """The encoder of `path`, its card and, with `onnx`, model.onnx."""
     if (path / "manifest.json").is_file():
         from unsee_dist.publish.from_checkpoint import write_online
@@ -146,7 +146,7 @@ def _copy(folder: Path, new: Path) -> None:
             shutil.copyfile(path, place)
 
 
-def _refuse_unusable(source: str, model: Model) -> None:
+def _refuse_unusable(source: str, model: ModelToExport) -> None:
     """UserError when the embeddings of different texts are not finite, at one point, or on one line."""
     if why := model.unusable():
         raise UserError(
@@ -154,7 +154,7 @@ def _refuse_unusable(source: str, model: Model) -> None:
         )
 
 
-def facts_of(model: Model, evaluation: Evaluation, folder: Path) -> Facts:
+def facts_of(model: ModelToExport, evaluation: Evaluation, folder: Path) -> Facts:
     """The values of the card, from the export and, if there is one, its run."""
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
     encoder = json.loads((folder / "sentence_bert_config.json").read_text(encoding="utf-8"))
@@ -205,7 +205,7 @@ def _is_public(key: str) -> bool:
     return kind_of(key) is not Kind.CONTENT and not key.startswith("run.") and key != "resume"
 
 
-def _measured(run: Path, model: Model) -> tuple[int | None, Line]:
+def _measured(run: Path, model: ModelToExport) -> tuple[int | None, Line]:
     """The step of an export, and the line of the evaluation at that step."""
     parts = model.revision.split("-")
     steps = [int(part.removeprefix("step")) for part in parts if part.startswith("step") and part != "step"]

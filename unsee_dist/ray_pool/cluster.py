@@ -25,7 +25,7 @@ from ray._private import ray_constants
 from ray.exceptions import RayError
 
 import unsee_dist
-from unsee_dist.errors import UserError
+from unsee_dist.errors import TransientError, UserError, is_transient
 
 LOCAL = "local"
 CONNECT_S = 10.0  # for a connection to open
@@ -45,7 +45,8 @@ def connected(address: str | None = None, worker_output: bool = False) -> Iterat
     """A connection to the cluster at address (host:port), else at RAY_ADDRESS, else to one started for this block.
 
     "local" starts one whatever RAY_ADDRESS says. Inside a connection that is open already, that one is used.
-    worker_output: show here what the workers print. Raises UserError when no cluster answers.
+    worker_output: show here what the workers print. Raises UserError when no cluster is there, or it is
+    not for this process; TransientError when one does not answer.
     """
     if ray.is_initialized():
         yield
@@ -69,7 +70,8 @@ def connected(address: str | None = None, worker_output: bool = False) -> Iterat
             if address == LOCAL
             else f"at {address} refused this process"
         )
-        raise UserError(f"the Ray cluster {why} ({reason}). {_remedy(address)}") from error
+        kind = TransientError if is_transient(error) else UserError
+        raise kind(f"the Ray cluster {why} ({reason}). {_remedy(address)}") from error
     try:
         yield
     finally:
@@ -124,8 +126,10 @@ def slots(cluster: list[Node], cpus: float, gpus: float = 0) -> int:
 
 
 def _check(address: str) -> None:
-    """UserError unless a cluster answers at the address within a bounded time.
+    """UserError or TransientError unless a cluster answers at the address within a bounded time.
 
+    The address is a mistake where it is none, its host unknown, or that host says that nothing listens there. A host or
+    a cluster that does not answer may do so later.
     ray.init itself gave up after 13 minutes where nothing listened: so another process asks first.
     """
     host, colon, port = address.rpartition(":")
@@ -136,17 +140,18 @@ def _check(address: str) -> None:
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise UserError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}). {_remedy(address)}"
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, such as "a..b"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        passes = is_transient(error) and not isinstance(error, ConnectionRefusedError)
+        raise (TransientError if passes else UserError)(
+            f"no Ray cluster answers at {address} ({reason}). {_remedy(address)}"
         ) from error
     question = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address]
+    silent = f"what listens at {address} did not answer as a Ray cluster. {_remedy(address)}"
     try:
         answer = subprocess.run(question, capture_output=True, text=True, timeout=ANSWER_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise UserError(
-            f"what listens at {address} did not answer as a Ray cluster in {ANSWER_S:g} s. {_remedy(address)}"
-        ) from error
+        raise TransientError(silent) from error
     if answer.returncode:
         lines = (answer.stderr.strip() or answer.stdout.strip()).splitlines()
         if any("InvalidAuthToken" in line or "authentication token" in line.lower() for line in lines):
@@ -155,6 +160,8 @@ def _check(address: str) -> None:
                 "RAY_AUTH_TOKEN_PATH=FILE, a file that `ray get-auth-token` wrote on the head."
             )
         why = lines[-1] if lines else f"exit code {answer.returncode}"
+        if why.startswith("ray.exceptions.RpcError"):  # Ray's own patience, of about 40 s, has ended
+            raise TransientError(silent)
         raise UserError(f"the Ray cluster at {address} cannot be used ({why}). {_remedy(address)}")
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from unsee_dist.distributed.world import World, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World
 from unsee_dist.files.owner import OWNER, owned
 
 REMEDY = "Wait until it has ended, stop it, or write another run.dir."

@@ -21,7 +21,7 @@ HOSTS_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Status:
+class RankStatus:
     """What a rank reports of itself. idle_s: seconds since it last entered a phase or issued a collective.
 
     collectives: issued by training. awaited: issued by the background threads that the main thread waits for, -1 while it
@@ -42,7 +42,7 @@ class Status:
     exit_reason: str | None = None
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, object]) -> Status:
+    def from_dict(cls, values: Mapping[str, object]) -> RankStatus:
         """What `dataclasses.asdict` made, through JSON."""
         return cls(**{**values, "process": Process(*values["process"])})  # type: ignore[arg-type, misc]  # our own JSON
 
@@ -54,7 +54,7 @@ class Status:
 class Received:
     """The last status of another rank. `at`: our own monotonic clock when it arrived."""
 
-    status: Status
+    status: RankStatus
     at: float
 
     def age(self) -> float:
@@ -65,7 +65,7 @@ class Received:
         return self.status.idle_s + self.age()
 
 
-def without_progress(statuses: Mapping[int, Status], idle_s: float, timeout_s: float) -> str:
+def without_progress(statuses: Mapping[int, RankStatus], idle_s: float, timeout_s: float) -> str:
     """The sentence when every rank reports and none has made progress for idle_s seconds."""
     own_limit = f"for {idle_s:.0f} s (guard.timeout_s = {timeout_s:g})"
     blocking = blocking_ranks(list(statuses.values()))
@@ -80,18 +80,18 @@ def without_progress(statuses: Mapping[int, Status], idle_s: float, timeout_s: f
     return f"{names} {verb} made no progress {own_limit}. Waiting for {them}: {'; '.join(others) or 'no other rank'}."
 
 
-def blocking_ranks(statuses: Sequence[Status]) -> list[Status]:
+def blocking_ranks(statuses: Sequence[RankStatus]) -> list[RankStatus]:
     """Those that are furthest behind, in rank order; all of them when that is not known."""
     behind = min(map(_place, statuses))
     return sorted((status for status in statuses if _place(status) == behind), key=lambda status: status.rank)
 
 
-def _place(status: Status) -> tuple[int, int, bool, int]:
+def _place(status: RankStatus) -> tuple[int, int, bool, int]:
     """Smaller for a rank that is further behind."""
     return status.collectives, status.awaited, not status.outside, status.step
 
 
-def _nobody_blocks(statuses: Sequence[Status], own_limit: str) -> str:
+def _nobody_blocks(statuses: Sequence[RankStatus], own_limit: str) -> str:
     hosts = sorted({status.host for status in statuses})
     shown = ", ".join(hosts[:HOSTS_SHOWN]) + (" ..." if len(hosts) > HOSTS_SHOWN else "")
     where = "; ".join(map(str, statuses))

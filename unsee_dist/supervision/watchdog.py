@@ -1,6 +1,6 @@
 """Ends the whole job when a rank hangs or dies, and prints which rank, on which host, in which step and phase.
 
-A thread of every rank writes the rank's `Status` to the store and reads those of the others:
+A thread of every rank writes the rank's `RankStatus` to the store and reads those of the others:
 
     no new status for timeout_s, or its process    that rank is dead, stopped, or cut off from the network
     is seen to have ended
@@ -42,8 +42,8 @@ from unsee_dist.supervision.phases import (
     register_background_thread,
 )
 from unsee_dist.supervision.verdict import (
+    RankStatus,
     Received,
-    Status,
     describe_lost,
     lost_ranks,
     without_progress,
@@ -174,7 +174,7 @@ class Watchdog:
         statuses = {one.status.rank: one.status for one in received} | {own.rank: own}
         return without_progress(statuses, shortest_s, self.timeout_s)
 
-    def _status(self) -> Status:
+    def _status(self) -> RankStatus:
         current = current_phase()
         issued = groups.collectives_issued(self.world.size, background_groups())
         if issued != self._collectives:
@@ -182,7 +182,7 @@ class Watchdog:
         awaited = [
             groups.issued(cast("dist.ProcessGroup", group)) for group in background_groups(awaited=True)
         ]
-        return Status(
+        return RankStatus(
             rank=self.world.rank,
             host=socket.gethostname(),
             step=current.step,
@@ -208,7 +208,7 @@ class Watchdog:
             values = store.multi_get([str(rank) for rank in present]) if present else []
             diagnosis = store.get("diagnosis").decode() if store.check(["diagnosis"]) else None
         for rank, value in zip(present, values, strict=True):
-            status = Status.from_dict(json.loads(value))
+            status = RankStatus.from_dict(json.loads(value))
             if rank not in self.received or self.received[rank].status.beat != status.beat:
                 self.received[rank] = Received(status, time.monotonic())
         if diagnosis is not None:

@@ -18,7 +18,7 @@ PATTERN = "failure-rank-*.json"
 
 
 @dataclass(frozen=True)
-class Failure:
+class TrialFailure:
     """What ended a rank. sentence: its last line; traceback: whole, "" for a mistake."""
 
     rank: int
@@ -36,8 +36,8 @@ class Failure:
         return self.code in (ExitCode.BUG, ExitCode.MISTAKE)
 
 
-def _file(rank: int | str) -> RecordFile[Failure]:
-    return RecordFile(f"failure-rank-{rank}.json", Failure, version=2, remedy="Delete it.")
+def _file(rank: int | str) -> RecordFile[TrialFailure]:
+    return RecordFile(f"failure-rank-{rank}.json", TrialFailure, version=2, remedy="Delete it.")
 
 
 def write_failure(trial: Path, rank: int, error: Exception) -> None:
@@ -50,10 +50,10 @@ def write_failure(trial: Path, rank: int, error: Exception) -> None:
         else "".join(traceback.format_exception_only(error))
     )
     trial.mkdir(parents=True, exist_ok=True)
-    _file(rank).write(trial, Failure(rank, code, sentence.strip(), text))
+    _file(rank).write(trial, TrialFailure(rank, code, sentence.strip(), text))
 
 
-def read_failures(trial: Path) -> list[Failure]:
+def read_failures(trial: Path) -> list[TrialFailure]:
     """The failures of the newest attempt, those that come again first."""
     names = (path.stem.removeprefix("failure-rank-") for path in trial.glob(PATTERN))
     ranks = sorted(int(name) for name in names if name.isdecimal())
@@ -75,7 +75,7 @@ def begin_attempt(trial: Path) -> str | None:
     return None
 
 
-def describe_failures(trial: str, folder: Path, failures: Sequence[Failure]) -> str:
+def describe_failures(trial: str, folder: Path, failures: Sequence[TrialFailure]) -> str:
     """What a person needs of a failed trial: the traceback of a bug, whose it is, and where to report it."""
     first = failures[0]
     if first.code != ExitCode.BUG:

@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Sequence
 
 from unsee_dist.log import quiet
-from unsee_dist.sweep.ledger import BAD, Row
+from unsee_dist.sweep.ledger import BAD, LedgerRow
 from unsee_dist.sweep.settings import Sweep
 
 FEWEST = 6  # trials: with fewer, a forest explains nothing
 
 
-def importances(sweep: Sweep, rows: Sequence[Row]) -> tuple[dict[str, float], list[str]]:
+def importances(sweep: Sweep, rows: Sequence[LedgerRow]) -> tuple[dict[str, float], list[str]]:
     """Share of the variance of the scores explained by each setting that all trials have, largest first; and those
     left out because some trials lack them. ({}, []) with too few scores, or none that differ."""
     import optuna

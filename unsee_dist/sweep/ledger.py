@@ -21,7 +21,7 @@ from unsee_dist.log import LOG
 from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, TIME, dev
 from unsee_dist.sweep.failures import describe_failures, read_failures
 from unsee_dist.sweep.space import overrides
-from unsee_dist.sweep.trial import OUTCOME, Outcome, comparable_score, evaluations, trial_folder
+from unsee_dist.sweep.trial import OUTCOME, TrialOutcome, comparable_score, evaluations, trial_folder
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile
 from unsee_dist.tracking.metrics_file import read as read_metrics
 
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from unsee_dist.sweep.tune import TrialState
 
 STOP = "stop"
-Status = Literal["waiting", "running", "complete", "stopped", "broken", "failed"]
-ENDED: tuple[Status, ...] = ("complete", "stopped", "broken", "failed")
-BAD: tuple[Status, ...] = ("broken", "failed")
+TrialStatus = Literal["waiting", "running", "complete", "stopped", "broken", "failed"]
+ENDED: tuple[TrialStatus, ...] = ("complete", "stopped", "broken", "failed")
+BAD: tuple[TrialStatus, ...] = ("broken", "failed")
 
 
 @with_config(STRICT)
 @dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """A trial. number: from 1, in the order of their making. step, score: of its best evaluation; None before one.
 
     complete: all steps taken; stopped: given up by the scheduler; broken: its run said why not (collapse, not finite);
@@ -46,7 +46,7 @@ class Row:
 
     number: int
     trial: str
-    status: Status
+    status: TrialStatus
     point: Mapping[str, Any]
     reached: int = 0  # the step of its newest evaluation
     step: int | None = None
@@ -69,7 +69,7 @@ class Ledger:
     """trials.json. time: of its writing, in seconds since 1970."""
 
     time: float
-    trials: list[Row]
+    trials: list[LedgerRow]
 
 
 LEDGER = RecordFile(
@@ -103,24 +103,24 @@ def watch(folder: Path, goal: Goal, states: Sequence[TrialState]) -> bool:
     return (folder / STOP).exists()
 
 
-def read(folder: Path) -> list[Row]:
+def read(folder: Path) -> list[LedgerRow]:
     """The rows in the order of their making; [] before the first. UserError: the file is damaged."""
     ledger = LEDGER.read(folder)
     return ledger.trials if ledger else []
 
 
-def write(folder: Path, rows: Sequence[Row]) -> None:
+def write(folder: Path, rows: Sequence[LedgerRow]) -> None:
     LEDGER.write(folder, Ledger(time.time(), list(rows)))
 
 
-def best(rows: Sequence[Row], mode: str) -> Row | None:
+def best(rows: Sequence[LedgerRow], mode: str) -> LedgerRow | None:
     """The row with the best score of all that are sound; None before the first score."""
     sound = [row for row in rows if row.score is not None and row.status not in BAD]
     sign = 1 if mode == "max" else -1
     return max(sound, key=lambda row: sign * (row.score or 0.0), default=None)
 
 
-def ranked(rows: Sequence[Row], mode: str) -> list[Row]:
+def ranked(rows: Sequence[LedgerRow], mode: str) -> list[LedgerRow]:
     """Best first; without a score, broken and failed ones last."""
     sign = -1 if mode == "max" else 1
     return sorted(
@@ -128,7 +128,7 @@ def ranked(rows: Sequence[Row], mode: str) -> list[Row]:
     )
 
 
-def status_line(row: Row, rows: Sequence[Row], goal: Goal) -> str:
+def status_line(row: LedgerRow, rows: Sequence[LedgerRow], goal: Goal) -> str:
     """One line about a trial whose status is new."""
     parts = [f"trial {row.number}/{goal.trials} {row.status}"]
     if row.score is not None:
@@ -143,7 +143,7 @@ def status_line(row: Row, rows: Sequence[Row], goal: Goal) -> str:
     return " | ".join(parts)
 
 
-def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
+def _append_progress(folder: Path, goal: Goal, rows: Sequence[LedgerRow]) -> None:
     """A line of the sweep's own metrics.jsonl for each trial that has ended: how many, and the best so far."""
     path, ended, leader = folder / METRICS, sum(row.ended for row in rows), best(rows, goal.mode)
     lines = read_metrics(path)
@@ -153,7 +153,9 @@ def _append_progress(folder: Path, goal: Goal, rows: Sequence[Row]) -> None:
         file.close()
 
 
-def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, Row]) -> Row:
+def _row(
+    folder: Path, goal: Goal, number: int, state: TrialState, before: Mapping[str, LedgerRow]
+) -> LedgerRow:
     old = before.get(state.id)
     reached = int(state.last.get(STEP, 0))
     run = trial_folder(folder, state.id)
@@ -166,7 +168,7 @@ def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mappi
     outcome = OUTCOME.read(run)
     status = _status(state, outcome.outcome if outcome else "")
     why, code = _failure(run, state, status, outcome)
-    return Row(
+    return LedgerRow(
         number,
         state.id,
         status,
@@ -180,7 +182,7 @@ def _row(folder: Path, goal: Goal, number: int, state: TrialState, before: Mappi
     )
 
 
-def _description(folder: Path, row: Row, state: TrialState) -> str:
+def _description(folder: Path, row: LedgerRow, state: TrialState) -> str:
     """What a person needs of a failed trial. Without a record of ours, Ray's whole text: a worker or a node that died."""
     run = trial_folder(folder, row.trial)
     failures = read_failures(run)
@@ -189,7 +191,9 @@ def _description(folder: Path, row: Row, state: TrialState) -> str:
     return f"{state.error}\ntrial {row.number} failed, see above"
 
 
-def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | None) -> tuple[str, ExitCode]:
+def _failure(
+    run: Path, state: TrialState, status: TrialStatus, outcome: TrialOutcome | None
+) -> tuple[str, ExitCode]:
     """Why a broken or a failed trial is one, and the exit code of it."""
     if status == "broken":
         return (outcome.why if outcome else ""), ExitCode.COMPLETE
@@ -201,7 +205,7 @@ def _failure(run: Path, state: TrialState, status: Status, outcome: Outcome | No
     return (state.error or "unknown").splitlines()[-1], ExitCode.RANK_LOST
 
 
-def _status(state: TrialState, outcome: str) -> Status:
+def _status(state: TrialState, outcome: str) -> TrialStatus:
     if state.status == "ERROR":
         return "failed"
     if state.status == "TERMINATED":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unsee_dist.files.atomic import write_file
 from unsee_dist.metrics.names import STEP
-from unsee_dist.sweep.ledger import BAD, Row, best
+from unsee_dist.sweep.ledger import BAD, LedgerRow, best
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Axis
 from unsee_dist.sweep.trial import evaluations, trial_folder
@@ -22,7 +22,7 @@ DPI = 120
 ABSENT = -0.08
 
 
-def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) -> None:
+def curves(sweep: Sweep, rows: Sequence[LedgerRow], rungs: Sequence[int], path: Path) -> None:
     """The metric of every trial over its steps; a colour an objective where it varies, a dotted line a rung."""
     figure = _figure(8, 4.5)
     panel = figure.subplots()
@@ -58,7 +58,7 @@ def curves(sweep: Sweep, rows: Sequence[Row], rungs: Sequence[int], path: Path) 
     _save(figure, path)
 
 
-def parallel(sweep: Sweep, rows: Sequence[Row], path: Path) -> None:
+def parallel(sweep: Sweep, rows: Sequence[LedgerRow], path: Path) -> None:
     """A vertical axis a setting, a line a trial, coloured by its score; the last axis is the score."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize

@@ -21,14 +21,14 @@ from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.files.atomic import write_file
 from unsee_dist.log import LOG
 from unsee_dist.sweep import ledger
-from unsee_dist.sweep.ledger import Row
+from unsee_dist.sweep.ledger import LedgerRow
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import OF_A_TRIAL
 
 REPORT, CONFIRM = "report", "confirm"
 
 
-def write_report(sweep: Sweep, rows: Sequence[Row]) -> Path:
+def write_report(sweep: Sweep, rows: Sequence[LedgerRow]) -> Path:
     """Write the report of the trials so far, and print its table. Returns its folder."""
     from unsee_dist.sweep import plots
     from unsee_dist.sweep.importance import importances
@@ -59,7 +59,7 @@ def write_report(sweep: Sweep, rows: Sequence[Row]) -> Path:
     return folder
 
 
-def write_confirmation(sweep: Sweep, rows: Sequence[Row]) -> None:
+def write_confirmation(sweep: Sweep, rows: Sequence[LedgerRow]) -> None:
     """The best against the base, each trained to its end on the same seeds: mean ± deviation, and how they differ."""
     scores: dict[bool, dict[int, float]] = {True: {}, False: {}}
     for row in rows:
@@ -84,14 +84,16 @@ def write_confirmation(sweep: Sweep, rows: Sequence[Row]) -> None:
     LOG.info(text)
 
 
-def table(sweep: Sweep, ordered: Sequence[Row]) -> Table:
+def table(sweep: Sweep, ordered: Sequence[LedgerRow]) -> Table:
     shown = Table("trial", "status", sweep.settings.metric, "step", "of", *_keys(sweep), "run", box=None)
     for row in ordered:
         shown.add_row(*_cells(sweep, row))
     return shown
 
 
-def markdown(sweep: Sweep, ordered: Sequence[Row], weights: dict[str, float], left_out: Sequence[str]) -> str:
+def markdown(
+    sweep: Sweep, ordered: Sequence[LedgerRow], weights: dict[str, float], left_out: Sequence[str]
+) -> str:
     """The table, best first, and which settings mattered."""
     head = ["trial", "status", sweep.settings.metric, "at step", "of", *_keys(sweep), "run"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
@@ -105,8 +107,8 @@ def markdown(sweep: Sweep, ordered: Sequence[Row], weights: dict[str, float], le
     return "\n".join(lines).rstrip() + "\n"
 
 
-def preset(sweep: Sweep, row: Row) -> str:
-    """The row's configuration as a preset: only what differs from base.yaml."""
+def preset(sweep: Sweep, row: LedgerRow) -> str:
+    """The row's configuration as a preset: only what differs from the defaults."""
     config, base = sweep.config(dict(row.point)), RunConfig()
     ours, theirs = config.model_dump(mode="json"), base.model_dump(mode="json")
     same_objective = ours["objective"]["name"] == theirs["objective"]["name"]
@@ -144,7 +146,7 @@ def _keys(sweep: Sweep) -> list[str]:
     return [axis.key for axis in sweep.space.axes]
 
 
-def _cells(sweep: Sweep, row: Row) -> list[str]:
+def _cells(sweep: Sweep, row: LedgerRow) -> list[str]:
     def cell(key: str) -> str:
         value = row.point.get(key, "–")
         return f"{value:.3g}" if isinstance(value, float) else str(value)

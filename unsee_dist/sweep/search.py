@@ -26,7 +26,7 @@ from unsee_dist.ray_pool.cluster import connected, nodes, shortage, slots
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import make_folder, registered_driver, write_progress
 from unsee_dist.sweep.failures import begin_attempt, forget_failures
-from unsee_dist.sweep.ledger import Goal, Row
+from unsee_dist.sweep.ledger import Goal, LedgerRow
 from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
@@ -86,7 +86,7 @@ def run(sweep: Sweep, seeds: int = 0) -> int:
 SEVERITY = (ExitCode.BUG, ExitCode.MISTAKE, ExitCode.TRANSIENT, ExitCode.RANK_LOST, ExitCode.COMPLETE)
 
 
-def exit_code(rows: Sequence[Row]) -> ExitCode:
+def exit_code(rows: Sequence[LedgerRow]) -> ExitCode:
     """Of a sweep whose trials have all ended: the worst of those that failed, COMPLETE when none has."""
     return min((row.exit_code for row in rows), key=SEVERITY.index, default=ExitCode.COMPLETE)
 
@@ -121,7 +121,7 @@ def make_study(sweep: Sweep) -> tuple[Study, Group]:
 
 def run_trials(
     sweep: Sweep, study: Study, group: Group, points: list[Point], environment: Mapping[str, str]
-) -> list[Row]:
+) -> list[LedgerRow]:
     """Run the trials until they have ended or somebody stops them; `points` where they are known before.
 
     Trials that failed in an earlier start are tried again: the cause may have been mended.
@@ -177,7 +177,7 @@ def confirm(sweep: Sweep, study: Study, group: Group, seeds: int, environment: M
     return not unfinished(rows, study)
 
 
-def unfinished(rows: list[Row], study: Study) -> bool:
+def unfinished(rows: list[LedgerRow], study: Study) -> bool:
     """Trials that have not ended, or, unless the time was bounded, not begun."""
     return any(not row.ended for row in rows) or (len(rows) < study.trials and study.hours is None)
 
@@ -214,7 +214,7 @@ def tracked(sweep: Sweep) -> Iterator[dict[str, str]]:
         parent.close(status)
 
 
-def _check_scores(sweep: Sweep, rows: list[Row]) -> None:
+def _check_scores(sweep: Sweep, rows: list[LedgerRow]) -> None:
     if all(row.score is None for row in rows):
         hours = sweep.settings.hours
         no_reason = f"sweep.hours = {hours:g} were over" if hours else "no evaluation had it"

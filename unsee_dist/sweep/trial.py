@@ -22,6 +22,7 @@ from unsee_dist.metrics.names import COLLAPSED, STEP, dev
 from unsee_dist.sweep.failures import write_failure
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
+from unsee_dist.sweep.tune import ReportToTune
 from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import Line
 
@@ -34,11 +35,9 @@ WORST = 1e9
 TRIALS, END = "trials", "end"
 CHECK_EVERY_S = 0.5  # whether the trial is asked to end
 
-Report = Callable[[Mapping[str, float]], None]
-
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended that did not fail. broken: its run said why (a collapse, not finite), in `why`.
 
     reports_s: seconds that each of its reports took.
@@ -50,7 +49,7 @@ class Outcome:
 
 
 OUTCOME = RecordFile(
-    "outcome.json", Outcome, version=2, remedy="Delete it; --resume trains the trial's rest."
+    "outcome.json", TrialOutcome, version=2, remedy="Delete it; --resume trains the trial's rest."
 )
 
 
@@ -70,7 +69,7 @@ def comparable_score(scores: Mapping[str, float], metric: str, mode: str) -> flo
     return value
 
 
-def train_trial(sweep: Sweep, driver: DriverProcess, trial: str, point: Point, report: Report) -> None:
+def train_trial(sweep: Sweep, driver: DriverProcess, trial: str, point: Point, report: ReportToTune) -> None:
     """Train the trial's run, or continue it; every rank of its worker group calls this.
 
     A run that the guard ends (a collapse under `guard.collapse: stop`, say) ends the trial as the worst of all. After
@@ -78,7 +77,7 @@ def train_trial(sweep: Sweep, driver: DriverProcess, trial: str, point: Point, r
     the point: it is recorded (failures.py) and raised. A rank that was lost is not recorded: Ray starts the trial again.
     """
     _enter(driver)
-    from unsee_dist.distributed.world import PeerFailed
+    from unsee_dist.distributed.shared_errors import PeerFailed
 
     try:
         _train(sweep, trial, point, report)
@@ -93,8 +92,9 @@ class RankLost(RuntimeError):
     """A collective has failed because another rank is gone."""
 
 
-def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
-    from unsee_dist.distributed.world import join_world, wait_for_all
+def _train(sweep: Sweep, trial: str, point: Point, report: ReportToTune) -> None:
+    from unsee_dist.distributed.process_group import join_world
+    from unsee_dist.distributed.world import wait_for_all
     from unsee_dist.run import train
     from unsee_dist.supervision.signals import Stopped, StopSignal
     from unsee_dist.supervision.watchdog import Watchdog
@@ -119,12 +119,12 @@ def _train(sweep: Sweep, trial: str, point: Point, report: Report) -> None:
     try:
         _report_newest(world, folder, report_evaluation)
         train(config, stop, report_evaluation)
-        _write_outcome(world, folder, Outcome("complete", reports_s=tuple(reports_s)))
+        _write_outcome(world, folder, TrialOutcome("complete", reports_s=tuple(reports_s)))
         wait_for_all(world)
     except Stopped:
-        _write_outcome(world, folder, Outcome("stopped", reports_s=tuple(reports_s)))
+        _write_outcome(world, folder, TrialOutcome("stopped", reports_s=tuple(reports_s)))
     except RunBroken as broken:
-        _write_outcome(world, folder, Outcome("broken", str(broken), tuple(reports_s)))
+        _write_outcome(world, folder, TrialOutcome("broken", str(broken), tuple(reports_s)))
         report({STEP: sweep.steps, metric: comparable_score({}, metric, mode)})
     except RuntimeError as error:
         if (sentence := watchdog.explain()) is not None:
@@ -183,6 +183,6 @@ def _report_newest(
         report_evaluation(int(line[STEP]), line)
 
 
-def _write_outcome(world: World, folder: Path, outcome: Outcome) -> None:
+def _write_outcome(world: World, folder: Path, outcome: TrialOutcome) -> None:
     if world.rank == 0 and folder.is_dir():
         OUTCOME.write(folder, outcome)

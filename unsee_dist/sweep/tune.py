@@ -21,14 +21,25 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import TYPE_CHECKING, Literal, TypedDict, cast
 
 from unsee_dist.log import quiet
 from unsee_dist.metrics.names import STEP  # in every report: schedulers compare trials at the same step
+from unsee_dist.sweep.space import Point
+
+if TYPE_CHECKING:
+    import optuna
+    from ray import tune
+    from ray.tune.execution.tune_controller import TuneController
+    from ray.tune.experiment import Trial
+    from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
+    from ray.tune.search.optuna import OptunaSearch
 
 Numbers = Mapping[str, float]
-Report = Callable[[Numbers], None]  # collective over the ranks of a trial
-Work = Callable[[str, Mapping[str, Any], Report], None]  # (trial, point, report), on every rank
+ReportToTune = Callable[[Numbers], None]  # collective over the ranks of a trial
+Work = Callable[[str, Point, ReportToTune], None]  # (trial, point, report), on every rank
+Suggest = Callable[["optuna.Trial"], None]  # takes the values of a point from it
 Begin = Callable[[str], str | None]  # before each attempt at a trial: why there must be none
 
 NAME = "tune"  # Tune's state: <folder>/tune
@@ -80,13 +91,16 @@ class Group:
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
 
+TuneStatus = Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
+
+
 @dataclass(frozen=True)
 class TrialState:
     """A trial of Tune. error: the text of the exception that ended it, traceback included."""
 
     id: str
-    status: Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
-    point: Mapping[str, Any]
+    status: TuneStatus
+    point: Point
     last: Numbers
     error: str | None
 
@@ -112,8 +126,8 @@ class Calls:
 def search(
     study: Study,
     group: Group,
-    suggest: Callable[[Any], None],
-    points: Sequence[Mapping[str, Any]],
+    suggest: Suggest,
+    points: Sequence[Point],
     calls: Calls,
 ) -> None:
     """Run, or continue, the trials of `study`: `points` where given, else what `suggest` takes from an Optuna trial.
@@ -151,8 +165,8 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _tuner(
-    study: Study, group: Group, searcher: Any, points: Sequence[Mapping[str, Any]], calls: Calls
-) -> Any:
+    study: Study, group: Group, searcher: OptunaSearch | None, points: Sequence[Point], calls: Calls
+) -> tune.Tuner:
     """The search that `study.folder` holds, or a new one."""
     from ray import tune
 
@@ -174,7 +188,7 @@ def _tuner(
     )
 
 
-def _tune_config(study: Study, searcher: Any, end: End) -> Any:
+def _tune_config(study: Study, searcher: OptunaSearch | None, end: End) -> tune.TuneConfig:
     from ray import tune
 
     return tune.TuneConfig(
@@ -190,11 +204,11 @@ def _tune_config(study: Study, searcher: Any, end: End) -> Any:
     )
 
 
-def _id_of(trial: Any) -> str:
+def _id_of(trial: Trial) -> str:
     return str(trial.trial_id)
 
 
-def _searcher(study: Study, suggest: Callable[[Any], None]) -> Any:
+def _searcher(study: Study, suggest: Suggest) -> OptunaSearch:
     import optuna
     from ray.tune.search.optuna import OptunaSearch
 
@@ -209,7 +223,7 @@ def _searcher(study: Study, suggest: Callable[[Any], None]) -> Any:
     return OptunaSearch(suggest, metric=study.metric, mode=study.mode, sampler=sampler)
 
 
-def _scheduler(study: Study, end: End) -> Any:
+def _scheduler(study: Study, end: End) -> TrialScheduler:
     from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
 
     if study.scheduler == "asha":
@@ -224,11 +238,15 @@ def _scheduler(study: Study, end: End) -> Any:
     return FIFOScheduler()
 
 
-def _by_request(kind: Any, end: End) -> Any:
+def _by_request(
+    kind: type[AsyncHyperBandScheduler | MedianStoppingRule], end: End
+) -> Callable[..., TrialScheduler]:
     """The scheduler, which asks a trial to end where Ray's would have it killed."""
 
-    class EndsByRequest(kind):  # type: ignore[misc]  # one of two schedulers of Ray
-        def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+    class EndsByRequest(kind):  # type: ignore[misc, valid-type]  # one of two schedulers of Ray
+        def on_trial_result(
+            self, tune_controller: TuneController, trial: Trial, result: dict[str, object]
+        ) -> str:
             decision = super().on_trial_result(tune_controller, trial, result)
             if decision != self.STOP:
                 return str(decision)
@@ -238,13 +256,13 @@ def _by_request(kind: Any, end: End) -> Any:
     return EndsByRequest
 
 
-def _trainable(group: Group, calls: Calls, storage: Path) -> Any:
+def _trainable(group: Group, calls: Calls, storage: Path) -> Callable[[Point], None]:
     """What Tune runs for a point: it trains in a worker group of its own and passes the reports on."""
     from ray import tune
 
     from unsee_dist.sweep.placement import record_placement, remove_placement
 
-    def trial(config: Mapping[str, Any]) -> None:
+    def trial(config: Point) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
         from ray.tune.integration.ray_train import TuneReportCallback
@@ -257,7 +275,7 @@ def _trainable(group: Group, calls: Calls, storage: Path) -> Any:
             raise TrialRefused(why)
         TorchTrainer(
             _worker,
-            train_loop_config={"work": calls.work, "trial": name, "point": _point(config)},
+            train_loop_config=dict(WorkerConfig(work=calls.work, trial=name, point=_point(config))),
             torch_config=TorchConfig(backend="nccl" if group.gpus else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=group.ranks, use_gpu=group.gpus > 0, resources_per_worker=group.bundle()
@@ -275,13 +293,22 @@ def _trainable(group: Group, calls: Calls, storage: Path) -> Any:
     return tune.with_resources(trial, {"node:__internal_head__": 0.001})
 
 
-def _worker(config: Mapping[str, Any]) -> None:
+class WorkerConfig(TypedDict):
+    """What Ray Train gives to each worker of a trial."""
+
+    work: Work
+    trial: str
+    point: Point
+
+
+def _worker(config: dict[str, object]) -> None:
     import ray.train
 
-    config["work"](config["trial"], config["point"], lambda numbers: ray.train.report(dict(numbers)))
+    given = cast("WorkerConfig", config)
+    given["work"](given["trial"], given["point"], lambda numbers: ray.train.report(dict(numbers)))
 
 
-def _watching(watch: Watch) -> Any:
+def _watching(watch: Watch) -> tune.Callback:
     from ray.tune import Callback
 
     class Watching(Callback):
@@ -290,7 +317,7 @@ def _watching(watch: Watch) -> Any:
         def __init__(self) -> None:
             self._errors: dict[str, str] = {}  # of trials that are over, read once
 
-        def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:  # noqa: ARG002
+        def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:  # noqa: ARG002
             for trial in trials:
                 if trial.status == "ERROR" and not self._errors.get(trial.trial_id):
                     self._errors[trial.trial_id] = read_error(trial)
@@ -300,7 +327,7 @@ def _watching(watch: Watch) -> Any:
     return Watching()
 
 
-def read_error(trial: Any) -> str:
+def read_error(trial: Trial) -> str:
     """What ended a trial; "" while it cannot be read.
 
     Ray copies the error to the trial's folder in the background, pickled and as text: it is read in the middle of that,
@@ -314,17 +341,17 @@ def read_error(trial: Any) -> str:
     return ""
 
 
-def _state(trial: Any, error: str | None) -> TrialState:
+def _state(trial: Trial, error: str | None) -> TrialState:
     last = {
         name: value for name, value in (trial.last_result or {}).items() if isinstance(value, (int, float))
     }
-    return TrialState(trial.trial_id, trial.status, _point(trial.config), last, error)
+    return TrialState(trial.trial_id, cast("TuneStatus", trial.status), _point(trial.config), last, error)
 
 
-def _point(config: Mapping[str, Any]) -> dict[str, Any]:
+def _point(config: Point) -> Point:
     return dict(config.get(POINT, config))
 
 
-def _as_interrupt(_number: int, _frame: Any) -> None:
+def _as_interrupt(_number: int, _frame: FrameType | None) -> None:
     """Tune saves its state and ends at an interrupt."""
     os.kill(os.getpid(), signal.SIGINT)

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from unsee_dist.config import ConfigError, load
-from unsee_dist.config.kinds import Difference, Plain, flat, kind_of
+from unsee_dist.config.kinds import Plain, SettingDifference, flat, kind_of
 from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
@@ -105,7 +105,9 @@ def changes(run: Path, before: float = math.inf, keys: Callable[[str], bool] | N
     found = []
     for line in starts(run):
         pairs = [
-            str(Difference(key, *pair)) for key, pair in line.changed.items() if keys is None or keys(key)
+            str(SettingDifference(key, *pair))
+            for key, pair in line.changed.items()
+            if keys is None or keys(key)
         ]
         found += [f"after step {line.step}: {', '.join(pairs)}"] if pairs and line.step < before else []
     return found
@@ -129,7 +131,9 @@ def keep_settings(run: Path, config: RunConfig) -> None:
             write_file(run / CONFIG, config.as_yaml())
 
 
-def add_start(run: Path, step: int, ranks: int, changed: Sequence[Difference], origin: Path | None) -> None:
+def add_start(
+    run: Path, step: int, ranks: int, changed: Sequence[SettingDifference], origin: Path | None
+) -> None:
     """Append a start to history.jsonl: after which step, on how many ranks, what it changed, where it came from."""
     pairs = {each.key: [each.there, each.here] for each in changed}
     line = {STEP: step, TIME: time.time(), RANKS: ranks, CHANGED: pairs}

@@ -16,7 +16,8 @@ import torch.distributed as dist
 from unsee_dist.config.sections import RunConfig, every_steps
 from unsee_dist.data.stream.stream import Batch, Stream
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import SharedUserError, from_rank_0
+from unsee_dist.distributed.shared_errors import SharedUserError
+from unsee_dist.distributed.world import from_rank_0
 from unsee_dist.metrics.names import (
     BEST,
     DAMAGED,
@@ -59,7 +60,7 @@ class RunBroken(SharedUserError):
 @dataclass(frozen=True)
 class Training:
     """The objects of a run. steps: of the whole run. complete: none is left, and final/ is there. evaluate() -> scores,
-    baseline() -> those of TF-IDF; export(name) writes the encoder to <folder>/<name>; rewind() restores the newest checkpoint, or raises ValueError. All collective."""
+    baseline() -> those of TF-IDF; export(name) writes the encoder to <folder>/<name>; rewind() restores the newest checkpoint, or raises UserError. All collective."""
 
     config: RunConfig
     steps: int

@@ -13,9 +13,19 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from unsee_dist.config import kinds
-from unsee_dist.config.kinds import Difference, Kind, Plain, differences, flat, is_carried, of_kind, shown
+from unsee_dist.config.kinds import (
+    Kind,
+    Plain,
+    SettingDifference,
+    differences,
+    flat,
+    is_carried,
+    of_kind,
+    shown,
+)
 from unsee_dist.config.sections import RunConfig, TrainSettings
-from unsee_dist.distributed.world import World, from_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.metrics.names import STEP
 from unsee_dist.model.target import decay_at
@@ -37,7 +47,7 @@ class Start:
 
     checkpoint: Path | None = None
     own: bool = True
-    changed: tuple[Difference, ...] = ()
+    changed: tuple[SettingDifference, ...] = ()
     sentences: tuple[str, ...] = ()
     complete: bool = False
 
@@ -194,7 +204,7 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
     )
 
 
-def _refusal(folder: Path, steps: int, different: list[Difference], step: int | None) -> str:
+def _refusal(folder: Path, steps: int, different: list[SettingDifference], step: int | None) -> str:
     """The table of what differs, and the ways out. step: of the newest checkpoint, where there is one."""
     ways = [f"run.dir={free_name(folder)} for a run of its own"]
     if step is not None and not any(is_carried(each.key) for each in different):
@@ -294,17 +304,17 @@ def keep_record(config: RunConfig, start: Start, step: int, ranks: int) -> None:
 
 
 def _with_names(
-    different: list[Difference], there: dict[str, Plain], here: dict[str, Plain]
-) -> list[Difference]:
+    different: list[SettingDifference], there: dict[str, Plain], here: dict[str, Plain]
+) -> list[SettingDifference]:
     """Contents with the names they have in the settings: "data/wiki (3fa9...)"."""
 
-    def named(each: Difference, content: object, settings: dict[str, Plain]) -> object:
+    def named(each: SettingDifference, content: object, settings: dict[str, Plain]) -> object:
         name = (settings.get("data.mix") if each.key == "data.shards" else None) or settings.get(each.key)
         if each.key in settings and kinds.kind_of(each.key) is Kind.CONTENT and name:
             return f"{shown(name)} ({content})"
         return content
 
-    return [Difference(e.key, named(e, e.there, there), named(e, e.here, here)) for e in different]
+    return [SettingDifference(e.key, named(e, e.there, there), named(e, e.here, here)) for e in different]
 
 
 def free_name(folder: Path) -> Path:

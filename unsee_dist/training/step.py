@@ -80,7 +80,7 @@ def train_step(
 
 @contextmanager
 def explain_out_of_memory(batch: Batch) -> Iterator[None]:
-    """Turn an out-of-memory error of a GPU or a CPU into a ValueError that names what helps: the micro-batch to try next,
+    """Turn an out-of-memory error of a GPU or a CPU into a UserError that names what helps: the micro-batch to try next,
     or where the memory was for gradients and the optimizer, more ranks."""
     try:
         yield

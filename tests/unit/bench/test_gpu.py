@@ -17,7 +17,7 @@ from unsee_dist.bench import gpu, synthetic
 from unsee_dist.bench.gpu_step import CASES
 from unsee_dist.bench.kernels import profiled
 from unsee_dist.bench.launch import ProcessFailed
-from unsee_dist.bench.table import Row
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.bench.timing import distances_s, mark, matmul_ceiling
 from unsee_dist.cli import machine
 from unsee_dist.config import load
@@ -62,7 +62,7 @@ def test_with_a_gpu_it_is_a_part_and_written_after_each_case(
 ) -> None:
     out, seen = tmp_path / "bench.json", []
 
-    def measure(*_: object) -> Generator[Row]:
+    def measure(*_: object) -> Generator[BenchRow]:
         for rows in (1, 2):
             yield {"rows": [{"case": "a"}] * rows, "peers": [], "scaling": []}
             seen.append(len(json.loads(out.read_text())["gpu"]["rows"]))
@@ -112,7 +112,7 @@ class Processes:
 
     def __call__(
         self, _module: str, arguments: Sequence[str], _ranks: int, *, limit_s: float
-    ) -> Generator[Row]:
+    ) -> Generator[BenchRow]:
         assert limit_s > 0
         labels = json.loads(arguments[0])
         self.started.append(labels)
@@ -123,13 +123,13 @@ class Processes:
             yield {"case": label, "step_ms": 1.0}
 
 
-def cases(rows: Sequence[Row]) -> list[tuple[str, bool]]:
+def cases(rows: Sequence[BenchRow]) -> list[tuple[str, bool]]:
     return [(row["case"], "error" in row) for row in rows if "case" in row]
 
 
 def test_a_case_that_ends_its_process_is_a_row_and_another_process_goes_on(console: Console) -> None:
     processes = Processes(faulty=["b"])
-    rows = list(gpu.step_rows(["a", "b", "c"], ["config"], gpu.Deadline(1), console, processes))
+    rows = list(gpu.step_rows(["a", "b", "c"], ["config"], gpu.BenchDeadline(1), console, processes))
     assert cases(rows) == [("a", False), ("b", True), ("c", False)]
     assert processes.started == [["a", "b", "c"], ["c"]]
     failed = next(row for row in rows if row.get("case") == "b")
@@ -139,7 +139,7 @@ def test_a_case_that_ends_its_process_is_a_row_and_another_process_goes_on(conso
 
 def test_two_processes_without_a_row_are_the_last(console: Console) -> None:
     processes = Processes(faulty=["a", "b", "c", "d"])
-    rows = list(gpu.step_rows(["a", "b", "c", "d"], ["config"], gpu.Deadline(1), console, processes))
+    rows = list(gpu.step_rows(["a", "b", "c", "d"], ["config"], gpu.BenchDeadline(1), console, processes))
     assert cases(rows) == [("a", True), ("b", True), ("c", True), ("d", True)]
     assert len(processes.started) == gpu.FRUITLESS
     assert rows[-1]["error"] == "left out: the processes before it failed"
@@ -147,13 +147,13 @@ def test_two_processes_without_a_row_are_the_last(console: Console) -> None:
 
 def test_what_has_not_begun_in_time_is_left_out(console: Console) -> None:
     processes = Processes(faulty=[])
-    rows = list(gpu.step_rows(["a", "b"], ["config"], gpu.Deadline(0), console, processes))
+    rows = list(gpu.step_rows(["a", "b"], ["config"], gpu.BenchDeadline(0), console, processes))
     assert cases(rows) == [("a", True), ("b", True)]
     assert not processes.started
 
 
 def test_the_tables_have_a_line_for_rows_of_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
-    result: Row = {
+    result: BenchRow = {
         "lengths": synthetic.LENGTHS,
         "rows": [
             {"case": "a", "batch": 8, "precision": "bf16", "error": "no memory"},

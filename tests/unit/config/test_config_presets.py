@@ -1,15 +1,17 @@
 """Presets: all load, hold nothing but their differences, and say what RECIPE's table says."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from unsee_dist.config import RunConfig, load, presets
+from unsee_dist.config.kinds import flat
 from unsee_dist.config.layers import file_layers
-from unsee_dist.config.load import SECTIONS, merge
-from unsee_dist.config.objective import OBJECTIVE_SETTINGS
+from unsee_dist.config.load import SECTIONS, resolve
+from unsee_dist.config.objective import OBJECTIVE_SETTINGS, CorInfoMaxSettings, VICRegSettings
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 NAMES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
@@ -33,32 +35,41 @@ def test_all_presets_are_there_and_found_from_anywhere(
         assert load(name) == load(f"{name}.yaml") == load(str(CONFIGS / f"{name}.yaml")) == here[name]
 
 
-def test_base_states_every_default() -> None:
-    """One truth in two places, for Python and for people: they may not drift apart."""
-    base = load("base").model_copy(update={"run": RunConfig().run})
-    assert base == RunConfig()
-    (typed,) = file_layers("base", SECTIONS, [])[1]
-    dumped = RunConfig().model_dump()
-    flat = {f"{s}.{k}" for s, part in dumped.items() if isinstance(part, dict) for k in part} | {
-        "seed",
-        "resume",
-    }
-    assert typed.keys() == flat
+def test_base_explains_every_setting_and_sets_none() -> None:
+    """The defaults are those of the code, once: a value in base.yaml would be a second place."""
+    assert load("base").model_copy(update={"run": RunConfig().run}) == RunConfig()
+    assert file_layers("base", SECTIONS, [])[1] == [{}]
+    explained, section = set(), ""
+    for line in (CONFIGS / "base.yaml").read_text().splitlines():
+        if heading := re.match(r"# (\w+):(?: {2,}|$)", line):
+            section = heading[1]
+        elif key := re.match(r"# (  )?(\w+) {2,}\S", line):
+            explained.add(f"{section}.{key[2]}" if key[1] else key[2])
+    assert explained == flat(RunConfig()).keys()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "base"])
 def test_a_preset_holds_only_its_differences(name: str) -> None:
-    """Every key it writes changes what it extends; settings that come with a new objective are shown."""
+    """Without any key that it writes it would be another run."""
     problems: list[Any] = []
-    layers = file_layers(name, SECTIONS, problems)[1]
-    own, below = layers[-1], merge(layers[:-1])
-    assert problems == []
+    path, layers = file_layers(name, SECTIONS, problems)
     assert len(layers) >= 2
-    fresh = "objective.name" in own
-    same = {key for key, typed in own.items() if key in below and typed.value == below[key].value} - {
-        key for key in own if fresh and key.startswith("objective.") and key != "objective.name"
-    }
-    assert same == set()
+    whole, own = resolve(path, layers, problems), layers[-1]
+    for key in own:
+        rest = {other: typed for other, typed in own.items() if other != key}
+        without = resolve(path, [*layers[:-1], rest], [])
+        assert without != whole, key
+    assert problems == []
+
+
+def test_settings_without_a_name_are_those_of_the_default_objective(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    for first in ("", "extends: base.yaml\n"):
+        mine.write_text(f"{first}objective:\n  covariance: 2\n")
+        assert load(str(mine)).objective == VICRegSettings(covariance=2.0)
+        assert load(str(mine), ["objective.name=vicreg"]).objective == VICRegSettings(covariance=2.0)
+        assert load(str(mine), ["objective.name=corinfomax"]).objective == CorInfoMaxSettings()
+    assert load("base", ["objective.invariance=3"]).objective == VICRegSettings(invariance=3.0)
 
 
 def test_presets_say_what_the_paper_says() -> None:

@@ -8,8 +8,8 @@ from unsee_dist.config import load
 from unsee_dist.config.kinds import (
     CARRIED,
     KINDS,
-    Difference,
     Kind,
+    SettingDifference,
     differences,
     flat,
     is_carried,
@@ -74,7 +74,7 @@ def test_what_differs_is_a_table_of_what_is_there_and_what_was_given() -> None:
 
 def test_of_another_objective_the_name_alone_differs() -> None:
     there, here = (flat(load("base", [f"objective.name={name}"])) for name in ("vicreg", "byol"))
-    assert differences(there, here) == [Difference("objective.name", "vicreg", "byol")]
+    assert differences(there, here) == [SettingDifference("objective.name", "vicreg", "byol")]
 
 
 @pytest.mark.parametrize(

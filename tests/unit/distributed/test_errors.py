@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
@@ -13,7 +14,8 @@ import pytest
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from unsee_dist import errors
-from unsee_dist.distributed.world import SharedTransientError, SharedUserError, World, share_errors
+from unsee_dist.distributed.shared_errors import SharedTransientError, SharedUserError, share_errors
+from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, refusals, report
 
 
@@ -35,6 +37,7 @@ from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of,
         (OSError(errno.EIO, "input/output"), ExitCode.TRANSIENT),
         (OSError(errno.ESTALE, "stale handle"), ExitCode.TRANSIENT),
         (TimeoutError("slow"), ExitCode.TRANSIENT),
+        (socket.gaierror(socket.EAI_AGAIN, "no name server answers"), ExitCode.TRANSIENT),
         (OfflineModeIsEnabled("offline"), ExitCode.BUG),  # who calls the Hub says it
         (ChildProcessError("a process was killed, perhaps for its memory"), ExitCode.MISTAKE),
         (ChildProcessError(errno.ECHILD, "no child"), ExitCode.BUG),

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.comparison import Row, as_dict, cell, check_common, markdown, sentences, tasks_of
+from unsee_dist.evaluation.comparison import (
+    ComparisonRow,
+    as_dict,
+    cell,
+    check_common,
+    markdown,
+    sentences,
+    tasks_of,
+)
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 
 
@@ -18,7 +26,7 @@ def _score(task, group, score, data="d", noise=None, **more):
 
 
 def _row(name, *seeds):
-    return Row(name, tuple({score.task: score for score in seed} for seed in seeds))
+    return ComparisonRow(name, tuple({score.task: score for score in seed} for seed in seeds))
 
 
 def test_seeds_are_mean_and_deviation_and_groups_are_means_of_tasks_by_seed():

@@ -196,7 +196,7 @@ def test_a_gpu_with_triton_drops_by_the_kernel(
     with FakeTensorMode():
         x, keys = torch.empty(shape, device="cuda"), torch.empty(2, 2, dtype=torch.int64, device="cuda")
         own = dropout.Masks()
-        own._rows = dropout.Rows(keys, keys, [])
+        own._rows = dropout.MaskRows(keys, keys, [])
         assert own.drop(x, 0.25, 3) is x
         with pytest.raises(dropout.UnknownShape):
             own.drop(torch.empty(2, 2, device="cuda"), 0.25, 3)
@@ -205,7 +205,7 @@ def test_a_gpu_with_triton_drops_by_the_kernel(
     assert given[0][3:] == (0.25, 3)
 
 
-def packed_rows() -> dropout.Rows:
+def packed_rows() -> dropout.MaskRows:
     own, keys = dropout.Masks(), mask_keys(0, 1, IDS)
     with own.of(pack(SENTENCES, 30, 0, True, keys), 2):
         assert own._rows is not None
@@ -234,7 +234,7 @@ def test_lanes_stay_on_the_device_of_their_keys() -> None:
     """Without numpy, and without a look at the values: torch's meta device has none."""
     rows = packed_rows()
     assert rows.positions_RT is not None
-    away = dropout.Rows(rows.keys_RT.to("meta"), rows.positions_RT.to("meta"), [])
+    away = dropout.MaskRows(rows.keys_RT.to("meta"), rows.positions_RT.to("meta"), [])
     lanes = dropout._attention_lanes(away, 5, 3)
     assert (lanes.device.type, lanes.shape) == ("meta", dropout._attention_lanes(rows, 5, 3).shape)
 

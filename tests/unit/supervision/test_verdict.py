@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsee_dist.files.process import has_ended, own_process
-from unsee_dist.supervision.verdict import Received, Status, blocking_ranks, lost_ranks, without_progress
+from unsee_dist.supervision.verdict import RankStatus, Received, blocking_ranks, lost_ranks, without_progress
 
 
-def status(rank: int, collectives: int = 40, awaited: int = -1, outside: bool | None = None) -> Status:
-    return Status(rank, f"n{rank // 2}", 7, "backward", 30.0, collectives, awaited, outside, own_process())
+def status(rank: int, collectives: int = 40, awaited: int = -1, outside: bool | None = None) -> RankStatus:
+    return RankStatus(
+        rank, f"n{rank // 2}", 7, "backward", 30.0, collectives, awaited, outside, own_process()
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,7 +43,7 @@ def status(rank: int, collectives: int = 40, awaited: int = -1, outside: bool | 
         ([replace(status(0, 0), step=8), status(1, 0)], [1]),
     ],
 )
-def test_who_blocks(statuses: list[Status], blocking: list[int]) -> None:
+def test_who_blocks(statuses: list[RankStatus], blocking: list[int]) -> None:
     assert [one.rank for one in blocking_ranks(statuses)] == blocking
 
 
@@ -53,7 +55,7 @@ def test_a_rank_with_more_collectives_than_another_is_never_named(counts: list[i
 
 
 def test_the_sentences() -> None:
-    def said(*statuses: Status) -> str:
+    def said(*statuses: RankStatus) -> str:
         return without_progress({one.rank: one for one in statuses}, 31.4, 30)
 
     assert said(status(0, 41), status(1), status(2, 41)) == (
@@ -70,7 +72,7 @@ def test_the_sentences() -> None:
 
 def test_a_status_crosses_the_store_unchanged() -> None:
     told = replace(status(3, 7, 2, True), exit_reason="it has exited")
-    assert Status.from_dict(json.loads(json.dumps(asdict(told)))) == told
+    assert RankStatus.from_dict(json.loads(json.dumps(asdict(told)))) == told
 
 
 def test_no_clock_of_another_host_is_in_a_status() -> None:

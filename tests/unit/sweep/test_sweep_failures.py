@@ -18,7 +18,7 @@ from unsee_dist.sweep.failures import (
     read_failures,
     write_failure,
 )
-from unsee_dist.sweep.ledger import Goal, Row
+from unsee_dist.sweep.ledger import Goal, LedgerRow
 from unsee_dist.sweep.search import exit_code
 from unsee_dist.sweep.trial import DriverProcess, _enter, trial_folder
 from unsee_dist.sweep.tune import TrialState, read_error
@@ -115,7 +115,7 @@ def test_the_ledger_says_the_rank_and_the_exit_code(
 )
 def test_the_exit_code_of_a_sweep_is_its_worst(codes: tuple[int, ...], worst: ExitCode) -> None:
     rows = [
-        Row(n, str(n), "failed" if code else "complete", {}, exit_code=ExitCode(code))
+        LedgerRow(n, str(n), "failed" if code else "complete", {}, exit_code=ExitCode(code))
         for n, code in enumerate(codes)
     ]
     assert exit_code(rows) is worst

@@ -16,7 +16,7 @@ from unsee_dist.files import owner
 from unsee_dist.files.trees import sealed
 from unsee_dist.sweep import ledger, status
 from unsee_dist.sweep.driver import DRIVER, driver_of, make_folder, registered_driver
-from unsee_dist.sweep.ledger import Goal, Row, write
+from unsee_dist.sweep.ledger import Goal, LedgerRow, write
 from unsee_dist.sweep.settings import Sweep, load_sweep
 
 
@@ -77,7 +77,7 @@ def test_status_and_stop(
     with pytest.raises(ValueError, match="holds no sweep"):
         status.show(tmp_path)
     make_folder(sweep)
-    write(sweep.folder, [Row(1, "a", "complete", {"train.lr": 1e-4}, 100, 100, 71.25)])
+    write(sweep.folder, [LedgerRow(1, "a", "complete", {"train.lr": 1e-4}, 100, 100, 71.25)])
     status.show(sweep.folder)
     shown = capsys.readouterr().out
     assert "71.25" in shown

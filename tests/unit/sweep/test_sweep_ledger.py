@@ -9,7 +9,7 @@ import pytest
 
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import Goal
-from unsee_dist.sweep.trial import OUTCOME, WORST, Outcome, comparable_score, trial_folder
+from unsee_dist.sweep.trial import OUTCOME, WORST, TrialOutcome, comparable_score, trial_folder
 from unsee_dist.sweep.tune import TrialState
 
 GOAL = Goal("dev/sts", "max", trials=3, steps=40)
@@ -27,7 +27,7 @@ def trial(
         "".join(json.dumps(line) + "\n" for line in lines) + '{"step": 41, "de'
     )
     if outcome:
-        OUTCOME.write(run, Outcome(outcome, f"why {name}"))  # type: ignore[arg-type]
+        OUTCOME.write(run, TrialOutcome(outcome, f"why {name}"))  # type: ignore[arg-type]
 
 
 def state(name: str, status: str, step: int = 0) -> TrialState:

@@ -9,7 +9,7 @@ import yaml
 
 from unsee_dist.config import load
 from unsee_dist.sweep import ledger
-from unsee_dist.sweep.ledger import Row
+from unsee_dist.sweep.ledger import LedgerRow
 from unsee_dist.sweep.report import rungs, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep, load_sweep
 from unsee_dist.sweep.trial import trial_folder
@@ -17,7 +17,7 @@ from unsee_dist.sweep.trial import trial_folder
 RATES = [1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 8e-4, 1e-3]
 
 
-def swept(folder: Path, best_rate: float) -> tuple[Sweep, list[Row]]:
+def swept(folder: Path, best_rate: float) -> tuple[Sweep, list[LedgerRow]]:
     """A sweep whose score depends on the learning rate alone, with runs as training leaves them."""
     path = folder / "mine.yaml"
     path.write_text(
@@ -43,9 +43,11 @@ space:
         run.mkdir(parents=True)
         lines = [{"step": step, "dev/sts": score - 90 / step} for step in (10, 30, 90)]
         (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        rows.append(Row(number, f"t{number}", "complete", point, reached=90, step=90, score=score))
+        rows.append(LedgerRow(number, f"t{number}", "complete", point, reached=90, step=90, score=score))
     rows.append(
-        Row(9, "t9", "broken", {"objective.name": "vicreg", "train.lr": 9e-4}, score=99.0, why="collapsed")
+        LedgerRow(
+            9, "t9", "broken", {"objective.name": "vicreg", "train.lr": 9e-4}, score=99.0, why="collapsed"
+        )
     )
     ledger.write(sweep.folder, rows)
     return sweep, rows
@@ -85,7 +87,9 @@ def test_a_confirmation_compares_seed_by_seed(tmp_path: Path) -> None:
     for seed, (best, base) in enumerate([(71.0, 70.0), (72.0, 72.0), (73.0, 71.0)]):
         for point, score in (({"train.lr": 3e-4}, best), ({}, base)):
             rows.append(
-                Row(len(rows) + 1, f"c{len(rows)}", "complete", point | {"seed": seed}, step=90, score=score)
+                LedgerRow(
+                    len(rows) + 1, f"c{len(rows)}", "complete", point | {"seed": seed}, step=90, score=score
+                )
             )
     write_confirmation(sweep, rows)
     text = (sweep.folder / "report" / "confirm.md").read_text(encoding="utf-8")

@@ -75,7 +75,11 @@ def wrong_kind(index: Index, number: int) -> str | None:
     return f"its blocks are not those of format {number}"
 
 
-def fills(columns: BlockColumns, size: int) -> bool:
-    """Whether the blocks lie end to end in a file of so many bytes."""
+def gaps(name: str, columns: BlockColumns, size: int) -> str | None:
+    """How the columns of a file's blocks contradict its size, or None: the blocks lie end to end in it."""
+    if len({len(column) for column in vars(columns).values()}) != 1 or not columns.xxh3:
+        return f"the blocks of {name} have columns of different lengths"
     ends = list(accumulate(columns.length))
-    return [0, *ends[:-1]] == columns.offset and ends[-1:] == [size]
+    if [0, *ends[:-1]] != columns.offset or ends[-1] != size:
+        return f"the blocks of {name} do not fill its {size} bytes"
+    return None

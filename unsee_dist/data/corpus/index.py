@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -26,8 +26,8 @@ from unsee_dist.data.corpus.entries import (
     APART,
     LISTED,
     as_tree,
-    fills,
     format_of,
+    gaps,
     number_of,
     rows_of,
     wrong_kind,
@@ -41,6 +41,9 @@ UNSEALED = 1  # had no digest; everything else is as in LISTED
 BLOCK_BYTES = 1 << 30  # of the text of a block, at most
 BYTES = 1 << 30  # of the largest index
 FileName = Annotated[str, Field(pattern="^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # of this folder, and of no other
+
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +114,9 @@ def read_index(store: Store, sizes: bool = True, rows: bool = True) -> CorpusInd
         ) from error
     except OSError as error:
         raise file_error(f"data.shards = {path} cannot be read ({error}).", error) from error
-    if len(raw) > BYTES:
-        raise UserError(_damaged_index(store, f"it is larger than {BYTES >> 20} MiB"))
-    try:
-        index = CORPUS_INDEX.validate_json(raw)
-    except ValidationError as error:
-        raise UserError(_damaged_index(store, f"it cannot be read as an index ({why_not(error)})")) from error
+    index = parse_index(raw, CORPUS_INDEX, store, remedy(path))
     if contradiction := _contradiction(index):
-        raise UserError(_damaged_index(store, contradiction))
+        raise UserError(damaged_index(store, contradiction, remedy(path)))
     if sizes and (damage := _wrong_size(store, index)):
         raise UserError(f"{damage}. {remedy(path)}")
     if rows and isinstance(filed := blocks_of(store, index.shards).rows, FiledRows):
@@ -133,7 +131,18 @@ def longest_sentence(index: CorpusIndex) -> int:
     return longest if isinstance(longest, int) else BLOCK_BYTES
 
 
-def why_not(error: ValidationError) -> str:
+def parse_index(raw: bytes, kind: TypeAdapter[Parsed], store: Store, advice: str) -> Parsed:
+    """An index out of the first BYTES + 1 of its file. UserError: it is larger, or no such index."""
+    if len(raw) > BYTES:
+        raise UserError(damaged_index(store, f"it is larger than {BYTES >> 20} MiB", advice))
+    try:
+        return kind.validate_json(raw)
+    except ValidationError as error:
+        why = f"it cannot be read as an index ({_why_not(error)})"
+        raise UserError(damaged_index(store, why, advice)) from error
+
+
+def _why_not(error: ValidationError) -> str:
     """The first thing that is wrong, and its place."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     place = ".".join(map(str, first["loc"])) or INDEX
@@ -150,8 +159,9 @@ def remedy(path: str) -> str:
     return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."
 
 
-def _damaged_index(store: Store, why: str) -> str:
-    return f"{store.path_of(INDEX)} is damaged or was edited: {why}. {remedy(store.path)}"
+def damaged_index(store: Store, why: str, advice: str) -> str:
+    """The sentence about an index of a corpus or of its tokens."""
+    return f"{store.path_of(INDEX)} is damaged or was edited: {why}. {advice}"
 
 
 def _contradiction(index: CorpusIndex) -> str | None:
@@ -180,13 +190,9 @@ def _shard_contradiction(shard: ShardEntry) -> str | None:
         if not columns.number <= shard.sentences <= BLOCK_SENTENCES * columns.number:
             return f"{shard.name} cannot have {shard.sentences} sentences in {columns.number} blocks"
         return None
-    if len({len(column) for column in vars(columns).values()}) != 1 or not columns.xxh3:
-        return f"the blocks of {shard.name} have columns of different lengths"
     if sum(columns.sentences) != shard.sentences:
         return f"the sentences of {shard.name} do not add up"
-    if not fills(columns, shard.bytes):
-        return f"the blocks of {shard.name} do not fill its {shard.bytes} bytes"
-    return None
+    return gaps(shard.name, columns, shard.bytes)
 
 
 def _wrong_size(store: Store, index: CorpusIndex) -> str | None:

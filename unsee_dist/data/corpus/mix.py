@@ -188,7 +188,7 @@ class MixTokens:
 def open_corpus(data: DataSettings, check: bool = True) -> Shards | Mix:
     """The corpus of a run: the folder `data.shards`, or the mix `data.mix`, "3 data/wiki, 1 data/mine". check: see `Shards`.
 
-    Raises ValueError for a mix that cannot be read as one, and what `Shards` raises.
+    Raises UserError for a mix that cannot be read as one, and what `Shards` raises.
     """
     if data.mix is None:
         return Shards(data.shards, data.on_damage, data.cache_gb, check)

@@ -47,7 +47,7 @@ class Shards:
     path: a folder or a URL. on_damage: "stop", or "skip": `replacement_block` then gives the block to read for a damaged
     one. cache_gb: most that is kept on this machine of a remote corpus. check: False where another process has looked at the
     shards' sizes, and at all rows of blocks.npy.
-    Raises ValueError when the folder is not a corpus, or is empty, incomplete or damaged; with "skip" only for what the
+    Raises UserError when the folder is not a corpus, or is empty, incomplete or damaged; with "skip" only for what the
     index shows.
     """
 
@@ -113,7 +113,7 @@ class Shards:
     def replacement_block(self, block: int) -> int:
         """The block to read for this one: itself, or for a damaged one the next that can be read, wrapping at the end.
 
-        It depends on the files alone, so every rank and worker chooses the same. ValueError when none can be read.
+        It depends on the files alone, so every rank and worker chooses the same. UserError when none can be read.
         """
         for step in range(len(self.blocks)):
             candidate = (block + step) % len(self.blocks)

@@ -15,7 +15,8 @@ from unsee_dist.data.corpus.mix import Mix
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.processes import worker_pool
-from unsee_dist.distributed.world import World, print_on_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.errors import TransientError, UserError, file_error
 from unsee_dist.supervision.phases import enter_phase
 

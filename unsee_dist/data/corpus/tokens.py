@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import xxhash
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 
 from unsee_dist.data.corpus.block_file import FiledRows
 from unsee_dist.data.corpus.blocks import STRICT, BlockColumns, BlockRows, Blocks, Count, Layout
@@ -30,13 +30,13 @@ from unsee_dist.data.corpus.entries import (
     APART,
     LISTED,
     as_tree,
-    fills,
     format_of,
+    gaps,
     number_of,
     rows_of,
     wrong_kind,
 )
-from unsee_dist.data.corpus.index import BYTES, INDEX, FileName, why_not
+from unsee_dist.data.corpus.index import BYTES, INDEX, FileName, damaged_index, parse_index
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.errors import TransientError, UserError, file_error, is_transient
@@ -223,12 +223,7 @@ def read_tokens_index(store: Store) -> TokensIndex:
         raise
     except OSError as error:
         raise file_error(f"{store.path_of(INDEX)} cannot be read ({error}).", error) from error
-    if len(raw) > BYTES:
-        raise UserError(_damaged(store, f"it is larger than {BYTES >> 20} MiB"))
-    try:
-        index = TOKENS_INDEX.validate_json(raw)
-    except ValidationError as error:
-        raise UserError(_damaged(store, f"it cannot be read as an index: {why_not(error)}")) from error
+    index = parse_index(raw, TOKENS_INDEX, store, _remedy(store))
     if index.format not in (LISTED, APART):  # 1 had no digest
         raise UserError(_other(store, "format", index.format, LISTED))
     if why := wrong_kind(index, index.format):
@@ -252,16 +247,13 @@ def _contradiction(index: TokensIndex, text: Blocks) -> str | None:
             continue
         if columns.sentences != text.sizes.between(blocks.start, blocks.stop).tolist():
             return f"the blocks of {shard.name} have other numbers of sentences than those of {name}"
-        if len({len(column) for column in vars(columns).values()}) != 1:
-            return f"the blocks of {shard.name} have columns of different lengths"
-        size = _bytes(shard, int(text.layout.sentences[number]), width)
-        if not fills(columns, size):
-            return f"the blocks of {shard.name} do not fill its {size} bytes"
+        if why := gaps(shard.name, columns, _bytes(shard, int(text.layout.sentences[number]), width)):
+            return why
     return None
 
 
 def _damaged(store: Store, why: str) -> str:
-    return f"{store.path_of(INDEX)} is damaged or was edited: {why}. {_remedy(store)}"
+    return damaged_index(store, why, _remedy(store))
 
 
 def _other(store: Store, key: str, actual: object, needed: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unsee_dist.data.prepare import documents, opening
 from unsee_dist.data.prepare.bad_records import BadRecords
@@ -13,6 +13,10 @@ from unsee_dist.data.prepare.lines import NUL_REMEDY, count_line_ends
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.files.tables import table_rows
+
+if TYPE_CHECKING:
+    import pyarrow
+    import pyarrow.parquet
 
 TABLE_ROWS = 4096  # rows of a parquet file read at once
 _LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # not splitlines, which also cuts at other separators
@@ -76,7 +80,7 @@ def read_parquet(name: str, field: str, advance: Advance, bad: BadRecords) -> It
             ) from error
 
 
-def _check_column(name: str, field: str, table: Any) -> None:
+def _check_column(name: str, field: str, table: pyarrow.parquet.ParquetFile) -> None:
     """UserError unless the file has a column of this name. Of the others, those of text are shown in the hint."""
     if (count := table.schema_arrow.names.count(field)) > 1:
         raise UserError(f"{name} has {count} columns {field!r}. Rename one.")
@@ -87,7 +91,7 @@ def _check_column(name: str, field: str, table: Any) -> None:
         raise UserError(". ".join(wrong))
 
 
-def _values(column: Any) -> list[object]:
+def _values(column: pyarrow.Array) -> list[object]:
     """The values of a column. Text that is not UTF-8 is given as its bytes."""
     try:
         return list(column.to_pylist())
@@ -95,7 +99,7 @@ def _values(column: Any) -> list[object]:
         return [_value(cell) for cell in column]
 
 
-def _value(cell: Any) -> object:
+def _value(cell: pyarrow.Scalar) -> object:
     try:
         return cell.as_py()
     except UnicodeDecodeError as error:

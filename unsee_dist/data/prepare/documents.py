@@ -33,7 +33,7 @@ class InputSplit(NamedTuple):
 def documents_of(
     split: InputSplit, field: str, line_is_document: bool = True, bad: BadRecords | None = None
 ) -> Iterator[list[str]]:
-    """The documents of a split, without blank lines. ValueError names the file and the line.
+    """The documents of a split, without blank lines. UserError names the file and the line.
 
     line_is_document: a line of text is a document. False: all lines are one, which is faster. bad: absent = stop.
     """
@@ -53,7 +53,7 @@ def documents_of(
 
 
 def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, split_bytes: int) -> Iterator[InputSplit]:
-    """Text in splits of whole lines, each but the last of at least split_bytes. ValueError when it is not text."""
+    """Text in splits of whole lines, each but the last of at least split_bytes. UserError when it is not text."""
     parts: list[bytes] = []
     size, open_line, number, has_text = 0, 0, 1, False
     for chunk in cutting.cut_between_lines(_text_only(name, chunks, is_json)):
@@ -97,7 +97,7 @@ def _text_only(name: str, chunks: Iterable[bytes], is_json: bool) -> Iterator[by
 def cut_documents(
     name: str, documents: Iterable[list[str]], split_bytes: int, bad: BadRecords | None = None
 ) -> Iterator[InputSplit]:
-    """Documents in splits of about split_bytes characters. ValueError when there is none. bad: of these documents."""
+    """Documents in splits of about split_bytes characters. UserError when there is none. bad: of these documents."""
     bad = bad or BadRecords()
     collected: list[list[str]] = []
     size, found = 0, False

@@ -68,7 +68,7 @@ class HeldOut:
             self._best = {candidate[1]: candidate for candidate in self._smallest()}
 
     def pairs(self) -> list[Pair]:
-        """The pairs. Raises ValueError when there are fewer than n."""
+        """The pairs. Raises UserError when there are fewer than n."""
         smallest = self._smallest()
         by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
         pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][: self.n]

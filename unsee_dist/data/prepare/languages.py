@@ -13,7 +13,7 @@ from unsee_dist.errors import UserError
 
 @lru_cache(maxsize=1)
 def is_written_in(language: str) -> Callable[[str], bool]:
-    """A test whether a sentence is in a language (ISO 639-1, as "en"). ValueError for an unknown language."""
+    """A test whether a sentence is in a language (ISO 639-1, as "en"). UserError for an unknown language."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     identifier = LanguageIdentifier.from_model_file(MODEL_FILE)

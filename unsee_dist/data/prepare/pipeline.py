@@ -31,7 +31,7 @@ from unsee_dist.data.prepare.plan import (
     read_finished,
     remove_output,
 )
-from unsee_dist.data.prepare.report import Report, progress, report_of
+from unsee_dist.data.prepare.report import PreparationReport, progress, report_of
 from unsee_dist.data.prepare.stages import Preparation
 from unsee_dist.data.processes import worker_pool
 from unsee_dist.errors import ROOM, UserError, refusals
@@ -50,12 +50,12 @@ def prepare(
     console: Console | None = None,
     processes: int | None = None,
     engine: str = "local",
-) -> Report:
+) -> PreparationReport:
     """Write the corpus of these inputs (see sources.py) into the folder out.
 
     A folder that already has this corpus is not changed, and reported; an interrupted preparation of the same inputs is
     continued. console: shows progress when it is a terminal. processes, engine: where the tasks run (processes.py); no
-    byte depends on them. Of a Ray cluster, every machine must see the folder. Raises ValueError for inputs that cannot
+    byte depends on them. Of a Ray cluster, every machine must see the folder. Raises UserError for inputs that cannot
     be read, for a folder with other files or one that another command prepares, when no sentence is left, and when the
     disk is full.
     """
@@ -70,7 +70,7 @@ def _prepare(
     console: Console | None,
     processes: int | None,
     engine: str,
-) -> Report:
+) -> PreparationReport:
     started = time.monotonic()
     if not inputs:
         raise UserError(f"no input was given. Give text files, or write {sources.INSTALLED_DOCS}.")
@@ -101,7 +101,7 @@ def _check_field(names: Sequence[str], field: str) -> None:
     """UserError when a field is chosen, and no input has fields."""
     if field != PrepareSettings().field and all(formats.by_name(name) == formats.TEXT for name in names):
         raise UserError(
-            f"--field = {field} is of .jsonl, .csv, .tsv, .parquet and .tar, and text has no fields. Leave it out."
+            f"--field = {field} is for .jsonl, .csv, .tsv, .parquet and .tar, and text has no fields. Leave it out."
         )
 
 

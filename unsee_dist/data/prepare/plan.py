@@ -95,7 +95,7 @@ def owned_output(out: Path) -> Iterator[None]:
 
 
 def check_output(out: Path) -> None:
-    """ValueError when the folder has files that no preparation wrote."""
+    """UserError when the folder has files that no preparation wrote."""
     check_local(out, "--out")
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file. Give a folder.")
@@ -123,7 +123,7 @@ def _is_of_a_beginning(path: Path) -> bool:
 
 def open_work_folder(out: Path, plan: Plan) -> Path:
     """The work folder. Its files are kept when they belong to the same plan, and removed when only the content of the
-    inputs has changed (it was corrected). ValueError when they belong to another, interrupted preparation."""
+    inputs has changed (it was corrected). UserError when they belong to another, interrupted preparation."""
     work, plan_json = out / PREPARING, as_json(plan.as_dict() | {"work": WORK_FORMAT})
     work.mkdir(parents=True, exist_ok=True)
     stored = (work / PLAN).read_bytes() if (work / PLAN).exists() else None
@@ -159,7 +159,7 @@ def remove_output(out: Path) -> None:
 
 
 def read_finished(out: Path, plan: Plan) -> CorpusIndex:
-    """The index of a finished corpus. ValueError when its plan is another one."""
+    """The index of a finished corpus. UserError when its plan is another one."""
     index = read_index(Store(out))
     stored = _read_plan(out / INDEX, json.dumps(index.preparation).encode())
     if differences := _differences(stored, plan):

@@ -50,7 +50,7 @@ class LeftOutFiles:
 
 
 @dataclass(frozen=True)
-class Report:
+class PreparationReport:
     """The counts of a preparation, read from the index when the corpus already existed."""
 
     out: Path
@@ -161,12 +161,12 @@ class _Preparation:
 _PREPARATION = TypeAdapter(_Preparation)
 
 
-def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> Report:
+def report_of(out: Path, index: CorpusIndex, seconds: float | None) -> PreparationReport:
     """The report of a corpus by its index; seconds: None when it already existed."""
     preparation = _PREPARATION.validate_python(index.preparation or {})
     dropped = dict(preparation.counters)
     members = dropped.pop(MEMBERS, 0)
-    return Report(
+    return PreparationReport(
         out=out,
         read=dropped.pop("read"),
         dropped=dropped,

@@ -41,14 +41,14 @@ COLUMNS = 5
 END = struct.Struct("<4Q")
 
 
-class Size(NamedTuple):
+class RunSize(NamedTuple):
     """How much is in a run."""
 
     rows: int
     text: int  # bytes
 
 
-class Rows(NamedTuple):
+class RunRows(NamedTuple):
     """Some rows of a run without their texts, and their places in it."""
 
     high: np.ndarray
@@ -137,7 +137,7 @@ def opened_run(path: Path) -> Iterator[Run]:
         os.close(descriptor)
 
 
-def size_of(path: Path) -> Size:
+def size_of(path: Path) -> RunSize:
     """How much is in a run."""
     with opened_run(path) as run:
         return run.size
@@ -156,9 +156,9 @@ class Run:
         self._facts = facts, end, size
         columns = _unpacked(self._piece(table, facts, numbers * NUMBER.itemsize)).reshape(-1, COLUMNS).T
         self._high, self._row, self._text, self._keys, self._texts = columns.copy()
-        self.size = Size(int(self._row[-1]), int(self._text[-1]))
+        self.size = RunSize(int(self._row[-1]), int(self._text[-1]))
 
-    def between(self, first: int, last: int) -> Rows:
+    def between(self, first: int, last: int) -> RunRows:
         """The rows with first <= high <= last."""
         highs = self._high[:-1]
         # what is looked for may begin in the frame before the first one that begins with it
@@ -171,7 +171,7 @@ class Run:
             int(np.searchsorted(high, np.uint64(last), side="right")),
         )
         place = int(self._row[start]) + np.arange(inside.start, inside.stop)
-        return Rows(high[inside], low[inside], times[inside], place)
+        return RunRows(high[inside], low[inside], times[inside], place)
 
     def texts(self, places: np.ndarray) -> list[bytes]:
         """The sentences at these places, which are ascending. Each frame that has one of them is decompressed once."""

@@ -12,7 +12,7 @@
     -, <(zcat f), a FIFO             read once, into the work folder (spool.py)
     installed-docs                   the docstrings of the installed Python packages (installed_docs.py)
 
-Every mistake in an input is a ValueError that names the file and what to write instead.
+Every mistake in an input is a UserError that names the file and what to write instead.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def pack(
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens, as many rows as that needs.
     Otherwise one sentence a row in input order, T = the longest sentence. keys: (sentences,) int64, of their masks.
 
-    Raises ValueError for a sentence without tokens or longer than row_tokens.
+    Raises UserError for a sentence without tokens or longer than row_tokens.
     """
     sentences = token_ids if isinstance(token_ids, Ragged) else ragged(token_ids)
     lengths = sentences.lengths

@@ -41,9 +41,9 @@ def is_copy(folder: Path, manifest: Manifest) -> bool:
 
 
 def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
-    """The newest valid folder, and what is wrong with newer ones. `check` raises ValueError for a damaged one.
+    """The newest valid folder, and what is wrong with newer ones. `check` raises UserError for a damaged one.
 
-    (None, []) when there never was a checkpoint. Raises ValueError when there are some, or a pointer to one, and
+    (None, []) when there never was a checkpoint. Raises UserError when there are some, or a pointer to one, and
     none is valid: a run must not start from scratch without a word.
     """
     problems: list[str] = []

@@ -12,23 +12,29 @@ No torch at import: the command line reads manifests.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+import math
+import re
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from unsee_dist.config.kinds import Plain
-from unsee_dist.distributed.loss_scale import LossScale
+from unsee_dist.distributed.loss_scale import HIGHEST, LOWEST, LossScale
 from unsee_dist.errors import UserError
 from unsee_dist.files.trees import DIGEST, is_sealed, parse_json, read_within, sealed
-from unsee_dist.training.checkpoint.facts import contradiction
-from unsee_dist.training.progress import Progress
+from unsee_dist.training.guard import GuardState
+from unsee_dist.training.progress import Best, Progress
 
 NAME = "manifest.json"
 BYTES = 1 << 26  # of the largest: of a few hundred thousand ranks
 # 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale; 3 had few settings
 FORMAT = 4
+MOST = 1 << 53  # of a count
+MOST_STEPS = 1 << 40  # at a thousand a second, more than thirty years
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file of this folder, and of no other
+HEX = re.compile(r"[0-9a-f]+")
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         data = read_within(path, BYTES, "Restore it.")
     except FileNotFoundError as error:
-        raise UserError(f"{path} cannot be read (there is none)") from error
+        raise UserError(f"{path} cannot be read (it does not exist)") from error
     try:
         tree = parse_json(data)
     except ValueError as error:
@@ -131,6 +137,43 @@ def read_manifest(folder: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path} cannot be read ({where}: {first['msg']})") from error
-    if wrong := contradiction(manifest):
+    if wrong := _contradiction(manifest):
         raise UserError(f"{path} cannot be read ({wrong} has a value that no run can have)")
     return manifest
+
+
+def _contradiction(manifest: Manifest) -> str | None:
+    """The first value that no run has written, or None: a digest does not tell when it was made anew after an edit."""
+    progress, scale = manifest.progress, manifest.loss_scale
+    step = progress.step
+    checks = {
+        "progress.step": 0 <= step < MOST_STEPS,
+        "progress.started": 0 <= progress.started <= step,
+        "progress.lines": 0 <= progress.lines <= 3 * (step + 1),  # a report and an evaluation a step, at most
+        "progress.updates": 0 <= progress.updates <= step,
+        "progress.passed_over": 0 <= progress.passed_over <= step,
+        "progress.evaluated": -1 <= progress.evaluated <= step,
+        "progress.best": progress.best is None or _is_sane(progress.best, step),
+        "progress.guard": _are_counts(progress.guard),
+        "adam_updates": 0 <= manifest.adam_updates <= step,
+        "loss_scale": scale is None or (LOWEST <= scale.value <= HIGHEST and 0 <= scale.steady < MOST),
+        "files": _are_files(manifest.files),
+    }
+    return next((name for name, holds in checks.items() if not holds), None)
+
+
+def _is_sane(best: Best, step: int) -> bool:
+    return math.isfinite(best.value) and 0 <= best.step <= step
+
+
+def _are_counts(guard: GuardState) -> bool:
+    values = {each.name: getattr(guard, each.name) for each in fields(guard)}
+    mean = values.pop("mean")
+    return math.isfinite(mean) and all(0 <= value < math.inf for value in values.values())
+
+
+def _are_files(files: tuple[StoredFile, ...]) -> bool:
+    plain = all(PLAIN.fullmatch(file.name) and HEX.fullmatch(file.xxh3) for file in files)
+    return (
+        plain and len({file.name for file in files}) == len(files) and all(0 <= f.bytes < MOST for f in files)
+    )

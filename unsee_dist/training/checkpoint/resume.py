@@ -11,7 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
@@ -20,7 +21,7 @@ from unsee_dist.training.checkpoint.manifest import NAME, Manifest, read_manifes
 
 
 def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
-    """The folder to continue from, and whether it belongs to this run. Collective; ValueError with what to change.
+    """The folder to continue from, and whether it belongs to this run. Collective; UserError with what to change.
 
     Damaged checkpoints are named on stderr when an older one is used.
     """

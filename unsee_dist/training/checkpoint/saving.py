@@ -22,7 +22,8 @@ from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.loss_scale import LossScale
-from unsee_dist.distributed.world import World, share_errors
+from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError, refusals
 from unsee_dist.files import atomic, contents
 from unsee_dist.files.room import require_room

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.world import share_errors
+from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
@@ -70,7 +70,7 @@ def files(engine: Engine[Unsee], target: Target | None) -> dict[str, dict[str, T
 
 
 def load(folder: Path, manifest: Manifest, engine: Engine[Unsee], target: Target | None) -> None:
-    """Fill engine and target from a verified folder. Collective at its end; ValueError when parts are missing."""
+    """Fill engine and target from a verified folder. Collective at its end; UserError when parts are missing."""
     with share_errors(engine.world):
         reader = CheckpointReader(folder, manifest)
         trained = {n: p for n, p in engine.module.named_parameters() if p.requires_grad}

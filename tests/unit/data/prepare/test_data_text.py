@@ -237,7 +237,7 @@ def test_json_over_several_lines_is_no_text(tmp_path: Path, text: str) -> None:
             {"min_words": 50, "max_bytes": 20},
             r"--max-bytes = 20 is less than --min-words = 50 words .* at least 99",
         ),
-        ({"language": "de"}, r"--language = de is of --split sentence"),
+        ({"language": "de"}, r"--language = de needs --split sentence"),
         ({"on_bad_record": "ignore"}, r"--on-bad-record = ignore must be stop or skip"),
     ],
 )

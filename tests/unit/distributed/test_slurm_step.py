@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsee_dist.distributed.world import adopt_slurm, port_of_job
+from unsee_dist.distributed.slurm import adopt_slurm, port_of_job
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 EPHEMERAL = 32768  # Linux's net.ipv4.ip_local_port_range begins here
