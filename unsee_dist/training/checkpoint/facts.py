@@ -18,6 +18,9 @@ MOST = 1 << 53  # of a count
 MOST_STEPS = 1 << 40  # at a thousand a second, more than thirty years
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file of this folder, and of no other
 HEX = re.compile(r"[0-9a-f]+")
+KIND = "(?:master|exp_avg|exp_avg_sq|ema)"
+NUMBER = "(?:0|[1-9][0-9]{0,14})"
+PART = re.compile(rf"({KIND}(?:,{KIND}){{0,3}})/(.+)@({NUMBER})\+({NUMBER})")  # kinds, name, start, elements
 
 
 def contradiction(manifest: Manifest) -> str | None:
@@ -51,7 +54,10 @@ def _are_counts(guard: GuardState) -> bool:
 
 
 def _are_files(files: tuple[StoredFile, ...]) -> bool:
-    plain = all(PLAIN.fullmatch(file.name) and HEX.fullmatch(file.xxh3) for file in files)
+    plain = all(
+        PLAIN.fullmatch(file.name) and HEX.fullmatch(file.xxh3) and all(map(PART.fullmatch, file.parts))
+        for file in files
+    )
     return (
         plain and len({file.name for file in files}) == len(files) and all(0 <= f.bytes < MOST for f in files)
     )
