@@ -25,7 +25,15 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
 from unsee_dist.distributed.collectives import all_gather
-from unsee_dist.distributed.placement import NCCL_ENVIRONMENT, backend_of, choose_device, place_rank
+from unsee_dist.distributed.placement import (
+    GLOO_ENVIRONMENT,
+    NCCL_ENVIRONMENT,
+    backend_of,
+    choose_device,
+    place_rank,
+)
+from unsee_dist.distributed.relay import Relay, find_relay, place_of
+from unsee_dist.distributed.sockets import asks_by_relay, is_relayed, open_files
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 from unsee_dist.log import LOG
 
@@ -93,6 +101,8 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
     asked to end before all had come.
     """
     adopt_slurm(os.environ)
+    for name, value in GLOO_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # deepspeed would guess from what is installed
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -103,7 +113,10 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
         device = choose_device(rank)
         _init(device, HashStore(), rank, size)
     else:
+        open_files(os.environ, rank, size)
         store = _open_store(rank, size, stopped)
+        if is_relayed(os.environ, size) and os.environ["LOCAL_RANK"] == "0":
+            Relay(store.clone(), place_of(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]))  # type: ignore[attr-defined]  # not in torch's stubs
         _meet(PrefixStore("meeting", store), rank, size, stopped)
         try:
             device = place_rank(PrefixStore("unsee", store), rank, size)
@@ -161,15 +174,22 @@ def _open_store(rank: int, size: int, stopped: Callable[[], bool]) -> Store:
             f"WORLD_SIZE = {size} but MASTER_ADDR = {address} and MASTER_PORT = {port}. "
             "Start with `deepspeed`, `torchrun` or `srun`, which set all of them."
         )
+
+    def relayed() -> Store | None:
+        asks = asks_by_relay(os.environ, size)
+        return find_relay(place_of(address, port), stopped, TIMEOUT) if asks else None
+
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
         _wait_for_listener(address, int(port), stopped, timedelta(seconds=CONNECT_S))
+        if (by_relay := relayed()) is not None:
+            return by_relay
         store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
         store.set_timeout(TIMEOUT)
         return PrefixStore("default_pg", store)
     if rank == 0:
         return _host_store(address, int(port), size)
     _wait_for_listener(address, int(port), stopped)
-    return _connect_store(address, int(port), size)
+    return relayed() or _connect_store(address, int(port), size)
 
 
 def _host_store(address: str, port: int, size: int) -> TCPStore:
