@@ -30,6 +30,7 @@ from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
 from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
 from unsee_dist.masking import masked
+from unsee_dist.model.checked import load_once
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.publish.sentence_transformers import write_encoder
@@ -110,9 +111,10 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop = stop or StopSignal()
     stop.set_grace(config.checkpoint.grace_s)
     seed_everything(config.seed)
-    tokenise_ahead(config, world)
+    loaded = load_once(config.model, world)
+    tokenise_ahead(config, world, loaded.tokenizer)
     with share_errors(world):  # a file that is missing on one host must not leave the others waiting
-        inputs = open_inputs(config, world)
+        inputs = open_inputs(config, world, loaded)
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
     request = start_request(config, inputs)

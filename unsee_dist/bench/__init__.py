@@ -8,6 +8,7 @@ order.py         seeking in the order of four billion sentences
 index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
+store.py         the sockets of rank 0's store, the watchdog and the groups of checkpoints (a part of scale)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
 """
@@ -98,7 +99,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, index, masks, order, recovery, scale, sweep, training
+    from unsee_dist.bench import corpus, index, masks, order, recovery, scale, store, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -118,11 +119,16 @@ def _measure(
         console.print(order.summary(seeks), markup=False)
         return {"order": seeks}
     if part == "scale":
-        counts = scale.measure()
-        projected = scale.projection(counts)
-        for page in scale.pages(counts, projected):
+        counts, opened = scale.measure(), store.measure()
+        projected, at_start = scale.projection(counts), store.projection()
+        for page in (*scale.pages(counts, projected), *store.pages(opened, at_start)):
             console.print(page)
-        return {"scale": counts, "scale_projection": projected}
+        return {
+            "scale": counts,
+            "scale_projection": projected,
+            "store_sockets": opened,
+            "store_sockets_at_1024": at_start[-1]["rank_0"],
+        }
     if part == "index":
         memory = index.index_cost(scratch / "index")
         console.print(index.summary(memory), markup=False)

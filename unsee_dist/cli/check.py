@@ -63,9 +63,10 @@ def _folder(config: RunConfig) -> Iterator[str]:
 def _resume(config: RunConfig) -> Iterator[str]:
     if config.resume in ("auto", "never"):
         return
+    from unsee_dist.distributed.world import World
     from unsee_dist.training.checkpoint.resume import of_other_run
 
-    yield f"resume = {config.resume}: {of_other_run(Path(config.resume)).name}, whole"
+    yield f"resume = {config.resume}: {of_other_run(World.alone(), Path(config.resume)).name}, whole"
 
 
 def _corpus(config: RunConfig) -> Iterator[str]:
