@@ -7,6 +7,7 @@ corpus.py        preparing and reading a corpus, beside other readers (corpus_pe
 order.py         seeking in the order of four billion sentences
 index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
+reading.py       sentences that ranks and workers read for one that is used
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
@@ -98,7 +99,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, index, masks, order, recovery, scale, sweep, training
+    from unsee_dist.bench import corpus, index, masks, order, reading, recovery, scale, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -122,7 +123,9 @@ def _measure(
         projected = scale.projection(counts)
         for page in scale.pages(counts, projected):
             console.print(page)
-        return {"scale": counts, "scale_projection": projected}
+        read = reading.measure()
+        console.print(reading.page(read))
+        return {"scale": counts, "scale_projection": projected, "read_amplification": read}
     if part == "index":
         memory = index.index_cost(scratch / "index")
         console.print(index.summary(memory), markup=False)
