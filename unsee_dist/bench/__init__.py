@@ -7,6 +7,7 @@ corpus.py        preparing and reading a corpus, beside other readers (corpus_pe
 order.py         seeking in the order of four billion sentences
 index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
+reading.py       sentences that ranks and workers read for one that is used
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
 store.py         the sockets of rank 0's store, the watchdog and the groups of checkpoints (a part of scale)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
@@ -99,7 +100,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, index, masks, order, recovery, scale, store, sweep, training
+    from unsee_dist.bench import corpus, index, masks, order, reading, recovery, scale, store, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -123,9 +124,12 @@ def _measure(
         projected, at_start = scale.projection(counts), store.projection()
         for page in (*scale.pages(counts, projected), *store.pages(opened, at_start)):
             console.print(page)
+        read = reading.measure()
+        console.print(reading.page(read))
         return {
             "scale": counts,
             "scale_projection": projected,
+            "read_amplification": read,
             "store_sockets": opened,
             "store_sockets_at_1024": at_start[-1]["rank_0"],
         }

@@ -61,6 +61,7 @@ CARRIED = (
     "model.encoder",
     "tokenizer",
     "data.shards",
+    "order",
 )
 
 

@@ -32,7 +32,7 @@ from unsee_dist.training.start import (
 )
 
 ALONE = World.alone()
-IDENTITY = Identity({}, "bert, e1", "45 pieces, t1", "c1", "9 pairs, s1", "absent")
+IDENTITY = Identity({}, "bert, e1", "45 pieces, t1", "c1", "9 pairs, s1", "absent", "version 2")
 SENTENCES = 320  # ten steps of 32 in an epoch
 
 
@@ -117,6 +117,7 @@ def test_a_setting_that_is_part_of_the_result_is_refused_with_there_and_here(
         ("encoder", "model.encoder"),
         ("tokenizer", "tokenizer"),
         ("corpus", "data.shards"),
+        ("order", "order"),
         ("sts", "evaluate.sts"),
         ("retrieval", "evaluate.retrieval"),
     ],

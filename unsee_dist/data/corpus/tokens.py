@@ -17,8 +17,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import xxhash
@@ -118,43 +117,59 @@ class Tokens:
 
 
 class Window:
-    """The last blocks that were read, end to end in one array, so that a step indexes all its sentences at once.
+    """The last blocks that were read, each in a row of one array, so that a step indexes all its sentences at once.
 
-    Sentence by sentence would cost more than the rest of the step.
+    Sentence by sentence would cost more than the rest of the step. blocks: how many are kept.
     """
 
     def __init__(self, read: Callable[[int], Ragged], blocks: int) -> None:
         self._read, self._limit = read, blocks
-        self._blocks: OrderedDict[int, Ragged] = OrderedDict()
-        self._first: dict[int, int] = {}  # number of a block's first sentence in the arrays
-        self._ids, self._lengths, self._starts = np.empty(0), np.empty(0), np.empty(0)
+        self._rows: OrderedDict[int, int] = OrderedDict()  # row of each block, the one used last at the end
+        self._ids = np.empty((0, 0), dtype=np.uint16)
+        self._starts = np.empty(
+            (0, 1), dtype=np.int32
+        )  # of each sentence in its row, and the end of the last
 
     def take(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
         """The token ids of these sentences, in this order."""
         needed, which = np.unique(blocks, return_inverse=True)
-        missing = [block for block in needed.tolist() if block not in self._blocks]
         for block in needed.tolist():
-            if block in self._blocks:
-                self._blocks.move_to_end(block)
-            else:
-                self._blocks[block] = self._read(block)
-        if missing:
-            while len(self._blocks) > max(self._limit, len(needed)):
-                self._blocks.popitem(last=False)
-            self._join()
-        sentences = np.array([self._first[block] for block in needed.tolist()])[which] + lines
-        lengths = self._lengths[sentences]
+            if block in self._rows:
+                self._rows.move_to_end(block)
+        for block in needed.tolist():
+            if block not in self._rows:
+                self._put(block, self._read(block), max(self._limit, len(needed)))
+        rows = np.array([self._rows[block] for block in needed.tolist()])[which]
+        starts = self._starts[rows, lines].astype(np.int64)
+        lengths = self._starts[rows, lines + 1] - starts
         total = int(lengths.sum())
         inside = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return Ragged(self._ids[np.repeat(self._starts[sentences], lengths) + inside], lengths)
+        first = rows * self._ids.shape[1] + starts
+        return Ragged(self._ids.ravel()[np.repeat(first, lengths) + inside], lengths)
 
-    def _join(self) -> None:
-        parts = self._blocks.values()
-        self._ids = np.concatenate([part.ids for part in parts])
-        self._lengths = np.concatenate([part.lengths for part in parts])
-        self._starts = np.cumsum(self._lengths) - self._lengths
-        firsts = accumulate([0, *(len(part.lengths) for part in parts)])
-        self._first = dict(zip(self._blocks, firsts, strict=False))
+    def _put(self, block: int, tokens: Ragged, limit: int) -> None:
+        row = len(self._rows) if len(self._rows) < limit else self._rows.popitem(last=False)[1]
+        rows, width = self._ids.shape
+        if row >= rows:
+            rows = min(limit, 2 * rows + 1)
+        width = max(width, len(tokens.ids) * 17 // 16 if len(tokens.ids) > width else 0)
+        lines = max(self._starts.shape[1], len(tokens.lengths) + 1)
+        self._ids = _enlarged(self._ids, (rows, width), tokens.ids.dtype)
+        self._starts = _enlarged(self._starts, (rows, lines), self._starts.dtype)
+        self._ids[row, : len(tokens.ids)] = tokens.ids
+        self._starts[row, 0] = 0
+        self._starts[row, 1 : len(tokens.lengths) + 1] = np.cumsum(tokens.lengths)
+        self._rows[block] = row
+
+
+def _enlarged(array: np.ndarray, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+    """The array itself, or a copy with more room."""
+    dtype = np.promote_types(array.dtype, dtype)
+    if (array.shape, array.dtype) == (shape, dtype):
+        return array
+    larger = np.empty(shape, dtype=dtype)
+    larger[: array.shape[0], : array.shape[1]] = array
+    return larger
 
 
 def digest(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -32,7 +32,7 @@ BYTES = (
     1 << 26
 )  # of the largest: BERT-base on 1,024 ranks at stage 3 has 18 MB, at the other stages a few hundred KB
 # 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale; 3 had few settings;
-# 4 did not say what is in which file
+# 4 had no order, and did not say what is in which file
 FORMAT = 5
 MOST = 1 << 53  # of a count
 MOST_STEPS = 1 << 40  # at a thousand a second, more than thirty years
@@ -54,6 +54,7 @@ class Identity:
     corpus: str  # fingerprint of the shards
     sts: str
     retrieval: str
+    order: str  # of the sentences: the version that data/corpus/order.py has
 
     def by_key(self) -> dict[str, Plain]:
         """All of it by key, for config.kinds.differences."""
@@ -61,6 +62,7 @@ class Identity:
             "model.encoder": self.encoder,
             "tokenizer": self.tokenizer,
             "data.shards": self.corpus,
+            "order": self.order,
             "evaluate.sts": self.sts,
             "evaluate.retrieval": self.retrieval,
         }
@@ -132,8 +134,8 @@ def read_manifest(folder: Path) -> Manifest:
     if version != FORMAT:
         undamaged = version == 1 or is_sealed(tree)  # else a flipped bit
         raise (OtherFormat if undamaged else UserError)(
-            f"{path} has format {repr(version)[:40]}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
-            "version that wrote it, or give this run a run.dir of its own"
+            f"{path} has format {repr(version)[:40]}, and this version of unsee_dist reads format {FORMAT}: up to format 4 the "
+            "sentences come in another order. Continue it with the version that wrote it, or give this run a run.dir of its own"
         )
     if not is_sealed(tree):
         raise UserError(f"{path} cannot be read (its contents were changed)")
