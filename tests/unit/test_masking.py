@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from unsee_dist.log import LOG
 from unsee_dist.masking import has_secret, masked, published
 
 SECRET = "Pa55-w0rd"
+KEY = "3xAmpLe-0f_4-kEy"
 HIDDEN = {
     f"s3://me:{SECRET}@host/x": "s3://***@host/x",
     f"s3://{SECRET}@host/x": "s3://***@host/x",
@@ -26,6 +28,13 @@ HIDDEN = {
     f"s3:/AK:{SECRET}@bucket/x": "s3:/***@bucket/x",  # what a Path makes of a URL
     f"https:/host/x?key={SECRET}": "https:/host/x?key=***",
     f"https://host/x?{SECRET}": "https://host/x?***",
+    f"https://host/x#access_token={SECRET}&state=3": "https://host/x#access_token=***&state=***",
+    f"https://host/x?a=b#id_token={SECRET}": "https://host/x?a=***#id_token=***",
+    f"https://host/x;jsessionid={SECRET}/y;p=1?a={SECRET};b=2": "https://host/x;jsessionid=***/y;p=***?a=***;b=***",
+    f"https://host/file/id#{KEY}": "https://host/file/id#***",
+    f"https://host/x;{KEY}": "https://host/x;***",
+    f"1 s3://b/x;token={SECRET}, 2 s3://c/y#sig={SECRET}": "1 s3://b/x;token=*** 2 s3://c/y#sig=***",
+    f"s3:/b/x#sig={SECRET}": "s3:/b/x#sig=***",
     f"cannot open 'http://u:{SECRET}@h/p' (404)": "cannot open 'http://***@h/p' (404)",
 }
 PLAIN = (
@@ -37,6 +46,12 @@ PLAIN = (
         "me@host: no URL",
     ),
     *("https://host:8080/a/b", "file:///a@b/c", "what is it?", "a=b&c=d", "see https://host/x#part."),
+    *(
+        "https://host/x#L10-L20; see https://host/y;",
+        "https://host/x#how-to-write-a-long-title",
+        "dataset:a/b,c#train",
+    ),
+    *("http://host/x;v/y", "hf://datasets/a/b@main/x;y"),
 )
 
 
@@ -61,6 +76,15 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: 
     assert masked(f"401: HF_TOKEN-{SECRET} and AWS_SECRET_ACCESS_KEY-{SECRET}, abc, {__file__}") == (
         f"401: *** and ***, abc, {__file__}"
     )
+
+
+def test_what_a_store_of_fsspec_takes_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the form that `credentials` names, and as its own variables."""
+    headers = {"client_kwargs": {"headers": {"Authorization": f"Bearer {KEY}"}}, "block_size": "1048576"}
+    monkeypatch.setenv("FSSPEC_HTTP", json.dumps(headers))
+    monkeypatch.setenv("FSSPEC_FTP_PASSWORD", SECRET)
+    monkeypatch.setenv("FSSPEC_WEBDAV", "{not JSON")
+    assert masked(f"headers: Bearer {KEY}, {KEY!r}, {SECRET}, 1048576") == "headers: ***, '***', ***, 1048576"
 
 
 def test_the_home_folder_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
