@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from unsee_dist.config import load
 from unsee_dist.config.mistakes import ConfigError
+from unsee_dist.config.section import Section
+from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, report
 from unsee_dist.log import LOG
 from unsee_dist.masking import has_secret, masked, published
+from unsee_dist.sweep.settings import SweepSettings, load_sweep
 
 SECRET = "Pa55-w0rd"
 KEY = "3xAmpLe-0f_4-kEy"
@@ -107,13 +112,58 @@ def test_what_is_printed_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "KeyError" in said
 
 
-TAKING = (
-    *("data.shards", "data.mix", "resume", "run.name", "model.encoder", "evaluate.sts", "evaluate.retrieval"),
-    "run.dir",
+def takes_text(hint: object) -> bool:
+    return hint is str or (get_origin(hint) is not Literal and any(map(takes_text, get_args(hint))))
+
+
+def taking(section: type[Section], before: str = "") -> Iterator[str]:
+    """Every setting that takes text, whatever it is for."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, Section):
+            yield from taking(type(field.default), f"{name}.")
+        elif takes_text(field.annotation):
+            yield f"{before}{name}"
+
+
+OF_A_RUN, OF_A_SWEEP = list(taking(RunConfig)), list(taking(SweepSettings, "sweep."))
+
+
+def test_they_are_found_by_their_types() -> None:
+    assert {
+        "resume",
+        "run.name",
+        "run.dir",
+        "model.encoder",
+        "data.shards",
+        "data.mix",
+        "evaluate.sts",
+    } <= set(OF_A_RUN)
+    assert {"sweep.name", "sweep.dir", "sweep.metric"} <= set(OF_A_SWEEP)
+
+
+SWEEP = (
+    "extends: base.yaml\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
+    "space: {train.lr: {loguniform: [1e-5, 1e-3]}}\n"
 )
 
 
-@pytest.mark.parametrize("key", TAKING)
+@pytest.mark.parametrize("key", [*OF_A_RUN, *OF_A_SWEEP, "space.data.shards", "space.model.encoder"])
+@pytest.mark.parametrize(
+    "end", ["/corpus", "/corpus?sig=SECRET", "/corpus#token=SECRET", "/corpus;token=SECRET"]
+)
+def test_a_sweep_with_a_secret_is_refused_and_does_not_show_it(key: str, end: str, tmp_path: Path) -> None:
+    """sweep.yaml, the ledger and MLflow would have it."""
+    userinfo = f"me:{SECRET}@" if end == "/corpus" else ""
+    address = f"s3://{userinfo}host{end.replace('SECRET', SECRET)}"
+    value = f"{{choice: [a, '{address}']}}" if key.startswith("space.") else address
+    (tmp_path / "mine.yaml").write_text(SWEEP)
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(str(tmp_path / "mine.yaml"), [f"{key}={value}"])
+    assert SECRET not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", OF_A_RUN)
 def test_a_setting_that_holds_a_secret_is_refused_and_not_shown(key: str) -> None:
     """It would stand in config.yaml, where the same command must be able to read it again."""
     address = f"s3://me:{SECRET}@{'long' * 20}/corpus"
