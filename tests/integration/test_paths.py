@@ -42,12 +42,9 @@ PLACES = [
     *(("checkpoint", command, P) for command in ("ls", "verify")),
     ("checkpoint", "rm", P, "step-00000001"),
     ("export", P, "--out", "new"),
-    ("export", "run", "--out", P),
     ("evaluate", P, "--tasks", "sound"),
     ("evaluate", "tfidf", "--tasks", P),
-    ("evaluate", P, "--tier", "sts", "--prefetch"),
-    ("compare", P, "tfidf"),
-    ("compare", "tfidf", P, "--out", "new"),
+    ("compare", P, "tfidf", "--out", "new"),
     ("sweep", P),
     *(("sweep", flag, P) for flag in ("--resume", "--status", "--stop")),
     ("sweep", "sweep.yaml", f"sweep.dir={P}"),
@@ -64,7 +61,7 @@ def path_settings(section: type[Section] = RunConfig, before: str = "") -> Itera
     for name, field in section.model_fields.items():
         if isinstance(field.default, Section):
             yield from path_settings(type(field.default), f"{name}.")
-        elif get_args(PathText)[1] in field.metadata or PathText in get_args(field.annotation):
+        elif get_args(PathText)[-1] in field.metadata or PathText in get_args(field.annotation):
             yield f"{before}{name}"
 
 
@@ -127,7 +124,8 @@ def test_a_setting(
     monkeypatch.chdir(here)
     before = sorted(here.rglob("*"))
     given = f"1 {PATHS[kind]}" if key == "data.mix" else PATHS[kind]
-    assert key in refused(("config", "check", "base", f"{key}={given}"), monkeypatch, capsys)
+    said = refused(("config", "check", "base", f"{key}={given}"), monkeypatch, capsys)
+    assert PATHS[kind].split("/")[0] in said
     assert sorted(here.rglob("*")) == before
 
 
@@ -144,10 +142,11 @@ def test_every_setting_and_every_argument_that_is_a_path_is_in_the_tables() -> N
         )
     }
     written = [" ".join(place) for place in PLACES]
+    elsewhere = {"export out", "compare out"}  # test_where_a_result_goes
     for command, parameter in path_parameters(typer.main.get_command(cli.app), ()):
-        assert any(
-            place.startswith(command) and (parameter in place or place.endswith(P)) for place in written
-        )
+        places = [each for each in written if each.startswith(command)]
+        found = [each for each in places if f"--{parameter} {P}" in each or each.startswith(f"{command} {P}")]
+        assert found or f"{command} {parameter}" in elsewhere, (command, parameter)
 
 
 def path_parameters(command: object, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -160,6 +159,31 @@ def path_parameters(command: object, path: tuple[str, ...]) -> Iterator[tuple[st
     for name, hint in inspect.get_annotations(callback, eval_str=True).items():
         if Path in (hint, *get_args(hint)) or Path in get_args(get_args(hint)[0] if get_args(hint) else None):
             yield " ".join(path), name.replace("_", "-")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", PATHS)
+def test_where_a_result_goes(
+    kind: str,
+    tiny: Tiny,
+    place: Path,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of a run that is complete and has its scores."""
+    monkeypatch.chdir(here)
+    run = tiny.folder / "result"
+    if not run.exists():
+        launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={run}"))
+        for model in (str(run), "tfidf"):
+            launch.succeed(
+                [str(launch.BIN / "unsee"), "evaluate", model, "--tasks", str(place / "tasks")], cwd=here
+            )
+    before = sorted(here.rglob("*"))
+    for command in (("export", str(run)), ("compare", str(run), "tfidf")):
+        assert PATHS[kind].split("/")[0] in refused((*command, "--out", PATHS[kind]), monkeypatch, capsys)
+    assert sorted(here.rglob("*")) == before
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ class Store:
     def exists(self) -> bool:
         """Whether the folder exists. True for web servers, which can only be asked for a file."""
         return self.path.startswith("http") or bool(
-            self._system.isdir(self._root) if self.remote else Path(self.path).is_dir()
+            self._system.isdir(self._root) if self.remote else os.path.isdir(self.path)
         )
 
     def _size(self, name: str) -> int | None:
