@@ -17,6 +17,7 @@ table.py         rows -> tables
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
+from unsee_dist.files.atomic import write_file
 
 PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"order", "index", "scale", "gpu"}  # they make what they measure
@@ -41,6 +43,14 @@ def main(
     case fails, or "gpu" is asked for where there is none."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 180)
     results: dict[str, object] = {"config": config, "overrides": list(overrides)}
+    if not os.path.isdir(out.parent):  # before an hour of measuring
+        raise UserError(
+            f"--out {out} cannot be written: {out.parent} is no folder. Make it, or write another --out."
+        )
+    if peer_unsee is not None and not os.path.isdir(peer_unsee):
+        raise UserError(
+            f"--peer-unsee {peer_unsee} is no folder. Give a checkout of asparius/UNSEE, or leave it out."
+        )
     with tempfile.TemporaryDirectory() as scratch:
         for part in _parts(only, console):
             console.print(f"{part} ...", markup=False)
@@ -82,7 +92,8 @@ def _measure_gpu(
 
 
 def _write(out: Path, results: Mapping[str, object]) -> None:
-    out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    with writing(out, "Write another --out."):
+        write_file(out, json.dumps(results, indent=1))
 
 
 def _crashed(gpu: object) -> list[str]:

@@ -12,7 +12,6 @@ A mistake of the user is a sentence on stderr and exit code 2; see errors.py for
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -25,7 +24,8 @@ from unsee_dist import __version__
 from unsee_dist.cli import corpus, evaluation, machine, project, sweep, training
 from unsee_dist.cli.usage import in_one_sentence
 from unsee_dist.config import ConfigError
-from unsee_dist.errors import report
+from unsee_dist.config.section import home_folder
+from unsee_dist.errors import UserError, report
 
 
 class Commands(TyperGroup):
@@ -34,7 +34,10 @@ class Commands(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         def expanded(found: re.Match[str]) -> str:
-            return (found[1] or "") + os.path.expanduser(found[2])
+            try:
+                return (found[1] or "") + home_folder(found[2])
+            except UserError as error:
+                raise UserError(f"{error}.") from error
 
         args = [re.sub(r"^(--?[\w-]+=)?(~[\w.-]*)(?=/|$)", expanded, each) for each in args]
         with in_one_sentence(info_name or "unsee"):

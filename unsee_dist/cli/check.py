@@ -112,12 +112,18 @@ def _sts(config: RunConfig) -> Iterator[str]:
     here = [
         source
         for source in sources
-        if os.path.exists(source) or is_table(Path(source)) or not is_hub_name(source.partition(":")[0])
+        if _is_path(source) or is_table(Path(source)) or not is_hub_name(source.partition(":")[0])
     ]
     for name, pairs in load_sets(here).items():
         yield f"evaluate.sts: {name}, {len(pairs.scores):,} pairs"
     if names := [source for source in sources if source not in here]:
         raise NotHere(f"evaluate.sts = {', '.join(names)}: names on the Hub")
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name that could be one on the Hub is that of something here: a link to nothing, or below a file, too."""
+    first = name.partition("/")[0]
+    return os.path.lexists(name) or (os.path.lexists(first) and not os.path.isdir(first))
 
 
 def _retrieval(config: RunConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from unsee_dist.data.prepare import documents, opening
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.fields import document, missing
+from unsee_dist.data.prepare.formats import CSV
 from unsee_dist.data.prepare.lines import NUL_REMEDY, count_line_ends
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
@@ -140,7 +141,7 @@ def read_dataset(name: str, field: str, bad: BadRecords) -> Iterator[list[str]]:
 
 def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
     """Lines with their line ends, for the csv module. Where bad records are skipped, bytes that are not UTF-8 are escaped."""
-    for split in documents.cut_lines(name, chunks, False, 1):
+    for split in documents.cut_lines(name, chunks, CSV, 1):
         if b"\0" in split.lines:
             line = split.first_line + count_line_ends(split.lines[: split.lines.index(b"\0")])
             raise UserError(f"{name} is not text (it has a NUL byte in line {line}). {NUL_REMEDY}")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from unsee_dist.data.prepare.bad_records import BadRecords
+from unsee_dist.data.prepare.clean import is_record
+from unsee_dist.data.prepare.formats import AS_JSON, WITHOUT_COMMAS, is_json_line
 
 SHOWN = 20  # names of fields in a sentence
 
@@ -33,7 +35,7 @@ def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> li
         bad.add(f"{where} is JSON that is nested too deep", "Correct it.")
         return None
     except ValueError as error:
-        bad.add(f"{where} is not JSON ({error})", "Give one JSON object a line.")
+        bad.add(f"{where} is not JSON ({error})", _json_remedy(line))
         return None
     if not isinstance(value, dict):
         kind = type(value).__name__
@@ -58,6 +60,16 @@ def document(where: str, field: str, record: Mapping[str, object], bad: BadRecor
         holds = next(type(each).__name__ for each in value if not isinstance(each, str)) + " in its list"
     bad.add(f"{where}: field {field!r} must hold a string or a list of strings, and holds {holds}", remedy)
     return None
+
+
+def _json_remedy(line: str) -> str:
+    """The command that makes JSON of such lines, where there is one."""
+    line = line.strip()
+    if line.endswith(",") and is_json_line(line[:-1].encode()):
+        return f"Write `{WITHOUT_COMMAS}`, and give NEW.jsonl."
+    if is_record(line) and line.startswith("{'"):
+        return f"Write `{AS_JSON}`, and give NEW.jsonl."
+    return "Give one JSON object a line."
 
 
 def _listed(names: Iterable[str]) -> str:
