@@ -38,6 +38,8 @@ smartquotes = False  # --option stays two hyphens
 
 html_theme = "furo"
 html_title = f"unsee_dist {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {
