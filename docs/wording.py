@@ -76,7 +76,7 @@ def type_words(annotation: Any, bounds: Sequence[object] = ()) -> str:
     if origin is list:
         return "a list of them"
     limits = [
-        f"{sign} {_limit(getattr(each, kind.__name__.lower()))}"
+        f"{sign}\N{NO-BREAK SPACE}{_limit(getattr(each, kind.__name__.lower()))}"
         for each in bounds
         for kind, sign in BOUNDS.items()
         if isinstance(each, kind)

@@ -95,7 +95,7 @@ def documented() -> Iterator[Command]:
 
 def commands(block: str) -> list[list[str]]:
     """The simple commands of a block: without comments, redirections, assignments and the words of a loop."""
-    found = []
+    found: list[list[str]] = []
     for line in block.replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#.*", "", line)
         inner = re.findall(r"[$<]\(([^)]*)\)", line)

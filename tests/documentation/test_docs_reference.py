@@ -31,7 +31,8 @@ def rows(page: str) -> dict[str, list[str]]:
     """First cell without backticks -> the other cells, of every table."""
     lines = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
     cells = [re.split(r"(?<!\\) \| ", line.removeprefix("| ").removesuffix(" |")) for line in lines]
-    return {first.replace("`", ""): rest for first, *rest in cells}
+    plain = [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in line] for line in cells]
+    return {first.replace("`", ""): rest for first, *rest in plain}
 
 
 def test_every_setting_has_type_default_meaning_and_what_a_second_start_may_do(reference) -> None:
