@@ -115,7 +115,8 @@ def test_check_looks_up_what_no_name_on_the_hub_can_be(monkeypatch, capsys, tmp_
     [
         (["train", "byol", "--lr", "1e-4"], "Write unsee train byol train.lr=1e-4"),
         (["train", "--train.lr=1e-4", "byol"], "Write unsee train byol train.lr=1e-4"),
-        (["train", "--config", "byol"], "has no option --config. Write unsee train byol."),
+        (["train", "--config"], "has no option --config. Write unsee train VALUE."),
+        (["sweep", "--config", "tiny"], "has no option --config. Write unsee sweep tiny."),
         (["config", "show", "byol", "--batch-size", "8"], "Write unsee config show byol train.batch=8"),
         (["sweep", "tiny", "--seed", "8"], "Write unsee sweep tiny seed=8"),
         (["train", "byol", "--qwerty"], "settings are written SECTION.KEY=VALUE, such as train.lr=1e-4."),
@@ -244,6 +245,23 @@ def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None
     assert given == [["--config", "simcse", "train.steps=3"]]
     assert unsee(monkeypatch, capsys, "train", "simcse", "train.steps=0")[0] == 2
     assert len(given) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "simcse", "train.steps=3"],
+        ["--config=simcse", "train.steps=3"],
+        ["train.steps=3", "--config", "simcse"],
+    ],
+)
+def test_the_configuration_may_be_written_as_for_launchers(monkeypatch, capsys, arguments: list[str]) -> None:
+    wanted = unsee(monkeypatch, capsys, "config", "show", "simcse", "train.steps=3")
+    assert wanted[0] == 0
+    assert unsee(monkeypatch, capsys, "config", "show", *arguments) == wanted
+    code, _, err = unsee(monkeypatch, capsys, "config", "show", *arguments, "train.lr=x")
+    assert code == 2
+    assert "train.lr" in err
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ def train(config: Config, overrides: Overrides = None) -> None:
     """Train by the settings of CONFIG. The same command again resumes the run.
 
     One process here; `deepspeed --module`, `torchrun -m` and `srun python -m` start several: unsee_dist.train --config CONFIG.
+    `unsee train --config CONFIG` means the same as `unsee train CONFIG`.
     """
     load(config, overrides or ())  # every mistake is found before torch is imported
     from unsee_dist.train import main as run

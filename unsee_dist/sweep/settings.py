@@ -41,7 +41,7 @@ class SweepSettings(Section):
         "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
     )
     metric: Text = dev(STS)  # of an evaluation line
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"] = "max"  # whether more of the metric is better, or less
     search: Literal["tpe", "random", "grid"] = "tpe"  # grid: all combinations of choices
     trials: Count | None = None  # absent = 16, or all of a grid
     scheduler: Literal["asha", "median", "none"] = "asha"  # which trials are stopped before their last step
