@@ -21,6 +21,7 @@ from unsee_dist.masking import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 SERIES = 8  # colours; more lines get dashes
@@ -116,13 +117,13 @@ def draw(panel: Panel) -> Plot | None:
             _mark(axes, dot)
         if panel.log_y and low > 0:
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            _plain_numbers(axes.yaxis)
         if panel.log_x:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            _plain_numbers(axes.xaxis)
         if panel.x_ticks:
             axes.set_xticks([at for at, _ in panel.x_ticks], [_cut(name, TICK) for _, name in panel.x_ticks])
-            axes.margins(x=0.15)
+            axes.set_xlim(-0.6, len(panel.x_ticks) - 0.4)
         for place, level in enumerate([*panel.levels, *near]):
             _level(axes, level, place)
         axes.set_xlabel(_cut(panel.x_label, LABEL))
@@ -144,11 +145,17 @@ def svg(fill: Callable[[Axes], None], label: str, size: tuple[float, float] = SI
         axes = figure.subplots()
         axes.grid(True, axis="y", linewidth=0.6)
         axes.set_axisbelow(True)
-        axes.margins(x=0.02)
+        axes.margins(x=0.03, y=0.1)  # room for the name of a level at the top
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
         fill(axes)
         return _inline(figure, label)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """On a logarithmic axis: 0.01 and no power of ten, which would be mathematics."""
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter(lambda *_: "")
 
 
 def _style(label: str) -> Any:  # matplotlib's own type lists all 300 keys

@@ -68,8 +68,11 @@ def page(sweep: Sweep, rows: Sequence[Row], weights: Mapping[str, float]) -> Pag
         sections.append(Section("Which settings mattered", [Bars(list(weights.items()))], note))
     sections.append(Section("All trials", _table(sweep, rows)))
     if top is not None:
-        sections.append(Section("Settings of the best trial", [Grid(_settings(sweep, top), codes=True)]))
-    sections.append(Section("Next", [Commands(_next(sweep, rows, top))]))
+        grid = Grid(_settings(sweep, top), codes=True)
+        sections.append(
+            Section("Settings of the best trial", [grid], "Bold: what the sweep varied.", narrow=True)
+        )
+    sections.append(Section("Next", [Commands(_next(sweep, rows, top))], narrow=top is not None))
     kinds = sorted({_kind(row, top) for row in rows})
     legend = [(PLACES[kind], LEGEND[kind]) for kind in kinds]
     verdict = _verdict(sweep, rows, top, baseline, problems)
@@ -222,7 +225,7 @@ def _settings(sweep: Sweep, top: Row) -> Table:
     keys = [key for key in chosen if key not in OF_A_TRIAL and chosen[key] != base.get(key)]
     keys += [key for key in top.point if key in chosen and key not in keys]
     marked = frozenset(place for place, key in enumerate(keys) if key in top.point)
-    rows = [[key, shown(chosen[key]), shown(base.get(key))] for key in keys]
+    rows = [[key, *(_value(each.get(key)) for each in (chosen, base))] for key in keys]
     return Table(["setting", "best trial", "base.yaml"], rows, marked)
 
 
@@ -258,4 +261,4 @@ def _baseline(sweep: Sweep) -> tuple[dict[str, float], list[str]]:
 
 
 def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else shown(value)

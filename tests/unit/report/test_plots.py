@@ -87,4 +87,12 @@ def test_a_long_line_is_averaged_within_its_range_and_holes_stay_out() -> None:
 
 def test_a_logarithmic_axis_is_left_where_a_value_is_not_positive() -> None:
     assert drawn(Series("a", [1, 2], [0.0, 1.0]), log_y=True)
-    assert drawn(Series("a", [1, 2], [0.1, 1.0]), log_y=True, log_x=True)
+    both = drawn(Series("a", [1e-5, 1e-3], [0.1, 1.0]), log_y=True, log_x=True)
+    assert {"0.0001", "0.1"} <= set(texts(both))
+    assert not any("$" in text for text in texts(both))
+
+
+def test_choices_are_ticks_and_a_long_one_is_cut() -> None:
+    dots = [Dot(0, 1.0, 0), Dot(0, 2.0, 1, "|")]
+    plot = drawn(dots=dots, x_ticks=[(0, "a"), (1, "/very/long/path/to/an/encoder")])
+    assert {"a", "…h/to/an/encoder"} <= set(texts(plot))
