@@ -3,7 +3,8 @@
 corpus.py     prepare, shards
 training.py   train, config, checkpoint
 evaluation.py evaluate, compare, export
-sweep.py      sweep, report
+sweep.py      sweep
+report.py     runs, report
 project.py    init
 machine.py    quickstart, bench, doctor
 
@@ -21,11 +22,12 @@ import typer
 from typer.core import TyperGroup
 
 from unsee_dist import __version__
-from unsee_dist.cli import corpus, evaluation, machine, project, sweep, training
+from unsee_dist.cli import corpus, evaluation, machine, project, report, sweep, training
 from unsee_dist.cli.usage import in_one_sentence
 from unsee_dist.config import ConfigError
 from unsee_dist.config.section import home_folder
-from unsee_dist.errors import UserError, report
+from unsee_dist.errors import UserError
+from unsee_dist.errors import report as report_error
 
 
 class Commands(TyperGroup):
@@ -55,7 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (corpus.app, training.app, evaluation.app, sweep.app, project.app, machine.app):
+for commands in (corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app):
     app.add_typer(commands)
 
 
@@ -85,12 +87,12 @@ def main() -> None:
         if isinstance(aborted, BrokenPipeError):  # `| head`: whoever read the output has what it wanted
             sys.exit(128 + signal.SIGPIPE)
         if aborted is not None and isinstance(aborted.__cause__, EOFError):
-            sys.exit(report(aborted.__cause__, "unsee"))
+            sys.exit(report_error(aborted.__cause__, "unsee"))
         raise
     except ConfigError as error:  # its first line is the file
-        sys.exit(report(error))
+        sys.exit(report_error(error))
     except Exception as error:
-        sys.exit(report(error, "unsee"))
+        sys.exit(report_error(error, "unsee"))
 
 
 if __name__ == "__main__":

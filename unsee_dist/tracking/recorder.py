@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.eta import Eta, Kind
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
-from unsee_dist.tracking.mlflow_sink import MlflowSink
+from unsee_dist.tracking.mlflow_sink import MlflowSink, send_page
+
+PAGE = "report.html"  # in a run's folder
 
 
 class RunRecorder:
@@ -76,7 +79,14 @@ class RunRecorder:
                 "track.mlflow=false"
             )
         else:
-            self._mlflow = MlflowSink(self.folder, description, run_id=run_id, warn=self._console.warn)
+            page = partial(send_page, self.folder / PAGE, self._console.warn)
+            self._mlflow = MlflowSink(
+                self.folder, description, run_id=run_id, warn=self._console.warn, also=page
+            )
+
+    @property
+    def in_mlflow(self) -> bool:
+        return self._mlflow is not None
 
     def will_pause(self, evaluate_every: int, save_every: int) -> None:
         """How often the run is evaluated and saved: the time left counts these, too."""

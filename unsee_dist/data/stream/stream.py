@@ -130,11 +130,9 @@ class Stream:
         finally:
             self._following = None  # an error that refers to the workers in a cycle would keep them alive
 
-    def _assemble(self, parts: Sequence[Part | WorkerError]) -> Batch:
+    def _assemble(self, received: Sequence[Part | WorkerError]) -> Batch:
         """The batch of all parts. Packed here, together: rows must not depend on the number of workers."""
-        for part in parts:
-            if isinstance(part, WorkerError):
-                raise TransientError(part.message) if part.transient else UserError(part.message)
+        parts = [_sound(part) for part in received]
         ids, sentences = (
             np.concatenate([part.ids for part in parts]),
             joined(part.sentences for part in parts),
@@ -299,6 +297,12 @@ class Texts:
         return [
             self._blocks[block][line] for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
         ]
+
+
+def _sound(part: Part | WorkerError) -> Part:
+    if isinstance(part, WorkerError):
+        raise TransientError(part.message) if part.transient else UserError(part.message)
+    return part
 
 
 def cut_slice(first: int, last: int, workers: int, edges: np.ndarray) -> list[int]:
