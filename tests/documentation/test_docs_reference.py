@@ -81,7 +81,9 @@ def test_every_number_and_exit_code_is_there(reference) -> None:
     assert found[names.dev(names.STS)][1] == "`evaluate.sts`"
     for name in OBJECTIVES:
         assert any(f"`{name}`" in cells[0] for cells in found.values()), name
-    assert not set(names.TRAINING) & set(reference.objective_terms()), "one name in metrics.jsonl, two meanings"
+    assert not set(names.TRAINING) & set(reference.objective_terms()), (
+        "one name in metrics.jsonl, two meanings"
+    )
     codes = rows(reference.exit_codes())
     assert {str(int(code)) for code in ExitCode} <= set(codes)
     assert all(codes[str(int(code))][1] for code in ExitCode)
