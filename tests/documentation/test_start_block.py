@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from integration.tiny import REPOSITORY, succeed
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]  # 3 minutes on two idle cores
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]  # 90 s of processor time
 
 COMMIT = "0" * 40
 
@@ -49,7 +49,6 @@ def make_environment(clone: Path) -> None:
         f"#!{clone}/.venv/bin/python\nfrom unsee_dist.cli import main\nif __name__ == '__main__':\n    main()\n"
     )
     program.chmod(0o755)
-    (packages / "pip").symlink_to(Path(site.getsitepackages()[0]) / "pip")  # `make` asks for it
     (clone / ".venv" / "stamp").touch()
 
 
@@ -82,7 +81,9 @@ def test_the_start_block_runs_as_it_stands(tmp_path: Path, shared: Path) -> None
     assert done.returncode == 0, done.stdout + done.stderr
     run = clone / "runs" / "mine"
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "dev/mrr" in line] == [0, 20, 40, 60]
+    scores = {line["step"]: line["dev/mrr"] for line in lines if "dev/mrr" in line}
+    assert list(scores) == [0, 20, 40]
+    assert scores[40] > scores[0], scores
     assert {"best", "final", "checkpoints", "config.yaml"} <= {path.name for path in run.iterdir()}
     assert done.stdout.splitlines()[-1] == "(1, 256)"
     assert "what to write" not in done.stderr
