@@ -46,7 +46,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def state_files(tune: Path) -> list[Path]:
-    return sorted(path for path in tune.iterdir() if path.is_file())
+    return sorted(path for path in tune.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def copied(folder: Path, into: Path) -> Path:

@@ -168,6 +168,36 @@ def test_a_wrong_call_gets_one_sentence(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["prepare", "x", "--out", "a", "--out=b"], "--out is given twice: a and b. Write one of them."),
+        (["shards", "head", "x", "-n", "3", "-n", "4"], "-n is given twice: 3 and 4"),
+        (
+            ["prepare", "x", "--out", "a", "--max-tokens", "64"],
+            "--max-tokens = 64 is of --tokenizer: write that, too.",
+        ),
+    ],
+)
+def test_a_value_that_would_not_be_used_is_a_mistake(monkeypatch, capsys, arguments, sentence) -> None:
+    code, out, err = unsee(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_an_option_twice_with_one_value_or_of_several_values_is_none(
+    monkeypatch, capsys, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["prepare", "none.txt", "--out", "a", "--out", "a"],
+        ["evaluate", "tfidf", "--tasks", "a", "--tasks", "b"],
+    ):
+        code, _, err = unsee(monkeypatch, capsys, *arguments)
+        assert code == 2
+        assert "given twice" not in err
+
+
+@pytest.mark.parametrize(
     ("flags", "sentence"),
     [
         ("--min-words 9 --max-words 3", "--max-words = 3 is less than --min-words = 9: write at least 9."),

@@ -22,7 +22,8 @@ from unsee_dist.files.trees import open_regular
 
 TUNER, EXPERIMENT = "tuner.pkl", "experiment_state-*.json"
 DRAWN = ("search_gen_state-*.json", "basic-variant-state-*.json")  # either, by the kind of search
-PICKLES = (*DRAWN, "searcher-state-*.pkl", "callback-states-*.pkl")
+SEARCHER = "searcher-state-*.pkl"
+PICKLES = (*DRAWN, SEARCHER, "callback-states-*.pkl")
 
 
 class _State(BaseModel):
@@ -44,6 +45,8 @@ def is_there(tune: Path, begun: bool) -> bool:
         return False
     if not any(_newest(tune, pattern) for pattern in DRAWN):
         raise _damage(tune / DRAWN[0], "it is not there")
+    if _newest(tune, DRAWN[0]) and not _newest(tune, SEARCHER):  # what the search has learned
+        raise _damage(tune / SEARCHER, "it is not there")
     for path in (tune / TUNER, *_newest_of_each(tune)):
         _check_pickle(path)
     return True

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 
-_OPENS_DATA = frozenset("{[(\"'")
+_OPENS_DATA = frozenset("{[(\"'<")
 # Control characters that are not whitespace; soft hyphen, zero-width space, word joiner, byte order mark; and
 # surrogates, which JSON can spell ("\ud800") and UTF-8 cannot. Joiners stay: Persian and emoji need them.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff\ud800-\udfff]")
@@ -30,6 +30,9 @@ _VALUE = rf"(?:{_QUOTED}|-?[\d.]+(?:[eE][+-]?\d+)?|true|false|null|True|False|No
 _BEGINS_RECORD = re.compile(rf"[\[(]*\{{ ?{_QUOTED} ?:")
 # A line out of the middle of one: "key": "value", or "key": [
 _INNER_LINE = re.compile(rf"{_QUOTED} ?: ?{_VALUE} ?[\]}}]* ?,?")
+_TAG = re.compile(
+    "<[/!?]?[A-Za-z][^<>]*>"
+)  # alone in its line: <doc id="12" title="A river"> of a dump of Wikipedia
 _LIST_OF_TEXTS = re.compile(rf"\[ ?(?:{_QUOTED} ?(?:, ?|(?=\])))+\] ?,?")
 
 
@@ -53,9 +56,11 @@ def words_in(sentence: str) -> int:
 
 def is_record(sentence: str) -> bool:
     """Whether a normalised sentence is data: an object of JSON or of Python or a part of one, or a list with more in it than
-    numbers."""
+    numbers, a tag of XML."""
     if sentence[:1] not in _OPENS_DATA:
         return False
+    if sentence[0] == "<":
+        return _TAG.fullmatch(sentence) is not None
     if (
         _BEGINS_RECORD.match(sentence)
         or _INNER_LINE.fullmatch(sentence)

@@ -13,7 +13,7 @@ from unsee_dist.data.prepare.formats import CSV
 from unsee_dist.data.prepare.lines import NUL_REMEDY, count_line_ends
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
-from unsee_dist.files.tables import table_rows
+from unsee_dist.files.tables import TO_UTF8, table_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -152,7 +152,7 @@ def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
             if not bad.skip:
                 bad.add(
                     f"{name} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})",
-                    "Convert it with `iconv -f LATIN1 -t UTF-8`, or give another file.",
+                    TO_UTF8,
                 )
             text = split.lines.decode("utf-8-sig", errors="surrogateescape")
         yield from _LINE.findall(text)

@@ -16,10 +16,13 @@ from unsee_dist.data.prepare.formats import (
     TEXT,
     is_json_line,
     json_value,
+    markup,
     mostly_records,
     opens_objects,
+    table_notice,
 )
 from unsee_dist.errors import UserError
+from unsee_dist.log import LOG
 
 LINE_BYTES = 16 * 1024 * 1024  # a longer line is neither a sentence nor a document, and would fill the memory
 
@@ -93,6 +96,10 @@ def _text_only(name: str, chunks: Iterable[bytes], kind: str) -> Iterator[bytes]
         first.append(chunk)
     head = b"".join(first)
     check_text(name, head)
+    if kind == TEXT and (what := markup(head)):
+        raise UserError(f"{name} is {what} and no text. {FORMATS}")
+    if kind == TEXT and (notice := table_notice(name, head)):
+        LOG.warning(notice)
     if kind != JSONL and (why := _is_data(name, head, kind)):
         raise UserError(why)
     yield from first

@@ -10,6 +10,7 @@ from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.clean import is_record
 from unsee_dist.data.prepare.formats import AS_JSON, WITHOUT_COMMAS, is_json_line
 
+ONE_A_LINE = "Give one JSON object a line."
 SHOWN = 20  # names of fields in a sentence
 
 
@@ -39,10 +40,14 @@ def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> li
         return None
     if not isinstance(value, dict):
         kind = type(value).__name__
-        bad.add(f"{where} is a JSON {kind}, not an object", "Give one JSON object a line.")
+        remedy = "Write `jq -c '.[]' FILE > NEW.jsonl`, and give NEW.jsonl." if kind == "list" else ONE_A_LINE
+        bad.add(f"{where} is a JSON {kind}, not an object", remedy)
         return None
     if wrong := missing(where, field, value):
         bad.add(*wrong)
+        return None
+    if line.count(f'"{field}"') > 1 and _is_twice(line, field):
+        bad.add(f"{where} has the field {field!r} twice", "Rename one.")
         return None
     return document(where, field, value, bad)
 
@@ -62,6 +67,18 @@ def document(where: str, field: str, record: Mapping[str, object], bad: BadRecor
     return None
 
 
+def _is_twice(line: str, field: str) -> bool:
+    """Whether an object of a line has a key twice: python takes the last, in silence."""
+    keys: list[str] = []
+
+    def keep(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys[:] = [name for name, _ in pairs]  # the object of the line itself comes last
+        return dict(pairs)
+
+    json.loads(line.lstrip("\ufeff"), object_pairs_hook=keep)
+    return keys.count(field) > 1
+
+
 def _json_remedy(line: str) -> str:
     """The command that makes JSON of such lines, where there is one."""
     line = line.strip()
@@ -69,7 +86,7 @@ def _json_remedy(line: str) -> str:
         return f"Write `{WITHOUT_COMMAS}`, and give NEW.jsonl."
     if is_record(line) and line.startswith("{'"):
         return f"Write `{AS_JSON}`, and give NEW.jsonl."
-    return "Give one JSON object a line."
+    return ONE_A_LINE
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -37,6 +37,7 @@ _FOREIGN = frozenset(
         *(".arrow", ".feather", ".orc", ".avro"),
     }
 )
+LOOKS_LIKE = 8  # lines alike before a text is taken for a table
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _MAGIC = {
     GZIP: "gzip data: name it .gz",
@@ -171,6 +172,34 @@ def mostly_records(name: str, head: bytes) -> str | None:
         f"most lines of {name} are records such as {{'key': 'value'}} and no sentences. Write them as JSON, an object a line: "
         f"`{AS_JSON}`, and give NEW.jsonl."
     )
+
+
+def markup(head: bytes) -> str | None:
+    """HTML or XML where a file begins as one; None: it is neither."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    return "XML" if start.startswith(b"<?xml") else None
+
+
+def table_notice(name: str, head: bytes) -> str | None:
+    """The notice about a text that looks like a table: the first lines have one number of tabs, or it has a header with
+    "text" and as many commas in each line; None: it does not."""
+    lines = [line for line in re.split(b"[\r\n]+", head) if line.strip()][
+        : -1 if len(head) >= HEAD_BYTES else None
+    ]
+    if len(lines) < LOOKS_LIKE:
+        return None
+    tabs = {line.count(b"\t") for line in lines}
+    if len(tabs) == 1 and tabs != {0}:
+        return (
+            f"{name}: each line has {1 + tabs.pop()} columns with a tab between them, and all of them are read as one sentence. "
+            "Write `cut -f COLUMN FILE > NEW.txt` and give NEW.txt, or give it a header and the name .tsv."
+        )
+    commas = lines[0].count(b",")
+    if table_of(head, "text") == ".csv" and all(line.count(b",") >= commas for line in lines):
+        return f"{name}: its first line has the column 'text', and whole lines are read as sentences. Name it .csv."
+    return None
 
 
 def is_json_line(head: bytes) -> bool:

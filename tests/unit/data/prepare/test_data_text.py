@@ -211,6 +211,11 @@ def test_a_little_dropped_and_duplicates_are_no_alarm(tmp_path: Path) -> None:
         ("{'x' in y}", False),
         ("['tis] so", False),
         ("(see {note}: there)", False),
+        ('<doc id="12" url="https://x/y" title="An old river">', True),
+        ("</doc>", True),
+        ("<p>so he said it</p>", False),  # text in tags
+        ("<3 is a heart", False),
+        ("<he said so> and <she said so>", False),
     ],
 )
 def test_what_is_data_and_no_sentence(line: str, is_data: bool) -> None:
@@ -220,7 +225,7 @@ def test_what_is_data_and_no_sentence(line: str, is_data: bool) -> None:
 def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n".join([*LINES, '{"text": "a value of words"}']))
     report = prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
-    assert report.dropped == {"JSON or another record": 1}
+    assert report.dropped == {"JSON, or another record or tag": 1}
     (tmp_path / "t.txt").write_text('{"text": "a value of words"}\n')
     with pytest.raises(
         UserError, match=r"t.txt line 1 is a JSON object and no sentence. Name the file .jsonl"
@@ -284,7 +289,7 @@ def test_a_text_of_mostly_records_is_refused(tmp_path: Path, records: int, refus
             prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
         return
     report = prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
-    assert report.dropped == {"JSON or another record": 3}
+    assert report.dropped == {"JSON, or another record or tag": 3}
     assert sorted(Shards(tmp_path / "out").head(9)) == LINES[:3]
 
 
@@ -302,6 +307,36 @@ def test_a_table_with_a_column_of_records_is_read(tmp_path: Path) -> None:
     )
 
 
+def test_a_text_that_is_markup_is_refused(tmp_path: Path) -> None:
+    for start, what in (
+        ("<!DOCTYPE html>", "HTML"),
+        ("\n<html lang=en>", "HTML"),
+        ('<?xml version="1.0"?>', "XML"),
+    ):
+        (tmp_path / "t.txt").write_text("\n".join([start, *LINES]))
+        with pytest.raises(UserError, match=rf"t.txt is {what} and no text"):
+            prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "notice"),
+    [
+        ([f"{number}\t{line}" for number, line in enumerate(LINES)], "each line has 2 columns with a tab"),
+        (["id,text", *(f"{number},{line}" for number, line in enumerate(LINES))], "has the column 'text'"),
+        (["A letter, text, or mail.", *LINES], None),
+        ([*LINES, "a tab\tin one line"], None),
+        (LINES, None),
+    ],
+)
+def test_a_table_that_is_read_as_text_is_said(
+    tmp_path: Path, lines: list[str], notice: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+    said = capsys.readouterr().err
+    assert f"t.txt: {'each' if notice is None else ''}" not in said if notice is None else notice in said
+
+
 def test_no_piece_of_a_record_becomes_a_sentence(tmp_path: Path) -> None:
     """A splitter would make two of it, which look like none."""
     record = "{'text': 'This is a value of it. This is another sentence of it.'}"
@@ -309,7 +344,7 @@ def test_no_piece_of_a_record_becomes_a_sentence(tmp_path: Path) -> None:
     report = prepare(
         [str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(split="sentence"), processes=1
     )
-    assert report.dropped == {"JSON or another record": 1}
+    assert report.dropped == {"JSON, or another record or tag": 1}
     assert report.read == len(LINES) + 1
     assert sorted(Shards(tmp_path / "out").head(19)) == LINES
 
