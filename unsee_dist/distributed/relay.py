@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
@@ -141,7 +141,7 @@ class RelayedStore(Store):
 
     def wait(self, keys: list[str], timeout: timedelta | None = None) -> None:
         """Rank 0 is asked for a second at a time: in between, other threads may ask."""
-        until = time.monotonic() + (timeout or self._timeout()).total_seconds()
+        until = time.monotonic() + (timeout or self._most()).total_seconds()
         while not self._ask("wait", keys, min(1.0, max(0.0, until - time.monotonic()))):
             if time.monotonic() >= until:
                 raise dist.DistStoreError(f"wait timeout for {', '.join(keys[:3])}")
@@ -169,12 +169,13 @@ class RelayedStore(Store):
     def has_extended_api(self) -> bool:
         return True
 
-    def _timeout(self) -> timedelta:
-        return self.timeout  # type: ignore[attr-defined]  # not in torch's stubs
-
     def clone(self) -> RelayedStore:
         """The same store for another thread, whose questions wait for none of this one's."""
-        return RelayedStore(self._port, self._timeout())
+        return RelayedStore(self._port, self._most())
+
+    def _most(self) -> timedelta:
+        """That a key is waited for, as torch has set it."""
+        return cast("timedelta", self.timeout)  # type: ignore[attr-defined]  # not in torch's stubs
 
 
 def place_of(address: str, port: str) -> Path:
