@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
 from typer._click.exceptions import NoSuchOption
 from typer.core import TyperCommand
 
 from unsee_dist.config.options import no_such_option, option_and_value
 from unsee_dist.errors import UserError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def presets_that_begin(incomplete: str) -> list[str]:
+    """For the shell's completion of CONFIG; the shell itself completes files."""
+    from unsee_dist.config import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
+def settings_that_begin(incomplete: str) -> list[str]:
+    """For the shell's completion of SECTION.KEY=VALUE: keys,each with its equals sign."""
+    from unsee_dist.config.kinds import flat
+    from unsee_dist.config.sections import RunConfig
+
+    return [f"{key}=" for key in flat(RunConfig()) if key.startswith(incomplete)]
 
 
 class TakesSettings(TyperCommand):
