@@ -11,9 +11,13 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from unsee_dist import terminal
 from unsee_dist.masking import masked
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LOG = logging.getLogger("unsee_dist")
 
@@ -78,6 +82,13 @@ def be_quiet() -> None:
 
 def is_quiet() -> bool:
     return not LOG.isEnabledFor(logging.INFO)
+
+
+def progress_console() -> Console:
+    """Where a command shows how far it is: stderr, and nothing there under -q. rich costs 0.1 s, so only where it is used."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, quiet=is_quiet())
 
 
 def say_waiting(what: str, alone: bool = True) -> None:

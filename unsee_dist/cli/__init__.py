@@ -23,11 +23,13 @@ from typer.core import TyperGroup
 
 from unsee_dist import __version__
 from unsee_dist.cli import corpus, evaluation, machine, project, report, sweep, training
+from unsee_dist.cli.help import arrange, in_order
 from unsee_dist.cli.usage import check_once, in_one_sentence
 from unsee_dist.config import ConfigError
 from unsee_dist.config.section import home_folder
 from unsee_dist.errors import UserError
 from unsee_dist.errors import report as report_error
+from unsee_dist.log import be_quiet
 
 
 class Commands(TyperGroup):
@@ -41,25 +43,38 @@ class Commands(TyperGroup):
             except UserError as error:
                 raise UserError(f"{error}.") from error
 
+        args = _anywhere(args)
         args = [re.sub(r"^(--?[\w-]+=)?(~[\w.-]*)(?=/|$)", expanded, each) for each in args]
         check_once(self, args)
         with in_one_sentence(info_name or "unsee"):
             return super().make_context(info_name, args, *more, **extra)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return in_order(super().list_commands(ctx))
 
     def invoke(self, ctx: Any) -> Any:
         with in_one_sentence(" ".join(filter(None, (ctx.command_path, *ctx._protected_args[:1])))):
             return super().invoke(ctx)
 
 
+def _anywhere(args: list[str]) -> list[str]:
+    """-q may stand anywhere; deepspeed and older torchruns put a --local_rank before all, which the environment has, too."""
+    given = [text for text in args if not re.match(r"--local[-_]rank=\d+$", text)]
+    end = given.index("--") if "--" in given else len(given)
+    quiet = [text for text in given[:end] if text in QUIET]
+    return quiet[:1] + [text for text in given[:end] if text not in QUIET] + given[end:]
+
+
+QUIET = ("-q", "--quiet")
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for commands in (corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app):
     app.add_typer(commands)
+arrange((corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app))
 
 
 def _print_version(wanted: bool) -> None:
@@ -70,12 +85,20 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001  # its callback prints it
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option(*QUIET, help="Print results, warnings and errors only; anywhere in a command.")
+    ] = False,
 ) -> None:
-    """Train sentence encoders without labels, exactly, on any number of ranks."""
+    """Train sentence encoders without labels, exactly, on any number of ranks.
+
+    NO_COLOR=1 prints without colours. Exit codes: 0 done, 2 a mistake, 75 stopped (the same command continues).
+    """
+    if quiet:
+        be_quiet()
 
 
 def main() -> None:

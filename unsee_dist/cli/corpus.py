@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +13,14 @@ import typer
 from rich.console import Console
 from typer.models import OptionInfo
 
+from unsee_dist.cli.options import AsJson
 from unsee_dist.config.load import checked, flags_of, named_as_flags
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.config.sections import ModelSettings
 from unsee_dist.errors import UserError
+from unsee_dist.log import progress_console, waiting
+from unsee_dist.masking import masked
+from unsee_dist.terminal import columns, command, wrapped
 
 if TYPE_CHECKING:
     from unsee_dist.data.prepare.report import PreparationReport
@@ -82,9 +88,10 @@ def prepare(
     ] = "local",
 ) -> None:
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
-    from unsee_dist.data.prepare.pipeline import prepare as run
-    from unsee_dist.data.prepare.report import progress
-    from unsee_dist.data.processes import worker_pool
+    with waiting(f"reading {', '.join(map(masked, inputs))}"):
+        from unsee_dist.data.prepare.pipeline import prepare as run
+        from unsee_dist.data.prepare.report import progress
+        from unsee_dist.data.processes import worker_pool
 
     flags = {
         "seed": seed,
@@ -112,13 +119,11 @@ def prepare(
 
         loaded = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
     with worker_pool(processes, engine) as run_tasks:  # a Ray cluster is connected to once for both
-        report = run(
-            inputs, out, settings, Console(stderr=True, markup=False, emoji=False), processes, engine
-        )
+        report = run(inputs, out, settings, progress_console(), processes, engine)
         if loaded is not None:
             from unsee_dist.data.corpus.tokenise import publish, tokenise
 
-            with progress(Console(stderr=True, markup=False, emoji=False)) as bar:
+            with progress(progress_console()) as bar:
                 advance = bar.stage("tokenising", report.shards, "shards")
                 tokenise(out, loaded, max_tokens, run_tasks, advance)
             summary = publish(out, loaded, max_tokens)
@@ -132,22 +137,27 @@ def _print_report(report: PreparationReport, tokenizer: str | None, max_tokens: 
     typer.echo(report.title())
     Console(markup=False, emoji=False).print(report.table())
     for notice in report.notices():
-        typer.secho(notice, err=True, bold=notice.startswith("MOST"))
+        text = wrapped(notice, columns(sys.stderr))
+        typer.secho(text, err=True, bold=notice.startswith("MOST"))
     settings = [f"data.shards={report.out}"]
     if report.dev:
         settings.append(f"evaluate.retrieval={report.out / 'dev.tsv'}")
     if tokenizer is not None:
         settings += [f"model.encoder={tokenizer}", f"model.max_tokens={max_tokens}"]
-    typer.echo(f"next: unsee train {PRESET} {shlex.join(settings)}")
+    typer.echo(command(f"next: unsee train {PRESET} {shlex.join(settings)}", columns(sys.stdout)))
 
 
 @shards_app.command("info")
-def shards_info(corpus: Corpus) -> None:
+def shards_info(corpus: Corpus, as_json: AsJson = False) -> None:
     """Print what a corpus holds."""
     from unsee_dist.data.corpus.shards import Shards
 
     shards = Shards(corpus)
     files = shards.blocks.layout
+    if as_json:
+        numbers = {"sentences": shards.sentences, "blocks": len(shards.blocks), "shards": len(files.names)}
+        typer.echo(json.dumps(numbers | {"bytes": int(files.bytes.sum()), "fingerprint": shards.fingerprint}))
+        return
     typer.echo(
         f"{shards.sentences:,} sentences in {len(shards.blocks):,} blocks, {len(files.names):,} shards, "
         f"{files.bytes.sum() / 1e6:,.1f} MB, fingerprint {shards.fingerprint}"

@@ -6,7 +6,9 @@ The configuration may be written as launchers have it: `unsee train --config X k
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
+import typer
 from typer._click.exceptions import NoSuchOption
 from typer.core import TyperCommand
 
@@ -26,6 +28,24 @@ def config_first(arguments: Sequence[str]) -> list[str]:
     if not equals and after:
         value, *after = after
     return [value, *before, *after] if value else list(arguments)
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def presets_that_begin(incomplete: str) -> list[str]:
+    """For the shell's completion of CONFIG; the shell itself completes files."""
+    from unsee_dist.config import presets
+
+    return [name for name in presets() if name.startswith(incomplete)]
+
+
+def settings_that_begin(incomplete: str) -> list[str]:
+    """For the shell's completion of SECTION.KEY=VALUE: keys,each with its equals sign."""
+    from unsee_dist.config.kinds import flat
+    from unsee_dist.config.sections import RunConfig
+
+    return [f"{key}=" for key in flat(RunConfig()) if key.startswith(incomplete)]
 
 
 class TakesSettings(TyperCommand):

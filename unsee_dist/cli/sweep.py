@@ -37,6 +37,7 @@ def sweep(
     confirm: Annotated[
         int, typer.Option(help="Then train the best and the base on so many seeds, and compare.", min=0)
     ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="With --status: print JSON.")] = False,
 ) -> None:
     """Search for the settings of a run that give the best encoder, with Ray. The same command again continues.
 
@@ -50,10 +51,12 @@ def sweep(
         )
     if confirm and (status or stop):
         raise UserError(f"--confirm {confirm} is not used with {given[0]}. Leave it out.")
+    if as_json and status is None:
+        raise UserError("--json needs --status DIR: a search itself prints lines.")
     from unsee_dist.sweep import status as sweep_status
 
     if status is not None:
-        sweep_status.show(status)
+        sweep_status.show(status, as_json)
     elif stop is not None:
         sweep_status.stop(stop)
     else:

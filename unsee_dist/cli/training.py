@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from unsee_dist.cli.options import TakesSettings
+from unsee_dist.cli.options import AsJson, TakesSettings, presets_that_begin, settings_that_begin
 from unsee_dist.config import load, presets
 from unsee_dist.errors import UserError
 
@@ -19,10 +20,19 @@ checkpoint_app = typer.Typer(no_args_is_help=True, help="Look at the checkpoints
 app.add_typer(config_app, name="config")
 app.add_typer(checkpoint_app, name="checkpoint")
 
-Config = Annotated[str, typer.Argument(metavar="CONFIG", help="A YAML file, or the name of a preset.")]
+Config = Annotated[
+    str,
+    typer.Argument(
+        metavar="CONFIG", help="A YAML file, or the name of a preset.", autocompletion=presets_that_begin
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[SECTION.KEY=VALUE]...", help="Settings that win over the file."),
+    typer.Argument(
+        metavar="[SECTION.KEY=VALUE]...",
+        help="Settings that win over the file.",
+        autocompletion=settings_that_begin,
+    ),
 ]
 
 
@@ -60,8 +70,12 @@ def config_check(config: Config, overrides: Overrides = None) -> None:
 
 
 @config_app.command("ls")
-def config_ls() -> None:
+def config_ls(as_json: AsJson = False) -> None:
     """List the presets."""
+    if as_json:
+        first_lines = {name: path.read_text("utf-8").partition("\n")[0] for name, path in presets().items()}
+        typer.echo(json.dumps({name: line.removeprefix("#").strip() for name, line in first_lines.items()}))
+        return
     table = Table("preset", "what it is", box=None)
     for name, path in presets().items():
         first = path.read_text(encoding="utf-8").partition("\n")[0]
@@ -86,11 +100,14 @@ def _check_is_run(run: Path) -> None:
 
 
 @checkpoint_app.command("ls")
-def checkpoint_ls(run: RunFolder) -> None:
+def checkpoint_ls(run: RunFolder, as_json: AsJson = False) -> None:
     """List a run's checkpoints, oldest first."""
     from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders, summaries
 
     _check_is_run(run)
+    if as_json:
+        typer.echo(json.dumps(list(summaries(run))))
+        return
     if not folders(run / CHECKPOINTS):
         typer.echo(f"{run} has no checkpoint yet")
     for summary in summaries(run):

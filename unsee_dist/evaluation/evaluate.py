@@ -13,8 +13,10 @@ from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import VERSION, published
 from unsee_dist.evaluation.on_ray import evaluate_on_ray
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
+from unsee_dist.log import progress_console
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
+from unsee_dist.tracking.bars import counting
 
 ENGINES = ("ray",)
 
@@ -25,7 +27,7 @@ def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
     tasks = shard_of(all_tasks, request.shard) if request.shard else all_tasks
     if request.engine not in (None, *ENGINES):
         raise UserError(f"--engine {request.engine} is unknown. Write --engine ray, or leave it out.")
-    model, console = open_model(request.model), Console(stderr=True, markup=False, emoji=False)
+    model, console = open_model(request.model), progress_console()
     if isinstance(model.embed, TfIdf) and any(task.texts is None for task in all_tasks):
         raise UserError(
             "tfidf cannot be evaluated on --tier: it counts the words of local tasks. Write --tasks DIR."
@@ -55,9 +57,10 @@ def _print(model: EvaluationModel, suffix: str, scores: Sequence[TaskScore], as_
 
 def prefetch(model: str, tiers: Sequence[str]) -> None:
     """Load the data of published tasks, and a Hub model, into this machine's cache: where there is a network."""
-    console, tasks = Console(stderr=True, markup=False, emoji=False), published(tiers)
-    for place, task in enumerate(tasks, start=1):
-        console.print(f"{place}/{len(tasks)} {task.name}", style="dim")
-        mteb_suite.prefetch(task)
+    console, tasks = progress_console(), published(tiers)
+    with counting(console, len(tasks), "tasks") as begin:
+        for task in tasks:
+            begin(task.name)
+            mteb_suite.prefetch(task)
     opened = open_model(model)
     console.print(f"{len(tasks)} tasks and {opened.name} are on this machine. Offline: HF_HUB_OFFLINE=1.")

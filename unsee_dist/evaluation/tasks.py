@@ -18,6 +18,7 @@ from unsee_dist.evaluation.scores import is_current, owner_name, read_scores, wr
 from unsee_dist.files.owner import owned
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
+from unsee_dist.tracking.bars import counting
 
 IN_USE = "Wait until it has measured it: the same command then reads the score. Or stop it."
 
@@ -75,11 +76,12 @@ def evaluate_tasks(
     """The scores of the tasks, in order; those that are missing on disk are measured and written."""
     missing = missing_scores(model, tasks)
     encoder = Encoder(model.embed, model.name, model.revision, model.unusable() if missing else None)
-    for place, task in enumerate(missing, start=1):
-        console.print(f"{place}/{len(missing)} {task.name}", style="dim")
-        if isinstance(model.embed, TfIdf):
-            model.embed.prepare(task.texts or ())
-        _measure(model, task, encoder)
+    with counting(console, len(missing), "tasks") as begin:
+        for task in missing:
+            begin(task.name)
+            if isinstance(model.embed, TfIdf):
+                model.embed.prepare(task.texts or ())
+            _measure(model, task, encoder)
     scores = read_scores(model.home)
     return [scores[task.name] for task in tasks]
 

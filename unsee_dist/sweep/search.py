@@ -21,7 +21,7 @@ import yaml
 from unsee_dist.config.sections import every_steps
 from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.files.room import free_bytes, require_room
-from unsee_dist.log import LOG
+from unsee_dist.log import LOG, progress_console
 from unsee_dist.ray_pool.cluster import connected, nodes, shortage, slots
 from unsee_dist.sweep import ledger, tune_state
 from unsee_dist.sweep.driver import make_folder, registered_driver, write_progress
@@ -32,6 +32,7 @@ from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
 from unsee_dist.sweep.trial import DriverProcess, request_end, train_trial, trial_folder
 from unsee_dist.sweep.tune import NAME, Calls, Group, Study, TrialState, search
+from unsee_dist.tracking.bars import Update, counted
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun
 
@@ -135,26 +136,35 @@ def run_trials(
     (sweep.folder / ledger.STOP).unlink(missing_ok=True)
     goal = Goal(study.metric, study.mode, study.trials, study.steps)
     _require_room(study.folder)
-    search(
-        study,
-        group,
-        sweep.space.suggest,
-        points,
-        Calls(
-            partial(train_trial, sweep, driver),
-            partial(_begin_attempt, study.folder.resolve()),
-            partial(_watch, study.folder, goal),
-            partial(request_end, study.folder),
-        ),
-        goes_on,
-    )
+    with counted(progress_console(), study.trials, "trials") as update:
+        search(
+            study,
+            group,
+            sweep.space.suggest,
+            points,
+            Calls(
+                partial(train_trial, sweep, driver),
+                partial(_begin_attempt, study.folder.resolve()),
+                partial(_watch, study.folder, goal, update),
+                partial(request_end, study.folder),
+            ),
+            goes_on,
+        )
     _require_room(study.folder)
     return ledger.read(study.folder)
 
 
-def _watch(folder: Path, goal: Goal, states: Sequence[TrialState]) -> bool:
-    """The ledger's watch; True also where the disk is almost full: Tune would go on with a state that it cannot write."""
-    return free_bytes(folder) < TUNE_BYTES or ledger.watch(folder, goal, states)
+def _watch(folder: Path, goal: Goal, update: Update, states: Sequence[TrialState]) -> bool:
+    """The ledger's watch, and the bar's; True also where the disk is almost full: Tune would go on with a state that it
+    cannot write."""
+    if free_bytes(folder) < TUNE_BYTES:
+        return True
+    stopped = ledger.watch(folder, goal, states)
+    rows = ledger.read(folder)
+    top, running = ledger.best(rows, goal.mode), sum(not row.ended for row in rows)
+    best = f", best {top.score:.4g} (trial {top.number})" if top and top.score is not None else ""
+    update(sum(row.ended for row in rows), f"{running} running{best}")
+    return stopped
 
 
 def _require_room(folder: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -26,10 +28,16 @@ def sweep_file(folder: Path) -> str:
     return str(path)
 
 
-def show(folder: Path) -> None:
+def show(folder: Path, as_json: bool = False) -> None:
     """Print a row a trial, best first, and who drives the sweep."""
     sweep = load_sweep(sweep_file(folder))
     rows = ledger.read(folder)
+    if as_json:
+        driver = driver_of(folder)
+        state = {"trials": sweep.trials, "driver": str(driver) if driver else None}
+        ranked = ledger.ranked(rows, sweep.settings.mode)
+        print(json.dumps(state | {"rows": [asdict(row) for row in ranked]}, default=str))
+        return
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(table(sweep, ledger.ranked(rows, sweep.settings.mode)))
     driver = driver_of(folder)

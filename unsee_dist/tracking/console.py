@@ -121,7 +121,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute:02d}:{second:02d}"
 
 
-class _OnConsole(logging.Handler):
+class OnConsole(logging.Handler):
     """Lines of the logger on the console of a run, above its bar: brackets are no markup, and on a terminal lines end
     between words."""
 
@@ -155,7 +155,7 @@ class ConsoleReporter:
         self.steps, self.eta = steps, eta or Eta(steps)
         self._open = ExitStack()
         clear_waiting()
-        self._open.enter_context(printed_by(_OnConsole(self.console)))
+        self._open.enter_context(printed_by(OnConsole(self.console)))
         self._bar: Progress | None = None
         self._task = self._evaluation = TaskID(0)
         if self.console.is_terminal and not is_quiet():

@@ -136,7 +136,7 @@ class _Rate(ProgressColumn):
 @contextmanager
 def progress(console: Console | None) -> Iterator[Bar]:
     """A progress bar on a terminal; elsewhere one that prints nothing."""
-    shown = console is not None and console.is_terminal
+    shown = console is not None and console.is_terminal and not console.quiet
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
