@@ -167,6 +167,7 @@ def test_damaged_files_and_changed_sets_are_said(place: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"step": 6', '"step": 5', 1))
     found = page(place, "hurt")
     assert "manifest.json cannot be read (its contents were changed)" in found
+    assert "best is a half-written export: model.safetensors is cut off" in found
     table = place / DEV
     kept = table.read_text()
     try:
