@@ -167,6 +167,7 @@ def test_damaged_files_and_changed_sets_are_said(place: Path) -> None:
     manifest.write_text(manifest.read_text().replace('"step": 6', '"step": 5', 1))
     found = page(place, "hurt")
     assert "manifest.json cannot be read (its contents were changed)" in found
+    assert "best is a half-written export: model.safetensors is cut off" in found
     table = place / DEV
     kept = table.read_text()
     try:
@@ -179,7 +180,7 @@ def test_damaged_files_and_changed_sets_are_said(place: Path) -> None:
 
 
 def test_mistakes_are_one_sentence(place: Path) -> None:
-    is_sentence(unsee("report", "nowhere", cwd=place), "nowhere is not a folder")
+    is_sentence(unsee("report", "nowhere", cwd=place), "nowhere does not exist")
     is_sentence(unsee("report", "mine", "mine", cwd=place), "mine is given twice")
     is_sentence(unsee("report", *["mine"] * 9, cwd=place), "twice")
     (place / "mine.html").write_text("mine")

@@ -30,7 +30,13 @@ def runs(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run, several to compare, or a sweep's folder.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="A run, several to compare, or a sweep's folder.",
+            exists=True,
+            file_okay=False,
+        ),
     ],
     out: Annotated[
         Path | None,

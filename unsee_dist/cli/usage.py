@@ -96,7 +96,7 @@ def _instead(error: UsageError, path: str) -> str:
 
 
 def _bad_value(error: BadParameter) -> str:
-    name = _name(error.param) if error.param is not None else "a value"
+    name = _name(error.param).removesuffix("...") if error.param is not None else "a value"
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         detail = cause.errors()[0]

@@ -21,6 +21,7 @@ from unsee_dist.config import RunConfig
 from unsee_dist.data import open_corpus
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.errors import UserError
+from unsee_dist.evaluation.models import refuse_half_written
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.log import LOG
@@ -127,6 +128,7 @@ def _after(run: RunFiles, sentences: Sequence[str]) -> Encoded | None:
     steps = {"best": run.best.get(STEP), "final": run.step}
     for export, step in steps.items():
         if (run.folder / export).is_dir():
+            refuse_half_written(run.folder / export)
             name = f"{export}/ (step {step})" if step is not None else f"{export}/"
             return Encoded(
                 name, _embed(str(run.folder / export), run.config, sentences, f"{run.name}, {name}")

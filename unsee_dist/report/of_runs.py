@@ -9,7 +9,7 @@ from pathlib import Path
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import tfidf_baseline
 from unsee_dist.masking import published
-from unsee_dist.report import curves, facts
+from unsee_dist.report import curves, facts, verdict
 from unsee_dist.report.encoders import Encoded, before_and_after, read_sets
 from unsee_dist.report.page import (
     NAME,
@@ -118,8 +118,8 @@ def look(runs: Sequence[RunFiles]) -> Looked:
 
 def page_of(runs: Sequence[RunFiles], found: Looked) -> Page:
     one = runs[0] if len(runs) == 1 else None
-    verdict = (
-        facts.verdict(one, found.baseline, found.pairs) if one else facts.comparison(runs, found.baseline)
+    said = (
+        verdict.verdict(one, found.baseline, found.pairs) if one else verdict.comparison(runs, found.baseline)
     )
     sections = [] if one else [Section("Runs", [Grid(facts.overview(runs, found.baseline))])]
     for group in curves.groups(runs, found.baseline):
@@ -134,7 +134,7 @@ def page_of(runs: Sequence[RunFiles], found: Looked) -> Page:
     title = one.name if one else " · ".join(run.name for run in runs)
     subtitle = str(one.folder.absolute()) if one else f"{len(runs)} runs"
     legend = [] if one else [(place, run.name) for place, run in enumerate(runs)]
-    return Page(title, subtitle, verdict, sections, legend)
+    return Page(title, subtitle, said, sections, legend)
 
 
 def _of_sentences(found: Looked) -> list[Section]:
@@ -176,10 +176,14 @@ def _of_records(runs: Sequence[RunFiles]) -> list[Section]:
         if len(runs) == 1
         else "What differs between the runs. A run's name, folder and seed differ, too, where they are listed."
     )
+    same: Block = Words(["No setting differs."])
     sections = [
         Section(
             "Settings",
-            [Grid(different, codes=True), Grid(every, "All settings", codes=True)],
+            [
+                Grid(different, codes=True) if different.rows else same,
+                Grid(every, "All settings", codes=True),
+            ],
             note,
             narrow=True,
         )

@@ -219,7 +219,7 @@ def _words(texts: Sequence[str], cluster_N: np.ndarray) -> list[str]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     try:
-        counts = TfidfVectorizer(max_df=0.15, min_df=2).fit(texts)
+        counts = TfidfVectorizer(max_df=0.05, min_df=2).fit(texts)
     except ValueError:  # no such word: a language without blanks, or few sentences
         return [""] * CLUSTERS
     weights_NV, names = counts.transform(texts).toarray(), counts.get_feature_names_out()

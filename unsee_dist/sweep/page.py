@@ -16,9 +16,10 @@ from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.metrics.names import COLLAPSED, DISTANCE, EFFECTIVE_RANK, MRR, STEP, STS, UNIFORMITY, dev
 from unsee_dist.metrics.verdict import DIGITS
 from unsee_dist.report.curves import TITLES
-from unsee_dist.report.facts import Next, Table, Tile, Tone, Verdict
+from unsee_dist.report.facts import Next, Table
 from unsee_dist.report.page import Bars, Block, Commands, Grid, Page, Plots, Section, Words
 from unsee_dist.report.plots import Dot, Level, Mark, Panel, Series, draw
+from unsee_dist.report.verdict import Tile, Tone, Verdict
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import BAD, LedgerRow
 from unsee_dist.sweep.plots import levels
