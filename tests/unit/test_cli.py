@@ -178,7 +178,7 @@ def test_a_wrong_call_gets_one_sentence(
         (["shards", "head", "x", "-n", "3", "-n", "4"], "-n is given twice: 3 and 4"),
         (
             ["prepare", "x", "--out", "a", "--max-tokens", "64"],
-            "--max-tokens = 64 is of --tokenizer: write that, too.",
+            "--max-tokens = 64 needs --tokenizer: write that, too.",
         ),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from unit.report.made_runs import export, make_run, write_lines
 
 from unsee_dist.config import load
-from unsee_dist.evaluation.intervals import Difference
+from unsee_dist.evaluation.intervals import ScoreDifference
 from unsee_dist.report import curves, facts, verdict
 from unsee_dist.report.plots import Plot
 from unsee_dist.report.run_files import open_run
@@ -20,7 +20,7 @@ BASELINE = {"dev/sts": 75.46}
 
 
 def pairs(low: float, value: float, high: float) -> list[PairsView]:
-    return [PairsView("dev", 1500, Plot("", "", ""), Difference(value, low, high))]  # type: ignore[arg-type]
+    return [PairsView("dev", 1500, Plot("", "", ""), ScoreDifference(value, low, high))]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from unsee_dist.config import load
-from unsee_dist.config.kinds import Difference, differences
+from unsee_dist.config.kinds import SettingDifference, differences
 from unsee_dist.metrics.retrieval import make_questions
 from unsee_dist.metrics.sts import Pairs
 from unsee_dist.training.checkpoint.manifest import Identity
@@ -68,7 +68,7 @@ def test_another_order_of_sentences_is_another_run(monkeypatch: pytest.MonkeyPat
     before = given()
     monkeypatch.setattr("unsee_dist.data.corpus.order.VERSION", 3)
     assert differences(before.by_key(), given().by_key()) == [
-        Difference("order", "order of sentences, version 2", "order of sentences, version 3")
+        SettingDifference("order", "order of sentences, version 2", "order of sentences, version 3")
     ]
 
 
