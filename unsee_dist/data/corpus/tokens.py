@@ -14,7 +14,6 @@ digest of its own, and every block a checksum, a number of bytes and lengths tha
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -124,7 +123,10 @@ class Window:
 
     def __init__(self, read: Callable[[int], Ragged], blocks: int) -> None:
         self._read, self._limit = read, blocks
-        self._rows: OrderedDict[int, int] = OrderedDict()  # row of each block, the one used last at the end
+        self._rows: dict[int, int] = {}  # of each block
+        self._blocks: list[int] = []  # of each row
+        self._used = np.empty(0, dtype=np.int64)  # the call of `take` that used each row last
+        self._calls = 0
         self._ids = np.empty((0, 0), dtype=np.uint16)
         self._starts = np.empty(
             (0, 1), dtype=np.int32
@@ -132,34 +134,50 @@ class Window:
 
     def take(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
         """The token ids of these sentences, in this order."""
-        needed, which = np.unique(blocks, return_inverse=True)
-        for block in needed.tolist():
-            if block in self._rows:
-                self._rows.move_to_end(block)
-        for block in needed.tolist():
-            if block not in self._rows:
-                self._put(block, self._read(block), max(self._limit, len(needed)))
-        rows = np.array([self._rows[block] for block in needed.tolist()])[which]
+        self._calls += 1
+        rows = self._find(blocks)
+        if (rows < 0).any():
+            self._used[rows[rows >= 0]] = self._calls
+            needed = np.unique(blocks)
+            for block in needed.tolist():
+                if block not in self._rows:
+                    self._put(block, self._read(block), max(self._limit, len(needed)))
+            rows = self._find(blocks)
+        self._used[rows] = self._calls
         starts = self._starts[rows, lines].astype(np.int64)
         lengths = self._starts[rows, lines + 1] - starts
         total = int(lengths.sum())
-        inside = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        first = rows * self._ids.shape[1] + starts
-        return Ragged(self._ids.ravel()[np.repeat(first, lengths) + inside], lengths)
+        # of each token: its place in the rows, less its place in what is returned
+        shifts = rows * self._ids.shape[1] + starts - (np.cumsum(lengths) - lengths)
+        return Ragged(self._ids.ravel()[np.repeat(shifts, lengths) + np.arange(total)], lengths)
+
+    def _find(self, blocks: np.ndarray) -> np.ndarray:
+        """The row of each block, -1 for one that is not here."""
+        return np.array([self._rows.get(block, -1) for block in blocks.tolist()])
 
     def _put(self, block: int, tokens: Ragged, limit: int) -> None:
-        row = len(self._rows) if len(self._rows) < limit else self._rows.popitem(last=False)[1]
+        """Into a new row, or into the one that has not been used for longest."""
+        row = len(self._blocks)
+        if row < limit:
+            self._blocks.append(block)
+        else:
+            row = int(self._used[: len(self._blocks)].argmin())
+            del self._rows[self._blocks[row]]
+            self._blocks[row] = block
+        self._rows[block] = row
         rows, width = self._ids.shape
         if row >= rows:
             rows = min(limit, 2 * rows + 1)
-        width = max(width, len(tokens.ids) * 17 // 16 if len(tokens.ids) > width else 0)
+            self._used = np.append(self._used, np.zeros(rows - len(self._used), dtype=np.int64))
+        if len(tokens.ids) > width:
+            width = len(tokens.ids) * 17 // 16
         lines = max(self._starts.shape[1], len(tokens.lengths) + 1)
         self._ids = _enlarged(self._ids, (rows, width), tokens.ids.dtype)
         self._starts = _enlarged(self._starts, (rows, lines), self._starts.dtype)
         self._ids[row, : len(tokens.ids)] = tokens.ids
         self._starts[row, 0] = 0
         self._starts[row, 1 : len(tokens.lengths) + 1] = np.cumsum(tokens.lengths)
-        self._rows[block] = row
+        self._used[row] = self._calls
 
 
 def _enlarged(array: np.ndarray, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
