@@ -103,7 +103,7 @@ def exit_together(world: World, code: int) -> NoReturn:
 
 def _end_process(code: int) -> NoReturn:
     # What Python's own end does first. Else multiprocessing's tracker says that the semaphores of the workers are leaked.
-    multiprocessing.util._run_finalizers(0)
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
