@@ -155,8 +155,13 @@ def shards_info(corpus: Corpus, as_json: AsJson = False) -> None:
     shards = Shards(corpus)
     files = shards.blocks.layout
     if as_json:
-        numbers = {"sentences": shards.sentences, "blocks": len(shards.blocks), "shards": len(files.names)}
-        typer.echo(json.dumps(numbers | {"bytes": int(files.bytes.sum()), "fingerprint": shards.fingerprint}))
+        numbers: dict[str, object] = {
+            "sentences": shards.sentences,
+            "blocks": len(shards.blocks),
+            "shards": len(files.names),
+        }
+        numbers |= {"bytes": int(files.bytes.sum()), "fingerprint": shards.fingerprint}
+        typer.echo(json.dumps(numbers))
         return
     typer.echo(
         f"{shards.sentences:,} sentences in {len(shards.blocks):,} blocks, {len(files.names):,} shards, "

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from unsee_dist.cli.options import AsJson
 from unsee_dist.cli.training import Overrides
 from unsee_dist.config import load
 from unsee_dist.errors import UserError
-from unsee_dist.masking import masked
+from unsee_dist.log import say_waiting
+from unsee_dist.terminal import clear_waiting, columns
 
 app = typer.Typer()
 
@@ -70,51 +72,32 @@ def bench(
 
 
 @app.command()
-def doctor() -> None:
-    """Print versions, devices, threads, the launcher's environment, and how a run would use them."""
-    import torch
+def doctor(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="[DIR]", help="Where runs will be written.", exists=True, file_okay=False),
+    ] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Look at this machine, or at every host of a job: PASS, WARN or FAIL, each with its remedy.
 
-    from unsee_dist.distributed.engine import cpu_computes_bf16
+    Under srun, torchrun or deepspeed all ranks look and reduce a real tensor; rank 0 prints one table by host.
+    Exit code 2 when something fails; 0 with warnings, which stop no script.
+    """
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        say_waiting("loading torch, then looking at disk, Hub and MLflow", alone="RANK" not in os.environ)
+    from unsee_dist.distributed.process_group import leave_world
+    from unsee_dist.distributed.world import from_rank_0, wait_for_all
+    from unsee_dist.doctor import examine, findings
 
-    names = ("unsee_dist", "torch", "deepspeed", "transformers", "mlflow", "sentence-transformers")
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    lines = {
-        "versions": ", ".join([f"python {sys.version.split()[0]}", *(_version(name) for name in names)]),
-        "cores": f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}, torch uses {torch.get_num_threads()}",
-        "devices": ", ".join(gpus) or "no GPU",
-        "launcher": _launcher(),
-        "tracking": masked(
-            os.environ.get("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_URI is not set: sqlite:///mlflow.db")
-        ),
-        "a run": _would_use(len(gpus), torch.cuda.is_bf16_supported() if gpus else cpu_computes_bf16()),
-    }
-    for name, line in lines.items():
-        typer.echo(f"{name:<10} {line}")
-
-
-def _version(name: str) -> str:
-    try:
-        return f"{name} {metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return f"{name} missing"
-
-
-def _launcher() -> str:
-    """The launcher of this process, from the variables that distributed/process_group.py reads."""
-    seen = os.environ
-    if "RANK" in seen:
-        meeting = f"{seen.get('MASTER_ADDR', '?')}:{seen.get('MASTER_PORT', '?')}"
-        return f"rank {seen['RANK']} of {seen.get('WORLD_SIZE', '?')} (deepspeed or torchrun), meeting at {meeting}"
-    if "SLURM_STEP_NUM_TASKS" in seen:
-        return f"rank {seen.get('SLURM_PROCID', '?')} of {seen['SLURM_STEP_NUM_TASKS']} (srun)"
-    return "none: one process"
-
-
-def _would_use(gpus: int, bf16: bool) -> str:
-    if gpus == 0:
-        several = "deepspeed --num_accelerators N --module unsee_dist.train --config CONFIG"
-        advice = "" if bf16 else "; this CPU has no units for bf16: write parallel.precision=fp32"
-        return f"`unsee train` is 1 CPU rank; N ranks over gloo: DS_ACCELERATOR=cpu {several}{advice}"
-    advice = "" if bf16 else "; these GPUs have no bf16: write parallel.precision=fp16 or fp32"
-    several = f"deepspeed --num_gpus {gpus} --module unsee_dist.train --config CONFIG"
-    return f"`unsee train` is 1 GPU rank; {gpus} over nccl: {several}{advice}"
+    found, world = examine(folder)
+    code = from_rank_0(world, findings.exit_code(found))
+    clear_waiting()
+    if world.rank == 0:
+        if as_json:
+            typer.echo(json.dumps(findings.as_json(found, world.size), indent=1))
+        else:
+            typer.echo(findings.as_text(found, world.size, columns(sys.stdout) or 100))
+    wait_for_all(world)  # rank 0 has printed before a launcher sees the end of another
+    leave_world()
+    raise typer.Exit(code)
