@@ -145,7 +145,7 @@ def test_nothing_that_any_command_writes_or_prints_holds_a_secret(
         command(0, "prepare", f"http://{host}/x.txt?sig={SECRET}", "--out", home / "corpus", "--dev", 20)
         command(2, "prepare", f"http://{host}/x.txt?wrong={TOKEN}", "--out", home / "none")
     command(
-        2, "prepare", f"ftp://me:{SECRET}@127.0.0.1:9/x.txt", "--out", home / "none", FSSPEC_FTP_PASSWORD=""
+        74, "prepare", f"ftp://me:{SECRET}@127.0.0.1:9/x.txt", "--out", home / "none", FSSPEC_FTP_PASSWORD=""
     )
     command(0, "config", "check", *settings, **dead)
     command(0, "train", *settings, **dead)

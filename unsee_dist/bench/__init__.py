@@ -26,7 +26,6 @@ from pathlib import Path
 from rich.console import Console
 
 from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import write_file
 
 PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"order", "index", "scale", "gpu"}  # they make what they measure
@@ -93,7 +92,7 @@ def _measure_gpu(
 
 def _write(out: Path, results: Mapping[str, object]) -> None:
     with writing(out, "Write another --out."):
-        write_file(out, json.dumps(results, indent=1))
+        out.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def _crashed(gpu: object) -> list[str]:

@@ -101,7 +101,11 @@ def _is_cached(name: str) -> bool:
     """A name that no model on the Hub can have is loaded, too: for the sentence about a folder that is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    return not is_hub_name(name) or isinstance(try_to_load_from_cache(name, "config.json"), str)
+    return (
+        _is_path(name)
+        or not is_hub_name(name)
+        or isinstance(try_to_load_from_cache(name, "config.json"), str)
+    )
 
 
 def _sts(config: RunConfig) -> Iterator[str]:
