@@ -130,7 +130,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     engine = Engine(
         inputs.model,
         world,
-        config.parallel.zero if world.size > 1 else 0,  # one rank has nothing to shard, and would pay for it
+        config.parallel.stage(world.size),
         config.parallel.precision,
         weight_decay=config.train.weight_decay,
         clip=config.train.clip or 0.0,

@@ -53,9 +53,10 @@ def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
 
 def _folder(config: RunConfig) -> Iterator[str]:
     folder = Path(config.run.dir)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        kind = "you may not write to it" if there.is_dir() else "it is a file"
+        file = "it is a file" if there.exists() else "it is a link to nothing"
+        kind = "you may not write to it" if there.is_dir() else file
         raise UserError(f"run.dir = {folder} cannot be written: {there}: {kind}. Write another one.")
     yield f"run.dir = {folder}: {'is there' if there == folder else 'can be made'}"
 

@@ -117,7 +117,7 @@ def _name(param: Any) -> str:
     """Of an option as it is typed, of an argument as the help shows it."""
     if param.param_type_name == "option":
         return str(max(param.opts, key=len))
-    return str(param.metavar or param.name.upper())
+    return str(param.metavar or param.name.upper()).strip("[].")
 
 
 def _written(param: Any) -> str:
