@@ -150,7 +150,7 @@ def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str]
         ("prepare a --out b --zst=3", "--zst takes no value."),
         ("shards head a -n 0", "-n = 0 must be at least 1."),
         ("sweep --confirm -1", "--confirm = -1 must be at least 0."),
-        ("doctor x", "unsee doctor does not take x. Write unsee doctor;"),
+        ("doctor x", "DIR = x does not exist."),
         ("trian", "unsee has no command trian: did you mean train?"),
         ("checkpoint sl", "unsee checkpoint has no command sl."),
         ("--foo", "unsee has no option --foo."),
@@ -280,32 +280,6 @@ def test_bad_input_ends_with_2(monkeypatch, capsys, arguments: list[str]) -> Non
     assert (code, out) == (2, "")
     assert arguments[-1] in err
     assert "Traceback" not in err
-
-
-def test_doctor_says_what_a_run_would_use(monkeypatch, capsys) -> None:
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    monkeypatch.setenv("SLURM_PROCID", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    code, out, _ = unsee(monkeypatch, capsys, "doctor")
-    assert code == 0
-    assert "rank 2 of 4 (srun)" in out
-    assert "deepspeed 0." in out
-
-
-def test_doctor_shows_no_password(monkeypatch, capsys) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:Pa55-w0rd@host/x")
-    _, out, err = unsee(monkeypatch, capsys, "doctor")
-    assert "https://***@host/x" in out
-    assert "Pa55" not in out + err
-
-
-def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys) -> None:
-    from unsee_dist.distributed import engine
-
-    for can, warned in ((True, False), (False, True)):
-        monkeypatch.setattr(engine, "cpu_computes_bf16", lambda can=can: can)
-        _, out, _ = unsee(monkeypatch, capsys, "doctor")
-        assert ("write parallel.precision=fp32" in out) == (warned and "no GPU" in out)
 
 
 def test_sweep_wants_one_thing_to_do(monkeypatch, capsys, tmp_path: Path) -> None:
