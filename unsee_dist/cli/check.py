@@ -17,7 +17,7 @@ from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
 
 Look = Callable[[RunConfig], Iterator[str]]
-LATER = "ranks and micro-batches, memory, devices: they are known when the run starts"
+LATER = "the devices of the ranks: they are known when the run starts"
 
 
 class NotHere(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,8 @@ from rich.table import Table
 from unsee_dist.cli.options import AsJson, TakesSettings, presets_that_begin, settings_that_begin
 from unsee_dist.config import load, presets
 from unsee_dist.errors import UserError
+from unsee_dist.log import waiting
+from unsee_dist.terminal import columns, wrapped
 
 app = typer.Typer()
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations without starting anything.")
@@ -35,18 +38,59 @@ Overrides = Annotated[
     ),
 ]
 
+Ranks = Annotated[
+    int | None,
+    typer.Option(min=1, help="Of a dry run or a check: for so many. Absent: the launcher's, else 1."),
+]
+
 
 @app.command(cls=TakesSettings)
-def train(config: Config, overrides: Overrides = None) -> None:
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check all of it, try some steps, and say what the run needs.")
+    ] = False,
+    ranks: Ranks = None,
+    as_json: AsJson = False,
+) -> None:
     """Train by the settings of CONFIG. The same command again resumes the run.
 
     One process here; `deepspeed --module`, `torchrun -m` and `srun python -m` start several: unsee_dist.train --config CONFIG.
     `unsee train --config CONFIG` means the same as `unsee train CONFIG`.
     """
+    if dry_run:
+        return print_plan(config, overrides, ranks, as_json, with_probe=True)
+    if ranks is not None or as_json:
+        given = "--json" if ranks is None else f"--ranks {ranks}"
+        raise UserError(f"{given} needs --dry-run: a run has the ranks that its launcher starts.")
     load(config, overrides or ())  # every mistake is found before torch is imported
     from unsee_dist.train import main as run
 
     raise typer.Exit(run(["--config", config, *(overrides or ())]))
+
+
+def print_plan(
+    config: str, overrides: list[str] | None, ranks: int | None, as_json: bool, with_probe: bool
+) -> None:
+    """The report of a run that is not started; under a launcher rank 0 makes it."""
+    settings = load(config, overrides or ())
+    from unsee_dist.cli.plan import as_lines, launched_ranks, make_plan
+
+    rank, launched = launched_ranks()
+    if rank:
+        return
+    with waiting(
+        "opening corpus and encoder, trying some steps" if with_probe else "opening corpus and encoder"
+    ):
+        plan = make_plan(settings, ranks or launched, with_probe)
+    if as_json:
+        typer.echo(json.dumps(plan | {"config": config}, indent=1))
+        return
+    width = columns(sys.stdout)
+    typer.echo(wrapped(f"{config} is right: {settings.objective.name}, run.dir = {settings.run.dir}", width))
+    for line in as_lines(plan):
+        typer.echo(wrapped(line, width))
 
 
 @config_app.command("show", cls=TakesSettings)
@@ -56,17 +100,14 @@ def config_show(config: Config, overrides: Overrides = None) -> None:
 
 
 @config_app.command("check", cls=TakesSettings)
-def config_check(config: Config, overrides: Overrides = None) -> None:
-    """Check CONFIG and what it names: folders, corpus, encoder, evaluation files. Prints every mistake."""
-    settings = load(config, overrides or ())
-    from unsee_dist.cli.check import check_all
+def config_check(
+    config: Config, overrides: Overrides = None, ranks: Ranks = None, as_json: AsJson = False
+) -> None:
+    """Check CONFIG and what it names: folders, corpus, encoder, evaluation files. Prints every mistake.
 
-    right, unchecked = check_all(settings)
-    typer.echo(f"{config} is right: {settings.objective.name}, run.dir = {settings.run.dir}")
-    for line in right:
-        typer.echo(f"  {line}")
-    for line in unchecked:
-        typer.echo(f"  not checked: {line}")
+    `unsee train CONFIG --dry-run` says the same and tries some steps.
+    """
+    print_plan(config, overrides, ranks, as_json, with_probe=False)
 
 
 @config_app.command("ls")

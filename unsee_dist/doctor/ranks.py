@@ -88,7 +88,14 @@ def _meet() -> tuple[World | None, Finding]:
 def _together(world: World, own: list[Finding], folder: Path) -> list[Finding]:
     """What only all ranks can see, after what each has seen."""
     if world.size == 1:
-        what = "1: nothing to reduce. Start it as a run will be: srun unsee doctor, torchrun ... -m unsee_dist doctor"
+        gpus = torch.cuda.device_count()
+        several = (
+            f"deepspeed --num_gpus {gpus}" if gpus else "DS_ACCELERATOR=cpu deepspeed --num_accelerators N"
+        )
+        what = (
+            f"1 on {'a GPU' if gpus else 'a CPU'}: nothing to reduce. Several: {several} --module unsee_dist doctor, or "
+            "srun unsee doctor; a run alike, with --module unsee_dist.train --config CONFIG"
+        )
         return [*own, replace(Finding(PASS, "ranks", what), host=gethostname())]
     deadline = Deadline(ExitCode.RANK_LOST)
     deadline.set(COLLECTIVE_S)

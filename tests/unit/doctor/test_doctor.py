@@ -139,3 +139,41 @@ def test_the_command_says_all_of_it(tmp_path: Path, arguments: list[str]) -> Non
     else:
         assert all(f"  {check:<13} " in done.stdout for check in checks)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cpu_without_bf16_is_told_what_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(machine, "DRIVER", Path("/nowhere"))
+    for can, level in ((True, PASS), (False, WARN)):
+        monkeypatch.setattr(machine, "cpu_computes_bf16", lambda can=can: can)
+        (found,) = machine.accelerator()
+        assert found.level is level
+        assert ("Write parallel.precision=fp32" in found.remedy) == (not can)
+
+
+def test_a_driver_that_torch_does_not_see_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine.torch.cuda, "is_available", lambda: False)
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.10  Thu\n")
+    monkeypatch.setattr(machine, "DRIVER", tmp_path / "version")
+    (found,) = machine.accelerator()
+    assert found.level is FAIL
+    assert "570.86.10" in found.what
+
+
+def test_ranks_that_cannot_meet_are_a_failure_and_the_rest_is_said(tmp_path: Path) -> None:
+    lost = {
+        "RANK": "0",
+        "WORLD_SIZE": "2",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "no.such.host",
+        "MASTER_PORT": "1",
+    }
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | lost
+    command = [sys.executable, "-m", "unsee_dist", "doctor", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    rows = json.loads(done.stdout)["findings"]
+    assert [row["check"] for row in rows if row["level"] == "FAIL"] == ["ranks"]
+    assert {"versions", "disk", "mlflow"} <= {row["check"] for row in rows}
