@@ -130,11 +130,9 @@ class Stream:
         finally:
             self._following = None  # an error that refers to the workers in a cycle would keep them alive
 
-    def _assemble(self, parts: Sequence[Part | WorkerError]) -> Batch:
+    def _assemble(self, received: Sequence[Part | WorkerError]) -> Batch:
         """The batch of all parts. Packed here, together: rows must not depend on the number of workers."""
-        for part in parts:
-            if isinstance(part, WorkerError):
-                raise TransientError(part.message) if part.transient else UserError(part.message)
+        parts = [_unwrapped(each) for each in received]
         ids, sentences = (
             np.concatenate([part.ids for part in parts]),
             joined(part.sentences for part in parts),
@@ -183,6 +181,12 @@ class WorkerError(NamedTuple):
 
     message: str
     transient: bool
+
+
+def _unwrapped(received: Part | WorkerError) -> Part:
+    if isinstance(received, WorkerError):
+        raise TransientError(received.message) if received.transient else UserError(received.message)
+    return received
 
 
 class _Parts(Dataset[Part | WorkerError]):
