@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -144,16 +145,17 @@ class Window:
                     self._put(block, self._read(block), max(self._limit, len(needed)))
             rows = self._find(blocks)
         self._used[rows] = self._calls
-        starts = self._starts[rows, lines].astype(np.int64)
-        lengths = self._starts[rows, lines + 1] - starts
+        places = rows * self._starts.shape[1] + lines
+        starts = self._starts.ravel().take(places).astype(np.int64)
+        lengths = self._starts.ravel().take(places + 1) - starts
         total = int(lengths.sum())
         # of each token: its place in the rows, less its place in what is returned
         shifts = rows * self._ids.shape[1] + starts - (np.cumsum(lengths) - lengths)
-        return Ragged(self._ids.ravel()[np.repeat(shifts, lengths) + np.arange(total)], lengths)
+        return Ragged(self._ids.ravel().take(np.repeat(shifts, lengths) + np.arange(total)), lengths)
 
     def _find(self, blocks: np.ndarray) -> np.ndarray:
         """The row of each block, -1 for one that is not here."""
-        return np.array([self._rows.get(block, -1) for block in blocks.tolist()])
+        return np.fromiter(map(self._rows.get, blocks.tolist(), repeat(-1)), np.int64, len(blocks))
 
     def _put(self, block: int, tokens: Ragged, limit: int) -> None:
         """Into a new row, or into the one that has not been used for longest."""

@@ -132,7 +132,7 @@ class Stream:
 
     def _assemble(self, received: Sequence[Part | WorkerError]) -> Batch:
         """The batch of all parts. Packed here, together: rows must not depend on the number of workers."""
-        parts = [_sound(part) for part in received]
+        parts = [_unwrapped(each) for each in received]
         ids, sentences = (
             np.concatenate([part.ids for part in parts]),
             joined(part.sentences for part in parts),
@@ -181,6 +181,12 @@ class WorkerError(NamedTuple):
 
     message: str
     transient: bool
+
+
+def _unwrapped(received: Part | WorkerError) -> Part:
+    if isinstance(received, WorkerError):
+        raise TransientError(received.message) if received.transient else UserError(received.message)
+    return received
 
 
 class _Parts(Dataset[Part | WorkerError]):
@@ -297,12 +303,6 @@ class Texts:
         return [
             self._blocks[block][line] for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
         ]
-
-
-def _sound(part: Part | WorkerError) -> Part:
-    if isinstance(part, WorkerError):
-        raise TransientError(part.message) if part.transient else UserError(part.message)
-    return part
 
 
 def cut_slice(first: int, last: int, workers: int, edges: np.ndarray) -> list[int]:
