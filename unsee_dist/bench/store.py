@@ -12,7 +12,7 @@ other and exchange what a save and an export exchange, by the code of a run. The
 At 1,024 ranks by the laws of sockets.py and watchdog.py, to which a test holds what is counted here (torch 2.13):
 
     store  = 2 R                    or, beyond 256 ranks, 3 H          R ranks on H hosts
-    rank_0 = store + 9 + 2 log2(R)  and 6 for each rank of its host that it relays for, and 4
+    rank_0 = store + 9 + 2 log2(R)  and 6 for each rank of its host that it relays for, and 6
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def projection() -> list[BenchRow]:
 
 def sockets_of_rank_0(ranks: int, relayed: bool) -> int:
     """A_HOST ranks on each host; a power of two of ranks, which the groups' trees have."""
-    relaying = 4 + 6 * (A_HOST - 1) if relayed else 0
+    relaying = 6 + 6 * (A_HOST - 1) if relayed else 0
     hosts = -(-ranks // A_HOST)
     store = sockets.OF_A_HOST * hosts if relayed else sockets.OF_A_RANK * ranks
     return store + 9 + 2 * (ranks.bit_length() - 1) + relaying

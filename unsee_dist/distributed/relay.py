@@ -12,6 +12,7 @@ relayed rank and one that is not see the same keys. Where no relay is found, a r
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import tempfile
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,46 +35,68 @@ HOST = "127.0.0.1"
 CLIENTS = "clients"
 POLL_S = 0.02
 FIND_S = 30.0  # a relay opens when rank 0 answers its rank, which all ranks wait for
+CLOSE_S = 5.0
 FOR_EVER = timedelta(days=365)
 KEPT: list[Store] = []  # torch's groups hold a store, but not what is Python's of it
 
 
 class Relay:
-    """Serves the ranks of this host, from threads of this process, while it lives."""
+    """Serves the ranks of this host, from threads of this process, until it ends."""
 
     def __init__(self, root: Store, place: Path) -> None:
-        self._root, self._asking = root, threading.Lock()
+        self._root, self._asking, self._closing = root, threading.Lock(), False
         self._local = TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=FOR_EVER)
-        threading.Thread(target=self._accept, name="relay", daemon=True).start()
+        self._threads: list[threading.Thread] = []
+        self._awaited: dict[str, str] = {}  # thread -> the key that it waits for
+        self._start("relay", self._accept)
+        atexit.register(
+            self._close
+        )  # a thread in a call of C++ at the end of Python ends the process with SIGABRT
         atomic.write_file(place, json.dumps([self._local.port, *own_process()]))
 
-    def _accept(self) -> None:
-        served = 0
-        while True:
-            with suppress(RuntimeError, OSError):  # at the end of the process
-                clients = self._local.add(CLIENTS, 0)
-                for client in range(served + 1, clients + 1):
-                    name = f"relay of client {client}"
-                    threading.Thread(target=self._serve, args=(client,), name=name, daemon=True).start()
-                served = clients
-            time.sleep(POLL_S)
+    def _start(self, name: str, work: Callable[[str], None]) -> None:
+        thread = threading.Thread(target=work, args=(name,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
 
-    def _serve(self, client: int) -> None:
-        local = TCPStore(HOST, self._local.port, is_master=False, wait_for_workers=False, timeout=FOR_EVER)
-        number = 0
-        while True:
-            number += 1
-            asked = f"{client}/{number}/asked"
-            try:
-                operation, *arguments = json.loads(local.get(asked))
-                local.delete_key(asked)
+    def _close(self) -> None:
+        self._closing = True
+        with suppress(RuntimeError):
+            for key in list(self._awaited.values()):
+                self._local.set(key, "null")
+        for thread in self._threads:
+            thread.join(CLOSE_S)
+
+    def _wait(self, local: Store, name: str, key: str) -> bytes:
+        self._awaited[name] = key
+        value = b"null" if self._closing else local.get(key)
+        local.delete_key(key)
+        return value
+
+    def _accept(self, name: str) -> None:
+        local, client = _client(self._local.port), 0
+        with suppress(RuntimeError):  # this host's own store is gone: the process ends
+            while True:
+                client += 1
+                self._wait(local, name, f"{CLIENTS}/{client}")
+                if self._closing:
+                    return
+                self._start(f"relay of client {client}", partial(self._serve, client))
+
+    def _serve(self, client: int, name: str) -> None:
+        local, number = _client(self._local.port), 0
+        with suppress(RuntimeError):
+            while True:
+                number += 1
+                asked = json.loads(self._wait(local, name, f"{client}/{number}/asked"))
+                if self._closing:
+                    return
+                operation, *arguments = asked
                 try:
                     answer = [self._answer(operation, arguments), None]
                 except RuntimeError as error:  # rank 0's store is gone, or refuses this
                     answer = [None, str(error)]
                 local.set(f"{client}/{number}/answer", json.dumps(answer))
-            except RuntimeError:  # this host's own store is gone: the process ends
-                return
 
     def _answer(self, operation: str, arguments: list[Any]) -> Any:
         if (
@@ -80,7 +104,7 @@ class Relay:
         ):  # rank 0 is asked again and again: a question that waits there would hold up all others
             keys, until = arguments[0], time.monotonic() + arguments[1]
             while not self._ask(lambda root: root.check(keys)):
-                if time.monotonic() > until:
+                if time.monotonic() > until or self._closing:
                     return False
                 time.sleep(POLL_S)
             return True
@@ -112,8 +136,9 @@ class RelayedStore(Store):
         super().__init__()
         self.set_timeout(timeout)
         self._port, self._lock, self._number = port, threading.Lock(), 0
-        self._local = TCPStore(HOST, port, is_master=False, wait_for_workers=False, timeout=FOR_EVER)
+        self._local = _client(port)
         self._client = self._local.add(CLIENTS, 1)
+        self._local.set(f"{CLIENTS}/{self._client}", "")
         KEPT.append(self)
 
     def _ask(self, operation: str, *arguments: Any) -> Any:
@@ -176,6 +201,10 @@ class RelayedStore(Store):
     def _most(self) -> timedelta:
         """That a key is waited for, as torch has set it."""
         return cast("timedelta", self.timeout)  # type: ignore[attr-defined]  # not in torch's stubs
+
+
+def _client(port: int) -> TCPStore:
+    return TCPStore(HOST, port, is_master=False, wait_for_workers=False, timeout=FOR_EVER)
 
 
 def place_of(address: str, port: str) -> Path:

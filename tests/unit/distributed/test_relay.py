@@ -128,6 +128,29 @@ def test_what_is_asked_is_not_kept(place: Path, relayed: RelayedStore) -> None:
     assert local.num_keys() <= before + 1
 
 
+ENDING = """
+import sys
+from datetime import timedelta
+from pathlib import Path
+from torch._C._distributed_c10d import TCPStore
+from unsee_dist.distributed.relay import Relay, find_relay
+place, wait = Path(sys.argv[1]), timedelta(seconds=20)
+root = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=wait)
+Relay(root.clone(), place)
+clients = [find_relay(place, lambda: False, wait) for _ in range(4)]
+print([client.add("n", 1) for client in clients])
+"""
+
+
+def test_a_process_with_a_relay_ends_as_others_do(tmp_path: Path) -> None:
+    """Threads that are in C++ when Python ends would end the process with SIGABRT."""
+    command = [sys.executable, "-c", ENDING, str(tmp_path / "store.json")]
+    for _ in range(3):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert (done.returncode, done.stdout) == (0, "[1, 2, 3, 4]\n"), done.stderr
+        assert "terminate" not in done.stderr
+
+
 def test_rank_0_stays_below_1024_files_at_1024_ranks() -> None:
     assert sockets.store_connections(1024, 8) + sockets.OTHERS < 1024
     assert sockets.store_connections(1024, 1) > 1024, "the control: a host each, and none to relay"
