@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -212,7 +212,7 @@ class _Parts(Dataset[Part | WorkerError]):
         kept = max(self.order.open_blocks(*part) for part in self.parts)
         reader = corpus.tokens(tokenizer, config.model.max_tokens)
         self.tokens = Window(reader.read, kept) if reader else None
-        self.texts = Texts(corpus.read, kept)
+        self.texts = Texts(corpus, kept)
         self._computed: tuple[int, int, np.ndarray] = (0, 0, np.empty((0, 0), dtype=np.int64))
 
     def __getitem__(self, task: tuple[int, int]) -> Part | WorkerError:
@@ -285,8 +285,8 @@ class _Parts(Dataset[Part | WorkerError]):
 class Texts:
     """The last blocks of text that were read. blocks: how many are kept."""
 
-    def __init__(self, read: Callable[[int], list[str]], blocks: int) -> None:
-        self._read, self._limit = read, blocks
+    def __init__(self, corpus: Corpus, blocks: int) -> None:
+        self._corpus, self._limit = corpus, blocks
         self._blocks: OrderedDict[int, list[str]] = OrderedDict()
 
     def take(self, blocks: np.ndarray, lines: np.ndarray) -> list[str]:
@@ -297,7 +297,7 @@ class Texts:
                 self._blocks.move_to_end(block)
         for block in needed:
             if block not in self._blocks:
-                self._blocks[block] = self._read(block)
+                self._blocks[block] = self._corpus.read(block)
         while len(self._blocks) > max(self._limit, len(needed)):
             self._blocks.popitem(last=False)
         return [

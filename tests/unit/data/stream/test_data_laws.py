@@ -231,7 +231,7 @@ def counted(corpus, tokenizer, batch, ranks, workers, steps):
     for rank in range(ranks):
         own = parts_of_step(corpus, tokenizer, 5, batch, rank, ranks, workers)
         for part in range(len(own.parts)):
-            own.texts = type(own.texts)(corpus.read, own.texts._limit)  # a process of its own
+            own.texts = type(own.texts)(corpus, own.texts._limit)  # a process of its own
             for step in range(1, steps + 1):
                 own[step, part]
     return sum(corpus.sizes[block] for block in corpus.reads) / (steps * batch)
