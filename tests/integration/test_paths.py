@@ -183,7 +183,10 @@ def test_where_a_result_goes(
                 [str(launch.BIN / "unsee"), "evaluate", model, "--tasks", str(place / "tasks")], cwd=here
             )
     before = sorted(here.rglob("*"))
-    for command in (("export", str(run)), ("compare", str(run), "tfidf")):
+    commands = [("export", str(run))]
+    if kind != "a link to itself":  # which is not in the way of loop.md
+        commands.append(("compare", str(run), "tfidf"))
+    for command in commands:
         assert PATHS[kind].split("/")[0] in refused((*command, "--out", PATHS[kind]), monkeypatch, capsys)
     assert sorted(here.rglob("*")) == before
 
