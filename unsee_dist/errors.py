@@ -130,6 +130,7 @@ EXTRA_OF = {
     "matplotlib": "evaluate",
     "sentence_transformers": "evaluate",
     "mlflow": "mlflow",
+    "tensorboard": "tensorboard",
     "mteb": "mteb",
     **dict.fromkeys(("onnx", "onnxruntime", "onnxscript"), "onnx"),
     "sentencex": "split",

@@ -237,6 +237,8 @@ def open_recorder(
     recorder.expect(progress.lines)
     if config.data.trace:
         recorder.keep_trace(world.size)
+    if config.track.tensorboard:
+        recorder.write_tensorboard()
     if config.track.mlflow and world.rank == 0:
         first = record.first_settings(folder) or config
         recorder.send_to_mlflow(describe(first.run.name, first.model_dump(mode="json")), mlflow_run)

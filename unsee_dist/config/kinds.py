@@ -46,6 +46,7 @@ KINDS = {
     "train.epochs": Kind.GROW,
     "parallel": Kind.CHANGE,
     "evaluate.every": Kind.CHANGE,
+    "evaluate.patience": Kind.CHANGE,  # no step is another for it, it only decides which is the last
     "evaluate.sts": Kind.CONTENT,
     "evaluate.retrieval": Kind.CONTENT,
     "checkpoint": Kind.CHANGE,

@@ -101,6 +101,7 @@ class EvaluateSettings(Section):
     retrieval: PathText | list[PathText] | None = (
         None  # held-out files of `unsee prepare --dev`; absent = none
     )
+    patience: Count | None = None  # evaluations in a row without a better score end the run; absent = never
 
     _whole_steps = field_validator("every")(lambda value: _whole_or_fraction(value))
 
@@ -129,6 +130,7 @@ class GuardSettings(Section):
 
 
 class TrackSettings(Section):
+    tensorboard: bool = False  # event files in the run's folder, beside MLflow or alone
     mlflow: bool = True  # to MLFLOW_TRACKING_URI, else sqlite:///mlflow.db
     every: Count = 1  # steps between lines of metrics.jsonl
 
@@ -190,6 +192,13 @@ def conflicts(config: RunConfig) -> list[Conflict]:
     if train.steps is None and train.epochs is None:
         why = "and train.epochs are both absent, so the run has no end"
         between.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))
+    evaluated = config.evaluate
+    if evaluated.patience is not None and not (evaluated.sts or evaluated.retrieval):
+        instead = "write evaluate.sts or evaluate.retrieval, too, or leave it out"
+        others = ("evaluate.sts", "evaluate.retrieval")
+        between.append(
+            Conflict("evaluate.patience", others, "waits for a better score, and there is none", instead)
+        )
     if re.match(r"[\w+.-]+://", config.run.dir):
         instead = "write a folder, of this machine or shared by all"
         between.append(Conflict("run.dir", (), "is a URL, and a run needs a folder", instead))

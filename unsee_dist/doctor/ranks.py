@@ -17,12 +17,13 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from socket import gethostname
+from threading import Thread
 
 import torch
 import torch.distributed as dist
 
 from unsee_dist.distributed.process_group import join_world
-from unsee_dist.distributed.rendezvous import RendezvousStopped
+from unsee_dist.distributed.rendezvous import READ_S, RendezvousStopped
 from unsee_dist.distributed.slurm import adopt_slurm
 from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.doctor import machine, services
@@ -71,18 +72,25 @@ def _of_host(found: list[Finding]) -> list[Finding]:
 
 
 def _meet() -> tuple[World | None, Finding]:
-    until = time.monotonic() + MEET_S
-    try:
-        return join_world(stopped=lambda: time.monotonic() > until), Finding(PASS, "ranks", "")
-    except RendezvousStopped:
-        meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        what = f"not all {os.environ.get('WORLD_SIZE')} ranks have met at {meeting} in {MEET_S:g} s"
-        remedy = (
-            "Open the port between the hosts, or export MASTER_ADDR with an address that all of them reach"
-        )
-        return None, Finding(FAIL, "ranks", what, remedy)
-    except (UserError, TransientError) as error:
-        return None, Finding(FAIL, "ranks", str(error), "Mend this first: no run can begin")
+    """The ranks, or why they have not met. In a thread: torch waits ten minutes for a name that nobody knows."""
+    until, met = time.monotonic() + MEET_S, list[World]()
+    meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+    what = f"not all {os.environ.get('WORLD_SIZE')} ranks have met at {meeting} in {MEET_S:g} s"
+    remedy = "Open the port between the hosts, or export MASTER_ADDR with an address that all of them reach"
+    problem = [Finding(FAIL, "ranks", what, remedy)]
+
+    def join() -> None:
+        try:
+            met.append(join_world(stopped=lambda: time.monotonic() > until))
+        except RendezvousStopped:
+            return  # as when it does not end
+        except (UserError, TransientError) as error:
+            problem[0] = Finding(FAIL, "ranks", str(error), "Mend this first: no run can begin")
+
+    joining = Thread(target=join, daemon=True)
+    joining.start()
+    joining.join(MEET_S + READ_S)
+    return (met[0] if met else None), problem[0]
 
 
 def _together(world: World, own: list[Finding], folder: Path) -> list[Finding]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee_dist.errors import EXTRA_OF
+from unsee_dist.log import LOG
 from unsee_dist.masking import published
 from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
@@ -20,6 +21,7 @@ from unsee_dist.tracking.eta import Eta, Kind
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink, send_page
+from unsee_dist.tracking.tensorboard_sink import TensorboardSink
 
 PAGE = "report.html"  # in a run's folder
 
@@ -44,6 +46,7 @@ class RunRecorder:
         self._metrics: MetricsFile | None = None
         self._console: ConsoleReporter | None = None
         self._mlflow: MlflowSink | None = None
+        self._tensorboard: TensorboardSink | None = None
         self._first, self.lines = first, 0
         if rank == 0:
             cut_back(folder / METRICS, first if first else -1)
@@ -87,6 +90,18 @@ class RunRecorder:
     @property
     def in_mlflow(self) -> bool:
         return self._mlflow is not None
+
+    def write_tensorboard(self) -> None:
+        """Follow metrics.jsonl into event files from a thread of rank 0 (track.tensorboard). Without the package: a warning."""
+        if self.rank != 0 or self._console is None:
+            return
+        if find_spec("tensorboard") is None:
+            self._console.warn(
+                f'track.tensorboard = true, but tensorboard is not installed. Write: pip install "unsee_dist[{EXTRA_OF["tensorboard"]}]" '
+                "(the same command then writes all of it), or track.tensorboard=false"
+            )
+        else:
+            self._tensorboard = TensorboardSink(self.folder, self._console.warn)
 
     def will_pause(self, evaluate_every: int, save_every: int) -> None:
         """How often the run is evaluated and saved: the time left counts these, too."""
@@ -152,12 +167,19 @@ class RunRecorder:
         if self._console is not None:
             self._console.warn(sentence)
 
+    def say(self, sentence: str) -> None:
+        """A line on the console."""
+        if self._console is not None:
+            LOG.info(sentence)
+
     def rewind(self, step: int) -> None:
         """Back to a checkpoint in the middle of a run: cut the files back to its step and go on after it."""
         self._metrics, self._trace = (_cut(file, step) for file in (self._metrics, self._trace))
         self.lines = count_lines(self.folder / METRICS) if self._metrics is not None else 0
         if self._mlflow is not None:
             self._mlflow.rewind()
+        if self._tensorboard is not None:
+            self._tensorboard.rewind()
 
     def flush(self) -> None:
         """Bring metrics and trace to the disk: before a checkpoint counts."""
@@ -169,6 +191,8 @@ class RunRecorder:
         for file in (self._metrics, self._trace):
             if file is not None:
                 file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
         if self._console is not None:
             self._console.close()
         if self._mlflow is not None:

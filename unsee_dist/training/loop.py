@@ -128,8 +128,12 @@ def _train_to_the_end(run: Training) -> None:
                 run.saver.wait()
                 run.saver.saved = None
                 save(run)
+        if run.progress.step < run.steps and run.progress.is_out_of(run.config.evaluate.patience):
+            end_early(run)  # a kill came between its last evaluation and its end
+            return
         try:
-            return _train_steps(run)
+            _train_steps(run)
+            return
         except RollBack:
             return_to_checkpoint(run)
 
@@ -178,10 +182,28 @@ def _train_steps(run: Training) -> None:
             evaluate(run)
         if saved:
             save(run)
+        if evaluated and not is_last and progress.is_out_of(config.evaluate.patience):
+            end_early(run)
+            return
         if (evaluated or saved) and not is_last:
             raise_if_stopped(run)
         started = time.perf_counter() if evaluated or saved else done
         enter_phase("wait", batch.step + 1)
+
+
+def end_early(run: Training) -> None:
+    """End a run whose patience is over, with a checkpoint of this step: with more patience it goes on from there."""
+    save(run)
+    progress = run.progress
+    best = (
+        f"{progress.best.metric} {progress.best.value:.4g} of step {progress.best.step}"
+        if progress.best
+        else "none"
+    )
+    run.recorder.say(
+        f"ended early after step {progress.step} of {run.steps}: {progress.waited} evaluations in a row without a better score "
+        f"than {best} (evaluate.patience = {run.config.evaluate.patience})"
+    )
 
 
 def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, float]]:
@@ -248,6 +270,7 @@ def evaluate(run: Training) -> None:
         enter_phase("export")
         run.export("best")
     progress.evaluated = progress.step
+    progress.waited = 0 if better or progress.step == progress.started else progress.waited + 1
     run.recorder.took("evaluation", time.perf_counter() - began)
     run.recorder.doing("training")
     best = progress.best.step if progress.best else None

@@ -35,6 +35,7 @@ class Progress:
     passed_over: int = 0
     evaluated: int = -1  # the step of the last evaluation
     best: Best | None = None
+    waited: int = 0  # evaluations since the best, or since training began where none has a score
     before: dict[str, float] = field(default_factory=dict)  # scores of the encoder the run began with
     scores: dict[str, float] = field(default_factory=dict)  # of the last evaluation
     lines: int = 0
@@ -43,6 +44,10 @@ class Progress:
     @property
     def skipped(self) -> int:
         return self.step - self.updates
+
+    def is_out_of(self, patience: int | None) -> bool:
+        """Whether so many evaluations in a row had no better score (`evaluate.patience`; None is never)."""
+        return patience is not None and self.waited >= patience
 
     def pass_over(self, last: int) -> None:
         """Go on after step `last`."""

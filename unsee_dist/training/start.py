@@ -171,7 +171,7 @@ def _continued(request: StartRequest, checkpoint: Path, manifest: Manifest) -> S
         differences(*(of_kind(each, Kind.CHANGE, Kind.CONTENT, Kind.GROW) for each in (there or here, here)))
     )
     if complete := (
-        progress.step >= request.steps
+        (progress.step >= request.steps or progress.is_out_of(request.config.evaluate.patience))
         and progress.evaluated >= progress.step
         and (request.folder / "final").is_dir()
     ):

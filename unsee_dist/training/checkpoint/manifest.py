@@ -162,6 +162,7 @@ def _contradiction(manifest: Manifest) -> str | None:
         "progress.updates": 0 <= progress.updates <= step,
         "progress.passed_over": 0 <= progress.passed_over <= step,
         "progress.evaluated": -1 <= progress.evaluated <= step,
+        "progress.waited": 0 <= progress.waited <= step,
         "progress.best": progress.best is None or _is_sane(progress.best, step),
         "progress.guard": _are_counts(progress.guard),
         "adam_updates": 0 <= manifest.adam_updates <= step,
