@@ -91,7 +91,8 @@ class TensorboardSink:
         from torch.utils.tensorboard import SummaryWriter
 
         if self._writer is not None:
-            self._writer.close()
-        for old in self._folder.glob(EVENTS):
-            old.unlink()
+            self._writer.close()  # it stays: a reader that has it open would never leave it; purge_step hides what is in it
+        else:
+            for old in self._folder.glob(EVENTS):
+                old.unlink()
         self._writer, self._offset = SummaryWriter(str(self._folder), purge_step=0), 0

@@ -39,6 +39,7 @@ PROGRESS = Progress(
     best=Best("dev/sts", 70.25, 6, {"dev/sts": 70.25, "dev/mrr": math.inf}),
     before={"dev/sts": 60.0},
     scores={"dev/sts": 70.0},
+    waited=1,
     lines=12,
     guard=GuardState(1, 2, 3, 4, 5.5, 6.5, 7),
 )
