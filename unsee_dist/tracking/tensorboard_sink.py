@@ -8,6 +8,7 @@ earlier starts had no TensorBoard. The first event tells a TensorBoard that look
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -93,5 +94,8 @@ class TensorboardSink:
         if self._writer is not None:
             self._writer.close()
         for old in self._folder.glob(EVENTS):
-            old.unlink()
+            if old.stat().st_size == 0:
+                old.unlink()
+            else:
+                os.truncate(old, 0)  # a TensorBoard that reads it would stop at a file that is gone
         self._writer, self._offset = SummaryWriter(str(self._folder), purge_step=0), 0

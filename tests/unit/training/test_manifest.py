@@ -36,6 +36,7 @@ PROGRESS = Progress(
     updates=8,
     passed_over=1,
     evaluated=6,
+    waited=1,
     best=Best("dev/sts", 70.25, 6, {"dev/sts": 70.25, "dev/mrr": math.inf}),
     before={"dev/sts": 60.0},
     scores={"dev/sts": 70.0},
