@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/stamp
 
-.PHONY: help quickstart test test-slow test-gpu lint bench torture epoch large mutants wheelhouse
+.PHONY: help quickstart test test-slow test-gpu lint docs bench torture epoch large mutants wheelhouse
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -52,6 +52,12 @@ lint: $(STAMP)  ## format, style, types, and imports that point down
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# -W: a warning is an error. doctest: the examples of pages and docstrings. No network is needed to build or to read it.
+docs: export OMP_NUM_THREADS ?= 1
+docs: $(STAMP)  ## the site: tutorial, how-to, explanation, reference; build/docs/html/index.html
+	$(BIN)/python -m sphinx -q -W --keep-going -E -d build/docs/cache -b html docs build/docs/html
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/docs/cache -b doctest docs build/docs/doctest
 
 # What survives is listed by `.venv/bin/mutmut results`, one of them shown by `.venv/bin/mutmut show NAME`.
 mutants: $(STAMP)  ## change the code on purpose, a place at a time, and count the changes that no unit test sees (long)

@@ -31,7 +31,7 @@ REPORT_TO = "https://github.com/unsee-dist/unsee_dist/issues"
 class ExitCode(IntEnum):
     """What a process ends with. torchrun and deepspeed return 1 for all but COMPLETE."""
 
-    COMPLETE = 0
+    COMPLETE = 0  # what the command is for is done
     BUG = 1  # a mistake of ours, with a traceback
     MISTAKE = 2  # a mistake of the user, in one sentence
     RANK_LOST = 3  # a rank hung or died

@@ -17,9 +17,8 @@ from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
-from unsee_dist.model.checked import load_checked
-from unsee_dist.model.encoder import layout_warning, load_encoder, load_tokenizer, packs_exactly
-from unsee_dist.model.limits import check_texts
+from unsee_dist.model.checked import Loaded
+from unsee_dist.model.encoder import layout_warning, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.objectives import OBJECTIVES
@@ -41,16 +40,14 @@ class Inputs(NamedTuple):
     development: Development
 
 
-def open_inputs(config: RunConfig, world: World) -> Inputs:
-    """Corpus, encoder and evaluation of a run. Raises UserError, a mistake of the user, on this rank alone.
+def open_inputs(config: RunConfig, world: World, loaded: Loaded) -> Inputs:
+    """Corpus and evaluation of a run, and its model. Raises UserError, a mistake of the user, on this rank alone.
 
     Rank 0 looks at the sizes of all shards, for all: 38,000 files of 10^10 sentences, times the ranks, are a load on a file
     system. A shard that another machine does not have is named when it is read.
     """
     shards = open_corpus(config.data, check=world.rank == 0)
-    tokenizer = load_tokenizer(config.model.encoder)
-    model = build_model(config, world)
-    check_texts(config.model.encoder, model.online, tokenizer, config.model.max_tokens)
+    tokenizer, model = loaded.tokenizer, assemble(loaded.encoder, config, world)
     if warning := layout_warning(config.model.encoder, model.online):
         print_on_rank_0(world, warning)
     share_rows = shares_rows(config, model)
@@ -64,14 +61,13 @@ def open_inputs(config: RunConfig, world: World) -> Inputs:
     return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))
 
 
-def tokenise_ahead(config: RunConfig, world: World) -> None:
+def tokenise_ahead(config: RunConfig, world: World, tokenizer: PreTrainedTokenizerFast) -> None:
     """Tokenise the whole corpus, where `data.tokenise` asks for it. Collective."""
     if not config.data.tokenise:
         return
     refuse_other_settings(world, config)
     with share_errors(world):
         corpus = open_corpus(config.data, check=world.rank == 0)
-        _, tokenizer = load_checked(config.model)  # before hours of work for what cannot take it
     tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
 
 
@@ -89,13 +85,8 @@ def start_request(config: RunConfig, inputs: Inputs) -> StartRequest:
     return StartRequest(config, identity, inputs.shards.sentences)
 
 
-def build_model(config: RunConfig, world: World) -> Unsee:
-    """Online encoder, projector, target and objective on the device, in fp32; the same weights on every rank."""
-    return assemble(load_encoder(config.model.encoder, config.model.dropout), config, world)
-
-
 def assemble(online: PreTrainedModel, config: RunConfig, world: World) -> Unsee:
-    """Everything around an online encoder that a run trains, on the device."""
+    """Online encoder, projector, target and objective on the device, in fp32; new weights are the same on every rank."""
     width = online.config.hidden_size
     reduction = Reduction(world.rank, world.size)
     projector = make_projector(config.projector, width, reduction)

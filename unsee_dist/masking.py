@@ -9,19 +9,28 @@ come from the environment: AWS_*, HF_TOKEN, MLFLOW_TRACKING_PASSWORD, or FSSPEC_
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 HIDDEN = "***"
 # The last @ of a URL's server part; of a URL with a colon in it the last of all, since a password may hold a slash.
 # With one slash: a URL that went through a Path.
 USERINFO = re.compile(r"(:/{1,2})(?:[^\s/?#@]*:\S*|[^\s/?#@]+)@")
-QUERY = re.compile(r"(?<=:/)([^\s?'\"<>,]+)\?([^\s#'\"<>]+)")
-VALUE = re.compile(r"(^|[&;])([^=&;]*=)?[^&;]+")
+# What follows the path of a URL: https://host/x;jsessionid=1?sig=2#access_token=3
+TAIL = re.compile(r"(?<=:/)([^\s?#;'\"<>,]+)([;?#][^\s'\"<>]+)")
+VALUE = re.compile(r"(^|[&;])([^=&;]*=)?[^&;]+")  # of a query, with or without its name
+NAMED = re.compile(r"(^|[&;])([^=&;/]*=)[^&;/]+")  # of a path or a fragment: a part of a page has no value
+# A part that is no word: 16 characters or more, with a digit, a small and a capital letter.
+KEY = re.compile(r"(?<![\w+/=-])(?=[^\s&;]*\d)(?=[^\s&;]*[a-z])(?=[^\s&;]*[A-Z])[\w+/=-]{16,}")
 # Variables whose value is a secret, whatever program reads it.
-SECRET = re.compile(r"(TOKEN|PASSWORD|PASSWD|SECRET|SECRET_ACCESS_KEY|API_KEY)$")
+SECRET = re.compile(
+    r"(TOKEN|PASSWORD|PASSWD|SECRET|(SECRET_ACCESS|API|ACCOUNT|PRIVATE)_KEY|SAS|CONNECTION_STRING)$"
+)
+IN_JSON = re.compile("token|pass|secret|key|auth|cookie|credential|sas", re.IGNORECASE)
+STORE = "FSSPEC_"  # of a file system: one value, or JSON with several
 SHORTEST = 6  # letters: a shorter value would be found in any text
 
 
@@ -34,16 +43,22 @@ def masked(text: str) -> str:
 
 
 def has_secret(text: str) -> bool:
-    """Whether a text holds a URL with userinfo or a query."""
+    """Whether a text holds a URL with userinfo, a query or another value."""
     return masked_urls(text) != text
 
 
 def masked_urls(text: str) -> str:
-    """The text without userinfo and values of queries in its URLs."""
+    """The text without userinfo and values of queries, paths and fragments in its URLs."""
     if ":/" not in text:
         return text
-    text = USERINFO.sub(rf"\1{HIDDEN}@", text)
-    return QUERY.sub(lambda url: f"{url[1]}?{VALUE.sub(_without_value, url[2])}", text)
+    return TAIL.sub(_without_values, USERINFO.sub(rf"\1{HIDDEN}@", text))
+
+
+def _without_values(url: re.Match[str]) -> str:
+    path, hash_mark, fragment = url[2].partition("#")
+    path, question_mark, query = path.partition("?")
+    path, fragment = (KEY.sub(HIDDEN, NAMED.sub(_without_value, part)) for part in (path, fragment))
+    return f"{url[1]}{path}{question_mark}{VALUE.sub(_without_value, query)}{hash_mark}{fragment}"
 
 
 def _without_value(entry: re.Match[str]) -> str:
@@ -74,7 +89,28 @@ def published(text: str) -> str:
     return text if home == "/" else re.sub(rf"{re.escape(home)}(?![\w.-])", "~", text)
 
 
+def _in_json(text: str) -> Iterator[str]:
+    """The texts in JSON that are under a key which says that it is a secret: also without "Bearer" before them."""
+    try:
+        waiting: list[tuple[str, object]] = [("", json.loads(text))]
+    except (ValueError, RecursionError):
+        return
+    while waiting:
+        key, value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += value.items()
+        elif isinstance(value, list):
+            waiting += ((key, each) for each in value)
+        elif isinstance(value, str) and IN_JSON.search(key):
+            yield value
+            yield value.rpartition(" ")[2]
+
+
 def _secrets(variables: Mapping[str, str]) -> list[str]:
     """The longest first: one may hold another."""
-    found = {value for name, value in variables.items() if SECRET.search(name) and len(value) >= SHORTEST}
+    values = [value for name, value in variables.items() if SECRET.search(name)]
+    for name, value in variables.items():
+        if name.startswith(STORE):
+            values += _in_json(value)
+    found = {value for value in values if len(value) >= SHORTEST}
     return sorted((secret for secret in found if not os.path.exists(secret)), key=len, reverse=True)

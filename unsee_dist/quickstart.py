@@ -81,10 +81,12 @@ def make_corpus(corpus: Path) -> int:
 
 
 def make_encoder(encoder: Path, corpus: Path) -> int:
-    """The untrained encoder, the same for the same corpus. Returns its parameters."""
+    """Make the untrained encoder, unless it is there. Returns its parameters."""
     from unsee_dist.data.corpus.shards import Shards
     from unsee_dist.model.fresh import FreshSize, write_fresh
 
+    if (weights := encoder / "model.safetensors").is_file():
+        return weights.stat().st_size // 4  # fp32, and a small header
     return write_fresh(encoder, _all_sentences(Shards(corpus)), FreshSize(), SEED)
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +25,14 @@ from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
+from unsee_dist.errors import report as report_error
 from unsee_dist.errors import writing
 from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
 from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
 from unsee_dist.masking import masked
+from unsee_dist.model.checked import load_once
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.publish.sentence_transformers import write_encoder
@@ -37,7 +40,7 @@ from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking import record
-from unsee_dist.tracking.environment import describe
+from unsee_dist.tracking.environment import describe, of_this_start
 from unsee_dist.tracking.note import note_of, write_note
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.beginning import corpus_name, print_first_line, print_waiting
@@ -94,7 +97,9 @@ def _train(run: Training, config: RunConfig, report: ReportEvaluation | None) ->
         except BaseException as error:
             run.recorder.close("KILLED" if isinstance(error, Stopped) else "FAILED")
             raise
-    _print_ending(run, ending)
+    _print_ending(
+        run, ending, write_page=report is None and not run.complete
+    )  # a sweep has a page of its own
 
 
 def _evaluate_and_report(run: Training, report: ReportEvaluation) -> dict[str, float]:
@@ -110,9 +115,10 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     stop = stop or StopSignal()
     stop.set_grace(config.checkpoint.grace_s)
     seed_everything(config.seed)
-    tokenise_ahead(config, world)
+    loaded = load_once(config.model, world)
+    tokenise_ahead(config, world, loaded.tokenizer)
     with share_errors(world):  # a file that is missing on one host must not leave the others waiting
-        inputs = open_inputs(config, world)
+        inputs = open_inputs(config, world, loaded)
         with writing(f"run.dir = {folder}", "Write another one."):
             folder.mkdir(parents=True, exist_ok=True)
     request = start_request(config, inputs)
@@ -124,7 +130,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
     engine = Engine(
         inputs.model,
         world,
-        config.parallel.zero if world.size > 1 else 0,  # one rank has nothing to shard, and would pay for it
+        config.parallel.stage(world.size),
         config.parallel.precision,
         weight_decay=config.train.weight_decay,
         clip=config.train.clip or 0.0,
@@ -146,7 +152,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         progress.begin_here()
     with share_errors(world):
         if world.rank == 0:
-            keep_record(config, start, progress.step, world.size)
+            keep_record(config, start, progress.step, world.size, of_this_start(world.device))
         recorder = open_recorder(
             config, world, request.steps, progress, manifest.mlflow_run if manifest and start.own else None
         )
@@ -259,7 +265,7 @@ def seed_everything(seed: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
-def _print_ending(run: Training, ending: Ending) -> None:
+def _print_ending(run: Training, ending: Ending, write_page: bool) -> None:
     recorder, progress = run.recorder, run.progress
     baseline = run.baseline() if run.engine.world.rank == 0 else {}
     recorder.summary(
@@ -272,4 +278,18 @@ def _print_ending(run: Training, ending: Ending) -> None:
     for name in ending.folders:
         recorder.tag(name, str(run.folder / name))
     recorder.tag("verdict", ending.verdict)
+    if write_page and recorder.in_mlflow and find_spec("matplotlib"):
+        _write_page(run, baseline)
     recorder.close()
+
+
+def _write_page(run: Training, baseline: Mapping[str, float]) -> None:
+    """report.html for MLflow, on rank 0: seconds, since it opens no encoder. The run is complete, whatever becomes of it."""
+    from unsee_dist.report.of_runs import report_ended
+
+    run.recorder.flush()
+    try:
+        report_ended(run.folder, baseline)
+    except Exception as error:
+        report_error(error, "report.html")
+        run.recorder.warn(f"the run is complete, without its page. Later: unsee report {run.folder}")

@@ -119,9 +119,9 @@ def test_config_that_one_rank_does_not_see(tiny: Tiny) -> None:
     is_sentence(second)
 
 
-def test_encoder_that_one_rank_does_not_see(tiny: Tiny, tmp_path: Path) -> None:
-    """`./encoder` is there in the working folder of rank 0 only."""
-    folders, configs = (tiny.folder, tmp_path), (tiny.config, tiny.config)
+def test_encoder_that_rank_0_does_not_see(tiny: Tiny, tmp_path: Path) -> None:
+    """`./encoder` is there in the working folder of rank 1 only; rank 0 reads it for all."""
+    folders, configs = (tmp_path, tiny.folder), (tiny.config, tiny.config)
     first, second = by_hand(tiny, launch.free_port(), configs, "model.encoder=./encoder", folders=folders)
     is_sentence(first, "model.encoder = ./encoder", "Write")
     is_sentence(second)

@@ -103,5 +103,5 @@ def test_all_ranks_end_at_the_same_step(folder: Path, tiny: Tiny) -> None:
 def test_patience_without_a_score_is_refused(folder: Path, tiny: Tiny) -> None:
     refused = train(folder, tiny, "none", "evaluate.patience=2", "evaluate.sts=null")
     assert refused.returncode == 2
-    assert "evaluate.patience" in refused.stderr
+    assert "evaluate.patience = 2" in refused.stderr
     assert "waits for a better score, and there is none" in refused.stderr

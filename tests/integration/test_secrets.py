@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -93,6 +94,75 @@ def test_a_run_beside_a_guarded_mlflow_writes_no_password(tiny: making.Tiny, tmp
     assert found_in(tmp_path, SECRET, TOKEN) == []
     assert b"~/shards" in (tmp_path / "mlflow.db").read_bytes()
     assert str(home).encode() not in (tmp_path / "mlflow.db").read_bytes()
+
+
+AUTHORIZATION = base64.b64encode(f"me:{SECRET}".encode()).decode()
+PLANTED = {
+    "HF_TOKEN": TOKEN,
+    "HUGGING_FACE_HUB_TOKEN": f"{TOKEN}-old",
+    "MLFLOW_TRACKING_USERNAME": "me-myself",
+    "MLFLOW_TRACKING_PASSWORD": f"{SECRET}-mlflow",
+    "MLFLOW_TRACKING_TOKEN": f"{SECRET}-bearer",
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": f"{SECRET}/aws",
+    "AWS_SESSION_TOKEN": f"{SECRET}+session",
+    "AZURE_STORAGE_ACCOUNT_KEY": f"{SECRET}==",
+    "AZURE_STORAGE_CONNECTION_STRING": f"AccountName=me;AccountKey={SECRET}",
+    "FSSPEC_HTTP": json.dumps({"client_kwargs": {"headers": {"Authorization": f"Basic {AUTHORIZATION}"}}}),
+    "FSSPEC_FTP_PASSWORD": f"{SECRET}-ftp",
+    "HTTPS_PROXY": f"http://me:{SECRET}@127.0.0.1:9",
+    "WANDB_API_KEY": f"{SECRET}-wandb",
+    "DATABRICKS_TOKEN": f"{SECRET}-bricks",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_nothing_that_any_command_writes_or_prints_holds_a_secret(
+    tiny: making.Tiny, place: Path, tmp_path: Path
+) -> None:
+    """From a guarded address to an export, with every secret of the environment in every process."""
+    home = tmp_path / "home"
+    home.mkdir()
+    env = making.environment(**PLANTED, HOME=str(home), XDG_CACHE_HOME=str(home / ".cache"))
+    database = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}"}
+    dead = {
+        "MLFLOW_TRACKING_URI": f"postgresql://me:{SECRET}@127.0.0.1:9/db?password={SECRET}#token={SECRET}"
+    }
+    said: list[str] = []
+
+    def command(code: int, *arguments: object, **more: str) -> None:
+        done = making.run(
+            [str(making.BIN / "unsee"), *map(str, arguments)], 300, cwd=tmp_path, env=env | more
+        )
+        assert done.returncode == code, (arguments, done.stdout, done.stderr)
+        said.append(done.stdout + done.stderr)
+
+    run = home / "run"
+    settings = [tiny.config, f"data.shards={home / 'corpus'}", f"run.dir={run}", "track.mlflow=true"]
+    settings.append(f"evaluate.retrieval={home / 'corpus' / 'dev.tsv'}")
+    with guarded() as host:
+        command(0, "prepare", f"http://{host}/x.txt?sig={SECRET}", "--out", home / "corpus", "--dev", 20)
+        command(2, "prepare", f"http://{host}/x.txt?wrong={TOKEN}", "--out", home / "none")
+    command(
+        74, "prepare", f"ftp://me:{SECRET}@127.0.0.1:9/x.txt", "--out", home / "none", FSSPEC_FTP_PASSWORD=""
+    )
+    command(0, "config", "check", *settings, **dead)
+    command(0, "train", *settings, **dead)
+    command(0, "train", *settings, **database)
+    command(2, "train", *settings, f"resume=s3://me:{SECRET}@b/x;token={TOKEN}", **database)
+    command(0, "doctor", **dead)
+    command(0, "shards", "verify", home / "corpus")
+    command(0, "checkpoint", "ls", run)
+    command(0, "evaluate", run, "--tasks", place / "tasks")
+    command(0, "evaluate", "tfidf", "--tasks", place / "tasks")
+    command(0, "compare", run, "tfidf", "--out", home / "table")
+    command(0, "export", run, "--out", home / "export")
+    command(2, "evaluate", f"https://me:{SECRET}@host/model#token={TOKEN}", "--tasks", place / "tasks")
+    secrets = {SECRET, TOKEN, AUTHORIZATION}
+    assert [secret for secret in secrets if secret in "".join(said)] == []
+    assert found_in(tmp_path, *secrets) == []
+    assert (tmp_path / "mlflow.db").stat().st_size > 0
 
 
 @pytest.mark.slow

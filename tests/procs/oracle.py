@@ -198,7 +198,7 @@ def assemble(mine: list[tuple[str, int, Tensor]], size: int) -> dict[str, Tensor
 
 def facts(step: int) -> CheckpointInfo:
     """What a save of that step says beside its tensors."""
-    identity = Identity({"seed": 0}, "encoder", "tokenizer", "corpus", "absent", "absent")
+    identity = Identity({"seed": 0}, "encoder", "tokenizer", "corpus", "absent", "absent", "version 2")
     return CheckpointInfo(identity, Progress(step=step, updates=step))
 
 

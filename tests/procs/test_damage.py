@@ -22,6 +22,7 @@ from unsee_dist.distributed.world import World
 from unsee_dist.files import atomic, contents
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import StoredFile, read_manifest
+from unsee_dist.training.checkpoint.parts import digest, listed
 from unsee_dist.training.checkpoint.resume import find_checkpoint
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.checkpoint.state import load
@@ -107,8 +108,8 @@ def seal_again(place: Path, edit: Callable[[dict[str, Tensor], dict[str, Tensor]
     save_file(tensors, place / FILES[0])
     save_file(state, place / FILES[2])
     stored = tuple(
-        StoredFile(name, (place / name).stat().st_size, directory.digest(place / name))
-        for name in (FILES[0], FILES[2])
+        StoredFile(name, (place / name).stat().st_size, digest(place / name), listed(lengths))
+        for name, lengths in ((FILES[0], {k: v.numel() for k, v in tensors.items()}), (FILES[2], {}))
     )
     (place / "manifest.json").write_text(replace(manifest, files=stored).to_json())
 

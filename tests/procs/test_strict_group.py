@@ -305,6 +305,17 @@ def other_files(files: Callable[..., Any]) -> Callable[..., Any]:
     return of_all_ranks
 
 
+def without_peers(load: Any) -> Any:
+    """At stage 0 a rank reads a share and is sent the rest: here nobody sends, and it reads all."""
+    from unsee_dist.training.checkpoint import state
+
+    def loaded(*arguments: Any) -> None:
+        with mock.patch.object(state, "_owner", lambda _, world: world.rank):
+            load(*arguments)
+
+    return loaded
+
+
 def zeros_elsewhere(engine: Any, target: Any, own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """By key: the elements of every parameter that are not among `own`, whose parts are one range a parameter."""
     held = {key.partition("@")[0]: (int(key.partition("@")[2]), len(part)) for key, part in own.items()}
@@ -336,7 +347,10 @@ def whole_run(_rank: int, _size: int, config: Path, size: int, stage: int, preci
             return [] if isinstance(own, list) and all(isinstance(one, StoredFile) for one in own) else own
 
         pretended.ledger.peers = of_peer
-        with mock.patch.object(saving.state, "files", other_files(saving.state.files)):
+        with (
+            mock.patch.object(saving.state, "files", other_files(saving.state.files)),
+            mock.patch.object(saving.state, "load", without_peers(saving.state.load)),
+        ):
             train(pretended, config, *overrides)
             first = tiny.history(folder)
             cut_back(folder, 3)

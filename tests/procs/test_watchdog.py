@@ -25,14 +25,16 @@ HOST = socket.gethostname()
 Scenario = Callable[[int, Any], None]  # (rank, its watchdog)
 
 
-def launch(scenario: Scenario, folder: Path, ranks: int = 3, timeout_s: float = TIMEOUT_S) -> list[Any]:
-    """Processes that join a world, start a watchdog and play the scenario."""
+def launch(
+    scenario: Scenario, folder: Path, ranks: int = 3, timeout_s: float = TIMEOUT_S, relayed: bool = False
+) -> list[Any]:
+    """Processes that join a world, start a watchdog and play the scenario. relayed: the first asks the store for the others."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = _context("cpu")
     group = [
-        context.Process(target=_rank, args=(scenario, rank, ranks, port, folder, timeout_s))
+        context.Process(target=_rank, args=(scenario, rank, ranks, port, folder, timeout_s, relayed))
         for rank in range(ranks)
     ]
     for process in group:
@@ -55,19 +57,21 @@ def told(scenario: Scenario, folder: Path, ends: tuple[int, ...] = (0, 1, 2), **
             process.join()
 
 
-def _rank(
-    scenario: Scenario, rank: int, ranks: int, port: int, folder: Path, timeout_s: float
+def _rank(  # noqa: PLR0913  (all that a process is given)
+    scenario: Scenario, rank: int, ranks: int, port: int, folder: Path, timeout_s: float, relayed: bool
 ) -> None:  # in a process of its own
     os.dup2(os.open(folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT), 2)
     meeting = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
     os.environ.update(
         AT_IMPORT | {key: str(value) for key, value in meeting.items()}, MASTER_ADDR="127.0.0.1"
     )
+    from unsee_dist.distributed import sockets
     from unsee_dist.distributed.process_group import join_world
     from unsee_dist.supervision.phases import enter_phase
     from unsee_dist.supervision.watchdog import Watchdog
 
     torch.set_num_threads(1)
+    sockets.RELAYED = 1 if relayed else 256
     watchdog = Watchdog(join_world(), timeout_s)
     watchdog.start()
     if rank == 0:
@@ -210,3 +214,39 @@ def torch_waits_longer(_rank: int, watchdog: Any) -> None:
 @pytest.mark.parametrize("timeout_s", [pytest.param(60.0, marks=pytest.mark.slow), 900.0])
 def test_torch_does_not_end_a_collective_before_the_watchdog(timeout_s: float, tmp_path: Path) -> None:
     told(torch_waits_longer, tmp_path, timeout_s=timeout_s)
+
+
+def one_of_few_watchers_sees_it(rank: int, watchdog: Any) -> None:
+    """As among more than 64 ranks: ranks 0 and 2 read the statuses of all, rank 1 theirs."""
+    if rank == 1:
+        watchdog._watched = [0, 2]
+    wait_on_the_host(issue())
+    if rank == 2:
+        endless_loop()
+    wait_on_the_host(issue())
+
+
+def test_a_rank_that_reads_few_statuses_hears_the_verdict_of_one_that_reads_all(tmp_path: Path) -> None:
+    said = told(one_of_few_watchers_sees_it, tmp_path)
+    assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in said
+    assert (
+        f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 1 on {HOST} (step 7, backward)." in said
+    )
+
+
+def test_where_the_first_rank_asks_for_the_others_the_rank_that_hangs_is_named(tmp_path: Path) -> None:
+    said = told(one_issues_fewer, tmp_path, relayed=True)
+    assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in said
+
+
+def the_relay_dies(rank: int, _watchdog: Any) -> None:
+    wait_on_the_host(issue())
+    if rank == 0:
+        time.sleep(3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    endless_loop()
+
+
+def test_a_relay_that_is_gone_ends_the_ranks_of_its_host(tmp_path: Path) -> None:
+    said = told(the_relay_dies, tmp_path, ends=(1, 2), relayed=True)
+    assert "or the first rank of this host is, which asks it for the others" in said

@@ -1,4 +1,4 @@
-"""Statistics of the dropout masks at length: the table of docs/MASKS.md.
+"""Statistics of the dropout masks at length: the table of docs/explanation/masks.md.
 
     python tests/torture/mask_statistics.py [--repeats 24] [--out statistics.json]
 

@@ -49,8 +49,8 @@ from unsee_dist.sweep.settings import load_sweep
 from unsee_dist.sweep.trial import OUTCOME, TrialOutcome
 from unsee_dist.tracking import metrics_file, unsent
 from unsee_dist.training.checkpoint import directory
-from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, StoredFile, read_manifest
-from unsee_dist.training.checkpoint.parts import BUFFERS
+from unsee_dist.training.checkpoint.manifest import NAME, Identity, Manifest, StoredFile
+from unsee_dist.training.checkpoint.parts import BUFFERS, digest
 from unsee_dist.training.progress import Best, Progress
 
 THINGS = ["river", "house", "garden", "teacher", "engine", "letter", "window", "forest", "bridge", "island"]
@@ -169,6 +169,12 @@ IDENTITY: dict[str, Any] = {
 }
 
 
+PARTS = {
+    "rank-00000.safetensors": ("master,exp_avg,exp_avg_sq,ema/a.w@0+5",),
+    "rank-00001.safetensors": ("master,exp_avg,exp_avg_sq,ema/a.w@5+8",),
+}
+
+
 def _checkpoint(folder: Path) -> None:
     kinds = ("master", "exp_avg", "exp_avg_sq", "ema")
     values = np.arange(8, dtype=np.float32)
@@ -180,7 +186,9 @@ def _checkpoint(folder: Path) -> None:
 
 def _seal_checkpoint(folder: Path) -> None:
     files = sorted(folder.glob("*.safetensors"))
-    stored = tuple(StoredFile(path.name, path.stat().st_size, directory.digest(path)) for path in files)
+    stored = tuple(
+        StoredFile(path.name, path.stat().st_size, digest(path), PARTS.get(path.name, ())) for path in files
+    )
     best = Best("dev/sts", 70.5, 6, {"dev/sts": 70.5})
     progress = Progress(step=9, updates=8, evaluated=6, best=best, before={"dev/sts": 60.0}, lines=11)
     manifest = Manifest(Identity(**IDENTITY), progress, "run-1", 8, LossScale(), stored)
@@ -285,7 +293,7 @@ PARSERS = {
         Parser("token index", _tokens, (f"{TOKENS}/{INDEX}",), _read_tokens, _seal_json(f"{TOKENS}/{INDEX}")),
         Parser("token rows", _token_rows, (f"{TOKENS}/{BLOCKS}", f"{TOKENS}/{INDEX}"), _read_tokens, _seal_rows(TOKENS)),
         Parser("tokens", _tokens, (f"{TOKENS}/shard-000000.tokens",), _read_tokens, _seal_tokens),
-        Parser("manifest", _checkpoint, (NAME,), read_manifest, _seal_json(NAME)),
+        Parser("manifest", _checkpoint, (NAME,), directory.read_listed, _seal_json(NAME)),
         Parser("safetensors", _checkpoint, ("rank-00000.safetensors", BUFFERS), _read_checkpoint, _seal_checkpoint),
         Parser("records", _records, RECORDS, _read_records, _seal_records),
         Parser("scores", _scores, ("STS12.json",), read_scores, _seal_json("STS12.json")),

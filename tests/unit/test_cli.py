@@ -115,7 +115,8 @@ def test_check_looks_up_what_no_name_on_the_hub_can_be(monkeypatch, capsys, tmp_
     [
         (["train", "byol", "--lr", "1e-4"], "Write unsee train byol train.lr=1e-4"),
         (["train", "--train.lr=1e-4", "byol"], "Write unsee train byol train.lr=1e-4"),
-        (["train", "--config", "byol"], "has no option --config. Write unsee train byol."),
+        (["train", "--config"], "has no option --config. Write unsee train VALUE."),
+        (["sweep", "--config", "tiny"], "has no option --config. Write unsee sweep tiny."),
         (["config", "show", "byol", "--batch-size", "8"], "Write unsee config show byol train.batch=8"),
         (["sweep", "tiny", "--seed", "8"], "Write unsee sweep tiny seed=8"),
         (["train", "byol", "--qwerty"], "settings are written SECTION.KEY=VALUE, such as train.lr=1e-4."),
@@ -140,9 +141,13 @@ def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str]
         ),
         ("export runs/a", "unsee export needs --out DIR. Write unsee export RUN --out DIR;"),
         ("checkpoint ls nowhere", "RUN = nowhere does not exist. Give a run's folder."),
-        ("report nowhere", "DIR = nowhere does not exist. Give a sweep's folder."),
-        ("report http://me:pw@h/x", "DIR = http://***@h/x does not exist."),
-        ("report file", "DIR = file is a file."),
+        (
+            "report nowhere",
+            "RUN = nowhere does not exist. Give a run, several to compare, or a sweep's folder.",
+        ),
+        ("report http://me:pw@h/x", "RUN = http://***@h/x does not exist."),
+        ("report file", "RUN = file is a file."),
+        ("runs nowhere", "nowhere is not a folder. Give the one that your runs are in: unsee runs DIR."),
         ("prepare a --out b --min-words abc", "--min-words = abc must be a whole number."),
         ("prepare a --out b --min-letters abc", "--min-letters = abc must be a number."),
         ("prepare a --ot b", "unsee prepare has no option --ot: did you mean --out"),
@@ -150,7 +155,7 @@ def test_what_was_meant_is_written_out(monkeypatch, capsys, arguments: list[str]
         ("prepare a --out b --zst=3", "--zst takes no value."),
         ("shards head a -n 0", "-n = 0 must be at least 1."),
         ("sweep --confirm -1", "--confirm = -1 must be at least 0."),
-        ("doctor x", "DIR = x does not exist."),
+        ("doctor nowhere", "DIR = nowhere does not exist. Give where runs will be written."),
         ("trian", "unsee has no command trian: did you mean train?"),
         ("checkpoint sl", "unsee checkpoint has no command sl."),
         ("--foo", "unsee has no option --foo."),
@@ -164,6 +169,36 @@ def test_a_wrong_call_gets_one_sentence(
     code, out, err = unsee(monkeypatch, capsys, *call.split())
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert err.startswith(f"unsee: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["prepare", "x", "--out", "a", "--out=b"], "--out is given twice: a and b. Write one of them."),
+        (["shards", "head", "x", "-n", "3", "-n", "4"], "-n is given twice: 3 and 4"),
+        (
+            ["prepare", "x", "--out", "a", "--max-tokens", "64"],
+            "--max-tokens = 64 needs --tokenizer: write that, too.",
+        ),
+    ],
+)
+def test_a_value_that_would_not_be_used_is_a_mistake(monkeypatch, capsys, arguments, sentence) -> None:
+    code, out, err = unsee(monkeypatch, capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert sentence in err
+
+
+def test_an_option_twice_with_one_value_or_of_several_values_is_none(
+    monkeypatch, capsys, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for arguments in (
+        ["prepare", "none.txt", "--out", "a", "--out", "a"],
+        ["evaluate", "tfidf", "--tasks", "a", "--tasks", "b"],
+    ):
+        code, _, err = unsee(monkeypatch, capsys, *arguments)
+        assert code == 2
+        assert "given twice" not in err
 
 
 @pytest.mark.parametrize(
@@ -247,6 +282,23 @@ def test_train_hands_over_the_checked_configuration(monkeypatch, capsys) -> None
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "simcse", "train.steps=3"],
+        ["--config=simcse", "train.steps=3"],
+        ["train.steps=3", "--config", "simcse"],
+    ],
+)
+def test_the_configuration_may_be_written_as_for_launchers(monkeypatch, capsys, arguments: list[str]) -> None:
+    wanted = unsee(monkeypatch, capsys, "config", "show", "simcse", "train.steps=3")
+    assert wanted[0] == 0
+    assert unsee(monkeypatch, capsys, "config", "show", *arguments) == wanted
+    code, _, err = unsee(monkeypatch, capsys, "config", "show", *arguments, "train.lr=x")
+    assert code == 2
+    assert "train.lr" in err
+
+
+@pytest.mark.parametrize(
     ("error", "code"),
     [
         (UserError("no."), ExitCode.MISTAKE),
@@ -280,6 +332,24 @@ def test_bad_input_ends_with_2(monkeypatch, capsys, arguments: list[str]) -> Non
     assert (code, out) == (2, "")
     assert arguments[-1] in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("uri", ["https://me:Pa55-w0rd@127.0.0.1:1/x", "https://me:Pa55-w0rd@127.0.0.1:no/x"])
+def test_doctor_shows_no_password(monkeypatch, capsys, tmp_path: Path, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    _, out, err = unsee(monkeypatch, capsys, "doctor", tmp_path)
+    assert "https://***@127.0.0.1:" in out
+    assert "Pa55" not in out + err
+    assert "Traceback" not in err
+
+
+def test_doctor_says_that_a_cpu_cannot_multiply_bf16(monkeypatch, capsys, tmp_path: Path) -> None:
+    from unsee_dist.doctor import machine
+
+    for can in (True, False):
+        monkeypatch.setattr(machine, "cpu_computes_bf16", lambda can=can: can)
+        _, out, _ = unsee(monkeypatch, capsys, "doctor", tmp_path)
+        assert ("Write parallel.precision=fp32" in out) == (not can and "no GPU" in out)
 
 
 def test_sweep_wants_one_thing_to_do(monkeypatch, capsys, tmp_path: Path) -> None:

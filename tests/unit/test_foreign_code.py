@@ -1,6 +1,7 @@
 """Nothing that is read is run: no module unpickles, and every model is loaded without the code of its folder.
 
-Ray Tune unpickles its own state of a sweep (`Tuner.restore`), which is said at `unsee sweep --resume`.
+Ray Tune unpickles its own state of a sweep (`Tuner.restore`), which is said at `unsee sweep --resume`. What ranks of a run send each
+other is pickled: by torch's collectives of objects, and by distributed/one_module.py.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ UNPICKLE = {
     *("joblib.load", "torch.load", "marshal.loads", "shelve.open", "pandas.read_pickle", "np.memmap.load"),
     *("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load", "eval", "exec"),
 }
+
+
+FROM_A_RANK = {"distributed/one_module.py": ["pickle.Unpickler"]}  # never from a file
 
 
 def calls(source: str) -> list[tuple[str, ast.Call]]:
@@ -52,19 +56,21 @@ def faults(source: str) -> list[str]:
             model = not any(word.arg == "modules" for word in call.keywords)
         if model and not says(call, "trust_remote_code", False):
             found.append(f"{name} without trust_remote_code=False")
-    return found
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return found + [name for each in classes for name in map(ast.unparse, each.bases) if name in UNPICKLE]
 
 
 def test_no_module_reads_a_file_as_code() -> None:
     modules = sorted(PACKAGE.rglob("*.py"))
     assert len(modules) > 100
     found = {str(path.relative_to(PACKAGE)): faults(path.read_text(encoding="utf-8")) for path in modules}
-    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert {name: wrong for name, wrong in found.items() if wrong} == FROM_A_RANK
 
 
 def test_what_would_read_a_file_as_code_is_found() -> None:
     for source in (
         "pickle.loads(data)",
+        "class Reader(pickle.Unpickler): pass",
         "torch.load(path)",
         "np.load(path)",
         "np.load(path, allow_pickle=True)",

@@ -11,7 +11,9 @@ from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
 
 
-@pytest.mark.parametrize("opening", [inputs.open_inputs, inputs.tokenise_ahead])
+@pytest.mark.parametrize(
+    "opening", [inputs.open_inputs, inputs.tokenise_ahead]
+)  # of an encoder that is loaded
 def test_one_rank_looks_at_the_sizes_of_all_shards(monkeypatch, opening):
     """Its error is that of all: both are called where errors are shared."""
     asked = []
@@ -26,5 +28,5 @@ def test_one_rank_looks_at_the_sizes_of_all_shards(monkeypatch, opening):
     config = load("unsee-vicreg", ["data.tokenise=true"])
     for rank in range(3):
         with pytest.raises(UserError, match="no further"):
-            opening(config, World(rank, 3, rank, torch.device("cpu")))
+            opening(config, World(rank, 3, rank, torch.device("cpu")), None)
     assert asked == [True, False, False]

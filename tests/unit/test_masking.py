@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pytest
 
 from unsee_dist.config import load
 from unsee_dist.config.mistakes import ConfigError
+from unsee_dist.config.section import Section
+from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, report
 from unsee_dist.log import LOG
 from unsee_dist.masking import has_secret, masked, published
+from unsee_dist.sweep.settings import SweepSettings, load_sweep
 
 SECRET = "Pa55-w0rd"
+KEY = "3xAmpLe-0f_4-kEy"
 HIDDEN = {
     f"s3://me:{SECRET}@host/x": "s3://***@host/x",
     f"s3://{SECRET}@host/x": "s3://***@host/x",
@@ -26,6 +33,13 @@ HIDDEN = {
     f"s3:/AK:{SECRET}@bucket/x": "s3:/***@bucket/x",  # what a Path makes of a URL
     f"https:/host/x?key={SECRET}": "https:/host/x?key=***",
     f"https://host/x?{SECRET}": "https://host/x?***",
+    f"https://host/x#access_token={SECRET}&state=3": "https://host/x#access_token=***&state=***",
+    f"https://host/x?a=b#id_token={SECRET}": "https://host/x?a=***#id_token=***",
+    f"https://host/x;jsessionid={SECRET}/y;p=1?a={SECRET};b=2": "https://host/x;jsessionid=***/y;p=***?a=***;b=***",
+    f"https://host/file/id#{KEY}": "https://host/file/id#***",
+    f"https://host/x;{KEY}": "https://host/x;***",
+    f"1 s3://b/x;token={SECRET}, 2 s3://c/y#sig={SECRET}": "1 s3://b/x;token=*** 2 s3://c/y#sig=***",
+    f"s3:/b/x#sig={SECRET}": "s3:/b/x#sig=***",
     f"cannot open 'http://u:{SECRET}@h/p' (404)": "cannot open 'http://***@h/p' (404)",
 }
 PLAIN = (
@@ -37,6 +51,12 @@ PLAIN = (
         "me@host: no URL",
     ),
     *("https://host:8080/a/b", "file:///a@b/c", "what is it?", "a=b&c=d", "see https://host/x#part."),
+    *(
+        "https://host/x#L10-L20; see https://host/y;",
+        "https://host/x#how-to-write-a-long-title",
+        "dataset:a/b,c#train",
+    ),
+    *("http://host/x;v/y", "hf://datasets/a/b@main/x;y"),
 )
 
 
@@ -63,6 +83,15 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: 
     )
 
 
+def test_what_a_store_of_fsspec_takes_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the form that `credentials` names, and as its own variables."""
+    headers = {"client_kwargs": {"headers": {"Authorization": f"Bearer {KEY}"}}, "block_size": "1048576"}
+    monkeypatch.setenv("FSSPEC_HTTP", json.dumps(headers))
+    monkeypatch.setenv("FSSPEC_FTP_PASSWORD", SECRET)
+    monkeypatch.setenv("FSSPEC_WEBDAV", "{not JSON")
+    assert masked(f"headers: Bearer {KEY}, {KEY!r}, {SECRET}, 1048576") == "headers: ***, '***', ***, 1048576"
+
+
 def test_the_home_folder_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert published("/home/me/data and /home/me, /home/metoo/x") == "~/data and ~, /home/metoo/x"
@@ -83,13 +112,58 @@ def test_what_is_printed_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     assert "KeyError" in said
 
 
-TAKING = (
-    *("data.shards", "data.mix", "resume", "run.name", "model.encoder", "evaluate.sts", "evaluate.retrieval"),
-    "run.dir",
+def takes_text(hint: object) -> bool:
+    return hint is str or (get_origin(hint) is not Literal and any(map(takes_text, get_args(hint))))
+
+
+def taking(section: type[Section], before: str = "") -> Iterator[str]:
+    """Every setting that takes text, whatever it is for."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.default, Section):
+            yield from taking(type(field.default), f"{name}.")
+        elif takes_text(field.annotation):
+            yield f"{before}{name}"
+
+
+OF_A_RUN, OF_A_SWEEP = list(taking(RunConfig)), list(taking(SweepSettings, "sweep."))
+
+
+def test_they_are_found_by_their_types() -> None:
+    assert {
+        "resume",
+        "run.name",
+        "run.dir",
+        "model.encoder",
+        "data.shards",
+        "data.mix",
+        "evaluate.sts",
+    } <= set(OF_A_RUN)
+    assert {"sweep.name", "sweep.dir", "sweep.metric"} <= set(OF_A_SWEEP)
+
+
+SWEEP = (
+    "extends: base.yaml\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
+    "space: {train.lr: {loguniform: [1e-5, 1e-3]}}\n"
 )
 
 
-@pytest.mark.parametrize("key", TAKING)
+@pytest.mark.parametrize("key", [*OF_A_RUN, *OF_A_SWEEP, "space.data.shards", "space.model.encoder"])
+@pytest.mark.parametrize(
+    "end", ["/corpus", "/corpus?sig=SECRET", "/corpus#token=SECRET", "/corpus;token=SECRET"]
+)
+def test_a_sweep_with_a_secret_is_refused_and_does_not_show_it(key: str, end: str, tmp_path: Path) -> None:
+    """sweep.yaml, the ledger and MLflow would have it."""
+    userinfo = f"me:{SECRET}@" if end == "/corpus" else ""
+    address = f"s3://{userinfo}host{end.replace('SECRET', SECRET)}"
+    value = f"{{choice: [a, '{address}']}}" if key.startswith("space.") else address
+    (tmp_path / "mine.yaml").write_text(SWEEP)
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(str(tmp_path / "mine.yaml"), [f"{key}={value}"])
+    assert SECRET not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+@pytest.mark.parametrize("key", OF_A_RUN)
 def test_a_setting_that_holds_a_secret_is_refused_and_not_shown(key: str) -> None:
     """It would stand in config.yaml, where the same command must be able to read it again."""
     address = f"s3://me:{SECRET}@{'long' * 20}/corpus"

@@ -122,6 +122,19 @@ def test_the_encoder_never_reads_a_held_out_sentence(tmp_path: Path, monkeypatch
     assert not set(read) & {pair.replace("\t", " ") for pair in dev}
 
 
+def test_an_encoder_that_is_there_is_kept(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text(
+        "".join(f"Sentence number {n} is about thing w{n}x and nothing else.\n" for n in range(300))
+    )
+    prepare([str(text)], tmp_path / "corpus", PrepareSettings())
+    parameters = quickstart.make_encoder(tmp_path / "encoder", tmp_path / "corpus")
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "encoder").iterdir()}
+    again = quickstart.make_encoder(tmp_path / "encoder", tmp_path / "corpus")
+    assert abs(again / parameters - 1) < 0.01
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "encoder").iterdir()} == files
+
+
 def test_a_complete_corpus_is_kept_when_other_packages_are_installed_by_now(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(

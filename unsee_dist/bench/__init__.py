@@ -7,7 +7,9 @@ corpus.py        preparing and reading a corpus, beside other readers (corpus_pe
 order.py         seeking in the order of four billion sentences
 index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
+reading.py       sentences that ranks and workers read for one that is used
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
+store.py         the sockets of rank 0's store, the watchdog and the groups of checkpoints (a part of scale)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
 """
@@ -15,6 +17,7 @@ table.py         rows -> tables
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -22,7 +25,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
 
 PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"order", "index", "scale", "gpu"}  # they make what they measure
@@ -39,6 +42,14 @@ def main(
     case fails, or "gpu" is asked for where there is none."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 180)
     results: dict[str, object] = {"config": config, "overrides": list(overrides)}
+    if not os.path.isdir(out.parent):  # before an hour of measuring
+        raise UserError(
+            f"--out {out} cannot be written: {out.parent} is no folder. Make it, or write another --out."
+        )
+    if peer_unsee is not None and not os.path.isdir(peer_unsee):
+        raise UserError(
+            f"--peer-unsee {peer_unsee} is no folder. Give a checkout of asparius/UNSEE, or leave it out."
+        )
     with tempfile.TemporaryDirectory() as scratch:
         for part in _parts(only, console):
             console.print(f"{part} ...", markup=False)
@@ -80,7 +91,8 @@ def _measure_gpu(
 
 
 def _write(out: Path, results: Mapping[str, object]) -> None:
-    out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    with writing(out, "Write another --out."):
+        out.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def _crashed(gpu: object) -> list[str]:
@@ -98,7 +110,7 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, index, masks, order, recovery, scale, sweep, training
+    from unsee_dist.bench import corpus, index, masks, order, reading, recovery, scale, store, sweep, training
     from unsee_dist.config import load
 
     if part == "training":
@@ -118,11 +130,19 @@ def _measure(
         console.print(order.summary(seeks), markup=False)
         return {"order": seeks}
     if part == "scale":
-        counts = scale.measure()
-        projected = scale.projection(counts)
-        for page in scale.pages(counts, projected):
+        counts, opened = scale.measure(), store.measure()
+        projected, at_start = scale.projection(counts), store.projection()
+        for page in (*scale.pages(counts, projected), *store.pages(opened, at_start)):
             console.print(page)
-        return {"scale": counts, "scale_projection": projected}
+        read = reading.measure()
+        console.print(reading.page(read))
+        return {
+            "scale": counts,
+            "scale_projection": projected,
+            "read_amplification": read,
+            "store_sockets": opened,
+            "store_sockets_at_1024": at_start[-1]["rank_0"],
+        }
     if part == "index":
         memory = index.index_cost(scratch / "index")
         console.print(index.summary(memory), markup=False)

@@ -112,7 +112,7 @@ def _rank(folder: Path) -> dict[str, float]:
     corpus = Shards(folder)
     took, took_cpu = time.monotonic() - started, time.process_time() - started_cpu
     reader = tokens.open_tokens(Store(folder / "tokens"), corpus.fingerprint, corpus.blocks)
-    order = corpus.order(7)
+    order = corpus.order(7, BATCH)
     _look_up(corpus, order, reader)
     rank_mb = (_status("VmHWM") - before) / 1e6
     ours, theirs = get_context("spawn").Pipe()

@@ -36,5 +36,5 @@ def summary(rows: list[dict[str, float]]) -> str:
 
 def _seek(position: int) -> np.ndarray:
     none = np.empty(0, dtype=np.int64)
-    order = Order(BlockSizes(SENTENCES // BLOCK, BLOCK, short=none, missing=none), 7)
+    order = Order.of(BlockSizes(SENTENCES // BLOCK, BLOCK, short=none, missing=none), 7, BLOCK)
     return order.ids(np.arange(position, position + BLOCK))

@@ -431,6 +431,7 @@ def _cuda(gpu: PretendedGPU) -> Iterator[Patch]:
     streams = _Streams(gpu.synchronise)
     answers: dict[str, Any] = {
         "get_device_capability": lambda *_: (9, 0),
+        "get_device_name": lambda *_: "pretended GPU",
         "current_device": lambda: 0,
         "is_current_stream_capturing": lambda: False,
         "device_count": lambda: 1,

@@ -58,7 +58,7 @@ OF_A_RANK = 6  # sentences of the small model
 STEADY = 4  # the step that is counted: at stage 3 deepspeed records the order of layers in the first two
 
 SENTENCES = 1024  # of the projection
-COMPUTATION_S = 0.182  # docs/GPU.md: a step of 1,024 sentences on one H200 in bf16
+COMPUTATION_S = 0.182  # docs/results/gpu.md: a step of 1,024 sentences on one H200 in bf16
 LATENCY_S = 10e-6  # of a hop, NCCL between hosts
 BANDWIDTH = 25e9  # bytes a second of one GPU's share of the network: 200 Gbit/s
 

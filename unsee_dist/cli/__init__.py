@@ -3,7 +3,8 @@
 corpus.py     prepare, shards
 training.py   train, config, checkpoint
 evaluation.py evaluate, compare, export
-sweep.py      sweep, report
+sweep.py      sweep
+report.py     runs, report
 project.py    init
 machine.py    quickstart, bench, doctor
 
@@ -12,7 +13,6 @@ A mistake of the user is a sentence on stderr and exit code 2; see errors.py for
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import sys
@@ -22,11 +22,13 @@ import typer
 from typer.core import TyperGroup
 
 from unsee_dist import __version__
-from unsee_dist.cli import corpus, evaluation, machine, project, sweep, training
+from unsee_dist.cli import corpus, evaluation, machine, project, report, sweep, training
 from unsee_dist.cli.help import arrange, in_order
-from unsee_dist.cli.usage import in_one_sentence
+from unsee_dist.cli.usage import check_once, in_one_sentence
 from unsee_dist.config import ConfigError
-from unsee_dist.errors import report
+from unsee_dist.config.section import home_folder
+from unsee_dist.errors import UserError
+from unsee_dist.errors import report as report_error
 from unsee_dist.log import be_quiet
 
 
@@ -36,10 +38,14 @@ class Commands(TyperGroup):
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
         def expanded(found: re.Match[str]) -> str:
-            return (found[1] or "") + os.path.expanduser(found[2])
+            try:
+                return (found[1] or "") + home_folder(found[2])
+            except UserError as error:
+                raise UserError(f"{error}.") from error
 
         args = _anywhere(args)
         args = [re.sub(r"^(--?[\w-]+=)?(~[\w.-]*)(?=/|$)", expanded, each) for each in args]
+        check_once(self, args)
         with in_one_sentence(info_name or "unsee"):
             return super().make_context(info_name, args, *more, **extra)
 
@@ -66,9 +72,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (corpus.app, training.app, evaluation.app, sweep.app, project.app, machine.app):
+for commands in (corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app):
     app.add_typer(commands)
-arrange((corpus.app, training.app, evaluation.app, sweep.app, project.app, machine.app))
+arrange((corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app))
 
 
 def _print_version(wanted: bool) -> None:
@@ -105,12 +111,12 @@ def main() -> None:
         if isinstance(aborted, BrokenPipeError):  # `| head`: whoever read the output has what it wanted
             sys.exit(128 + signal.SIGPIPE)
         if aborted is not None and isinstance(aborted.__cause__, EOFError):
-            sys.exit(report(aborted.__cause__, "unsee"))
+            sys.exit(report_error(aborted.__cause__, "unsee"))
         raise
     except ConfigError as error:  # its first line is the file
-        sys.exit(report(error))
+        sys.exit(report_error(error))
     except Exception as error:
-        sys.exit(report(error, "unsee"))
+        sys.exit(report_error(error, "unsee"))
 
 
 if __name__ == "__main__":

@@ -53,9 +53,10 @@ def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
 
 def _folder(config: RunConfig) -> Iterator[str]:
     folder = Path(config.run.dir)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        kind = "you may not write to it" if there.is_dir() else "it is a file"
+        file = "it is a file" if there.exists() else "it is a link to nothing"
+        kind = "you may not write to it" if there.is_dir() else file
         raise UserError(f"run.dir = {folder} cannot be written: {there}: {kind}. Write another one.")
     yield f"run.dir = {folder}: {'is there' if there == folder else 'can be made'}"
 
@@ -63,9 +64,10 @@ def _folder(config: RunConfig) -> Iterator[str]:
 def _resume(config: RunConfig) -> Iterator[str]:
     if config.resume in ("auto", "never"):
         return
+    from unsee_dist.distributed.world import World
     from unsee_dist.training.checkpoint.resume import of_other_run
 
-    yield f"resume = {config.resume}: {of_other_run(Path(config.resume)).name}, whole"
+    yield f"resume = {config.resume}: {of_other_run(World.alone(), Path(config.resume)).name}, whole"
 
 
 def _corpus(config: RunConfig) -> Iterator[str]:
@@ -100,7 +102,11 @@ def _is_cached(name: str) -> bool:
     """A name that no model on the Hub can have is loaded, too: for the sentence about a folder that is not there."""
     from huggingface_hub import try_to_load_from_cache
 
-    return not is_hub_name(name) or isinstance(try_to_load_from_cache(name, "config.json"), str)
+    return (
+        _is_path(name)
+        or not is_hub_name(name)
+        or isinstance(try_to_load_from_cache(name, "config.json"), str)
+    )
 
 
 def _sts(config: RunConfig) -> Iterator[str]:
@@ -111,12 +117,18 @@ def _sts(config: RunConfig) -> Iterator[str]:
     here = [
         source
         for source in sources
-        if os.path.exists(source) or is_table(Path(source)) or not is_hub_name(source.partition(":")[0])
+        if _is_path(source) or is_table(Path(source)) or not is_hub_name(source.partition(":")[0])
     ]
     for name, pairs in load_sets(here).items():
         yield f"evaluate.sts: {name}, {len(pairs.scores):,} pairs"
     if names := [source for source in sources if source not in here]:
         raise NotHere(f"evaluate.sts = {', '.join(names)}: names on the Hub")
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name that could be one on the Hub is that of something here: a link to nothing, or below a file, too."""
+    first = name.partition("/")[0]
+    return os.path.lexists(name) or (os.path.lexists(first) and not os.path.isdir(first))
 
 
 def _retrieval(config: RunConfig) -> Iterator[str]:

@@ -73,8 +73,11 @@ def prepare(
         str | None, typer.Option(help="An encoder: store its token ids too, which training then reads.")
     ] = None,
     max_tokens: Annotated[
-        int, typer.Option(help="With --tokenizer: the model.max_tokens to come.")
-    ] = ModelSettings().max_tokens,
+        int | None,
+        typer.Option(
+            help=f"With --tokenizer: the model.max_tokens to come. Absent: {ModelSettings().max_tokens}."
+        ),
+    ] = None,
     on_bad_record: Annotated[str, flag("on_bad_record")] = DEFAULT.on_bad_record,
     processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
     engine: Annotated[
@@ -107,8 +110,9 @@ def prepare(
         "shard_sentences": shard_sentences,
     }
     settings = checked(PrepareSettings, flags)
-    if tokenizer is None and max_tokens != ModelSettings().max_tokens:
+    if tokenizer is None and max_tokens is not None:
         raise UserError(f"--max-tokens = {max_tokens} needs --tokenizer: write that, too.")
+    max_tokens = ModelSettings().max_tokens if max_tokens is None else max_tokens
     loaded = None
     if tokenizer is not None:
         from unsee_dist.model.encoder import load_tokenizer

@@ -89,9 +89,10 @@ def _sentences(config: RunConfig) -> int | None:
 def _sizes(config: RunConfig) -> Sizes:
     from unsee_dist.distributed.world import World
     from unsee_dist.forecast.probe import sizes_of
-    from unsee_dist.inputs import build_model
+    from unsee_dist.inputs import assemble
+    from unsee_dist.model.checked import load_checked
 
-    return sizes_of(build_model(config, World.alone()))
+    return sizes_of(assemble(load_checked(config.model).encoder, config, World.alone()))
 
 
 def _probe(config: RunConfig, derived: Derived) -> Probe:

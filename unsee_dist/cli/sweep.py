@@ -1,4 +1,4 @@
-"""`unsee sweep` and `unsee report`: many runs of one configuration, and their results."""
+"""`unsee sweep`: many runs of one configuration. Their results: report.py."""
 
 from __future__ import annotations
 
@@ -13,10 +13,6 @@ from unsee_dist.errors import UserError
 from unsee_dist.log import LOG
 
 app = typer.Typer()
-
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A sweep's folder.", exists=True, file_okay=False)
-]
 
 
 @app.command(cls=TakesSettings)
@@ -73,17 +69,6 @@ def sweep(
                 f"{resume}: Ray's state in it is pickled, which is code. Continue only a sweep that is your own."
             )
         raise typer.Exit(run(load_sweep(path, overrides or ()), confirm))
-
-
-@app.command()
-def report(folder: Folder) -> None:
-    """Write the report of the sweep in DIR: table, plots, the best settings as a preset."""
-    from unsee_dist.sweep import ledger
-    from unsee_dist.sweep.report import write_report
-    from unsee_dist.sweep.settings import load_sweep
-    from unsee_dist.sweep.status import sweep_file
-
-    write_report(load_sweep(sweep_file(folder)), ledger.read(folder))
 
 
 def _given(

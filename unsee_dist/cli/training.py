@@ -57,6 +57,7 @@ def train(
     """Train by the settings of CONFIG. The same command again resumes the run.
 
     One process here; `deepspeed --module`, `torchrun -m` and `srun python -m` start several: unsee_dist.train --config CONFIG.
+    `unsee train --config CONFIG` means the same as `unsee train CONFIG`.
     """
     if dry_run:
         return print_plan(config, overrides, ranks, as_json, with_probe=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,31 @@ def in_one_sentence(command: str) -> Iterator[None]:
         path = error.ctx.command_path if error.ctx else command
         what = _what(error, path)
         raise UserError(f"{what}{'' if what.endswith('?') else '.'} {_instead(error, path)}") from error
+
+
+def check_once(command: Any, args: Sequence[str]) -> None:
+    """UserError: an option that takes one value is given twice with two, of which the parser would take the last."""
+    rest = list(args)
+    while rest and hasattr(command, "commands") and rest[0] in command.commands:
+        command = command.commands[rest.pop(0)]
+    single = {
+        name: param
+        for param in getattr(command, "params", ())
+        if param.param_type_name == "option" and not param.is_flag and not param.multiple
+        for name in param.opts
+    }
+    given: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            return
+        if name not in single:
+            continue
+        option = _name(single[name])
+        value = value if equals else next(words, "")
+        if given.setdefault(option, value) != value:
+            raise UserError(f"{option} is given twice: {given[option]} and {value}. Write one of them.")
 
 
 def _what(error: UsageError, path: str) -> str:
@@ -71,7 +96,7 @@ def _instead(error: UsageError, path: str) -> str:
 
 
 def _bad_value(error: BadParameter) -> str:
-    name = _name(error.param) if error.param is not None else "a value"
+    name = _name(error.param).removesuffix("...") if error.param is not None else "a value"
     cause = error.__cause__
     if isinstance(cause, ValidationError):
         detail = cause.errors()[0]
@@ -92,7 +117,7 @@ def _name(param: Any) -> str:
     """Of an option as it is typed, of an argument as the help shows it."""
     if param.param_type_name == "option":
         return str(max(param.opts, key=len))
-    return str(param.metavar or param.name.upper())
+    return str(param.metavar or param.name.upper()).strip("[].")
 
 
 def _written(param: Any) -> str:

@@ -62,6 +62,7 @@ CARRIED = (
     "model.encoder",
     "tokenizer",
     "data.shards",
+    "order",
 )
 
 

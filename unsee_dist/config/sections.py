@@ -90,6 +90,10 @@ class ParallelSettings(Section):
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage
     precision: Precision = "bf16"  # of parameters and compute; masters stay fp32
 
+    def stage(self, ranks: int) -> int:
+        """The ZeRO stage on so many ranks: one has nothing to shard, and would pay for it."""
+        return self.zero if ranks > 1 else 0
+
 
 class EvaluateSettings(Section):
     every: Cadence = 0.05  # steps, or below 1 a fraction of the run

@@ -43,6 +43,11 @@ NCCL_ENVIRONMENT = {
 }
 
 
+# Read by torch at the first group of gloo; checkpoints use one under NCCL, too. A rank is connected with those that it
+# exchanges with (neighbours, and a tree) when it first does, and not with each of R - 1 others at the start (torch 2.8).
+GLOO_ENVIRONMENT = {"TORCH_GLOO_LAZY_INIT": "1"}
+
+
 class Place(NamedTuple):
     """Where a rank computes. gpu: the UUID of its GPU, None on a CPU. problem: why it has no device."""
 

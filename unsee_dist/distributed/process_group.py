@@ -17,10 +17,18 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore, PrefixStore, Store
 
-from unsee_dist.distributed.placement import NCCL_ENVIRONMENT, backend_of, choose_device, place_rank
+from unsee_dist.distributed.placement import (
+    GLOO_ENVIRONMENT,
+    NCCL_ENVIRONMENT,
+    backend_of,
+    choose_device,
+    place_rank,
+)
+from unsee_dist.distributed.relay import Relay, place_of
 from unsee_dist.distributed.rendezvous import TIMEOUT, meet, open_store
 from unsee_dist.distributed.shared_errors import SharedUserError
 from unsee_dist.distributed.slurm import adopt_slurm
+from unsee_dist.distributed.sockets import is_relayed, open_files
 from unsee_dist.distributed.world import World, wait_for_all
 from unsee_dist.errors import ExitCode, TransientError, UserError
 
@@ -32,6 +40,8 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
     not come, or is gone again; RendezvousStopped where one was asked to end before all had come.
     """
     adopt_slurm(os.environ)
+    for name, value in GLOO_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # deepspeed would guess from what is installed
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -42,7 +52,10 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
         device = choose_device(rank)
         _init(device, HashStore(), rank, size)
     else:
+        open_files(os.environ, rank, size)
         store = open_store(rank, size, stopped)
+        if is_relayed(os.environ, size) and os.environ["LOCAL_RANK"] == "0":
+            Relay(store.clone(), place_of(os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]))  # type: ignore[attr-defined]  # not in torch's stubs
         with lost_rank_is_transient():
             meet(PrefixStore("meeting", store), rank, size, stopped)
             device = place_rank(PrefixStore("unsee", store), rank, size)
@@ -103,7 +116,7 @@ def exit_together(world: World, code: int) -> NoReturn:
 
 def _end_process(code: int) -> NoReturn:
     # What Python's own end does first. Else multiprocessing's tracker says that the semaphores of the workers are leaked.
-    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]
+    multiprocessing.util._run_finalizers(0)  # type: ignore[attr-defined]  # not in its stubs
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -13,6 +13,8 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.rendezvous import rendezvous
 
+from unsee_dist.distributed.relay import find_relay, place_of
+from unsee_dist.distributed.sockets import asks_by_relay
 from unsee_dist.errors import TransientError, UserError, is_transient
 
 TIMEOUT = timedelta(minutes=10)  # until the configuration is read; then groups.torch_timeout_s
@@ -58,15 +60,22 @@ def open_store(rank: int, size: int, stopped: Callable[[], bool]) -> Store:
             f"WORLD_SIZE = {size} but MASTER_ADDR = {address} and MASTER_PORT = {port}. "
             "Start with `deepspeed`, `torchrun` or `srun`, which set all of them."
         )
+
+    def relayed() -> Store | None:
+        asks = asks_by_relay(os.environ, size)
+        return find_relay(place_of(address, port), stopped, TIMEOUT) if asks else None
+
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun's agent has opened the store
         _wait_for_listener(address, int(port), stopped, timedelta(seconds=CONNECT_S))
+        if (by_relay := relayed()) is not None:
+            return by_relay
         store, _, _ = next(rendezvous("env://", rank, size, timeout=TIMEOUT))
         store.set_timeout(TIMEOUT)
         return PrefixStore("default_pg", store)
     if rank == 0:
         return _host_store(address, int(port), size)
     _wait_for_listener(address, int(port), stopped)
-    return _connect_store(address, int(port), size)
+    return relayed() or _connect_store(address, int(port), size)
 
 
 def _host_store(address: str, port: int, size: int) -> TCPStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import socket
@@ -44,10 +45,14 @@ def hub() -> Iterator[Finding]:
 def _answer(url: str) -> str:
     """Why nobody answers at a URL; "" where somebody does, whatever it says."""
     try:
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=ANSWER_S).close()
+        parts = urlsplit(url)
+        bare = parts._replace(
+            netloc=parts.netloc.rpartition("@")[2]
+        ).geturl()  # urllib knows no user in a URL
+        urllib.request.urlopen(urllib.request.Request(bare, method="HEAD"), timeout=ANSWER_S).close()
     except urllib.error.HTTPError as error:
         return "" if error.code < 500 else f"HTTP {error.code}"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return masked(str(getattr(error, "reason", error)))
     return ""
 

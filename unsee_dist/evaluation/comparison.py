@@ -155,9 +155,8 @@ def _sts_difference(row: ComparisonRow, base: ComparisonRow, task: str) -> str:
     gap, score = difference(row, base, task), next(iter(row.of_task(task)), None)
     if gap is None or score is None or score.pairs is None:
         return ""
-    direction = "better" if gap.low > 0 else "worse" if gap.high < 0 else "no difference to be seen"
     count = len(score.pairs.scores)
-    return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] on {task}, {direction} on {count:,} pairs"
+    return f"{gap.value:+.2f} [{gap.low:+.2f}, {gap.high:+.2f}] on {task}, {gap.verdict} on {count:,} pairs"
 
 
 def _gap(row: ComparisonRow, base: ComparisonRow, task: str) -> float | None:

@@ -17,7 +17,6 @@ from unsee_dist.metrics.names import (
     ALIGNMENT,
     CANDIDATES,
     COLLAPSED,
-    DECIDING,
     MRR,
     RECALL_AT_1,
     STS,
@@ -27,7 +26,7 @@ from unsee_dist.metrics.names import (
 )
 from unsee_dist.metrics.retrieval import Questions, set_scores, tfidf_scores
 from unsee_dist.metrics.sts import Encode, Pairs, spearman_of
-from unsee_dist.metrics.verdict import collapse
+from unsee_dist.metrics.verdict import below_baseline, collapse
 
 Gather = Callable[[np.ndarray], np.ndarray]  # (n, D) of this rank -> (R·n, D), rank by rank
 
@@ -87,31 +86,30 @@ class Development:
         return {dev(name): value for name, value in scores.items()}
 
     def baseline(self) -> dict[str, float]:
-        """The scores of TF-IDF, fitted on each set's own texts, under the same names."""
-        scores: dict[str, float] = {}
-        if self.sts:
-            # scikit-learn: two seconds, needed at the end of a run only
-            from unsee_dist.metrics import tfidf
+        """The scores of TF-IDF on the sets."""
+        return tfidf_baseline(self.sts, self.retrieval)
 
-            scores[STS] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in self.sts.values()]))
-        if self.retrieval:
-            by_set = [tfidf_scores(questions) for questions in self.retrieval.values()]
-            scores |= {
-                name: float(np.mean([of_set[name] for of_set in by_set])) for name in (MRR, RECALL_AT_1)
-            }
-            scores[CANDIDATES] = min(of_set[CANDIDATES] for of_set in by_set)
-        return {dev(name): value for name, value in scores.items()}
+
+def tfidf_baseline(sts: Mapping[str, Pairs], retrieval: Mapping[str, Questions]) -> dict[str, float]:
+    """The scores of TF-IDF, fitted on each set's own texts, under the names of an evaluation."""
+    scores: dict[str, float] = {}
+    if sts:
+        # scikit-learn: two seconds, needed at the end of a run only
+        from unsee_dist.metrics import tfidf
+
+        scores[STS] = float(np.mean([tfidf.tfidf_spearman(pairs) for pairs in sts.values()]))
+    if retrieval:
+        by_set = [tfidf_scores(questions) for questions in retrieval.values()]
+        scores |= {name: float(np.mean([of_set[name] for of_set in by_set])) for name in (MRR, RECALL_AT_1)}
+        scores[CANDIDATES] = min(of_set[CANDIDATES] for of_set in by_set)
+    return {dev(name): value for name, value in scores.items()}
 
 
 def warnings(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
     """The warnings about the last scores of a run: unusable embeddings, or a score below the TF-IDF baseline."""
     if collapsed_how := collapse(scores):
         return [f"{collapsed_how}: the encoder cannot be used, whatever its scores"]
-    return [
-        f"{name} {scores[name]:.4g} is below TF-IDF ({baseline[name]:.4g}), which only counts words"
-        for name in DECIDING
-        if name in baseline and name in scores and scores[name] < baseline[name]
-    ]
+    return below_baseline(scores, baseline)
 
 
 def sts_scores(sets: Mapping[str, Pairs], embeddings: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -23,6 +23,11 @@ class ScoreDifference(NamedTuple):
     low: float
     high: float
 
+    @property
+    def verdict(self) -> str:
+        """better, worse, or that the interval holds 0."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference to be seen"
+
 
 def paired_difference(a_SN: np.ndarray, b_SN: np.ndarray, y_N: np.ndarray, seed: int = 0) -> ScoreDifference:
     """The difference of two encoders (or of their means over seeds) on the same N pairs."""

@@ -72,7 +72,7 @@ def open_model(source: str) -> EvaluationModel:
         return _of_run(path)
     if (path / "manifest.json").is_file():
         return _of_checkpoint(path)
-    _refuse_half_written(path)
+    refuse_half_written(path)
     run = path.parent if (path.parent / "config.yaml").is_file() else None
     return _load(str(path), path, run, path.name)
 
@@ -93,7 +93,7 @@ def run_folder(path: Path) -> Path:
 
 def _of_run(path: Path) -> EvaluationModel:
     folder = run_folder(path)
-    _refuse_half_written(folder)
+    refuse_half_written(folder)
     return _load(str(folder), folder, path, folder.name)
 
 
@@ -174,7 +174,8 @@ def _sentence_transformer(source: str) -> SentenceTransformer:
             ) from error
 
 
-def _refuse_half_written(path: Path) -> None:
+def refuse_half_written(path: Path) -> None:
+    """UserError: a file of an encoder's folder is missing or cut off, or it has python code of its own."""
     for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
         try:
             json.loads(file.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unsee_dist.errors import UserError
-from unsee_dist.files.tables import table_rows
+from unsee_dist.files.tables import TO_UTF8, table_rows
 from unsee_dist.files.trees import parse_json
 
 TABLES = (".tsv", ".csv", ".jsonl")
@@ -45,7 +45,7 @@ def columns(
         rows = list(_rows(path))
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Convert it: iconv -f LATIN1 -t UTF-8."
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). {TO_UTF8}"
         ) from error
     if not rows:
         raise UserError(f"{path} has no rows. It needs a header and at least one row.")
@@ -60,7 +60,7 @@ def header(path: Path) -> list[str]:
         first = next(_rows(path), None)
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). Convert it: iconv -f LATIN1 -t UTF-8."
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). {TO_UTF8}"
         ) from error
     if first is None:
         raise UserError(f"{path} has no rows. It needs a header and at least one row.")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from unsee_dist.errors import UserError
 
 CELL = 16 * 1024 * 1024  # characters; a longer cell is no text, or a quotation mark is not closed
+# Not LATIN1, in which any bytes are legal: of curly quotes it makes control characters.
+TO_UTF8 = "Convert it with `iconv -f ENCODING -t UTF-8`, where ENCODING is WINDOWS-1252 for most Western text and GB18030 for Chinese."
 # What is left of bytes that are not UTF-8, where they were decoded by "surrogateescape".
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
 
@@ -55,7 +57,7 @@ def table_rows(
             why = f"has {len(row)} columns, its header {width}"
             refuse(f"{name} line {first} {why}", quoted if quotes else "Correct that line.")
         elif not (cells := "".join(row)).isascii() and _NOT_DECODED.search(cells):
-            refuse(f"{name} line {first} is not UTF-8 text", "Convert it with `iconv -f LATIN1 -t UTF-8`.")
+            refuse(f"{name} line {first} is not UTF-8 text", TO_UTF8)
         elif row:
             yield row
     if width is None:

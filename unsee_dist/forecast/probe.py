@@ -20,6 +20,7 @@ from unsee_dist.distributed.world import World
 from unsee_dist.forecast.derived import Derived
 from unsee_dist.forecast.memory import Sizes
 from unsee_dist.inputs import Inputs, open_inputs
+from unsee_dist.model.checked import load_once
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.run import build_target, seed_everything
 from unsee_dist.supervision.signals import StopSignal
@@ -63,7 +64,7 @@ def probe(config: RunConfig, derived: Derived) -> Probe:
     world, stop = join_world(), StopSignal()
     try:
         seed_everything(config.seed)
-        inputs = open_inputs(alone, world)
+        inputs = open_inputs(alone, world, load_once(config.model, world))
         sizes = sizes_of(inputs.model)
         engine = Engine(inputs.model, world, 0, config.parallel.precision, weight_decay=0.01, clip=1.0)
         step_s = _step_s(engine, inputs, config.target.decay)

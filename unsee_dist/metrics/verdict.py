@@ -1,6 +1,6 @@
 """What the scores of an evaluation say of the encoder: that it has collapsed, or that training made it worse.
 
-Each sentence is made here only: the console, the exported folders, the model card and MLflow show the same.
+Each sentence is made here only: the console, the exported folders, the model card, MLflow and reports show the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from unsee_dist.metrics.cosine import CONSTANT
-from unsee_dist.metrics.names import COLLAPSED, EFFECTIVE_RANK, GAIN, STD, STS, best_metric, dev
+from unsee_dist.metrics.names import COLLAPSED, DECIDING, EFFECTIVE_RANK, GAIN, STD, STS, best_metric, dev
 
 # A gain is shown with as many digits as its score is.
 DIGITS = {dev(STS): 2}
@@ -51,3 +51,18 @@ def decline(scores: Mapping[str, float]) -> str | None:
     name, value = deciding
     digits = DIGITS.get(name, 3)
     return f"worse than before training: {name} {value:.{digits}f}, before {value - gain:.{digits}f}"
+
+
+def improvement(scores: Mapping[str, float]) -> str | None:
+    """That the encoder of an evaluation is better than before training, and by how much; None where it is not."""
+    gain = scores.get(dev(GAIN), math.nan)
+    return f"better than before training by {gain:.3f}" if gain > 0 else None
+
+
+def below_baseline(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
+    """A sentence for each deciding score that is below the baseline's, TF-IDF."""
+    return [
+        f"{name} {scores[name]:.4g} is below TF-IDF ({baseline[name]:.4g}), which only counts words"
+        for name in DECIDING
+        if name in baseline and name in scores and scores[name] < baseline[name]
+    ]

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
-from unsee_dist.errors import UserError, is_transient
+from unsee_dist.errors import UserError, is_transient, system_error
 from unsee_dist.model.dropout import UnknownShape, install, masks_for, masks_of, register, remove
 from unsee_dist.model.limits import check_both_sides, check_kind
 
@@ -102,8 +103,8 @@ def _loading(name: str) -> Iterator[None]:
     """Turn what transformers raises for a missing or damaged encoder into a UserError."""
     try:
         yield
-    except (OSError, ValueError) as error:
-        if is_transient(error):
+    except (OSError, ValueError, SafetensorError) as error:
+        if is_transient(system_error(error) or error):
             raise
         raise UserError(_unreachable(name, Path(os.path.expanduser(name)), error)) from error
 

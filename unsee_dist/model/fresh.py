@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import sync_tree
+from unsee_dist.files.atomic import atomic_folder
 from unsee_dist.model.encoder import quiet_transformers
 
 if TYPE_CHECKING:
@@ -52,11 +52,10 @@ def write_fresh(folder: Path, sentences: Iterable[str], size: FreshSize, seed: i
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = BertModel(config, add_pooling_layer=False)
-    with writing(folder, "Make room, then write the same command again."), quiet_transformers():
-        folder.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(folder)
-        encoder.save_pretrained(folder)
-        sync_tree(folder)
+    remedy = "Make room, then write the same command again."
+    with writing(folder, remedy), quiet_transformers(), atomic_folder(folder) as new:
+        tokenizer.save_pretrained(new)
+        encoder.save_pretrained(new)
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 

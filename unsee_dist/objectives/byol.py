@@ -27,4 +27,4 @@ class BYOL(nn.Module):
     def forward(self, online: Tensor, target: Tensor) -> Outcome:
         online_VBD, target_VBD = pairs(online, target)
         cosine_VB = (F.normalize(online_VBD, dim=2) * F.normalize(target_VBD, dim=2)).sum(2)
-        return outcome(distance=(2 - 2 * cosine_VB).mean(1).sum())
+        return outcome(invariance=(2 - 2 * cosine_VB).mean(1).sum())

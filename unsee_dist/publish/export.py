@@ -83,6 +83,10 @@ def check(source: str, out: Path) -> None:
             f"{source} is not a folder. Give a run, one of its checkpoints, or its best/ or final/."
         )
     check_local(out, "--out")
+    if os.path.lexists(out) and not os.path.exists(
+        out
+    ):  # a link to itself: exists() of pathlib raises for some
+        raise UserError(f"--out {out} is a link to nothing. Write another --out.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / "modules.json").is_file():

@@ -28,9 +28,8 @@ def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
     stored, encoder = CheckpointReader(checkpoint, manifest), load_encoder(model.encoder, None)
     state = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
     trained = dict(encoder.named_parameters())
-    for name, parameter in trained.items():
-        flat = torch.empty(parameter.numel())
-        stored.fill(StateSlice("master", f"online.{name}", 0, flat))
-        state[name] = flat.view(parameter.shape)
+    flat = {name: torch.empty(parameter.numel()) for name, parameter in trained.items()}
+    stored.fill([StateSlice("master", f"online.{name}", 0, values) for name, values in flat.items()])
+    state |= {name: values.view(trained[name].shape) for name, values in flat.items()}
     tokenizer = load_tokenizer(model.encoder)
     write_encoder(folder, state, encoder.config, tokenizer, model.pooling, model.max_tokens)

@@ -8,6 +8,9 @@ A thread of every rank writes the rank's `RankStatus` to the store and reads tho
     phase or issued a collective for timeout_s     (verdict.py)
     the store does not answer for timeout_s        the rank or the launcher that serves it is stopped
 
+Beyond ALL_WATCH ranks, WATCHERS of them read the statuses of all, and the others those of the watchers: the store is asked
+2 x WATCHERS x R times a period, and not R x R times.
+
 Then every rank that can prints the stacks of its threads and exits with code 3. Without it, gloo would wait 10 to 30
 minutes and name no rank; NCCL, whose own handling is switched off (distributed/placement.py), for ever.
 """
@@ -31,6 +34,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from unsee_dist.distributed import groups
+from unsee_dist.distributed.sockets import asks_by_relay
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode, ends_process
 from unsee_dist.files.process import own_process
@@ -50,6 +54,7 @@ from unsee_dist.supervision.verdict import (
 )
 
 SLOW_PHASES = ("start", "build")  # an encoder may be downloading: more time is allowed
+ALL_WATCH, WATCHERS = 64, 16
 BEATS_MISSED = 4  # after an error in a collective, this many missed statuses mean that a rank is gone
 
 
@@ -61,6 +66,9 @@ class Watchdog:
         self.period_s = min(max(1.0, world.size / 100), timeout_s / 4)
         self.missed_s = BEATS_MISSED * self.period_s
         self.received: dict[int, Received] = {}
+        self._watched = watched(world.rank, world.size)
+        asks = asks_by_relay(os.environ, world.size)
+        self._relay = ", or the first rank of this host is, which asks it for the others" if asks else ""
         self._beats, self._exit_reason = 0, cast("str | None", None)
         self._collectives, self._moved = 0, time.monotonic()  # issued, and when that number last changed
         self._process, self._frames_tell = own_process(), dist.get_backend() == "gloo"
@@ -99,6 +107,7 @@ class Watchdog:
     def explain(self) -> str | None:
         """After an error in a collective: which ranks are gone, or None when all ranks still report."""
         until = time.monotonic() + 2 * self.missed_s
+        self._watched = everyone_but(self.world.rank, self.world.size)
         while time.monotonic() < until and self.world.size > 1:
             received = list(self.received.values())
             lost = lost_ranks(received, self.missed_s, self.missed_s)
@@ -131,7 +140,7 @@ class Watchdog:
                 return
             # the store is gone, and with it rank 0, which serves it (under torchrun: the agent of the first host)
             self._fail(
-                "The ranks' store cannot be reached: rank 0 or the launcher on the first host is gone."
+                f"The ranks' store cannot be reached: rank 0 or the launcher on the first host is gone{self._relay}."
             )
         diagnosis = self._diagnose()
         if diagnosis:
@@ -147,7 +156,7 @@ class Watchdog:
                 self._fail(
                     f"The ranks' store has not answered for {waited_s:.0f} s (guard.timeout_s = {self.timeout_s:g}): "
                     f"{first}, or the launcher on the first host, which serves it, is stopped, or the network to "
-                    "it is down.",
+                    f"it is down{self._relay}.",
                     store_answers=False,
                 )
 
@@ -156,9 +165,11 @@ class Watchdog:
         lost = lost_ranks(received, self.timeout_s, self.missed_s)
         if lost:
             return describe_lost(lost, [one for one in received if one not in lost])
-        absent = set(range(self.world.size)) - {self.world.rank, *(one.status.rank for one in received)}
+        absent = set(self._watched) - {one.status.rank for one in received}
         if absent and time.monotonic() - self._since > self.timeout_s:
             return f"No status has ever come from rank {', '.join(map(str, sorted(absent)))}: it has died or is stopped."
+        if len(self._watched) < self.world.size - 1:
+            return None  # who blocks whom is known to those that know all
         own = self._status()
         slow = own.phase in SLOW_PHASES
         if slow and self.world.size == 1:
@@ -202,7 +213,7 @@ class Watchdog:
             store.set(str(self.world.rank), json.dumps(asdict(self._status())))
 
     def _receive(self, store: Store) -> None:
-        others = [rank for rank in range(self.world.size) if rank != self.world.rank]
+        others = self._watched
         with self._waits_for_store():
             present = [rank for rank in others if rank in self.received or store.check([str(rank)])]
             values = store.multi_get([str(rank) for rank in present]) if present else []
@@ -240,6 +251,18 @@ class Watchdog:
         if self.world.rank == 0:
             time.sleep(2 * self.period_s)  # it may serve the store: the others read the diagnosis first
         os._exit(ExitCode.RANK_LOST)
+
+
+def watched(rank: int, size: int) -> list[int]:
+    """The ranks whose statuses this rank reads."""
+    watchers = range(0, size, -(-size // WATCHERS))
+    if size <= ALL_WATCH or rank in watchers:
+        return everyone_but(rank, size)
+    return list(watchers)
+
+
+def everyone_but(rank: int, size: int) -> list[int]:
+    return [other for other in range(size) if other != rank]
 
 
 def _in_a_collective() -> bool:

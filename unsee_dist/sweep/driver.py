@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unsee_dist.config import bounded_yaml
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
 from unsee_dist.files.owner import Owner, owned, owner_of
 from unsee_dist.files.trees import read_within
@@ -24,7 +24,7 @@ MARK = "UNSEE_SWEEP_MARK"  # a file, named by the batch system's script
 def make_folder(sweep: Sweep) -> None:
     """Make the sweep's folder, or check that it holds this sweep. UserError names what differs."""
     path, text = sweep.folder / SWEEP, sweep.as_yaml()
-    if path.exists():
+    if os.path.exists(path):
         existing = read_within(path, bounded_yaml.BYTES, "Write another sweep.dir.").decode(errors="replace")
         if existing != text:
             pairs = itertools.zip_longest(existing.splitlines(), text.splitlines(), fillvalue="nothing")
@@ -36,10 +36,11 @@ def make_folder(sweep: Sweep) -> None:
                 f"that one with unsee sweep --resume {sweep.folder}."
             )
         return
-    if sweep.folder.exists() and any(sweep.folder.iterdir()):
-        raise UserError(f"sweep.dir = {sweep.folder} is not empty and no sweep. Write another sweep.dir.")
-    sweep.folder.mkdir(parents=True, exist_ok=True)
-    write_file(path, text)
+    with writing(f"sweep.dir = {sweep.folder}", "Write another sweep.dir."):
+        if os.path.exists(sweep.folder) and any(sweep.folder.iterdir()):
+            raise UserError(f"sweep.dir = {sweep.folder} is not empty and no sweep. Write another sweep.dir.")
+        sweep.folder.mkdir(parents=True, exist_ok=True)
+        write_file(path, text)
 
 
 @contextmanager

@@ -13,17 +13,19 @@ from unsee_dist.metrics.names import STEP
 from unsee_dist.sweep.ledger import BAD, LedgerRow, best
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Axis
-from unsee_dist.sweep.trial import evaluations, trial_folder
+from unsee_dist.sweep.trial import evaluations, trial_folder, untrained
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 120
 ABSENT = -0.08
+MOST_LEVELS = 3
 
 
 def curves(sweep: Sweep, rows: Sequence[LedgerRow], rungs: Sequence[int], path: Path) -> None:
-    """The metric of every trial over its steps; a colour an objective where it varies, a dotted line a rung."""
+    """The metric of every trial over its steps; a colour an objective where it varies, a dotted line a rung, dashes a trial
+    that was stopped. A level is the encoder before training."""
     figure = _figure(8, 4.5)
     panel = figure.subplots()
     metric, top = sweep.settings.metric, best(rows, sweep.settings.mode)
@@ -41,11 +43,17 @@ def curves(sweep: Sweep, rows: Sequence[LedgerRow], rungs: Sequence[int], path: 
             "alpha": 0.8,
             "linewidth": 1.2,
         }
+        if row.status == "stopped":
+            style |= {"linestyle": "--", "alpha": 0.6}
         if top is not None and row.trial == top.trial:
             style |= {"linewidth": 2.8, "alpha": 1.0, "zorder": 3}
         panel.plot(*zip(*points, strict=True), **style)
         mark = "x" if row.status in BAD else "o" if row.status == "complete" else "|"
         panel.plot(*points[-1], mark, color=style["color"], markersize=7)
+    for value in levels(sweep, rows, metric):
+        panel.axhline(value, color="black", linestyle="--", linewidth=1)
+        panel.annotate(f"before training {value:.4g}", (1, value), xycoords=("axes fraction", "data"), fontsize=8,
+                       xytext=(-3, 3), textcoords="offset points", ha="right")  # fmt: skip
     for rung in rungs:
         panel.axvline(rung, color="grey", linestyle=":", linewidth=1)
         place = {"xycoords": ("data", "axes fraction"), "xytext": (3, -10), "textcoords": "offset points"}
@@ -53,31 +61,36 @@ def curves(sweep: Sweep, rows: Sequence[LedgerRow], rungs: Sequence[int], path: 
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     if by:
         panel.legend(handles.values(), handles.keys(), fontsize=8)
-    panel.set_xlabel("step (● complete, | stopped, × broken; the best is thick)")
+    panel.set_xlabel("step (● complete, dashes and | stopped, × broken; the best is thick)")
     panel.set_ylabel(metric)
     _save(figure, path)
 
 
 def parallel(sweep: Sweep, rows: Sequence[LedgerRow], path: Path) -> None:
-    """A vertical axis a setting, a line a trial, coloured by its score; the last axis is the score."""
+    """A vertical axis a setting, a line a trial, coloured by its score, dashed where it was stopped; the last axis is the
+    score, with that before training."""
     from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
     sound = [row for row in rows if row.score is not None and row.status not in BAD]
     axes, scores = sweep.space.axes, [row.score or 0.0 for row in sound]
+    before = levels(sweep, rows, sweep.settings.metric)
     figure = _figure(2.0 + 1.9 * len(axes), 4.2)
     panel = figure.subplots()
-    low, high = min(scores), max(scores)
+    low, high = min([*scores, *before]), max([*scores, *before])
     shade = Normalize(low, high if high > low else low + 1)
     order = sorted(sound, key=lambda row: row.score or 0.0, reverse=sweep.settings.mode == "min")
     for row in order:  # the best is drawn last, on top
         heights = [_height(axis, row.point) for axis in axes] + [float(shade(row.score or 0.0))]
-        panel.plot(
-            heights, color=colormaps["viridis"](float(shade(row.score or 0.0))), linewidth=1.6, alpha=0.85
-        )
+        dashes = "--" if row.status == "stopped" else "-"
+        shaded = colormaps["viridis"](float(shade(row.score or 0.0)))
+        panel.plot(heights, color=shaded, linewidth=1.6, alpha=0.85, linestyle=dashes)
     for place, axis in enumerate(axes):
         _ticks(panel, place, _scale(axis) + ([(ABSENT, "none")] if axis.when else []))
     _ticks(panel, len(axes), [(0.0, f"{low:.4g}"), (1.0, f"{high:.4g}")])
+    for value in before:
+        panel.plot([len(axes) - 0.06, len(axes) + 0.06], [shade(value)] * 2, color="black", linewidth=1.6)
+        panel.annotate("before", (len(axes) - 0.08, float(shade(value))), fontsize=7, va="center", ha="right")
     panel.set_xticks(range(len(axes) + 1), [*(axis.key for axis in axes), sweep.settings.metric], fontsize=8)
     panel.set_yticks([])
     panel.set_ylim(-0.14, 1.06)
@@ -85,6 +98,12 @@ def parallel(sweep: Sweep, rows: Sequence[LedgerRow], path: Path) -> None:
     for side in ("top", "left", "right", "bottom"):
         panel.spines[side].set_visible(False)
     _save(figure, path)
+
+
+def levels(sweep: Sweep, rows: Sequence[LedgerRow], key: str) -> list[float]:
+    """The score before training, or several where trials begin with different encoders; [] where none was measured."""
+    values = (untrained(trial_folder(sweep.folder, row.trial)).get(key, math.nan) for row in rows)
+    return sorted({round(value, 4) for value in values if math.isfinite(value)})[:MOST_LEVELS]
 
 
 def importance(weights: Mapping[str, float], metric: str, path: Path) -> None:

@@ -1,6 +1,6 @@
 """The results of a sweep: a table, plots, and the best settings as a preset that `unsee train` takes.
 
-report/trials.md  report.json  best.yaml  curves.png  parallel.png  importance.png  confirm.md
+report/report.html  trials.md  report.json  best.yaml  curves.png  parallel.png  importance.png  confirm.md
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ REPORT, CONFIRM = "report", "confirm"
 
 def write_report(sweep: Sweep, rows: Sequence[LedgerRow]) -> Path:
     """Write the report of the trials so far, and print its table. Returns its folder."""
+    from unsee_dist.report.page import NAME, write_page
     from unsee_dist.sweep import plots
     from unsee_dist.sweep.importance import importances
+    from unsee_dist.sweep.page import page
 
     folder = sweep.folder / REPORT
     folder.mkdir(exist_ok=True)
@@ -55,7 +57,8 @@ def write_report(sweep: Sweep, rows: Sequence[LedgerRow]) -> Path:
         LOG.info(f"best: unsee train {folder / 'best.yaml'} run.dir=...")
     if weights:
         plots.importance(weights, sweep.settings.metric, folder / "importance.png")
-    LOG.info(f"report: {folder}")
+    write_page(page(sweep, rows, weights), folder / NAME)
+    LOG.info(f"report: {folder / NAME}")
     return folder
 
 

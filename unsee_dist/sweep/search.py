@@ -23,7 +23,7 @@ from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.files.room import free_bytes, require_room
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.ray_pool.cluster import connected, nodes, shortage, slots
-from unsee_dist.sweep import ledger
+from unsee_dist.sweep import ledger, tune_state
 from unsee_dist.sweep.driver import make_folder, registered_driver, write_progress
 from unsee_dist.sweep.failures import begin_attempt, forget_failures
 from unsee_dist.sweep.ledger import Goal, LedgerRow
@@ -31,7 +31,7 @@ from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_r
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
 from unsee_dist.sweep.trial import DriverProcess, request_end, train_trial, trial_folder
-from unsee_dist.sweep.tune import Calls, Group, Study, TrialState, search
+from unsee_dist.sweep.tune import NAME, Calls, Group, Study, TrialState, search
 from unsee_dist.tracking.bars import Update, counted
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun
@@ -127,7 +127,9 @@ def run_trials(
 
     Trials that failed in an earlier start are tried again: the cause may have been mended.
     """
-    for row in ledger.read(study.folder):
+    before = ledger.read(study.folder)
+    goes_on = tune_state.is_there(study.folder / NAME, any(row.ended for row in before))
+    for row in before:
         forget_failures(trial_folder(study.folder, row.trial))
     carried = {name: value for name, value in os.environ.items() if name.startswith(CARRIED)}
     driver = DriverProcess(str(Path.cwd()), carried | dict(environment))
@@ -146,6 +148,7 @@ def run_trials(
                 partial(_watch, study.folder, goal, update),
                 partial(request_end, study.folder),
             ),
+            goes_on,
         )
     _require_room(study.folder)
     return ledger.read(study.folder)

@@ -25,7 +25,7 @@ from unsee_dist.config.load import LEGAL, SECTIONS, resolve
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.presets import CONFIGS
 from unsee_dist.config.section import PathText, Section
-from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps
+from unsee_dist.config.sections import Cadence, Count, RunConfig, Text, every_steps, secrets
 from unsee_dist.config.spelling import closest, closest_key
 from unsee_dist.errors import UserError
 from unsee_dist.masking import masked
@@ -41,7 +41,7 @@ class SweepSettings(Section):
         "sweeps/sweep"  # everything the sweep writes; absent = sweeps/<name>. The same command continues it
     )
     metric: Text = dev(STS)  # of an evaluation line
-    mode: Literal["max", "min"] = "max"
+    mode: Literal["max", "min"] = "max"  # whether more of the metric is better, or less
     search: Literal["tpe", "random", "grid"] = "tpe"  # grid: all combinations of choices
     trials: Count | None = None  # absent = 16, or all of a grid
     scheduler: Literal["asha", "median", "none"] = "asha"  # which trials are stopped before their last step
@@ -206,7 +206,9 @@ def _settings(layers: Sequence[Layer], first: Path, mistakes: list[Mistake]) -> 
         for detail in error.errors():
             key = str(detail["loc"][0]) if detail["loc"] else "name"
             typed = tree.get(key, Typed(None, ""))
-            why = detail["msg"].replace("Input should be", "must be")
+            why = str(
+                detail.get("ctx", {}).get("error") or detail["msg"].replace("Input should be", "must be")
+            )
             mistakes.append(Mistake(f"sweep.{key}", typed.value, typed.where, why, ""))
         return None
 
@@ -230,6 +232,8 @@ def _check(
         if axis.key in typed and not axis.when:
             why, instead = "is not used: space varies it", f"leave it out, or write space.{axis.key}=null"
             mistakes.append(Mistake(axis.key, *typed[axis.key], why, instead))
+    for each in secrets({"sweep": settings.model_dump()}):
+        wrong(each.key, getattr(settings, each.key.removeprefix("sweep.")), each.why, each.instead)
     if re.match(r"[\w+.-]+://", settings.dir):
         why, instead = "is a URL, and a sweep needs a folder", "write a folder that all nodes see"
         wrong("sweep.dir", masked(settings.dir), why, instead)

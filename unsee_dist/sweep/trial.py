@@ -156,6 +156,13 @@ def evaluations(run: Path) -> list[Line]:
     return metrics_file.evaluations(run / metrics_file.METRICS, after=0)
 
 
+def untrained(run: Path) -> Line:
+    """The evaluation of a trial before its first step; {} where there is none."""
+    return next(
+        (line for line in metrics_file.evaluations(run / metrics_file.METRICS) if line[STEP] == 0), {}
+    )
+
+
 def _enter(driver: DriverProcess) -> None:
     """Work in the folder of the driver, whose environment the worker takes over: the configuration's paths are relative
     to that folder. Never undone: the process is the trial's own."""

@@ -129,8 +129,10 @@ def search(
     suggest: Suggest,
     points: Sequence[Point],
     calls: Calls,
+    goes_on: bool,
 ) -> None:
-    """Run, or continue, the trials of `study`: `points` where given, else what `suggest` takes from an Optuna trial.
+    """Run, or where it `goes_on` (tune_state.is_there) continue, the trials of `study`: `points` where given, else what `suggest` takes
+    from an Optuna trial.
 
     `calls` must be picklable. `watch` is called with all trials after each turn. SIGTERM, SIGINT, SIGUSR1 or a True of
     `watch` end the search with every unfinished trial ready to be continued. The cluster must be connected.
@@ -144,7 +146,7 @@ def search(
         searcher = None if points else _searcher(study, suggest)
         before = signal.signal(signal.SIGTERM, _as_interrupt)
         try:
-            _tuner(study, group, searcher, points, calls).fit()
+            _tuner(study, group, searcher, points, calls, goes_on).fit()
         finally:
             signal.signal(signal.SIGTERM, before)
 
@@ -165,14 +167,19 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _tuner(
-    study: Study, group: Group, searcher: OptunaSearch | None, points: Sequence[Point], calls: Calls
+    study: Study,
+    group: Group,
+    searcher: OptunaSearch | None,
+    points: Sequence[Point],
+    calls: Calls,
+    goes_on: bool,
 ) -> tune.Tuner:
     """The search that `study.folder` holds, or a new one."""
     from ray import tune
 
     folder = study.folder.resolve()
     trainable = _trainable(group, calls, folder / "train")
-    if tune.Tuner.can_restore(str(folder / NAME)):
+    if goes_on:
         return tune.Tuner.restore(str(folder / NAME), trainable, resume_unfinished=True, resume_errored=True)
     return tune.Tuner(
         trainable,

@@ -1,14 +1,21 @@
 """The environment of a run: versions, machine, git commit, and its configuration as flat text."""
 
+from __future__ import annotations
+
 import os
 import platform
+import socket
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unsee_dist.masking import published
 from unsee_dist.tracking.mlflow_run import RunDescription
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("unsee_dist", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "numpy", "mlflow")
 
@@ -38,6 +45,14 @@ def environment() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             tags[f"version.{package}"] = "absent"
     return tags | git_commit(Path(__file__).resolve().parents[2])
+
+
+def of_this_start(device: torch.device) -> dict[str, str]:
+    """What the history of a run keeps of a start: the environment, the host of rank 0 and its device."""
+    import torch
+
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return environment() | {"host": socket.gethostname(), "device": name}
 
 
 def git_commit(root: Path) -> dict[str, str]:

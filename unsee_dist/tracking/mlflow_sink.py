@@ -209,6 +209,21 @@ class MlflowSink:
         mlflow_run.log_metrics(client, run_id, metrics)
 
 
+def send_page(
+    page: Path, warn: Callable[[str], None], client: "MlflowClient", run_id: str, last: bool
+) -> None:
+    """Send a run's page as an artifact at the run's end. A store that does not take it (an artifact root of another machine,
+    say) keeps neither the metrics nor the run's end from being sent."""
+    if not last or not page.is_file():
+        return
+    try:
+        client.log_artifact(run_id, str(page))
+    except Exception as error:
+        if is_our_bug(error):
+            raise
+        warn(f"MLflow has not taken {page} ({_first_line(error)}). It is there all the same.")
+
+
 LATER = "Training continues; metrics.jsonl keeps everything and is sent when it answers."
 
 

@@ -1,16 +1,17 @@
 """What ran, in a run's folder. Neither file is ever rewritten while the run has a checkpoint or an export.
 
 config.yaml     the resolved settings of its first start
-history.jsonl   a line for each start: {"step": 200, "time": ..., "ranks": 2, "changed": {"data.workers": [2, 0]}},
-                and "from" where it began with another run's checkpoint
+history.jsonl   a line for each start: {"step": 200, "time": ..., "ranks": 2, "changed": {"data.workers": [2, 0]},
+                "environment": {"host": "node-3", "python": "3.11.9", ...}}, and "from" where it began with another run's
+                checkpoint
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -27,18 +28,21 @@ from unsee_dist.tracking.metrics_file import MetricsFile
 from unsee_dist.tracking.unsent import FILE as MLFLOW
 
 CONFIG, HISTORY = "config.yaml", "history.jsonl"
-CHANGED, RANKS, FROM = "changed", "ranks", "from"
+CHANGED, RANKS, FROM, ENVIRONMENT = "changed", "ranks", "from", "environment"
 MOST_BYTES = 1 << 26  # of history.jsonl: of some hundred thousand starts
 
 
 @dataclass(frozen=True)
 class PastStart:
-    """A line of history.jsonl. changed: by key, the value there and here. origin: another run's checkpoint."""
+    """A line of history.jsonl. changed: by key, the value there and here. origin: another run's checkpoint. time: in
+    seconds since 1970. environment: of rank 0, versions and machine; {} in lines of earlier versions."""
 
     step: Annotated[int, Field(ge=0)]
     ranks: int
     changed: dict[str, tuple[Plain, Plain]]
     origin: Annotated[str | None, Field(alias=FROM)] = None
+    time: Annotated[float, Field(ge=0, allow_inf_nan=False, lt=1e11)] = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 LINE = TypeAdapter(PastStart)
@@ -132,11 +136,17 @@ def keep_settings(run: Path, config: RunConfig) -> None:
 
 
 def add_start(
-    run: Path, step: int, ranks: int, changed: Sequence[SettingDifference], origin: Path | None
+    run: Path,
+    step: int,
+    ranks: int,
+    changed: Sequence[SettingDifference],
+    origin: Path | None,
+    environment: Mapping[str, str],
 ) -> None:
-    """Append a start to history.jsonl: after which step, on how many ranks, what it changed, where it came from."""
+    """Append a start to history.jsonl: after which step, on how many ranks, what it changed, where it came from, and with
+    which versions on which machine it runs."""
     pairs = {each.key: [each.there, each.here] for each in changed}
-    line = {STEP: step, TIME: time.time(), RANKS: ranks, CHANGED: pairs}
+    line = {STEP: step, TIME: time.time(), RANKS: ranks, CHANGED: pairs, ENVIRONMENT: dict(environment)}
     file = MetricsFile(run / HISTORY)
     file.write(line | ({FROM: str(origin)} if origin else {}))
     file.close()

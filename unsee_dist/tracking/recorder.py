@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.eta import Eta, Kind
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
 from unsee_dist.tracking.mlflow_run import RunDescription
-from unsee_dist.tracking.mlflow_sink import MlflowSink
+from unsee_dist.tracking.mlflow_sink import MlflowSink, send_page
 from unsee_dist.tracking.tensorboard_sink import TensorboardSink
+
+PAGE = "report.html"  # in a run's folder
 
 
 class RunRecorder:
@@ -79,7 +82,14 @@ class RunRecorder:
                 "track.mlflow=false"
             )
         else:
-            self._mlflow = MlflowSink(self.folder, description, run_id=run_id, warn=self._console.warn)
+            page = partial(send_page, self.folder / PAGE, self._console.warn)
+            self._mlflow = MlflowSink(
+                self.folder, description, run_id=run_id, warn=self._console.warn, also=page
+            )
+
+    @property
+    def in_mlflow(self) -> bool:
+        return self._mlflow is not None
 
     def write_tensorboard(self) -> None:
         """Follow metrics.jsonl into event files from a thread of rank 0 (track.tensorboard). Without the package: a warning."""

@@ -56,7 +56,10 @@ def first_line(
     named = " + ".join(f"{count} x {kind}" if ranks > 1 else kind for kind, count in kinds.items())
     corpus, each = corpus_name(config.data), config.train.batch / ranks
     layout = f"{_counted(ranks, 'rank')} on {_counted(len(hosts), 'host')}"
-    batch, precise = f"batch {config.train.batch}", f"{config.parallel.precision} ZeRO-{config.parallel.zero}"
+    batch, precise = (
+        f"batch {config.train.batch}",
+        f"{config.parallel.precision} ZeRO-{config.parallel.stage(ranks)}",
+    )
     start = f"{layout} | {named} {precise}"
     many, last = f"{sentences:,} sentences", Path(corpus).name
     where = f" of {hosts[0]}" if len(hosts) == 1 else f" from {hosts[0]} on"

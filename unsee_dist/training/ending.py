@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from unsee_dist.metrics.names import GAIN, dev
-from unsee_dist.metrics.verdict import ADVICE, collapse, decline
+from unsee_dist.metrics.verdict import ADVICE, collapse, decline, improvement
 from unsee_dist.tracking.note import note_of
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.progress import Progress
@@ -65,8 +64,7 @@ class Ending:
     def verdict(self) -> str:
         """One line for the trackers; "" where nothing was measured before training."""
         scores = self.progress.best.scores if self.progress.best else self.progress.scores
-        gain = f"better than before training by {scores[dev(GAIN)]:.3f}" if dev(GAIN) in scores else ""
-        return collapse(scores) or decline(scores) or gain
+        return collapse(scores) or decline(scores) or improvement(scores) or ""
 
     def contents(self) -> str:
         """What the folder holds, in words."""

@@ -10,6 +10,7 @@ import xxhash
 
 from unsee_dist.config.kinds import Kind, flat, of_kind
 from unsee_dist.config.sections import RunConfig
+from unsee_dist.data.corpus import order
 from unsee_dist.data.corpus.tokens import digest as tokenizer_digest
 from unsee_dist.metrics.retrieval import Questions
 from unsee_dist.metrics.sts import Pairs
@@ -39,6 +40,7 @@ def identity_of(
         corpus=fingerprint,
         sts=describe_sets(pairs, "pairs"),
         retrieval=describe_sets(questions, "questions"),
+        order=f"order of sentences, version {order.VERSION}",
     )
 
 

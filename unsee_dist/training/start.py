@@ -7,6 +7,7 @@ settings do), with what is there, what was given, and what to write.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -291,7 +292,9 @@ def _growth(request: StartRequest, planned: int, done: Progress) -> str:
     )
 
 
-def keep_record(config: RunConfig, start: Start, step: int, ranks: int) -> None:
+def keep_record(
+    config: RunConfig, start: Start, step: int, ranks: int, environment: Mapping[str, str]
+) -> None:
     """What this start adds to the record of what ran; nothing where nothing is left to train."""
     folder = Path(config.run.dir)
     if start.continues:
@@ -300,7 +303,8 @@ def keep_record(config: RunConfig, start: Start, step: int, ranks: int) -> None:
         record.begin(folder, config)
         cut_back(folder / METRICS, -1)  # of an attempt that left no checkpoint
     if not start.complete:
-        record.add_start(folder, step, ranks, start.changed, None if start.own else start.checkpoint)
+        origin = None if start.own else start.checkpoint
+        record.add_start(folder, step, ranks, start.changed, origin, environment)
 
 
 def _with_names(

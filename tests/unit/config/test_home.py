@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from unsee_dist.cli import app
 from unsee_dist.config import ConfigError, load
 from unsee_dist.config.section import at_home
+from unsee_dist.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ("~/x", "{home}/x"),
         ("3 ~/wiki, 1 ~/mine", "3 {home}/wiki, 1 {home}/mine"),
-        ("~nobody-of-this-name/x", "~nobody-of-this-name/x"),
+        ("./~nobody-of-this-name/x", "./~nobody-of-this-name/x"),
         ("a~/x", "a~/x"),
         ("x~", "x~"),
         ("data/x", "data/x"),
@@ -32,6 +33,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_home_folder_at_the_start_of_a_path(given: str, expected: str, home: Path) -> None:
     assert at_home(given) == expected.format(home=home)
+
+
+def test_a_user_who_is_not_here_is_a_sentence_and_no_folder_of_that_name() -> None:
+    for given in ("~nobody-of-this-name/x", "3 ~/wiki, 1 ~nobody-of-this-name/x"):
+        with pytest.raises(
+            UserError, match=r"~nobody-of-this-name/ is the home folder of a user .* Write \./~"
+        ):
+            at_home(given)
 
 
 @pytest.mark.parametrize(

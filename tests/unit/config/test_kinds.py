@@ -29,7 +29,7 @@ def test_every_setting_has_a_kind(key: str) -> None:
 def test_no_kind_is_declared_for_a_setting_that_is_none() -> None:
     sections = {key.partition(".")[0] for key in LEGAL}
     assert set(KINDS) <= {*LEGAL, *sections}
-    assert set(CARRIED) <= {*LEGAL, *sections, "tokenizer"}
+    assert set(CARRIED) <= {*LEGAL, *sections, "tokenizer", "order"}
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_a_checkpoint_carries_it_when_it_was_evaluated_at_its_step(
     tmp_path: Path, evaluated: int, why: str | None
 ) -> None:
     progress = Progress(step=90, updates=90, evaluated=evaluated, scores=COLLAPSED)
-    manifest = Manifest(Identity({}, "e", "t", "c", "s", "r"), progress, None, 90, None, ())
+    manifest = Manifest(Identity({}, "e", "t", "c", "s", "r", "o"), progress, None, 90, None, ())
     (tmp_path / NAME).write_text(manifest.to_json())
     assert why_unusable(tmp_path, TOKENIZER, sound) == why
 

@@ -251,6 +251,16 @@ def test_the_uri_is_the_settings_then_the_environments_then_sqlite_here(monkeypa
     assert tracking_uri() == "sqlite:///mlflow.db"
 
 
+def test_the_default_database_lies_in_the_working_folder_whatever_its_name(monkeypatch, tmp_path):
+    folder = tmp_path / "runs #1, 100% of a?b=c [x] & é"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert mlflow_run.connect(tracking_uri()).search_experiments()
+    assert [path.name for path in folder.iterdir()] == ["mlflow.db"]
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def _server(uri, port, folder):
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += [

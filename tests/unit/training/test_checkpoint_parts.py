@@ -14,6 +14,7 @@ from test_manifest import IDENTITY
 from unsee_dist.errors import UserError
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import NAME, Manifest, StoredFile
+from unsee_dist.training.checkpoint.parts import digest, listed
 from unsee_dist.training.progress import Progress
 
 FIRST, SECOND, BUFFERS = "rank-00000.safetensors", "rank-00001.safetensors", "buffers.safetensors"
@@ -42,7 +43,8 @@ def seal(folder: Path, *more: str) -> None:
     for name in (FIRST, SECOND, BUFFERS, *more):
         path = folder / name
         if path.is_file():
-            stored.append(StoredFile(name, path.stat().st_size, directory.digest(path)))
+            lengths = {key: value.size for key, value in load_file(path).items()} if name != BUFFERS else {}
+            stored.append(StoredFile(name, path.stat().st_size, digest(path), listed(lengths)))
         elif path.exists():
             stored.append(StoredFile(name, 0, "00"))
     manifest = Manifest(IDENTITY, Progress(step=3, updates=3), None, 3, None, tuple(stored))

@@ -11,6 +11,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from unsee_dist.config import load
+from unsee_dist.config.kinds import SettingDifference, differences
 from unsee_dist.metrics.retrieval import make_questions
 from unsee_dist.metrics.sts import Pairs
 from unsee_dist.training.checkpoint.manifest import Identity
@@ -61,6 +62,14 @@ def test_the_same_is_the_same_whatever_the_files_are_called() -> None:
 def test_each_content_changes_its_own_part_alone(field: str, change: Callable[[], Identity]) -> None:
     first, other = given(), change()
     assert [e.name for e in fields(Identity) if getattr(first, e.name) != getattr(other, e.name)] == [field]
+
+
+def test_another_order_of_sentences_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = given()
+    monkeypatch.setattr("unsee_dist.data.corpus.order.VERSION", 3)
+    assert differences(before.by_key(), given().by_key()) == [
+        SettingDifference("order", "order of sentences, version 2", "order of sentences, version 3")
+    ]
 
 
 def test_texts_that_run_into_each_other_differ() -> None:

@@ -28,7 +28,7 @@ from unsee_dist.training.progress import Best, Progress
 
 IDENTITY = Identity(
     {"seed": 7, "train.lr": 1e-4, "model.dropout": None, "objective.normalise": False, "target.kind": "ema"},
-    *("bert, 2 layers, aa", "45 pieces, bb", "a" * 32, "absent", "9 questions, cc"),
+    *("bert, 2 layers, aa", "45 pieces, bb", "a" * 32, "absent", "9 questions, cc", "version 2"),
 )
 PROGRESS = Progress(
     started=2,
@@ -36,10 +36,10 @@ PROGRESS = Progress(
     updates=8,
     passed_over=1,
     evaluated=6,
-    waited=1,
     best=Best("dev/sts", 70.25, 6, {"dev/sts": 70.25, "dev/mrr": math.inf}),
     before={"dev/sts": 60.0},
     scores={"dev/sts": 70.0},
+    waited=1,
     lines=12,
     guard=GuardState(1, 2, 3, 4, 5.5, 6.5, 7),
 )
@@ -103,6 +103,15 @@ def test_an_unknown_format_is_refused_by_its_number(tmp_path: Path, version: obj
     tree = json.loads(MANIFEST.to_json())
     tree["format"] = version
     with pytest.raises(UserError, match=f"has format {named}, .* reads format {FORMAT}"):
+        read_manifest(written(tmp_path, tree))
+
+
+def test_a_checkpoint_of_another_order_is_refused_and_says_so(tmp_path: Path) -> None:
+    """Format 4 did not keep which order it was: its run would silently read other sentences."""
+    tree = json.loads(MANIFEST.to_json())
+    del tree["identity"]["order"]
+    tree["format"] = 4
+    with pytest.raises(OtherFormat, match=r"has format 4, .* the sentences come in another order"):
         read_manifest(written(tmp_path, tree))
 
 

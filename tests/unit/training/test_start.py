@@ -32,7 +32,7 @@ from unsee_dist.training.start import (
 )
 
 ALONE = World.alone()
-IDENTITY = Identity({}, "bert, e1", "45 pieces, t1", "c1", "9 pairs, s1", "absent")
+IDENTITY = Identity({}, "bert, e1", "45 pieces, t1", "c1", "9 pairs, s1", "absent", "version 2")
 SENTENCES = 320  # ten steps of 32 in an epoch
 
 
@@ -51,7 +51,7 @@ def trained(run: Path, step: int, *overrides: str, exported: bool = True) -> Pat
     write(folder)
     manifest = replace(read_manifest(folder), identity=of.identity, progress=progress, adam_updates=step)
     (folder / NAME).write_text(manifest.to_json())
-    keep_record(of.config, Start(), 0, 1)
+    keep_record(of.config, Start(), 0, 1, {})
     if exported:
         (run / "final").mkdir()
     return run
@@ -117,6 +117,7 @@ def test_a_setting_that_is_part_of_the_result_is_refused_with_there_and_here(
         ("encoder", "model.encoder"),
         ("tokenizer", "tokenizer"),
         ("corpus", "data.shards"),
+        ("order", "order"),
         ("sts", "evaluate.sts"),
         ("retrieval", "evaluate.retrieval"),
     ],
@@ -134,7 +135,7 @@ def test_a_corpus_that_has_moved_is_the_same_run_and_its_new_place_is_said(tmp_p
     assert start.sentences == (
         "changed since the last start: data.shards data/wiki1m -> data/moved, data.workers 2 -> 0",
     )
-    keep_record(request(run, "data.shards=data/moved", "data.workers=0").config, start, 4, 2)
+    keep_record(request(run, "data.shards=data/moved", "data.workers=0").config, start, 4, 2, {})
     assert record.changes(run) == ["after step 4: data.shards data/wiki1m -> data/moved, data.workers 2 -> 0"]
     assert plan_start(ALONE, request(run, "data.shards=data/moved", "data.workers=0")).sentences == ()
     assert [line.ranks for line in record.starts(run)] == [1, 2]
@@ -144,7 +145,7 @@ def test_the_record_of_the_first_start_stays(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", 10)
     first = (run / "config.yaml").read_bytes()
     for given in (request(run, "parallel.zero=3"), request(run, "train.steps=20", "track.every=5")):
-        keep_record(given.config, plan_start(ALONE, given), 10, 1)
+        keep_record(given.config, plan_start(ALONE, given), 10, 1, {})
         assert (run / "config.yaml").read_bytes() == first
 
 
@@ -153,7 +154,7 @@ def test_a_complete_run_records_nothing_of_a_start_that_trains_nothing(tmp_path:
     given, before = request(run, "data.workers=0"), (run / "history.jsonl").read_bytes()
     start = plan_start(ALONE, given)
     assert (start.complete, start.changed, start.sentences) == (True, (), ())
-    keep_record(given.config, start, 10, 1)
+    keep_record(given.config, start, 10, 1, {})
     assert (run / "history.jsonl").read_bytes() == before
 
 
@@ -202,7 +203,7 @@ def test_another_run_starts_from_a_checkpoint_under_its_own_settings(tmp_path: P
     start = plan_start(ALONE, given)
     assert start == Start(run / "checkpoints" / "step-00000010", own=False)
     (tmp_path / "b").mkdir()
-    keep_record(given.config, start, 10, 1)
+    keep_record(given.config, start, 10, 1, {})
     (line,) = record.starts(tmp_path / "b")
     assert (line.step, line.origin) == (10, str(run / "checkpoints" / "step-00000010"))
 
@@ -233,7 +234,7 @@ def test_a_file_of_another_program_is_not_emptied(tmp_path: Path, name: str) -> 
 def test_a_folder_without_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> None:
     run = tmp_path / "a"
     run.mkdir()
-    keep_record(request(run).config, Start(), 0, 1)
+    keep_record(request(run).config, Start(), 0, 1, {})
     (run / "mlflow.json").write_text("{}")
     (run / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     given = request(run, "train.lr=1e-3")
@@ -242,7 +243,7 @@ def test_a_folder_without_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> 
         "begins anew, with other settings than were tried there before (train.lr 0.0001 -> 0.001)"
         in start.sentences[0]
     )
-    keep_record(given.config, start, 0, 1)
+    keep_record(given.config, start, 0, 1, {})
     assert record.first_settings(run) == given.config
     assert (run / "metrics.jsonl").read_text() == ""
     assert not (run / "mlflow.json").exists()  # MLflow keeps the first parameters: another run there
@@ -261,7 +262,7 @@ def test_a_record_that_is_gone_is_written_again_and_the_checkpoint_still_refuses
     run = trained(tmp_path / "a", 4)
     (run / "config.yaml").unlink()
     assert "train.lr" in refusal(request(run, "train.lr=1e-3"))
-    keep_record(request(run).config, plan_start(ALONE, request(run)), 4, 1)
+    keep_record(request(run).config, plan_start(ALONE, request(run)), 4, 1, {})
     assert record.first_settings(run) == request(run).config
 
 

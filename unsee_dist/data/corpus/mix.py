@@ -1,7 +1,10 @@
 """Corpus: the source of a stream, one prepared folder or several mixed in fixed shares.
 
-    Mix: of every W positions, W = Σ w_c (times a factor, so that W >= 1024), corpus c has w_c, at places that
-    are permuted for every cycle. Each corpus keeps its own order: all its sentences once before any of them again.
+    Mix: of every W positions, W = Σ w_c (times a power of two, so that W >= 1024), corpus c has w_c, at places that are
+    permuted. Each corpus keeps its own order: all its sentences once before any of them again.
+
+The pattern repeats after lcm(W, batch) positions. So each corpus has its own places of the batch, and lanes on them
+(lanes.py). Where that period is too long for a table, a corpus has one lane: ranks then read more than they use.
 
 The corpus of a position is computed, like the order of one corpus (order.py): nothing is drawn or stored.
 """
@@ -9,13 +12,15 @@ The corpus of a position is computed, like the order of one corpus (order.py): n
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from unsee_dist.config.sections import DataSettings, OnDamage
-from unsee_dist.data.corpus.order import key, permute
+from unsee_dist.data.corpus.lanes import Lanes
+from unsee_dist.data.corpus.order import Order, key, permute
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.corpus.sizes import BlockSizes
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 CYCLE = 1024  # positions, at least
 SHARES = 1 << 16  # their largest sum
+PERIOD = 1 << 21  # positions, at most: tables of 28 MB
 
 
 class Positions(Protocol):
@@ -35,6 +41,14 @@ class Positions(Protocol):
 
     def ids(self, positions: np.ndarray) -> np.ndarray:
         """Global sentence ids (int64) at these positions."""
+        ...
+
+    def open_blocks(self, first: int, last: int) -> int:
+        """The blocks to keep for places first..last-1 of the batch."""
+        ...
+
+    def edges(self) -> np.ndarray:
+        """The places of the batch at which lanes begin."""
         ...
 
 
@@ -55,10 +69,9 @@ class Corpus(Protocol):
     fingerprint: str
     sentences: int
     sizes: BlockSizes
-    window_blocks: int
     on_damage: OnDamage
 
-    def order(self, seed: int) -> Positions: ...
+    def order(self, seed: int, batch: int) -> Positions: ...
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> TokenReader | None: ...
 
@@ -90,13 +103,16 @@ class Mix:
         self._first_blocks = np.cumsum([0, *(len(corpus.blocks) for corpus in corpora)]).tolist()
         self._first_ids = np.cumsum([0, *(corpus.sentences for corpus in corpora)]).tolist()
         self.sentences: int = self._first_ids[-1]
-        self.window_blocks = sum(corpus.window_blocks for corpus in corpora)
         self.on_damage = self.corpora[0].on_damage
 
-    def order(self, seed: int) -> MixOrder:
-        """The order of the sentences in training."""
-        orders = [corpus.order(key(seed, number)) for number, corpus in enumerate(self.corpora)]
-        return MixOrder(orders, self._first_ids, self.shares, seed)
+    def order(self, seed: int, batch: int) -> MixOrder:
+        """The order of the sentences in training, in batches of so many."""
+        return MixOrder(
+            [corpus.sizes for corpus in self.corpora],
+            self._first_ids,
+            Pattern(self.shares, seed, batch),
+            seed,
+        )
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> MixTokens | None:
         """The blocks' token ids, when all corpora have them."""
@@ -137,40 +153,84 @@ class Mix:
         return [sentence for sentences in heads for sentence in sentences][:n]
 
 
+class Pattern:
+    """Which corpus has each position, and how many positions of that corpus come before it.
+
+    period: of the table of all positions until the pattern repeats; None where that would be too long: each cycle then
+    is laid out when it is needed.
+    """
+
+    def __init__(self, shares: Sequence[int], seed: int, batch: int) -> None:
+        factor = 1 << max(0, (-(-CYCLE // sum(shares)) - 1).bit_length())
+        self.seed, self.batch = seed, batch
+        self.starts = np.cumsum([0, *(share * factor for share in shares)])  # of each corpus in a cycle
+        self.cycle = int(self.starts[-1])
+        period = math.lcm(self.cycle, batch)
+        self.period = period if period <= PERIOD else None
+        if self.period:
+            self._corpora, self._turns = self._lay_out(range(self.period // self.cycle))
+
+    def find(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The corpus of each position (int64), and its position there."""
+        if self.period:
+            periods, places = np.divmod(positions, self.period)
+            corpora = self._corpora[places]
+            sizes = np.diff(self.starts) * (self.period // self.cycle)
+            return corpora, periods * sizes[corpora] + self._turns[places]
+        cycles, places = np.divmod(positions, self.cycle)
+        found, which = np.unique(cycles, return_inverse=True)
+        corpora, turns = (
+            each.reshape(-1, self.cycle)[which, places] for each in self._lay_out(found.tolist())
+        )
+        return corpora, (cycles - which) * np.diff(self.starts)[corpora] + turns
+
+    def places(self, corpus: int) -> np.ndarray:
+        """(C,) the place in the batch of each of a corpus's positions of a period; of a pattern without one, the first."""
+        if not self.period:
+            return np.zeros(1, dtype=np.int64)
+        return np.flatnonzero(self._corpora == corpus) % self.batch
+
+    def _lay_out(self, cycles: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Of each place of these cycles, end to end: its corpus, and how many of that corpus come before it."""
+        slots = np.concatenate(
+            [permute(np.arange(self.cycle), self.cycle, key(self.seed, 2, cycle)) for cycle in cycles]
+        )
+        corpora = (np.searchsorted(self.starts, slots.astype(np.int64), side="right") - 1).astype(np.int32)
+        by_corpus = np.argsort(corpora, kind="stable")
+        first = np.searchsorted(corpora[by_corpus], np.arange(len(self.starts) - 1))
+        turns = np.empty(len(slots), dtype=np.int32)
+        turns[by_corpus] = np.arange(len(slots)) - first[corpora[by_corpus]]
+        return corpora, turns
+
+
 class MixOrder:
     """Ids by position over several corpora."""
 
     def __init__(
-        self, orders: Sequence[Positions], first_ids: Sequence[int], shares: Sequence[int], seed: int
+        self, sizes: Sequence[BlockSizes], first_ids: Sequence[int], pattern: Pattern, seed: int
     ) -> None:
-        factor = -(-CYCLE // sum(shares))
-        self.orders, self.first_ids, self.seed = orders, first_ids, seed
-        self.starts = np.cumsum([0, *(share * factor for share in shares)])  # of each corpus in a cycle
-        self._last: tuple[int, np.ndarray, np.ndarray] | None = None
+        self.pattern, self.first_ids = pattern, first_ids
+        lanes = [Lanes(pattern.places(corpus), pattern.batch, len(each)) for corpus, each in enumerate(sizes)]
+        self.orders = [Order(each, key(seed, corpus), lanes[corpus]) for corpus, each in enumerate(sizes)]
 
     def ids(self, positions: np.ndarray) -> np.ndarray:
         """Global sentence ids (int64) at these positions (>= 0, any order)."""
-        cycles, places = np.divmod(np.asarray(positions, dtype=np.int64), int(self.starts[-1]))
-        ids = np.empty_like(places)
-        for cycle in np.unique(cycles).tolist():
-            corpora, turns = self._lay_out(cycle)
-            for corpus in np.unique(corpora[places[cycles == cycle]]).tolist():
-                chosen = np.flatnonzero((cycles == cycle) & (corpora[places] == corpus))
-                size = int(self.starts[corpus + 1] - self.starts[corpus])
-                inside = cycle * size + turns[places[chosen]]
-                ids[chosen] = self.orders[corpus].ids(inside) + self.first_ids[corpus]
+        corpora, inside = self.pattern.find(np.asarray(positions, dtype=np.int64))
+        ids = np.empty_like(inside)
+        for corpus in np.unique(corpora).tolist():
+            chosen = corpora == corpus
+            ids[chosen] = self.orders[corpus].ids(inside[chosen]) + self.first_ids[corpus]
         return ids
 
-    def _lay_out(self, cycle: int) -> tuple[np.ndarray, np.ndarray]:
-        """Of each place of a cycle: its corpus, and how many of that corpus come before it in the cycle."""
-        if self._last is None or self._last[0] != cycle:
-            size = int(self.starts[-1])
-            slots = permute(np.arange(size), size, key(self.seed, 2, cycle)).astype(np.int64)
-            corpora = np.searchsorted(self.starts, slots, side="right") - 1
-            turns = np.empty_like(corpora)
-            turns[np.argsort(corpora, kind="stable")] = np.arange(size)
-            self._last = cycle, corpora, turns - self.starts[corpora]
-        return self._last[1], self._last[2]
+    def open_blocks(self, first: int, last: int) -> int:
+        """See `Order.open_blocks`; of all corpora together."""
+        if not self.pattern.period:
+            first, last = 0, self.pattern.batch
+        return sum(order.open_blocks(first, last) for order in self.orders)
+
+    def edges(self) -> np.ndarray:
+        """The places of the batch at which a lane of any corpus begins."""
+        return np.unique(np.concatenate([order.edges() for order in self.orders]))
 
 
 class MixTokens:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -29,3 +29,9 @@ def ragged(token_ids: Sequence[Sequence[int]]) -> Ragged:
     """Lists of token ids, end to end."""
     lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
     return Ragged(np.fromiter(chain.from_iterable(token_ids), np.int64, int(lengths.sum())), lengths)
+
+
+def joined(parts: Iterable[Ragged]) -> Ragged:
+    """All sentences of the parts, end to end."""
+    ids, lengths = zip(*parts, strict=True)
+    return Ragged(np.concatenate(ids), np.concatenate(lengths))

@@ -23,7 +23,7 @@ import zstandard
 
 from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.index import BLOCK_BYTES, blocks_of, longest_sentence, read_index, remedy
-from unsee_dist.data.corpus.order import WINDOW_BLOCKS, Order
+from unsee_dist.data.corpus.order import Order
 from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens, digest, find_tokens
 from unsee_dist.errors import TransientError, UserError, is_transient
@@ -69,15 +69,14 @@ class Shards:
         self._longest = longest_sentence(self.index)
         self._tried: bytearray | None = None  # of each block: 0, READABLE or DAMAGED
         self.sentences = self.sizes.sentences
-        self.window_blocks = WINDOW_BLOCKS
 
     def __getstate__(self) -> dict[str, object]:
         """For a worker, which reads blocks: without the index, and it tries blocks itself."""
         return {name: value for name, value in vars(self).items() if name != "index"} | {"_tried": None}
 
-    def order(self, seed: int) -> Order:
-        """The order of the sentences in training."""
-        return Order(self.sizes, seed)
+    def order(self, seed: int, batch: int) -> Order:
+        """The order of the sentences in training, in batches of so many."""
+        return Order.of(self.sizes, seed, batch)
 
     def tokens(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int) -> Tokens | None:
         """The blocks' token ids, when they were prepared for this tokenizer and length."""

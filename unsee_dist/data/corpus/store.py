@@ -18,6 +18,9 @@ from unsee_dist.files.trees import open_regular
 
 ATTEMPTS = 5  # to read a remote range
 FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
+# More than that is not read before the file is known to be as large: some stores make a buffer of what they are asked for, and a
+# length may be out of a damaged index.
+ONE_READ = 1 << 26
 SCAN_EVERY = 64  # blocks written between two checks of the size of the cache
 
 
@@ -55,6 +58,10 @@ class Store:
         """A range of a remote file. Passing network errors are retried."""
         for attempt in range(ATTEMPTS):
             try:
+                if end is not None and end - start > ONE_READ:
+                    end = min(end, self._size(name) or end)
+                if end is not None and end <= start:
+                    return b""
                 return self._system.cat_file(f"{self._root}/{name}", start=start or None, end=end)
             except FileNotFoundError:
                 raise
@@ -82,7 +89,7 @@ class Store:
     def exists(self) -> bool:
         """Whether the folder exists. True for web servers, which can only be asked for a file."""
         return self.path.startswith("http") or bool(
-            self._system.isdir(self._root) if self.remote else Path(self.path).is_dir()
+            self._system.isdir(self._root) if self.remote else os.path.isdir(self.path)
         )
 
     def _size(self, name: str) -> int | None:

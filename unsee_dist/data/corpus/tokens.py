@@ -14,11 +14,10 @@ digest of its own, and every block a checksum, a number of bytes and lengths tha
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import TYPE_CHECKING, ClassVar, Literal
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import xxhash
@@ -118,43 +117,79 @@ class Tokens:
 
 
 class Window:
-    """The last blocks that were read, end to end in one array, so that a step indexes all its sentences at once.
+    """The last blocks that were read, each in a row of one array, so that a step indexes all its sentences at once.
 
-    Sentence by sentence would cost more than the rest of the step.
+    Sentence by sentence would cost more than the rest of the step. blocks: how many are kept.
     """
 
     def __init__(self, read: Callable[[int], Ragged], blocks: int) -> None:
         self._read, self._limit = read, blocks
-        self._blocks: OrderedDict[int, Ragged] = OrderedDict()
-        self._first: dict[int, int] = {}  # number of a block's first sentence in the arrays
-        self._ids, self._lengths, self._starts = np.empty(0), np.empty(0), np.empty(0)
+        self._rows: dict[int, int] = {}  # of each block
+        self._blocks: list[int] = []  # of each row
+        self._used = np.empty(0, dtype=np.int64)  # the call of `take` that used each row last
+        self._calls = 0
+        self._ids = np.empty((0, 0), dtype=np.uint16)
+        self._starts = np.empty(
+            (0, 1), dtype=np.int32
+        )  # of each sentence in its row, and the end of the last
 
     def take(self, blocks: np.ndarray, lines: np.ndarray) -> Ragged:
         """The token ids of these sentences, in this order."""
-        needed, which = np.unique(blocks, return_inverse=True)
-        missing = [block for block in needed.tolist() if block not in self._blocks]
-        for block in needed.tolist():
-            if block in self._blocks:
-                self._blocks.move_to_end(block)
-            else:
-                self._blocks[block] = self._read(block)
-        if missing:
-            while len(self._blocks) > max(self._limit, len(needed)):
-                self._blocks.popitem(last=False)
-            self._join()
-        sentences = np.array([self._first[block] for block in needed.tolist()])[which] + lines
-        lengths = self._lengths[sentences]
+        self._calls += 1
+        rows = self._find(blocks)
+        if (rows < 0).any():
+            self._used[rows[rows >= 0]] = self._calls
+            needed = np.unique(blocks)
+            for block in needed.tolist():
+                if block not in self._rows:
+                    self._put(block, self._read(block), max(self._limit, len(needed)))
+            rows = self._find(blocks)
+        self._used[rows] = self._calls
+        places = rows * self._starts.shape[1] + lines
+        starts = self._starts.ravel().take(places).astype(np.int64)
+        lengths = self._starts.ravel().take(places + 1) - starts
         total = int(lengths.sum())
-        inside = np.arange(total) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return Ragged(self._ids[np.repeat(self._starts[sentences], lengths) + inside], lengths)
+        # of each token: its place in the rows, less its place in what is returned
+        shifts = rows * self._ids.shape[1] + starts - (np.cumsum(lengths) - lengths)
+        return Ragged(self._ids.ravel().take(np.repeat(shifts, lengths) + np.arange(total)), lengths)
 
-    def _join(self) -> None:
-        parts = self._blocks.values()
-        self._ids = np.concatenate([part.ids for part in parts])
-        self._lengths = np.concatenate([part.lengths for part in parts])
-        self._starts = np.cumsum(self._lengths) - self._lengths
-        firsts = accumulate([0, *(len(part.lengths) for part in parts)])
-        self._first = dict(zip(self._blocks, firsts, strict=False))
+    def _find(self, blocks: np.ndarray) -> np.ndarray:
+        """The row of each block, -1 for one that is not here."""
+        return np.fromiter(map(self._rows.get, blocks.tolist(), repeat(-1)), np.int64, len(blocks))
+
+    def _put(self, block: int, tokens: Ragged, limit: int) -> None:
+        """Into a new row, or into the one that has not been used for longest."""
+        row = len(self._blocks)
+        if row < limit:
+            self._blocks.append(block)
+        else:
+            row = int(self._used[: len(self._blocks)].argmin())
+            del self._rows[self._blocks[row]]
+            self._blocks[row] = block
+        self._rows[block] = row
+        rows, width = self._ids.shape
+        if row >= rows:
+            rows = min(limit, 2 * rows + 1)
+            self._used = np.append(self._used, np.zeros(rows - len(self._used), dtype=np.int64))
+        if len(tokens.ids) > width:
+            width = len(tokens.ids) * 17 // 16
+        lines = max(self._starts.shape[1], len(tokens.lengths) + 1)
+        self._ids = _enlarged(self._ids, (rows, width), tokens.ids.dtype)
+        self._starts = _enlarged(self._starts, (rows, lines), self._starts.dtype)
+        self._ids[row, : len(tokens.ids)] = tokens.ids
+        self._starts[row, 0] = 0
+        self._starts[row, 1 : len(tokens.lengths) + 1] = np.cumsum(tokens.lengths)
+        self._used[row] = self._calls
+
+
+def _enlarged(array: np.ndarray, shape: tuple[int, int], dtype: np.dtype[Any]) -> np.ndarray:
+    """The array itself, or a copy with more room."""
+    dtype = np.promote_types(array.dtype, dtype)
+    if (array.shape, array.dtype) == (shape, dtype):
+        return array
+    larger = np.empty(shape, dtype=dtype)
+    larger[: array.shape[0], : array.shape[1]] = array
+    return larger
 
 
 def digest(tokenizer: PreTrainedTokenizerFast) -> str:

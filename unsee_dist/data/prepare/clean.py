@@ -10,6 +10,7 @@ import json
 import re
 import unicodedata
 
+_OPENS_DATA = frozenset("{[(\"'<")
 # Control characters that are not whitespace; soft hyphen, zero-width space, word joiner, byte order mark; and
 # surrogates, which JSON can spell ("\ud800") and UTF-8 cannot. Joiners stay: Persian and emoji need them.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff\ud800-\udfff]")
@@ -22,6 +23,17 @@ _SHORT_WORDS = (
 _LONG_WORDS = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u19e0-\u19ff\ua9e0-\ua9ff\uaa60-\uaa7f"
 _WITHOUT_BLANKS = re.compile(f"[{_SHORT_WORDS}{_LONG_WORDS}]")
 _WORDS = re.compile(f"[{_SHORT_WORDS}]{{1,2}}|[{_LONG_WORDS}]{{1,4}}|[^ {_SHORT_WORDS}{_LONG_WORDS}]+")
+
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')"""
+_VALUE = rf"(?:{_QUOTED}|-?[\d.]+(?:[eE][+-]?\d+)?|true|false|null|True|False|None|[\[{{]+(?: ?[\]}}])*)"
+# What no sentence begins with: {"key": and {'key': of JSON and of Python, also as the first of a list.
+_BEGINS_RECORD = re.compile(rf"[\[(]*\{{ ?{_QUOTED} ?:")
+# A line out of the middle of one: "key": "value", or "key": [
+_INNER_LINE = re.compile(rf"{_QUOTED} ?: ?{_VALUE} ?[\]}}]* ?,?")
+_TAG = re.compile(
+    "<[/!?]?[A-Za-z][^<>]*>"
+)  # alone in its line: <doc id="12" title="A river"> of a dump of Wikipedia
+_LIST_OF_TEXTS = re.compile(rf"\[ ?(?:{_QUOTED} ?(?:, ?|(?=\])))+\] ?,?")
 
 
 def normalise(text: str) -> str:
@@ -42,10 +54,19 @@ def words_in(sentence: str) -> int:
     return sum(any(map(str.isalnum, word)) for word in _WORDS.findall(sentence))
 
 
-def is_json(sentence: str) -> bool:
-    """Whether a sentence is a JSON object, or a list with more in it than numbers: data, and no sentence."""
-    if sentence[:1] not in ("{", "["):
+def is_record(sentence: str) -> bool:
+    """Whether a normalised sentence is data: an object of JSON or of Python or a part of one, or a list with more in it than
+    numbers, a tag of XML."""
+    if sentence[:1] not in _OPENS_DATA:
         return False
+    if sentence[0] == "<":
+        return _TAG.fullmatch(sentence) is not None
+    if (
+        _BEGINS_RECORD.match(sentence)
+        or _INNER_LINE.fullmatch(sentence)
+        or _LIST_OF_TEXTS.fullmatch(sentence)
+    ):
+        return True
     sentence = sentence.removesuffix(",").rstrip()  # an element of a list over several lines
     if sentence[-1:] not in ("}", "]"):
         return False

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from unsee_dist.data.prepare import documents, opening
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.fields import document, missing
+from unsee_dist.data.prepare.formats import CSV
 from unsee_dist.data.prepare.lines import NUL_REMEDY, count_line_ends
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
-from unsee_dist.files.tables import table_rows
+from unsee_dist.files.tables import TO_UTF8, table_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -140,7 +141,7 @@ def read_dataset(name: str, field: str, bad: BadRecords) -> Iterator[list[str]]:
 
 def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
     """Lines with their line ends, for the csv module. Where bad records are skipped, bytes that are not UTF-8 are escaped."""
-    for split in documents.cut_lines(name, chunks, False, 1):
+    for split in documents.cut_lines(name, chunks, CSV, 1):
         if b"\0" in split.lines:
             line = split.first_line + count_line_ends(split.lines[: split.lines.index(b"\0")])
             raise UserError(f"{name} is not text (it has a NUL byte in line {line}). {NUL_REMEDY}")
@@ -151,7 +152,7 @@ def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
             if not bad.skip:
                 bad.add(
                     f"{name} is not UTF-8 text (byte 0x{error.object[error.start]:02x} in line {line})",
-                    "Convert it with `iconv -f LATIN1 -t UTF-8`, or give another file.",
+                    TO_UTF8,
                 )
             text = split.lines.decode("utf-8-sig", errors="surrogateescape")
         yield from _LINE.findall(text)

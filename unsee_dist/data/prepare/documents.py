@@ -9,8 +9,20 @@ from unsee_dist.data.prepare import lines as cutting
 from unsee_dist.data.prepare.bad_records import BadRecords, Skipped
 from unsee_dist.data.prepare.encoding import check_text
 from unsee_dist.data.prepare.fields import document_from_json
-from unsee_dist.data.prepare.formats import FORMATS, HEAD_BYTES, is_json_line, json_value, opens_objects
+from unsee_dist.data.prepare.formats import (
+    FORMATS,
+    HEAD_BYTES,
+    JSONL,
+    TEXT,
+    is_json_line,
+    json_value,
+    markup,
+    mostly_records,
+    opens_objects,
+    table_notice,
+)
 from unsee_dist.errors import UserError
+from unsee_dist.log import LOG
 
 LINE_BYTES = 16 * 1024 * 1024  # a longer line is neither a sentence nor a document, and would fill the memory
 
@@ -52,11 +64,11 @@ def documents_of(
         yield [line for line in lines if line and not line.isspace()]
 
 
-def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, split_bytes: int) -> Iterator[InputSplit]:
-    """Text in splits of whole lines, each but the last of at least split_bytes. UserError when it is not text."""
+def cut_lines(name: str, chunks: Iterable[bytes], kind: str, split_bytes: int) -> Iterator[InputSplit]:
+    """Lines of this format in splits of whole lines, each but the last of at least split_bytes. UserError when it is not text."""
     parts: list[bytes] = []
     size, open_line, number, has_text = 0, 0, 1, False
-    for chunk in cutting.cut_between_lines(_text_only(name, chunks, is_json)):
+    for chunk in cutting.cut_between_lines(_text_only(name, chunks, kind)):
         parts.append(chunk)
         size += len(chunk)
         end = cutting.last_line_end(chunk)
@@ -68,30 +80,39 @@ def cut_lines(name: str, chunks: Iterable[bytes], is_json: bool, split_bytes: in
             data = b"".join(parts)
             lines, rest = data[: size - open_line], data[size - open_line :]
             has_text = has_text or not lines.isspace()
-            yield InputSplit(name, [], lines, number, is_json)
+            yield InputSplit(name, [], lines, number, kind == JSONL)
             number += cutting.count_line_ends(lines)
             parts, size = [rest], len(rest)
     last = b"".join(parts)
     if not has_text and (not last or last.isspace()):
         raise UserError(f"{name} is empty. {FORMATS}")
-    yield InputSplit(name, [], last, number, is_json)
+    yield InputSplit(name, [], last, number, kind == JSONL)
 
 
-def _text_only(name: str, chunks: Iterable[bytes], is_json: bool) -> Iterator[bytes]:
+def _text_only(name: str, chunks: Iterable[bytes], kind: str) -> Iterator[bytes]:
     """The same chunks, after a look at the first bytes. UserError: they are no text, or JSON that is read as sentences."""
     source, first = iter(chunks), list[bytes]()
     while sum(map(len, first)) < HEAD_BYTES and (chunk := next(source, None)) is not None:
         first.append(chunk)
     head = b"".join(first)
     check_text(name, head)
-    if not is_json and is_json_line(head):
-        raise UserError(
-            f"{name} line 1 is a JSON object and no sentence. Name the file .jsonl, and write --field with its key."
-        )
-    if not is_json and opens_objects(head):
-        raise UserError(json_value(name))
+    if kind == TEXT and (what := markup(head)):
+        raise UserError(f"{name} is {what} and no text. {FORMATS}")
+    if kind == TEXT and (notice := table_notice(name, head)):
+        LOG.warning(notice)
+    if kind != JSONL and (why := _is_data(name, head, kind)):
+        raise UserError(why)
     yield from first
     yield from source
+
+
+def _is_data(name: str, head: bytes, kind: str) -> str | None:
+    """The sentence about JSON, or another kind of records, that is read as sentences; None: it is none."""
+    if is_json_line(head):
+        return f"{name} line 1 is a JSON object and no sentence. Name the file .jsonl, and write --field with its key."
+    if opens_objects(head):
+        return json_value(name, head)
+    return mostly_records(name, head) if kind == TEXT else None  # the first cell of a table's row may be one
 
 
 def cut_documents(

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from unsee_dist.data.prepare.bad_records import BadRecords
+from unsee_dist.data.prepare.clean import is_record
+from unsee_dist.data.prepare.formats import AS_JSON, WITHOUT_COMMAS, is_json_line
 
+ONE_A_LINE = "Give one JSON object a line."
 SHOWN = 20  # names of fields in a sentence
 
 
@@ -33,14 +36,18 @@ def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> li
         bad.add(f"{where} is JSON that is nested too deep", "Correct it.")
         return None
     except ValueError as error:
-        bad.add(f"{where} is not JSON ({error})", "Give one JSON object a line.")
+        bad.add(f"{where} is not JSON ({error})", _json_remedy(line))
         return None
     if not isinstance(value, dict):
         kind = type(value).__name__
-        bad.add(f"{where} is a JSON {kind}, not an object", "Give one JSON object a line.")
+        remedy = "Write `jq -c '.[]' FILE > NEW.jsonl`, and give NEW.jsonl." if kind == "list" else ONE_A_LINE
+        bad.add(f"{where} is a JSON {kind}, not an object", remedy)
         return None
     if wrong := missing(where, field, value):
         bad.add(*wrong)
+        return None
+    if line.count(f'"{field}"') > 1 and _is_twice(line, field):
+        bad.add(f"{where} has the field {field!r} twice", "Rename one.")
         return None
     return document(where, field, value, bad)
 
@@ -58,6 +65,28 @@ def document(where: str, field: str, record: Mapping[str, object], bad: BadRecor
         holds = next(type(each).__name__ for each in value if not isinstance(each, str)) + " in its list"
     bad.add(f"{where}: field {field!r} must hold a string or a list of strings, and holds {holds}", remedy)
     return None
+
+
+def _is_twice(line: str, field: str) -> bool:
+    """Whether an object of a line has a key twice: python takes the last, in silence."""
+    keys: list[str] = []
+
+    def keep(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        keys[:] = [name for name, _ in pairs]  # the object of the line itself comes last
+        return dict(pairs)
+
+    json.loads(line.lstrip("\ufeff"), object_pairs_hook=keep)
+    return keys.count(field) > 1
+
+
+def _json_remedy(line: str) -> str:
+    """The command that makes JSON of such lines, where there is one."""
+    line = line.strip()
+    if line.endswith(",") and is_json_line(line[:-1].encode()):
+        return f"Write `{WITHOUT_COMMAS}`, and give NEW.jsonl."
+    if is_record(line) and line.startswith("{'"):
+        return f"Write `{AS_JSON}`, and give NEW.jsonl."
+    return ONE_A_LINE
 
 
 def _listed(names: Iterable[str]) -> str:

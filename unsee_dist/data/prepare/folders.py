@@ -134,6 +134,8 @@ def _by_content(path: str, field: str | None) -> str | None:
     kind, ending = formats.by_content(head), formats.last_suffix(path)
     if kind == formats.JSON:
         return kind
+    if kind == formats.TEXT and formats.mostly_records(path, head):
+        return "most of its lines are records and no sentences"
     if kind == formats.TEXT and ending == ".json":
         return "it is not JSON with an object a line"
     if kind == formats.TEXT and not is_text(head):

@@ -6,6 +6,7 @@ import json
 import re
 from urllib.parse import urlsplit
 
+from unsee_dist.data.prepare.clean import is_record, normalise
 from unsee_dist.files.remote import is_remote
 
 TEXT, JSONL, CSV, TSV, PARQUET, TAR = "text", "jsonl", "csv", "tsv", "parquet", "tar"
@@ -13,6 +14,12 @@ JSON = "one JSON value, not an object a line"  # none to read
 FORMATS = (
     "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
     "all but .parquet and .tar also as .gz or .zst."
+)
+# Commands that make .jsonl of what is nearly that: a comma behind each object; objects as Python prints them.
+WITHOUT_COMMAS = "sed 's/,[[:space:]]*$//' FILE > NEW.jsonl"
+AS_JSON = (
+    'python3 -c \'import ast, json, sys; [print(json.dumps(ast.literal_eval(line.strip(", \\r\\n"))))'
+    " for line in sys.stdin if line.strip()]' < FILE > NEW.jsonl"
 )
 HEAD_BYTES = 1 << 16  # of a file, from which its content is guessed
 PACKED = (".gz", ".zst")
@@ -30,6 +37,7 @@ _FOREIGN = frozenset(
         *(".arrow", ".feather", ".orc", ".avro"),
     }
 )
+LOOKS_LIKE = 8  # lines alike before a text is taken for a table
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 _MAGIC = {
     GZIP: "gzip data: name it .gz",
@@ -124,12 +132,74 @@ def opens_objects(head: bytes) -> bool:
     return _OPENS_OBJECTS.match(head.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
-def json_value(name: str) -> str:
-    """The sentence about a file of one JSON value."""
+def json_value(name: str, head: bytes) -> str:
+    """The sentence about a file of JSON that is not an object a line."""
+    text = head.decode(errors="replace").removeprefix("\ufeff").lstrip()
+    if text.startswith("["):
+        command = "jq -c '.[]' FILE > NEW.jsonl"
+    elif (end := _end_of_object(text)) is None or not text[end:].lstrip().startswith(","):
+        command = "jq -c . FILE > NEW.jsonl"
+    elif "\n" not in text[:end] and "\n" in text[end : end + 3]:
+        return f"{name} has a comma behind each JSON object. Write `{WITHOUT_COMMAS}`, and give NEW.jsonl."
+    else:
+        why = f"{name} has JSON objects with commas between them"
+        return f"{why}. Write `sed -z 's/^/[/; s/,\\?[[:space:]]*$/]/' FILE | jq -c '.[]' > NEW.jsonl`, and give NEW.jsonl."
+    return f"{name} is {JSON}. Write `{command}`, and give NEW.jsonl."
+
+
+def _end_of_object(text: str) -> int | None:
+    """Where the JSON value at the start of a text ends; None: it does not, or it is none."""
+    try:
+        return json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return None
+
+
+def mostly_records(name: str, head: bytes) -> str | None:
+    """The sentence about a text whose first lines are mostly records, objects of JSON or of Python; None: they are not."""
+    text = head.decode(errors="replace").removeprefix("\ufeff")
+    lines = [normalise(line) for line in re.split("[\r\n]+", text)]
+    lines = [line for line in (lines[:-1] if len(head) >= HEAD_BYTES and len(lines) > 1 else lines) if line]
+    records = [line for line in lines if is_record(line)]
+    if 2 * len(records) <= len(lines):
+        return None
+    if sum(is_json_line(line.encode()) for line in records) * 2 > len(records):
+        return (
+            f"most lines of {name} are JSON objects and no sentences. Name the file .jsonl, and write --field with its key; "
+            "--on-bad-record skip leaves the other lines out."
+        )
     return (
-        f"{name} is {JSON}. Write `jq -c '.[]' FILE > NEW.jsonl` where it is a list, `jq -c . FILE > NEW.jsonl` where it is not, "
-        "and give NEW.jsonl."
+        f"most lines of {name} are records such as {{'key': 'value'}} and no sentences. Write them as JSON, an object a line: "
+        f"`{AS_JSON}`, and give NEW.jsonl."
     )
+
+
+def markup(head: bytes) -> str | None:
+    """HTML or XML where a file begins as one; None: it is neither."""
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "HTML"
+    return "XML" if start.startswith(b"<?xml") else None
+
+
+def table_notice(name: str, head: bytes) -> str | None:
+    """The notice about a text that looks like a table: the first lines have one number of tabs, or it has a header with
+    "text" and as many commas in each line; None: it does not."""
+    lines = [line for line in re.split(b"[\r\n]+", head) if line.strip()][
+        : -1 if len(head) >= HEAD_BYTES else None
+    ]
+    if len(lines) < LOOKS_LIKE:
+        return None
+    tabs = {line.count(b"\t") for line in lines}
+    if len(tabs) == 1 and tabs != {0}:
+        return (
+            f"{name}: each line has {1 + tabs.pop()} columns with a tab between them, and all of them are read as one sentence. "
+            "Write `cut -f COLUMN FILE > NEW.txt` and give NEW.txt, or give it a header and the name .tsv."
+        )
+    commas = lines[0].count(b",")
+    if table_of(head, "text") == ".csv" and all(line.count(b",") >= commas for line in lines):
+        return f"{name}: its first line has the column 'text', and whole lines are read as sentences. Name it .csv."
+    return None
 
 
 def is_json_line(head: bytes) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from unsee_dist.data.prepare.bad_records import BadRecords
+from unsee_dist.files.tables import TO_UTF8
 
 NUL_REMEDY = "Write `tr -d '\\0' < FILE > NEW` and give NEW, or give another file."
 
@@ -56,6 +57,6 @@ def _decoded(name: str, line: bytes, number: int, bad: BadRecords) -> str:
     except UnicodeDecodeError as error:
         bad.add(
             f"{name} is not UTF-8 text (byte 0x{line[error.start]:02x} in line {number})",
-            "Convert it with `iconv -f LATIN1 -t UTF-8`, or give another file.",
+            TO_UTF8,
         )
         return ""

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from unsee_dist.data.corpus.index import CorpusIndex
-from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS
+from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS, RECORD
 from unsee_dist.data.prepare.formats import printable
 
 SHOWN = 3  # files and records in a sentence; the index has more
@@ -36,7 +36,7 @@ ADVICE = {
     "too few letters": "Write a smaller --min-letters.",
     "another language": "Look at --keep-language.",
     BAD_RECORD: "Look at the first of them, and at --field.",
-    "JSON": "Where each line is a JSON object, name the file .jsonl, and write --field with its key.",
+    RECORD: "Where each line is a JSON object, name the file .jsonl, and write --field with its key.",
     "empty": "Look at --field: most of its values hold no text.",
 }
 
@@ -100,8 +100,7 @@ class PreparationReport:
                 f"bad records skipped: {number:,}. The first: {'; '.join(self.bad_records[:SHOWN])}."
             )
         lost = sum(number for why, number in self.dropped.items() if why not in WANTED)
-        if 2 * lost > self.read:
-            why = most_dropped(self.dropped)
+        if 2 * lost > self.read and (why := most_dropped(self.dropped)):
             lines.append(
                 f"MOST OF THE INPUT WAS DROPPED: {lost:,} of {self.read:,} sentences, {self.dropped[why]:,} of them for "
                 f"{why!r}. {ADVICE[why]}"

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter
 
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.prepare import documents, holdout
-from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS, BadRecords, Skipped
-from unsee_dist.data.prepare.clean import drop_reason, is_json, normalise, words_in
+from unsee_dist.data.prepare.bad_records import BAD_RECORD, MEMBERS, RECORD, BadRecords, Skipped
+from unsee_dist.data.prepare.clean import drop_reason, is_record, normalise, words_in
 from unsee_dist.data.prepare.documents import InputSplit
 from unsee_dist.data.prepare.languages import is_written_in
 from unsee_dist.data.prepare.runs import new_run, opened_run
@@ -100,7 +100,15 @@ def _clean(
     read = 0
     whole_lines = settings.dev > 0
     for document in documents.documents_of(split, settings.field, line_is_document=whole_lines, bad=bad):
-        sentences = split_document(document) if split_document else document
+        if split_document:
+            texts = [
+                text for text in document if not is_record(normalise(text))
+            ]  # before it is cut into pieces
+            if records := len(document) - len(texts):
+                counts.update({"read": records, RECORD: records})
+            sentences = split_document(texts)
+        else:
+            sentences = document
         read += len(sentences)
         kept = []
         for sentence in map(normalise, sentences):
@@ -108,8 +116,8 @@ def _clean(
             reason = drop_reason(sentence, bytes_range, words_range, settings.min_letters, words)
             if reason is None and in_language and not in_language(sentence):
                 reason = "another language"
-            if reason is None and is_json(sentence):
-                reason = "JSON"
+            if reason is None and is_record(sentence):
+                reason = RECORD
             if reason is None:
                 kept.append(sentence)
             else:

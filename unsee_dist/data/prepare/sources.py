@@ -110,7 +110,7 @@ def _of_file(
         separator = "," if kind == formats.CSV else "\t"
         column = columns.read_csv(name, chunks, separator, field, bad)
         return documents.cut_documents(name, column, split_bytes, bad)
-    return documents.cut_lines(name, chunks, kind == formats.JSONL, split_bytes)
+    return documents.cut_lines(name, chunks, kind, split_bytes)
 
 
 def _by_content(name: str, field: str) -> str:
@@ -120,10 +120,12 @@ def _by_content(name: str, field: str) -> str:
         raise UserError(
             f"{name} is a table: its first line has the column {field!r}. Give it a name that ends in {ending}."
         )
+    if kind == formats.TEXT and (sentence := formats.mostly_records(name, head)):
+        raise UserError(sentence)
     if kind == formats.TEXT and formats.last_suffix(name) == ".json":
         raise UserError(f"{name} has no JSON object in its first line. {FORMATS}")
     if kind == formats.JSON:
-        raise UserError(formats.json_value(name))
+        raise UserError(formats.json_value(name, head))
     return kind
 
 

@@ -1,18 +1,23 @@
 """Stream: the batch of step t, for any rank and any number of workers.
 
-    step t, of G sentences:   positions (t-1)·G .. t·G-1  →  sentence ids (order.py)  →  rank r takes its slice of G/R
-                              →  text  →  tokens (or the prepared tokens)  →  micro_batches
+    step t, of G sentences:   positions (t-1)·G .. t·G-1  →  rank r takes its slice of G/R, each of its workers a part
+                              →  sentence ids (order.py)  →  text  →  tokens (or the prepared tokens)
+                              →  the parts of all workers  →  micro_batches
 
 A batch is a pure function of (seed, corpus, G, t, r, R): workers only prefetch, no state is kept, and a run resumes
-at step t by requesting step t.
+at step t by requesting step t. A worker serves the same places of every batch, so that it reads its own lanes of the
+corpus (lanes.py) and no other worker reads them.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from typing import NamedTuple, TypedDict
@@ -24,15 +29,16 @@ from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.config.sections import RunConfig
 from unsee_dist.data.corpus.mix import Corpus
-from unsee_dist.data.corpus.ragged import Ragged, ragged
+from unsee_dist.data.corpus.ragged import Ragged, joined, ragged
 from unsee_dist.data.corpus.tokens import Window
 from unsee_dist.data.processes import end_with_parent
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 
-PREFETCH_STEPS = 4  # steps that each worker prefetches
-POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.3 ms, all of them 2 ms
+PREFETCH_STEPS = 4  # times the workers: steps that all of them prefetch
+POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.6 ms, all of them 4 ms
+AHEAD = 1 << 20  # positions of all ranks among which those are
 
 
 @dataclass(frozen=True)
@@ -86,42 +92,88 @@ class Stream:
         ranks: int = 1,
     ) -> None:
         _check(corpus, tokenizer, config, ranks)
-        self.corpus = corpus
-        self._steps = _Steps()
+        self.corpus, self.config = corpus, config
+        dataset = _Parts(corpus, tokenizer, config, rank, ranks)
+        self._tasks, self._pad = _Tasks(len(dataset.parts)), tokenizer.pad_token_id
+        self._following: Future[Batch | None] | None = None
+        workers = len(dataset.parts) if config.data.workers else 0
         self._loader = DataLoader(
-            _StepDataset(corpus, tokenizer, config, rank, ranks),
+            dataset,
             batch_size=None,
-            sampler=self._steps,
-            num_workers=config.data.workers,
+            sampler=self._tasks,
+            num_workers=workers,
             worker_init_fn=_start_worker,
-            pin_memory=torch.cuda.is_available(),
-            **_worker_settings(config.data.workers),
+            **_worker_settings(workers),
         )
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """This rank's parts of steps first_step..last_step, both included; the first step of a run is 1."""
         assert first_step >= 1
-        self._steps.steps = range(first_step, last_step + 1)
-        for loaded in self._loader:
-            if isinstance(loaded, WorkerError):
-                raise TransientError(loaded.message) if loaded.transient else UserError(loaded.message)
-            yield loaded
+        if self._following:
+            wait([self._following])  # of an iteration that was left: it still reads from the workers
+            self._following = None
+        self._tasks.steps = range(first_step, last_step + 1)
+        parts = iter(self._loader)
+        ready = map(self._assemble, zip(*[parts] * self._tasks.parts, strict=True))
+        if not self._loader.num_workers:
+            yield from ready
+            return
+        self._following = _in_a_thread(ready)
+        while (batch := self._take_following()) is not None:
+            self._following = _in_a_thread(ready)
+            yield batch
+
+    def _take_following(self) -> Batch | None:
+        assert self._following
+        try:
+            return self._following.result()
+        finally:
+            self._following = None  # an error that refers to the workers in a cycle would keep them alive
+
+    def _assemble(self, received: Sequence[Part | WorkerError]) -> Batch:
+        """The batch of all parts. Packed here, together: rows must not depend on the number of workers."""
+        parts = [_unwrapped(each) for each in received]
+        ids, sentences = (
+            np.concatenate([part.ids for part in parts]),
+            joined(part.sentences for part in parts),
+        )
+        step = parts[0].step
+        size, share_rows = self.config.train.micro_batch or len(ids), self.config.data.pack is not False
+        keys = mask_keys(self.config.seed, step, ids)
+        micro_batches = tuple(
+            pack(part, self.config.model.max_tokens, self._pad, share_rows, keys[start : start + size])
+            for start, part in zip(range(0, len(ids), size), sentences.cut(size), strict=True)
+        )
+        batch = Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), parts[0].damaged)
+        return batch.pin_memory() if torch.cuda.is_available() else batch
 
     def sample(self, n: int) -> list[str]:
         """The first n sentences of the corpus by id."""
         return self.corpus.head(n)
 
 
-class _Steps(Sampler[int]):
-    """The requested steps; they change between calls of `batches` while the workers stay."""
+class _Tasks(Sampler[tuple[int, int]]):
+    """(step, part) of the requested steps; these change between calls of `batches` while the workers stay. DataLoader gives
+    them to its workers in turn: with as many workers as parts, each serves one part."""
 
-    steps = range(0)
+    def __init__(self, parts: int) -> None:
+        self.parts, self.steps = parts, range(0)
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.steps)
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((step, part) for step in self.steps for part in range(self.parts))
 
     def __len__(self) -> int:
-        return len(self.steps)
+        return len(self.steps) * self.parts
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a worker has read of a step. damaged: see Batch; of the first part only."""
+
+    step: int
+    ids: np.ndarray
+    sentences: Ragged
+    damaged: int
 
 
 class WorkerError(NamedTuple):
@@ -131,8 +183,17 @@ class WorkerError(NamedTuple):
     transient: bool
 
 
-class _StepDataset(Dataset[Batch | WorkerError]):
-    """Map from step to this rank's Batch. Lives in the workers and keeps the blocks of a window."""
+def _unwrapped(received: Part | WorkerError) -> Part:
+    if isinstance(received, WorkerError):
+        raise TransientError(received.message) if received.transient else UserError(received.message)
+    return received
+
+
+class _Parts(Dataset[Part | WorkerError]):
+    """Map from (step, part) to what a worker reads. Lives in the workers and keeps the blocks of its lanes.
+
+    parts: the edges of each part, as places of the batch.
+    """
 
     def __init__(
         self,
@@ -143,59 +204,59 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         ranks: int,
     ) -> None:
         self.corpus, self.tokenizer, self.config = corpus, tokenizer, config
-        self.per_rank = config.train.batch // ranks
-        self.start = rank * self.per_rank
-        self.order = corpus.order(config.seed)
+        self.batch = config.train.batch
+        self.order = corpus.order(config.seed, self.batch)
+        own = self.batch // ranks
+        cuts = cut_slice(rank * own, (rank + 1) * own, config.data.workers or 1, self.order.edges())
+        self.parts = list(pairwise(cuts))
+        kept = max(self.order.open_blocks(*part) for part in self.parts)
         reader = corpus.tokens(tokenizer, config.model.max_tokens)
-        self.tokens = Window(reader.read, corpus.window_blocks) if reader else None
-        self.recent: OrderedDict[int, list[str]] = OrderedDict()
-        self._pad = tokenizer.pad_token_id
-        self._first, self._ids = 0, np.empty(0, dtype=np.int64)  # of the positions looked up last
+        self.tokens = Window(reader.read, kept) if reader else None
+        self.texts = Texts(corpus, kept)
+        self._computed: tuple[int, int, np.ndarray] = (0, 0, np.empty((0, 0), dtype=np.int64))
 
-    def __getitem__(self, step: int) -> Batch | WorkerError:
+    def __getitem__(self, task: tuple[int, int]) -> Part | WorkerError:
         # A bug is raised: DataLoader adds the traceback of the worker to its message. Mistakes of the user and passing
         # faults are returned, without a traceback; as text, since an exception that is raised again in the main process
         # refers to the workers in a cycle, and ending them then takes 5 s each.
         try:
-            return self._batch(step)
+            return self._read(*task)
         except Exception as error:
             code = exit_code_of(error)
             if code is ExitCode.BUG:
                 raise
             return WorkerError(str(foreseen(error) or error), code is ExitCode.TRANSIENT)
 
-    def _batch(self, step: int) -> Batch:
-        ids, damaged = self.ids(step)
+    def _read(self, step: int, part: int) -> Part:
+        ids, damaged = self.ids(step, part)
         blocks, lines = self.corpus.find(ids)
         sentences = self.tokens.take(blocks, lines) if self.tokens else self._tokenise(blocks, lines)
-        size, share_rows = self.config.train.micro_batch or self.per_rank, self.config.data.pack is not False
-        keys = mask_keys(self.config.seed, step, ids)
-        micro_batches = tuple(
-            pack(part, self.config.model.max_tokens, self._pad, share_rows, keys[start : start + size])
-            for start, part in zip(range(0, len(ids), size), sentences.cut(size), strict=True)
-        )
-        return Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), damaged)
+        return Part(step, ids, sentences, damaged)
 
-    def ids(self, step: int) -> tuple[np.ndarray, int]:
-        """The ids of this rank's sentences, and how many sentences of the whole step are replaced."""
-        first = (step - 1) * self.config.train.batch
-        own = slice(self.start, self.start + self.per_rank)
-        ids = self._ordered_ids(first, first + self.config.train.batch)
+    def ids(self, step: int, part: int) -> tuple[np.ndarray, int]:
+        """The ids of a part's sentences, and, of the first part, how many sentences of the whole step are replaced."""
+        ids = self._ordered_ids(step, part)
         if self.corpus.on_damage == "stop":
-            return ids[own], 0
-        # Every rank checks the blocks of all ranks, once each: then all have the same count without communication.
-        replaced = self._replace_damaged(ids)
-        return replaced[own], int((replaced != ids).sum())
+            return ids, 0
+        # The first worker of every rank checks the blocks of all ranks, once each: then all ranks have the same count
+        # without communication.
+        first, damaged = (step - 1) * self.batch, 0
+        if part == 0:
+            whole = self.order.ids(np.arange(first, first + self.batch))
+            damaged = int((self._replace_damaged(whole) != whole).sum())
+        return self._replace_damaged(ids), damaged
 
-    def _ordered_ids(self, first: int, last: int) -> np.ndarray:
-        """The ids at positions first..last-1 of the order."""
-        if not self._first <= first <= last <= self._first + len(self._ids):
-            ahead = min(
-                POSITIONS, self.corpus.sentences
-            )  # not more than an epoch: each epoch has an order of its own
-            self._first = first
-            self._ids = self.order.ids(np.arange(first, max(last, first + ahead)))
-        return self._ids[first - self._first : last - self._first]
+    def _ordered_ids(self, step: int, part: int) -> np.ndarray:
+        """The ids of a part's places in a step; those of the next steps are computed with them."""
+        of_part, first, ids = self._computed
+        if of_part != part or not first <= step < first + len(ids):
+            own = np.arange(*self.parts[part])
+            # not more than an epoch: each epoch has an order of its own
+            most = min(AHEAD, self.corpus.sentences) // self.batch
+            steps = np.arange(step, step + max(1, min(POSITIONS // len(own), most)))
+            ids = self.order.ids(((steps[:, None] - 1) * self.batch + own).ravel()).reshape(len(steps), -1)
+            self._computed, first = (part, step, ids), step
+        return ids[step - first]
 
     def _replace_damaged(self, ids: np.ndarray) -> np.ndarray:
         """The ids to read for these: those in damaged blocks become ids of their replacement blocks."""
@@ -212,10 +273,7 @@ class _StepDataset(Dataset[Batch | WorkerError]):
         """Token ids of these sentences, from their text."""
         return ragged(
             self.tokenizer(
-                [
-                    self._block(block)[line]
-                    for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
-                ],
+                self.texts.take(blocks, lines),
                 truncation=True,
                 max_length=self.config.model.max_tokens,
                 return_attention_mask=False,
@@ -223,14 +281,55 @@ class _StepDataset(Dataset[Batch | WorkerError]):
             )["input_ids"]
         )
 
-    def _block(self, block: int) -> list[str]:
-        """The sentences of a block. Each block of a window is read once."""
-        if block not in self.recent:
-            self.recent[block] = self.corpus.read(block)
-            if len(self.recent) > self.corpus.window_blocks:
-                self.recent.popitem(last=False)
-        self.recent.move_to_end(block)
-        return self.recent[block]
+
+class Texts:
+    """The last blocks of text that were read. blocks: how many are kept."""
+
+    def __init__(self, corpus: Corpus, blocks: int) -> None:
+        self._corpus, self._limit = corpus, blocks
+        self._blocks: OrderedDict[int, list[str]] = OrderedDict()
+
+    def take(self, blocks: np.ndarray, lines: np.ndarray) -> list[str]:
+        """These sentences, in this order."""
+        needed = np.unique(blocks).tolist()
+        for block in needed:
+            if block in self._blocks:
+                self._blocks.move_to_end(block)
+        for block in needed:
+            if block not in self._blocks:
+                self._blocks[block] = self._corpus.read(block)
+        while len(self._blocks) > max(self._limit, len(needed)):
+            self._blocks.popitem(last=False)
+        return [
+            self._blocks[block][line] for block, line in zip(blocks.tolist(), lines.tolist(), strict=True)
+        ]
+
+
+def cut_slice(first: int, last: int, workers: int, edges: np.ndarray) -> list[int]:
+    """Where the places first..last-1 are cut for so many workers: evenly, or at the nearest edges of lanes where each worker
+    can have a lane."""
+    number = min(workers, last - first)
+    cuts = first + (last - first) * np.arange(number + 1) // number
+    inside = edges[(edges > first) & (edges < last)]
+    if number > 1 and len(inside) >= number - 1:
+        nearest = np.abs(cuts[1:-1, None] - inside).argmin(axis=1)
+        cuts[1:-1] = inside[nearest]
+    return np.unique(cuts).tolist()
+
+
+def _in_a_thread(ready: Iterator[Batch]) -> Future[Batch | None]:
+    """The next batch, assembled while the last one is trained on: a GPU does not wait for 4 ms of packing 1,024 sentences.
+    A daemon, so that no worker that hangs keeps this process from ending."""
+    future: Future[Batch | None] = Future()
+
+    def assemble() -> None:
+        try:
+            future.set_result(next(ready, None))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=assemble, name="next batch", daemon=True).start()
+    return future
 
 
 class WorkerSettings(TypedDict, total=False):
@@ -248,7 +347,11 @@ def _worker_settings(workers: int) -> WorkerSettings:
         return {}
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return {"multiprocessing_context": context, "persistent_workers": True, "prefetch_factor": PREFETCH_STEPS}
+    return {
+        "multiprocessing_context": context,
+        "persistent_workers": True,
+        "prefetch_factor": PREFETCH_STEPS * workers,  # parts of a step
+    }
 
 
 def _start_worker(_: int) -> None:

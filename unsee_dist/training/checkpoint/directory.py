@@ -1,27 +1,28 @@
 """The folders of checkpoints: which are complete, which one a run continues from, which are removed.
 
 A folder is valid when its manifest can be read and every file in it has the bytes that were written. Nothing
-here reads the pointer `newest` to decide: it is for people and scripts.
+here reads the pointer `newest` to decide: it is for people and scripts. The ranks of a run share the work (resume.py).
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import xxhash
-
-from unsee_dist.errors import UserError, file_error
+from unsee_dist.errors import UserError
 from unsee_dist.files import atomic, contents
-from unsee_dist.training.checkpoint.manifest import Manifest, OtherFormat, read_manifest
-from unsee_dist.training.checkpoint.parts import check_file, check_values, read_parts
+from unsee_dist.training.checkpoint.manifest import Manifest, OtherFormat, StoredFile, read_manifest
+from unsee_dist.training.checkpoint.parts import all_parts, check_stored, check_values
 
 CHECKPOINTS = "checkpoints"  # in a run's folder
 POINTER = "newest"
 NAMED = re.compile(r"step-\d{8,}")
 LEFTOVER = re.compile(r"\.step-\d{8,}\.(new|old|going)")  # of a kill while one was saved or removed
+THREADS = 4  # that read files at once: a digest is made without Python's lock
 
 
 def checkpoint_name(step: int) -> str:
@@ -40,14 +41,17 @@ def is_copy(folder: Path, manifest: Manifest) -> bool:
     return NAMED.fullmatch(folder.name) is not None and folder.name != checkpoint_name(manifest.step)
 
 
-def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[Path | None, list[str]]:
+def newest_valid(
+    checkpoints: Path, check: Callable[[Path], Manifest], found: Sequence[Path] | None = None
+) -> tuple[Path | None, list[str]]:
     """The newest valid folder, and what is wrong with newer ones. `check` raises UserError for a damaged one.
 
-    (None, []) when there never was a checkpoint. Raises UserError when there are some, or a pointer to one, and
-    none is valid: a run must not start from scratch without a word.
+    found: the folders, oldest first; None = those that are there. (None, []) when there never was a checkpoint. Raises
+    UserError when there are some, or a pointer to one, and none is valid: a run must not start from scratch without a word.
     """
     problems: list[str] = []
-    for folder in reversed(folders(checkpoints)):
+    found = folders(checkpoints) if found is None else found
+    for folder in reversed(found):
         try:
             check(folder)
         except (
@@ -59,7 +63,7 @@ def newest_valid(checkpoints: Path, check: Callable[[Path], Manifest]) -> tuple[
         else:
             return folder, problems
     pointer = checkpoints / POINTER
-    if pointer.exists():
+    if pointer.exists() and _pointed(pointer) not in {folder.name for folder in found}:
         problems.append(f"{pointer} names {_pointed(pointer)}, which does not exist")
     if problems:
         raise UserError(
@@ -73,32 +77,36 @@ def verify(folder: Path, values: bool = False) -> Manifest:
 
     values: look at every number, too, as loading does.
     """
-    manifest = read_manifest(folder)
-    if is_copy(folder, manifest):
-        raise UserError(f"{folder} holds step {manifest.step}: it is a copy under another name")
-    for file in manifest.files:
-        path = folder / file.name
-        try:
-            check_file(path)
-            size = path.stat().st_size
-            if size != file.bytes:
-                raise UserError(f"{path} has {size} bytes, {file.bytes} were written")
-            if digest(path) != file.xxh3:
-                raise UserError(f"{path} has changed since it was written (checksum)")
-        except OSError as error:
-            raise file_error(f"{path} cannot be read ({error.strerror})", error) from error
-    parts = read_parts(folder, manifest)
-    if values:
-        check_values(folder, parts)
+    manifest = read_listed(folder)
+    wrong = wrong_files(folder, manifest.files)
+    if wrong:
+        raise UserError(wrong[0])
+    for file in manifest.files if values else ():
+        check_values(folder, file)
     return manifest
 
 
-def digest(path: Path) -> str:
-    state = xxhash.xxh3_128()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 22):
-            state.update(chunk)
-    return state.hexdigest()
+def read_listed(folder: Path) -> Manifest:
+    """The manifest, by which every element is in one file. Reads no other file. UserError: it is not so, or another step's."""
+    manifest = read_manifest(folder)
+    if is_copy(folder, manifest):
+        raise UserError(f"{folder} holds step {manifest.step}: it is a copy under another name")
+    all_parts(folder, manifest)
+    return manifest
+
+
+def wrong_files(folder: Path, files: Sequence[StoredFile]) -> list[str]:
+    """What is wrong with each of these files that is not as it was written. Reads them, several at once."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [wrong for wrong in pool.map(partial(_wrong, folder), files) if wrong]
+
+
+def _wrong(folder: Path, file: StoredFile) -> str:
+    try:
+        check_stored(folder, file)
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def write_pointer(checkpoints: Path, folder: Path) -> None:

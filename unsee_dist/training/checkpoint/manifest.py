@@ -3,7 +3,7 @@
     format      of this file and of the tensors beside it
     identity    settings that must be the same for a run to continue from this checkpoint
     progress    how far the run was
-    files       name, bytes and digest of every file beside it
+    files       name, bytes and digest of every file beside it, and which elements of which parameters are in it
     digest      of all of the above, so that a flipped bit in a number is found
 
 No torch at import: the command line reads manifests.
@@ -28,13 +28,19 @@ from unsee_dist.training.guard import GuardState
 from unsee_dist.training.progress import Best, Progress
 
 NAME = "manifest.json"
-BYTES = 1 << 26  # of the largest: of a few hundred thousand ranks
-# 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale; 3 had few settings
-FORMAT = 4
+BYTES = (
+    1 << 26
+)  # of the largest: BERT-base on 1,024 ranks at stage 3 has 18 MB, at the other stages a few hundred KB
+# 1, without a number of its own, kept identity and progress in one flat dictionary; 2 had no loss_scale; 3 had few settings;
+# 4 had no order, and did not say what is in which file
+FORMAT = 5
 MOST = 1 << 53  # of a count
 MOST_STEPS = 1 << 40  # at a thousand a second, more than thirty years
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file of this folder, and of no other
 HEX = re.compile(r"[0-9a-f]+")
+KIND = "(?:master|exp_avg|exp_avg_sq|ema)"
+NUMBER = "(?:0|[1-9][0-9]{0,14})"
+PART = re.compile(rf"({KIND}(?:,{KIND}){{0,3}})/(.+)@({NUMBER})\+({NUMBER})")  # kinds, name, start, elements
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,7 @@ class Identity:
     corpus: str  # fingerprint of the shards
     sts: str
     retrieval: str
+    order: str  # of the sentences: the version that data/corpus/order.py has
 
     def by_key(self) -> dict[str, Plain]:
         """All of it by key, for config.kinds.differences."""
@@ -55,6 +62,7 @@ class Identity:
             "model.encoder": self.encoder,
             "tokenizer": self.tokenizer,
             "data.shards": self.corpus,
+            "order": self.order,
             "evaluate.sts": self.sts,
             "evaluate.retrieval": self.retrieval,
         }
@@ -63,11 +71,12 @@ class Identity:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of a checkpoint. xxh3: hex of its 128-bit digest."""
+    """A file of a checkpoint. xxh3: hex of its 128-bit digest. parts: "KIND,KIND,.../PARAMETER@START+ELEMENTS" (parts.py)."""
 
     name: str
     bytes: int
     xxh3: str
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,8 +134,8 @@ def read_manifest(folder: Path) -> Manifest:
     if version != FORMAT:
         undamaged = version == 1 or is_sealed(tree)  # else a flipped bit
         raise (OtherFormat if undamaged else UserError)(
-            f"{path} has format {repr(version)[:40]}, and this version of unsee_dist reads format {FORMAT}. Continue it with the "
-            "version that wrote it, or give this run a run.dir of its own"
+            f"{path} has format {repr(version)[:40]}, and this version of unsee_dist reads format {FORMAT}: up to format 4 the "
+            "sentences come in another order. Continue it with the version that wrote it, or give this run a run.dir of its own"
         )
     if not is_sealed(tree):
         raise UserError(f"{path} cannot be read (its contents were changed)")
@@ -174,7 +183,10 @@ def _are_counts(guard: GuardState) -> bool:
 
 
 def _are_files(files: tuple[StoredFile, ...]) -> bool:
-    plain = all(PLAIN.fullmatch(file.name) and HEX.fullmatch(file.xxh3) for file in files)
+    plain = all(
+        PLAIN.fullmatch(file.name) and HEX.fullmatch(file.xxh3) and all(map(PART.fullmatch, file.parts))
+        for file in files
+    )
     return (
         plain and len({file.name for file in files}) == len(files) and all(0 <= f.bytes < MOST for f in files)
     )

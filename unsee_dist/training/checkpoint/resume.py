@@ -1,4 +1,5 @@
-"""The checkpoint a run continues from: the newest valid one of its folder, chosen by rank 0 for all ranks.
+"""The checkpoint a run continues from: the newest valid one of its folder. Rank 0 lists the folders, and each file is read by
+one rank to verify it.
 
 resume: auto     continue run.dir; start when it never had a checkpoint
 resume: never    start; an error when run.dir has checkpoints
@@ -8,16 +9,21 @@ resume: PATH     a checkpoint, or a run's folder: another run begins with its we
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+import torch.distributed as dist
+
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.shared_errors import share_errors
+from unsee_dist.distributed.shared_errors import SharedUserError, share_errors
 from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.training.checkpoint import directory, state
-from unsee_dist.training.checkpoint.manifest import NAME, Manifest, read_manifest
+from unsee_dist.training.checkpoint.manifest import NAME, Manifest, StoredFile, read_manifest
+from unsee_dist.training.checkpoint.parts import RANK
 
 
 def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, bool]:
@@ -25,50 +31,97 @@ def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, 
 
     Damaged checkpoints are named on stderr when an older one is used.
     """
-    chosen: tuple[Path | None, bool] = None, True
+    checkpoints, found = run / directory.CHECKPOINTS, list[Path]()
     with share_errors(world):
         if world.rank == 0:
-            chosen = _find_on_rank_0(run, resume)
-    return from_rank_0(world, chosen)
-
-
-def _find_on_rank_0(run: Path, resume: str) -> tuple[Path | None, bool]:
-    checkpoints = run / directory.CHECKPOINTS
-    directory.recover(checkpoints)
+            directory.recover(checkpoints)
+            found = directory.folders(checkpoints)
+            if resume == "never" and found:
+                raise UserError(
+                    f"resume = never, but {checkpoints} holds {found[-1].name}. Write resume: auto to continue it, or give "
+                    "this run a run.dir of its own."
+                )
     if resume == "never":
-        existing = directory.folders(checkpoints)
-        if existing:
-            raise UserError(
-                f"resume = never, but {checkpoints} holds {existing[-1].name}. Write resume: auto to continue it, or give "
-                "this run a run.dir of its own."
-            )
         return None, True
-    own, problems = directory.newest_valid(checkpoints, directory.verify)
+    own, problems = _newest_valid(world, checkpoints, from_rank_0(world, found))
     for problem in problems:
-        print_on_rank_0(World.alone(), f"warning: {problem}; using {own} instead")
+        print_on_rank_0(world, f"warning: {problem}; using {own} instead")
     if own is not None or resume == "auto":
         return own, True
-    return of_other_run(Path(resume)), False
+    return of_other_run(world, Path(resume)), False
 
 
-def of_other_run(path: Path) -> Path:
-    """The checkpoint that `resume = path` names: itself, or a run's newest whole one. UserError: there is none."""
-    if (path / NAME).exists():
-        directory.verify(path)
+def of_other_run(world: World, path: Path) -> Path:
+    """The checkpoint that `resume = path` names: itself, or a run's newest whole one. Collective; UserError: there is none."""
+    checkpoints, found, is_checkpoint = path / directory.CHECKPOINTS, list[Path](), False
+    with share_errors(world):
+        if world.rank == 0:
+            is_checkpoint = (path / NAME).exists()
+            if not is_checkpoint and not checkpoints.is_dir():
+                raise UserError(
+                    f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
+                )
+            found = directory.folders(checkpoints)
+    is_checkpoint, found = from_rank_0(world, (is_checkpoint, found))
+    if is_checkpoint:
+        with share_errors(world):
+            verify_together(world, path)
         return path
-    if not (path / directory.CHECKPOINTS).is_dir():
-        raise UserError(
-            f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
-        )
-    chosen, _ = directory.newest_valid(path / directory.CHECKPOINTS, directory.verify)
+    chosen, _ = _newest_valid(world, checkpoints, found)
     if chosen is None:
-        raise UserError(f"resume = {path} has no checkpoint yet. Write resume: auto to start without one.")
+        raise SharedUserError(
+            f"resume = {path} has no checkpoint yet. Write resume: auto to start without one."
+        )
     return chosen
+
+
+def _newest_valid(world: World, checkpoints: Path, found: Sequence[Path]) -> tuple[Path | None, list[str]]:
+    """directory.newest_valid, by all ranks together. They go through the same folders, of which rank 0 has made the list."""
+    chosen: tuple[Path | None, list[str]] = None, []
+    with share_errors(world):
+        chosen = directory.newest_valid(checkpoints, partial(verify_together, world), found)
+    return chosen  # noqa: RET504  (mypy takes share_errors for a block that may swallow errors)
+
+
+def verify_together(world: World, folder: Path) -> Manifest:
+    """directory.verify, each file read by one rank. Collective; the same UserError on all ranks."""
+    manifest, refusal = None, None
+    with share_errors(world):
+        if world.rank == 0:
+            try:
+                manifest = directory.read_listed(folder)
+            except UserError as error:
+                refusal = error
+    manifest, refusal = from_rank_0(world, (manifest, refusal))
+    if refusal is not None:
+        raise refusal
+    assert manifest is not None
+    wrong: list[list[str]] = [[] for _ in range(world.size)]
+    with share_errors(world):
+        wrong[world.rank] = directory.wrong_files(folder, _share(world, manifest.files))
+    if world.size > 1:
+        dist.all_gather_object(wrong, wrong[world.rank])
+    all_wrong = [sentence for each in wrong for sentence in each]
+    if all_wrong:
+        raise UserError("; ".join(all_wrong))
+    return manifest
+
+
+def _share(world: World, files: Sequence[StoredFile]) -> list[StoredFile]:
+    """The files that this rank reads to verify them: of the rank that wrote with its number, and every size-th after that. On
+    as many ranks as have written, a rank then loads what it has just read."""
+    of_ranks = [file for file in files if file.name.startswith(RANK)]
+    others = [file for file in files if not file.name.startswith(RANK)]
+    return of_ranks[world.rank :: world.size] + (others if world.rank == 0 else [])
 
 
 def restore(folder: Path, engine: Engine[Unsee], target: Target | None) -> Manifest:
     """Fill engine and target from a folder; returns its manifest. Collective."""
+    manifest = None
     with share_errors(engine.world):
-        manifest = read_manifest(folder)
+        if engine.world.rank == 0:
+            manifest = read_manifest(folder)
+    manifest = from_rank_0(engine.world, manifest)
+    assert manifest is not None
     state.load(folder, manifest, engine, target)
     return manifest

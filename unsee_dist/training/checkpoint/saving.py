@@ -32,6 +32,7 @@ from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import failpoint, register_background_thread, waiting_for
 from unsee_dist.training.checkpoint import directory, state
 from unsee_dist.training.checkpoint.manifest import NAME, CheckpointInfo, Manifest, StoredFile
+from unsee_dist.training.checkpoint.parts import digest, listed
 from unsee_dist.training.progress import Progress
 
 THREAD = "checkpoint"  # name of the background thread, which the watchdog asks for
@@ -180,7 +181,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> StoredFile:
         save_file({key: tensor.cpu().contiguous() for key, tensor in tensors.items()}, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())
-        return StoredFile(path.name, path.stat().st_size, directory.digest(path))
+        elements = {key: tensor.numel() for key, tensor in tensors.items()}
+        return StoredFile(path.name, path.stat().st_size, digest(path), listed(elements))
 
 
 def _saving(checkpoints: Path) -> AbstractContextManager[None]:

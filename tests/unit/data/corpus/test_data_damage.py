@@ -189,8 +189,10 @@ def test_skipping_reads_the_text_of_the_ids_and_needs_one_sound_block(copy, memb
         next(Stream(Shards(copy, on_damage="skip"), tokenizer, CONFIG()).batches(1, 1))
 
 
-def test_no_buffer_is_made_for_a_length_beyond_the_file(copy):
-    data, store = (copy / FIRST).read_bytes(), Store(copy)
+@pytest.mark.parametrize("prefix", ["", "file://", "simplecache::file://"])
+def test_no_buffer_is_made_for_a_length_beyond_the_file(copy, prefix):
+    data, store = (copy / FIRST).read_bytes(), Store(f"{prefix}{copy}")
+    assert store.read(FIRST, 512, 512) == data[512:1024]
     assert store.read(FIRST, 512, 1 << 50) == data[512:]
     assert store.read(FIRST, len(data) + 1, 1 << 50) == b""
     assert store.read(FIRST) == data

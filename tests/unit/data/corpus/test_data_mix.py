@@ -14,7 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from unsee_dist.config.sections import DataSettings
 from unsee_dist.data import Mix, Shards, Stream, open_corpus
-from unsee_dist.data.corpus import store
+from unsee_dist.data.corpus import mix, store
+from unsee_dist.data.corpus.mix import PERIOD, MixOrder, Pattern
+from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.processes import worker_pool
@@ -72,6 +74,22 @@ def test_a_mix_is_the_same_on_every_layout_and_at_every_place(corpus, small, tok
         told = corpus.sentence(i) if i < 2500 else small.sentence(i - 2500)
         wanted = tokenizer(told, truncation=True, max_length=9)["input_ids"]
         assert micro_batch.input_ids[micro_batch.segment_ids == place].tolist() == wanted
+
+
+def test_each_corpus_of_a_mix_has_lanes_on_its_own_places(monkeypatch):
+    """A rank's places read their own part of each corpus; with a pattern that never repeats, all of both."""
+    sizes, batch, seed = [BlockSizes.of(np.full(blocks, 32)) for blocks in (400, 200)], 24, 5
+    firsts = (0, 400 * 32)
+    for period, apart in ((PERIOD, True), (2000, False)):
+        monkeypatch.setattr(mix, "PERIOD", period)
+        order = MixOrder(sizes, firsts, Pattern([3, 1], seed, batch), seed)
+        steps = np.arange(150)[:, None] * batch
+        read = [set((order.ids((steps + place).ravel()) // 32).tolist()) for place in range(batch)]
+        shared = sum(map(len, read)) / len(set.union(*read))
+        assert (shared < 1.5) == apart
+        assert (len(order.edges()) > 0) == apart
+        whole = order.ids(np.arange(600 * 32))
+        assert np.array_equal(order.ids(np.arange(3, 600 * 32, 7)), whole[3::7])
 
 
 def test_a_mix_is_written_in_words(corpus, small):

@@ -60,6 +60,13 @@ BAD = {
     "missing": ("t.jsonl", jsonl(b'{"id": 3}'), r"line 2 has no field 'text' \(it has id\)"),
     "number": ("t.ndjson", jsonl(b'{"text": 3}'), "line 2: field 'text' must hold .* and holds int"),
     "null in a list": ("t.jl", jsonl(b'{"text": ["a", null]}'), "line 2: .* holds NoneType in its list"),
+    "twice": (
+        "t.jsonl",
+        jsonl(b'{"text": "a b c", "n": {"text": 1}, "text": "d e f"}'),
+        "line 2 has the field 'text' twice",
+    ),
+    "comma": ("t.jsonl", jsonl(b'{"text": "and so"},'), r"line 2 is not JSON .* Write `sed 's/,"),
+    "Python's": ("t.jsonl", jsonl(b"{'text': 'and so'}"), r"line 2 is not JSON .* Write `python3 -c"),
     "no object": ("t.jsonl", jsonl(b"[1]"), "line 2 is a JSON list, not an object"),
     "cut": ("t.jsonl.gz", gzip.compress(jsonl(b'{"text": "an')), r"line 2 is not JSON \(Unterminated"),
     "deep": (

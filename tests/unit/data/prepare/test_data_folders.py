@@ -71,6 +71,7 @@ LEFT_OUT = {
     "_SUCCESS": (b"Written by a cluster that is done.", "about the others"),
     "info.json": (json.dumps({"a": 1, "b": [2]}, indent=1).encode(), "one JSON value"),
     "list.json": (json.dumps([{"text": "one two three"}]).encode(), "one JSON value"),
+    "part-9": (b"{'text': 'one two three'}\n" * 2, "most of its lines are records"),
     "config.json": (b'{"version": 3}\n', "no field 'text'"),
     "words.json": (b"no JSON at all\n", "not JSON"),
     ".hidden.txt": (TEXT, "a hidden file"),

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import json
+import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +17,7 @@ from hypothesis import strategies as st
 from unsee_dist.config.load import checked
 from unsee_dist.data import Shards
 from unsee_dist.data.prepare import opening
-from unsee_dist.data.prepare.clean import is_json, words_in
+from unsee_dist.data.prepare.clean import is_record, words_in
 from unsee_dist.data.prepare.documents import documents_of
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 from unsee_dist.data.prepare.sources import input_splits
@@ -191,16 +195,37 @@ def test_a_little_dropped_and_duplicates_are_no_alarm(tmp_path: Path) -> None:
         ("[sic] he said [so]", False),
         ('"He said so."', False),
         ("12 000", False),
+        ("{'text': 'a value of words'}", True),
+        ("{'text': \"it's a value\", 'n': None, 't': datetime(1, 2, 3)}", True),
+        ("{'text': 'a value of words',", True),  # the rest is in the next line
+        ('{"text": "cut in the mid', True),
+        ("[{'text': 'a value'}, {'text': 'another'}]", True),
+        ("['a', \"it's\", 'b c']", True),
+        ('"text": "a value of words",', True),  # a line out of JSON over several lines
+        ("'scores': [", True),
+        ('"whole": true }', True),
+        ('"Hamlet": a play of words', False),
+        ("'Tis the season', he said: 'now'", False),
+        ("'It is', he said, 'so'", False),
+        ('"{" opens, "}" closes', False),
+        ("{'x' in y}", False),
+        ("['tis] so", False),
+        ("(see {note}: there)", False),
+        ('<doc id="12" url="https://x/y" title="An old river">', True),
+        ("</doc>", True),
+        ("<p>so he said it</p>", False),  # text in tags
+        ("<3 is a heart", False),
+        ("<he said so> and <she said so>", False),
     ],
 )
 def test_what_is_data_and_no_sentence(line: str, is_data: bool) -> None:
-    assert is_json(line) is is_data
+    assert is_record(line) is is_data
 
 
 def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n".join([*LINES, '{"text": "a value of words"}']))
     report = prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
-    assert report.dropped == {"JSON": 1}
+    assert report.dropped == {"JSON, or another record or tag": 1}
     (tmp_path / "t.txt").write_text('{"text": "a value of words"}\n')
     with pytest.raises(
         UserError, match=r"t.txt line 1 is a JSON object and no sentence. Name the file .jsonl"
@@ -218,8 +243,110 @@ def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None
 )
 def test_json_over_several_lines_is_no_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "t.txt").write_text(text)
-    with pytest.raises(UserError, match=r"t.txt is one JSON value.*jq -c"):
+    with pytest.raises(UserError, match=r"t.txt (is one JSON value|has a comma).*NEW.jsonl"):
         prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+TWO = [{"text": "a value of words", "n": None}, {"text": 'it\'s "another" one', "n": True}]
+ALMOST_JSON = {
+    "a list": json.dumps(TWO),
+    "a list over lines": json.dumps(TWO, indent=1),
+    "an object over lines": "\n".join(json.dumps(each, indent=1) for each in TWO),
+    "commas": "".join(f"{json.dumps(each)},\n" for each in TWO),
+    "commas but the last, CR LF": ",\r\n".join(map(json.dumps, TWO)) + "\r\n",
+    "commas in one line": ", ".join(map(json.dumps, TWO)) + "\n",
+    "commas, over lines": ",\n".join(json.dumps(each, indent=1) for each in TWO) + ",\n\n",
+    "Python's": "".join(f"{each}\n\n" for each in TWO),
+    "Python's with commas": "".join(f"{each},\n" for each in TWO),
+}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".txt", ""])
+@pytest.mark.parametrize("kind", ALMOST_JSON)
+def test_the_command_against_what_is_almost_jsonl_works(tmp_path: Path, kind: str, suffix: str) -> None:
+    source = tmp_path / f"x{suffix}"
+    source.write_text(ALMOST_JSON[kind], newline="")
+    with pytest.raises(UserError) as refused:
+        prepare([str(source)], tmp_path / "out", PrepareSettings(), processes=1)
+    command = re.search("`(.*)`", str(refused.value))
+    assert command, refused.value
+    told = command[1].replace("FILE", source.name)
+    if "jq" in told and shutil.which("jq") is None:
+        pytest.skip("jq is not installed here")
+    subprocess.run(["sh", "-c", told], cwd=tmp_path, check=True)
+    report = prepare([str(tmp_path / "NEW.jsonl")], tmp_path / "new", PrepareSettings(), processes=1)
+    assert report.read == 2
+    assert sorted(Shards(tmp_path / "new").head(9)) == sorted(each["text"] for each in TWO)
+
+
+@pytest.mark.parametrize(("records", "refused"), [(3, False), (4, True)])
+def test_a_text_of_mostly_records_is_refused(tmp_path: Path, records: int, refused: bool) -> None:
+    """Where most lines are none, they are dropped and counted."""
+    lines = [*LINES[:3], *(f"{{'text': 'the value number {n} here'}}" for n in range(records))]
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    if refused:
+        with pytest.raises(UserError, match=r"most lines of .*t.txt are records .*NEW.jsonl"):
+            prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+        return
+    report = prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+    assert report.dropped == {"JSON, or another record or tag": 3}
+    assert sorted(Shards(tmp_path / "out").head(9)) == LINES[:3]
+
+
+def test_most_lines_of_json_behind_another_line_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n".join([LINES[0], *map(json.dumps, TWO)]))
+    with pytest.raises(UserError, match=r"most lines of .*t.txt are JSON objects .* Name the file .jsonl"):
+        prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+def test_a_table_with_a_column_of_records_is_read(tmp_path: Path) -> None:
+    rows = [f"{{'n': {number}}}\t{line}" for number, line in enumerate(LINES)]
+    (tmp_path / "t.tsv").write_text("\n".join(["meta\ttext", *rows]))
+    assert prepare([str(tmp_path / "t.tsv")], tmp_path / "out", PrepareSettings(), processes=1).kept == len(
+        LINES
+    )
+
+
+def test_a_text_that_is_markup_is_refused(tmp_path: Path) -> None:
+    for start, what in (
+        ("<!DOCTYPE html>", "HTML"),
+        ("\n<html lang=en>", "HTML"),
+        ('<?xml version="1.0"?>', "XML"),
+    ):
+        (tmp_path / "t.txt").write_text("\n".join([start, *LINES]))
+        with pytest.raises(UserError, match=rf"t.txt is {what} and no text"):
+            prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    ("lines", "notice"),
+    [
+        ([f"{number}\t{line}" for number, line in enumerate(LINES)], "each line has 2 columns with a tab"),
+        (["id,text", *(f"{number},{line}" for number, line in enumerate(LINES))], "has the column 'text'"),
+        (["A letter, text, or mail.", *LINES], None),
+        ([*LINES, "a tab\tin one line"], None),
+        (LINES, None),
+    ],
+)
+def test_a_table_that_is_read_as_text_is_said(
+    tmp_path: Path, lines: list[str], notice: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "t.txt").write_text("\n".join(lines))
+    prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+    said = capsys.readouterr().err
+    assert f"t.txt: {'each' if notice is None else ''}" not in said if notice is None else notice in said
+
+
+def test_no_piece_of_a_record_becomes_a_sentence(tmp_path: Path) -> None:
+    """A splitter would make two of it, which look like none."""
+    record = "{'text': 'This is a value of it. This is another sentence of it.'}"
+    (tmp_path / "t.txt").write_text("\n".join([*LINES, record]))
+    report = prepare(
+        [str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(split="sentence"), processes=1
+    )
+    assert report.dropped == {"JSON, or another record or tag": 1}
+    assert report.read == len(LINES) + 1
+    assert sorted(Shards(tmp_path / "out").head(19)) == LINES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,276 @@
+"""What an encoder does to sentences, before and after: gold pairs, nearest neighbours, a map.
+
+Drawn by chance, always with the same seed: nothing is chosen because it looks good.
+Shapes: N sentences, D width, K neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from unsee_dist.evaluation.intervals import ScoreDifference, paired_difference
+from unsee_dist.metrics.cosine import collapsed, unit_rows
+from unsee_dist.metrics.retrieval import Questions
+from unsee_dist.metrics.sts import Pairs, spearman_of
+from unsee_dist.report.encoders import Embeddings, Encoded, Sets
+from unsee_dist.report.plots import INK, MUTED, SURFACE, Plot, colour, svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SEED = 0
+MOST_PAIRS = 1500  # of a set, for the plots and the interval
+MOST_QUESTIONS = 300
+BINS = 5  # of the gold score
+SHOWN, NEAREST = 6, 3  # sentences whose neighbours are listed, and how many of them
+MAPPED, CLUSTERS = 400, 6
+FEWEST = 30  # sentences, for neighbours and a map
+
+
+@dataclass(frozen=True)
+class PairsView:
+    """Cosines of a set's pairs before and after. difference: of the Spearman x 100; None for retrieval."""
+
+    name: str
+    pairs: int
+    plot: Plot
+    difference: ScoreDifference | None
+
+
+class Neighbour(NamedTuple):
+    text: str
+    cosine: float
+    new: bool  # not among the nearest before training
+
+
+class Neighbours(NamedTuple):
+    """A sentence and its nearest, an encoder a column."""
+
+    sentence: str
+    columns: list[list[Neighbour]]
+
+
+class Cluster(NamedTuple):
+    place: int  # of its colour
+    words: str
+    sentences: int
+
+
+class Map(NamedTuple):
+    plots: list[Plot]
+    clusters: list[Cluster]
+
+
+def sample(sets: Sets) -> Sets:
+    """At most so many pairs and questions of each set as are shown."""
+    rng = np.random.default_rng(SEED)
+    sts = {name: _some_pairs(pairs, rng) for name, pairs in sets.sts.items()}
+    retrieval = {name: _some_questions(each, rng) for name, each in sets.retrieval.items()}
+    return Sets(sts, retrieval, sets.pool, sets.problems)
+
+
+def all_sentences(sets: Sets) -> list[str]:
+    found = [*sets.pool]
+    for pairs in sets.sts.values():
+        found += pairs.first + pairs.second
+    for questions in sets.retrieval.values():
+        found += questions.queries + questions.answers
+    return list(dict.fromkeys(found))
+
+
+def pool_of(sets: Sets) -> list[str]:
+    """Sentences of the corpus; where it cannot be read, those of the sets."""
+    if len(sets.pool) >= FEWEST:
+        return sets.pool
+    others = all_sentences(sets)
+    np.random.default_rng(SEED).shuffle(others)
+    return others[:MAPPED]
+
+
+def of_pairs(sets: Sets, before: Embeddings, after: Embeddings, run: str, place: int) -> list[PairsView]:
+    """A view of each set. place: of the run's colour."""
+    views = [_of_sts(name, pairs, before, after, run, place) for name, pairs in sets.sts.items()]
+    return views + [
+        _of_questions(name, questions, before, after, run, place)
+        for name, questions in sets.retrieval.items()
+    ]
+
+
+def neighbours(pool: Sequence[str], encoders: Sequence[Encoded]) -> list[Neighbours]:
+    """Of some sentences of the pool, the nearest others of it by cosine. The first encoder is the one before training."""
+    chosen = sorted(np.random.default_rng(SEED).choice(len(pool), size=min(SHOWN, len(pool)), replace=False))
+    nearest = [_nearest(_rows(pool, encoder.embeddings), chosen) for encoder in encoders]
+    found = []
+    for row, number in enumerate(chosen):
+        known = {other for other, _ in nearest[0][row]}
+        columns = [
+            [Neighbour(pool[other], cosine, other not in known) for other, cosine in of_encoder[row]]
+            for of_encoder in nearest
+        ]
+        found.append(Neighbours(pool[number], columns))
+    return found
+
+
+def map_of(pool: Sequence[str], encoders: Sequence[Encoded]) -> Map:
+    """t-SNE of each encoder's embeddings. A colour is a cluster (k-means) of the last encoder, in all of them."""
+    texts = list(pool)[:MAPPED]
+    units = [_rows(texts, encoder.embeddings) for encoder in encoders]
+    cluster_N = _clusters(units[-1])
+    plots = []
+    for encoder, u_ND in zip(encoders, units, strict=True):
+        place_N2 = _projected(u_ND)
+        unit = f"t-SNE of {len(texts)} sentences"
+        fill = _points(place_N2, cluster_N)
+        plots.append(Plot(encoder.name, unit, svg(fill, f"Map: {encoder.name}, {unit}", (4.0, 3.6))))
+    words = _words(texts, cluster_N)
+    sizes = np.bincount(cluster_N)
+    return Map(plots, [Cluster(place, words[place], int(size)) for place, size in enumerate(sizes)])
+
+
+def usable(encoded: Encoded | None, texts: Sequence[str]) -> bool:
+    """Whether an encoder's embeddings can be looked at: finite, and not one point."""
+    return encoded is not None and not collapsed(_rows(texts, encoded.embeddings))
+
+
+def _some_pairs(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    if len(pairs.scores) <= MOST_PAIRS:
+        return pairs
+    kept = sorted(rng.choice(len(pairs.scores), size=MOST_PAIRS, replace=False))
+    return Pairs([pairs.first[i] for i in kept], [pairs.second[i] for i in kept], pairs.scores[kept])
+
+
+def _some_questions(questions: Questions, rng: np.random.Generator) -> Questions:
+    """Some queries, and only their answers: cosines are shown, no ranks."""
+    count = min(len(questions.queries), MOST_QUESTIONS)
+    kept = sorted(rng.choice(len(questions.queries), size=count, replace=False))
+    answers, own = np.unique(questions.own[kept], return_inverse=True)
+    return Questions([questions.queries[i] for i in kept], [questions.answers[i] for i in answers], own)
+
+
+def _of_sts(
+    name: str, pairs: Pairs, before: Embeddings, after: Embeddings, run: str, place: int
+) -> PairsView:
+    cosines = [_cosines(pairs.first, pairs.second, each) for each in (before, after)]
+    low, high = float(pairs.scores.min()), float(pairs.scores.max())
+    edges = np.linspace(low, high, BINS + 1)
+    bin_N = np.clip(np.digitize(pairs.scores, edges) - 1, 0, BINS - 1)
+    labels = [f"{edges[i]:.3g}–{edges[i + 1]:.3g}" for i in range(BINS)]
+    grouped = [[cosine_N[bin_N == number] for number in range(BINS)] for cosine_N in cosines]
+    rho = [spearman_of(pairs, each) for each in (before, after)]
+    unit = f"cosine of {len(pairs.scores):,} pairs by the score that people gave; Spearman x 100: {rho[0]:.2f} → {rho[1]:.2f}"
+    gap = paired_difference(cosines[1][None], cosines[0][None], pairs.scores, SEED)
+    plot = Plot(
+        f"{run}: {name}", unit, svg(_boxes(labels, grouped, place, "score"), f"{run}: {name}, {unit}")
+    )
+    return PairsView(name, len(pairs.scores), plot, gap)
+
+
+def _of_questions(
+    name: str, questions: Questions, before: Embeddings, after: Embeddings, run: str, place: int
+) -> PairsView:
+    own = [questions.answers[i] for i in questions.own]
+    others = [questions.answers[(i + 1) % len(questions.answers)] for i in questions.own]
+    grouped = [
+        [_cosines(questions.queries, answers, each) for answers in (own, others)] for each in (before, after)
+    ]
+    unit = f"cosine of {len(own):,} questions to their answer and to another one's"
+    fill = _boxes(["its answer", "another answer"], grouped, place, "")
+    return PairsView(name, len(own), Plot(f"{run}: {name}", unit, svg(fill, f"{run}: {name}, {unit}")), None)
+
+
+def _cosines(first: Sequence[str], second: Sequence[str], embeddings: Embeddings) -> np.ndarray:
+    return np.sum(_rows(first, embeddings) * _rows(second, embeddings), axis=1)
+
+
+def _rows(texts: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Unit vectors."""
+    return unit_rows(np.stack([embeddings[text] for text in texts]))
+
+
+def _nearest(u_ND: np.ndarray, chosen: Sequence[int]) -> list[list[tuple[int, float]]]:
+    cosines_KN = u_ND[chosen] @ u_ND.T
+    cosines_KN[np.arange(len(chosen)), chosen] = -np.inf  # itself
+    order_KN = np.argsort(-cosines_KN, axis=1, kind="stable")[:, :NEAREST]
+    return [[(int(i), float(row[i])) for i in order] for row, order in zip(cosines_KN, order_KN, strict=True)]
+
+
+def _clusters(u_ND: np.ndarray) -> np.ndarray:
+    """The number of each row's cluster, the largest first."""
+    from sklearn.cluster import KMeans
+
+    number_N = KMeans(CLUSTERS, n_init=4, random_state=SEED).fit_predict(u_ND)
+    order = np.argsort(-np.bincount(number_N, minlength=CLUSTERS), kind="stable")
+    return np.argsort(order, kind="stable")[number_N]
+
+
+def _projected(u_ND: np.ndarray) -> np.ndarray:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(u_ND) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=SEED).fit_transform(u_ND)
+
+
+def _words(texts: Sequence[str], cluster_N: np.ndarray) -> list[str]:
+    """Words that a cluster's sentences have more often than the others: TF-IDF, averaged. Frequent words are left out."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    try:
+        counts = TfidfVectorizer(max_df=0.05, min_df=2).fit(texts)
+    except ValueError:  # no such word: a language without blanks, or few sentences
+        return [""] * CLUSTERS
+    weights_NV, names = counts.transform(texts).toarray(), counts.get_feature_names_out()
+    found = []
+    for number in range(CLUSTERS):
+        inside = cluster_N == number
+        gain_V = weights_NV[inside].mean(axis=0) - weights_NV[~inside].mean(axis=0)
+        found.append(", ".join(names[i] for i in np.argsort(-gain_V)[:4]))
+    return found
+
+
+def _boxes(
+    labels: Sequence[str], grouped: Sequence[Sequence[np.ndarray]], place: int, x_label: str
+) -> Callable[[Axes], None]:
+    """Two boxes a label, before and after: median, quartiles, and whiskers to the 5th and 95th percentile."""
+
+    def fill(axes: Axes) -> None:
+        for side, groups in enumerate(grouped):
+            shade = (MUTED, colour(place))[side]
+            found = [(i + (-0.19, 0.19)[side], each) for i, each in enumerate(groups) if len(each)]
+            axes.boxplot(
+                [each for _, each in found],
+                positions=[at for at, _ in found],
+                widths=0.3,
+                whis=(5, 95),
+                showfliers=False,
+                patch_artist=True,
+                boxprops={"facecolor": shade, "edgecolor": shade, "alpha": 0.55},
+                medianprops={"color": INK, "linewidth": 1.5},
+                whiskerprops={"color": shade},
+                capprops={"color": shade},
+                manage_ticks=False,
+            )
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xlim(-0.6, len(labels) - 0.4)
+        axes.set_xlabel(x_label)
+
+    return fill
+
+
+def _points(place_N2: np.ndarray, cluster_N: np.ndarray) -> Callable[[Axes], None]:
+    def fill(axes: Axes) -> None:
+        for number in np.unique(cluster_N):
+            inside = place_N2[cluster_N == number]
+            axes.plot(
+                *inside.T, "o", color=colour(int(number)), markersize=4, markeredgewidth=0.4,
+                markeredgecolor=SURFACE, alpha=0.85,
+            )  # fmt: skip
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines["bottom"].set_visible(False)
+        axes.margins(0.03)
+
+    return fill
