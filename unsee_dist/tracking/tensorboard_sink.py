@@ -8,6 +8,7 @@ earlier starts had no TensorBoard. The first event tells a TensorBoard that look
 from __future__ import annotations
 
 import math
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -91,8 +92,10 @@ class TensorboardSink:
         from torch.utils.tensorboard import SummaryWriter
 
         if self._writer is not None:
-            self._writer.close()  # it stays: a reader that has it open would never leave it; purge_step hides what is in it
-        else:
-            for old in self._folder.glob(EVENTS):
+            self._writer.close()
+        for old in self._folder.glob(EVENTS):
+            if old.stat().st_size == 0:
                 old.unlink()
+            else:
+                os.truncate(old, 0)  # a TensorBoard that reads it would stop at a file that is gone
         self._writer, self._offset = SummaryWriter(str(self._folder), purge_step=0), 0

@@ -79,6 +79,7 @@ def test_a_return_to_a_checkpoint_and_who_looks_on_forget_the_steps_after_it(tmp
         recorder.step({"step": step, "loss": 2.0})
     recorder.close()
     expected = [*range(1, 6), *range(9, STEPS + 1)]
+    assert written(tmp_path, "loss") == expected
     for reader in (watching, EventAccumulator(str(tmp_path / FOLDER))):
         assert [point.step for point in reader.Reload().Scalars("loss")] == expected
 
