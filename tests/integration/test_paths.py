@@ -177,10 +177,12 @@ def test_where_a_result_goes(
     monkeypatch.chdir(here)
     run = tiny.folder / "result"
     if not run.exists():
-        launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={run}"))
+        launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={run}"), timeout_s=400)
         for model in (str(run), "tfidf"):
             launch.succeed(
-                [str(launch.BIN / "unsee"), "evaluate", model, "--tasks", str(place / "tasks")], cwd=here
+                [str(launch.BIN / "unsee"), "evaluate", model, "--tasks", str(place / "tasks")],
+                cwd=here,
+                timeout_s=400,
             )
     before = sorted(here.rglob("*"))
     commands = [("export", str(run))]

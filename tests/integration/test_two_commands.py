@@ -92,6 +92,9 @@ def test_another_export_or_one_with_files_of_the_users_is_refused(tmp_path: Path
     (other / "config.yaml").touch()
     with pytest.raises(UserError, match="holds an export of something else than"):
         export.check(str(other), out)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UserError, match="loop is a link to nothing"):
+        export.check(str(run), tmp_path / "loop")
     (out / "notes.txt").write_text("mine")
     with pytest.raises(
         UserError, match=r"files that no export wrote, or that were changed since: notes\.txt"
