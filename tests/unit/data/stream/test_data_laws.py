@@ -1,7 +1,9 @@
 """The laws of order and stream over random corpora, windows, lanes, batches, ranks, workers and places to resume."""
 
 import os
+import signal
 import tracemalloc
+from collections import deque
 from itertools import accumulate
 
 import numpy as np
@@ -17,6 +19,7 @@ from unsee_dist.data.corpus.order import Order, key, permute
 from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.stream import _Parts
+from unsee_dist.errors import foreseen
 
 
 class Made:
@@ -268,6 +271,18 @@ def test_the_processes_of_a_stream_read_what_is_computed(tokenizer, tmp_path):
     computed = read_per_used(corpus.order(5, 24), 24, 1, 2)
     assert 16 * len(reads) / corpus.sentences == pytest.approx(computed)
     assert computed < 1.25
+
+
+def test_a_killed_worker_is_a_sentence(tokenizer, tmp_path):
+    corpus = Made([16] * 24 * 5, 1, 24, tmp_path / "reads")
+    batches = Stream(corpus, tokenizer, stream_config(seed=5, batch=24, max_tokens=16, workers=1)).batches(
+        1, 10_000
+    )
+    next(batches)
+    os.kill(int((tmp_path / "reads").read_text().split()[0]), signal.SIGKILL)
+    with pytest.raises(RuntimeError) as ended:
+        deque(batches, maxlen=0)
+    assert "A process of data.workers was killed" in str(foreseen(ended.value))
 
 
 @given(
