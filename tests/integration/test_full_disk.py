@@ -127,7 +127,7 @@ def test_quickstart(tmp_path: Path) -> None:
         refused(unsee("quickstart"), "quickstart/encoder", "Make room", cwd=disk)
         assert not (made / "encoder").exists()
         taken.unlink()
-        until("eval 0000/1000", disk)
+        until("3/4 training", disk)
 
 
 def until(words: str, folder: Path) -> None:
