@@ -18,7 +18,7 @@ from unsee_dist.report.page import (
     Commands,
     Events,
     Grid,
-    NearestLists,
+    Nearest,
     Page,
     Plots,
     Section,
@@ -156,7 +156,7 @@ def _of_sentences(found: Looked) -> list[Section]:
         ),
         Section(
             "Nearest neighbours",
-            [NearestLists(head, rows)],
+            [Nearest(head, rows)],
             f"Of {len(rows)} sentences drawn by chance, the nearest among {len(found.pool)} others, with their cosine. A bar on the "
             "left: not among the nearest before training.",
         ),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -29,64 +29,61 @@ MARK = '<meta name="generator" content="unsee_dist'  # of a file that may be rep
 HEAD_BYTES = 2048
 
 
+class Block:
+    """A part of a section, shown by the template as its kind wants."""
+
+    @property
+    def kind(self) -> str:
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Words:
-    kind: ClassVar[str] = "words"
+class Words(Block):
     sentences: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Plots:
-    kind: ClassVar[str] = "plots"
+class Plots(Block):
     plots: Sequence[Plot]
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Block):
     """A table. summary: it is folded away under these words; "" = it is open. codes: its first column is code."""
 
-    kind: ClassVar[str] = "grid"
     table: Table
     summary: str = ""
     codes: bool = False
 
 
 @dataclass(frozen=True)
-class NearestLists:
+class Nearest(Block):
     """head: of the columns behind the sentence."""
 
-    kind: ClassVar[str] = "nearest"
     head: Sequence[str]
     rows: Sequence[Neighbours]
 
 
 @dataclass(frozen=True)
-class Clusters:
-    kind: ClassVar[str] = "clusters"
+class Clusters(Block):
     clusters: Sequence[Cluster]
 
 
 @dataclass(frozen=True)
-class Bars:
+class Bars(Block):
     """Shares, 0 to 1, by name."""
 
-    kind: ClassVar[str] = "bars"
     bars: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)
-class Events:
-    kind: ClassVar[str] = "events"
+class Events(Block):
     events: Sequence[Event]
 
 
 @dataclass(frozen=True)
-class Commands:
-    kind: ClassVar[str] = "commands"
+class Commands(Block):
     commands: Sequence[Next]
-
-
-Block = Words | Plots | Grid | NearestLists | Clusters | Bars | Events | Commands
 
 
 @dataclass(frozen=True)
