@@ -51,7 +51,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from unsee_dist.supervision.signals import StopSignal, is_launched, stop_with_launcher
+    from unsee_dist.supervision.signals import StopSignal, is_launched, launched_as, stop_with_launcher
 
     stop = StopSignal()  # before torch is imported: in those seconds a signal would end this rank at once
     stop.meeting = is_launched()
@@ -84,16 +84,6 @@ def main(arguments: list[str] | None = None) -> int:
         stop.close()
     leave_world(code)
     return code
-
-
-def launched_as() -> tuple[int, int]:
-    """Rank and ranks by what the launcher says, before torch is loaded; a wrong number is reported when they meet."""
-    seen = os.environ
-    rank, ranks = seen.get("RANK", seen.get("SLURM_PROCID", "0")), seen.get("WORLD_SIZE", "1")
-    if "RANK" not in seen:
-        ranks = seen.get("SLURM_STEP_NUM_TASKS", "1")
-        rank = rank if ranks != "1" else "0"
-    return (int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() else (0, 1)
 
 
 def report_once(error: Exception) -> int:

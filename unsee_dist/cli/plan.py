@@ -15,10 +15,10 @@ from unsee_dist.cli.check import check_all
 from unsee_dist.config import RunConfig
 from unsee_dist.config.kinds import flat, shown
 from unsee_dist.config.sections import DataSettings
-from unsee_dist.errors import UserError
 from unsee_dist.files.remote import is_remote
 from unsee_dist.files.room import free_bytes
 from unsee_dist.masking import masked
+from unsee_dist.supervision.signals import OF_A_LAUNCHER
 
 if TYPE_CHECKING:
     from unsee_dist.forecast.derived import Derived
@@ -31,22 +31,9 @@ NOT_PROBED = "seconds and peak memory: unsee train CONFIG --dry-run tries some s
 Plan = dict[str, Any]
 
 
-def launched_ranks() -> tuple[int, int]:
-    """(rank, ranks) by the launcher's variables."""
-    seen = os.environ
-    ranks = seen.get("WORLD_SIZE") or seen.get("SLURM_STEP_NUM_TASKS") or "1"
-    rank = seen.get("RANK") or (seen.get("SLURM_PROCID") if ranks != "1" else None) or "0"
-    return int(rank), int(ranks)
-
-
 def make_plan(config: RunConfig, ranks: int, with_probe: bool) -> Plan:
     """All of it as a tree. UserError with a line for every mistake."""
-    if config.train.batch % ranks:
-        below = config.train.batch // ranks * ranks
-        possible = f"{below} or {below + ranks}" if below else f"{ranks}"
-        raise UserError(
-            f"train.batch = {config.train.batch} cannot be split over {ranks} ranks. Use {possible}."
-        )
+    config.train.part(ranks)  # the shortest to check, before folders are looked at
     right, unchecked = check_all(config)
     plan: Plan = {"ranks": ranks, "settings": _beside_defaults(config), "checked": right}
     sentences = _sentences(config)
@@ -96,7 +83,7 @@ def _sizes(config: RunConfig) -> Sizes:
 
 
 def _probe(config: RunConfig, derived: Derived) -> Probe:
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_STEP_NUM_TASKS"):
+    for name in OF_A_LAUNCHER:
         os.environ.pop(name, None)  # the other ranks do not come: this one tries its part alone
     from unsee_dist.forecast.probe import probe
 
@@ -106,7 +93,7 @@ def _probe(config: RunConfig, derived: Derived) -> Probe:
 def _needs(config: RunConfig, derived: Derived, sizes: Sizes, tried: Probe | None) -> Plan:
     from unsee_dist.forecast import memory
 
-    state = memory.state_bytes(sizes, config.parallel.zero, config.parallel.precision, derived.ranks)
+    state = memory.state_bytes(sizes, config.parallel, derived.ranks)
     activations = memory.activation_bytes(config, sizes, derived)
     disk, free = memory.disk_bytes(config, sizes, derived), free_bytes(Path(config.run.dir))
     needs: Plan = {

@@ -75,9 +75,10 @@ def print_plan(
 ) -> None:
     """The report of a run that is not started; under a launcher rank 0 makes it."""
     settings = load(config, overrides or ())
-    from unsee_dist.cli.plan import as_lines, launched_ranks, make_plan
+    from unsee_dist.cli.plan import as_lines, make_plan
+    from unsee_dist.supervision.signals import launched_as
 
-    rank, launched = launched_ranks()
+    rank, launched = launched_as()
     if rank:
         return
     with waiting(

@@ -85,6 +85,14 @@ class TrainSettings(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # not on biases and LayerNorms
     clip: Annotated[float, Field(gt=0)] | None = 1.0  # bound of the global gradient norm; absent = none
 
+    def part(self, ranks: int) -> int:
+        """Sentences of a step on each of so many ranks. UserError: they have no equal parts."""
+        if self.batch % ranks:
+            below = self.batch // ranks * ranks
+            possible = f"{below} or {below + ranks}" if below else f"{ranks}"
+            raise UserError(f"train.batch = {self.batch} cannot be split over {ranks} ranks. Use {possible}.")
+        return self.batch // ranks
+
 
 class ParallelSettings(Section):
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage

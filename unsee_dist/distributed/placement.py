@@ -61,6 +61,11 @@ class Place(NamedTuple):
         return f"rank {self.rank} on {self.host}"
 
 
+def device_name(device: torch.device) -> str:
+    """For people: the card's name, or CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
 def shares_gpus() -> bool:
     return os.environ.get(SHARE_GPU) == "1"
 

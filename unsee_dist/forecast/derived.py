@@ -28,9 +28,9 @@ class Derived:
 
 
 def derive(config: RunConfig, sentences: int, ranks: int) -> Derived:
-    """ranks divide train.batch (else see `wrong_ranks`). sentences: of the corpus."""
+    """sentences: of the corpus. UserError: train.batch cannot be split over so many ranks."""
     steps, train = total_steps(config.train, sentences), config.train
-    part = train.batch // ranks
+    part = train.part(ranks)
     return Derived(
         ranks=ranks,
         steps=steps,

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from unsee_dist.config.sections import RunConfig
+from unsee_dist.config.sections import ParallelSettings, RunConfig
 from unsee_dist.forecast.derived import Derived
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -38,14 +38,14 @@ class Sizes:
     heads: int
 
 
-def state_bytes(sizes: Sizes, stage: int, precision: str, ranks: int) -> dict[str, int]:
+def state_bytes(sizes: Sizes, parallel: ParallelSettings, ranks: int) -> dict[str, int]:
     """Of one rank, by part, without activations."""
-    each, stage = BYTES[precision], stage if ranks > 1 else 0
+    each, stage = BYTES[parallel.precision], parallel.stage(ranks)
 
     def sharded(number: int, from_stage: int) -> int:
         return number // ranks if stage >= from_stage else number
 
-    masters = 0 if precision == "fp32" and stage == 0 else 4 * sizes.trained
+    masters = 0 if parallel.precision == "fp32" and stage == 0 else 4 * sizes.trained
     return {
         "weights": sharded(each * sizes.trained, 3),
         "gradients": sharded(each * sizes.trained, 2),

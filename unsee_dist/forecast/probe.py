@@ -15,6 +15,7 @@ import torch
 
 from unsee_dist.config import RunConfig
 from unsee_dist.distributed.engine import Engine
+from unsee_dist.distributed.placement import device_name
 from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.distributed.world import World
 from unsee_dist.forecast.derived import Derived
@@ -70,8 +71,7 @@ def probe(config: RunConfig, derived: Derived) -> Probe:
         step_s = _step_s(engine, inputs, config.target.decay)
         peak = _peak(world)
         evaluation_s = _evaluation_s(engine, inputs, config, stop) / derived.ranks
-        name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
-        return Probe(sizes, step_s, evaluation_s, peak, name)
+        return Probe(sizes, step_s, evaluation_s, peak, device_name(world.device))
     finally:
         stop.close()
         leave_world()

@@ -148,6 +148,16 @@ def is_launched() -> bool:
     return "RANK" in os.environ or "SLURM_STEP_NUM_TASKS" in os.environ
 
 
+def launched_as() -> tuple[int, int]:
+    """Rank and ranks by what the launcher says, before torch is loaded; a wrong number is reported when they meet."""
+    seen = os.environ
+    rank, ranks = seen.get("RANK", seen.get("SLURM_PROCID", "0")), seen.get("WORLD_SIZE", "1")
+    if "RANK" not in seen:
+        ranks = seen.get("SLURM_STEP_NUM_TASKS", "1")
+        rank = rank if ranks != "1" else "0"
+    return (int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() else (0, 1)
+
+
 def stop_with_launcher(launcher: int) -> None:
     """Stop this rank when its launcher (torchrun, Slurm's slurmstepd, deepspeed) is killed: it would train on, and nothing
     would report its end. launcher: the parent of this process when it began. Linux only; elsewhere it does nothing."""

@@ -49,10 +49,9 @@ def environment() -> dict[str, str]:
 
 def of_this_start(device: torch.device) -> dict[str, str]:
     """What the history of a run keeps of a start: the environment, the host of rank 0 and its device."""
-    import torch
+    from unsee_dist.distributed.placement import device_name
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return environment() | {"host": socket.gethostname(), "device": name}
+    return environment() | {"host": socket.gethostname(), "device": device_name(device)}
 
 
 def git_commit(root: Path) -> dict[str, str]:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 
 from unsee_dist.config.sections import DataSettings, RunConfig
+from unsee_dist.distributed.placement import device_name
 from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.log import say_waiting
 from unsee_dist.masking import masked
@@ -38,8 +38,7 @@ def corpus_name(data: DataSettings) -> str:
 
 def devices_of_all(world: World) -> list[tuple[str, str]]:
     """(host, device) of every rank, in rank order. Collective."""
-    name = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "CPU"
-    own, everyone = (socket.gethostname(), name), [("", "")] * world.size
+    own, everyone = (socket.gethostname(), device_name(world.device)), [("", "")] * world.size
     if world.size == 1:
         return [own]
     dist.all_gather_object(everyone, own)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unsee_dist.config import load
+from unsee_dist.config.sections import ParallelSettings
 from unsee_dist.forecast import memory
 from unsee_dist.forecast.derived import advice, derive
 from unsee_dist.forecast.memory import Sizes
@@ -33,7 +34,8 @@ def test_a_run_without_a_score_and_a_warmup_of_two_steps_are_said() -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_memory_is_what_the_stage_shards(stage: int, precision: str) -> None:
-    one, eight = (memory.state_bytes(BERT, stage, precision, ranks) for ranks in (1, 8))
+    parallel = ParallelSettings(zero=stage, precision=precision)
+    one, eight = (memory.state_bytes(BERT, parallel, ranks) for ranks in (1, 8))
     sharded_from = {"weights": 3, "gradients": 2, "masters": 1, "AdamW": 1, "average": 1, "target": 3}
     for part, first in sharded_from.items():
         if part == "masters" and precision == "fp32":  # the weights themselves, where nothing is sharded

@@ -206,7 +206,7 @@ class _Parts(Dataset[Part | WorkerError]):
         self.corpus, self.tokenizer, self.config = corpus, tokenizer, config
         self.batch = config.train.batch
         self.order = corpus.order(config.seed, self.batch)
-        own = self.batch // ranks
+        own = config.train.part(ranks)
         cuts = cut_slice(rank * own, (rank + 1) * own, config.data.workers or 1, self.order.edges())
         self.parts = list(pairwise(cuts))
         kept = max(self.order.open_blocks(*part) for part in self.parts)
@@ -362,12 +362,7 @@ def _start_worker(_: int) -> None:
 
 
 def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig, ranks: int) -> None:
-    if config.train.batch % ranks:
-        below = config.train.batch // ranks * ranks
-        possible = f"{below} or {below + ranks}" if below else f"{ranks}"
-        raise UserError(
-            f"train.batch = {config.train.batch} cannot be split over {ranks} ranks. Use {possible}."
-        )
+    config.train.part(ranks)
     if tokenizer.pad_token_id is None:
         raise UserError(
             f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."
