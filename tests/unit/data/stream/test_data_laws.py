@@ -18,7 +18,7 @@ from unsee_dist.data.corpus.lanes import Lanes
 from unsee_dist.data.corpus.order import Order, key, permute
 from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.stream.mask_keys import mask_keys
-from unsee_dist.data.stream.stream import _Parts
+from unsee_dist.data.stream.stream import _Parts, cut_slice
 from unsee_dist.errors import foreseen
 
 
@@ -271,6 +271,19 @@ def test_the_processes_of_a_stream_read_what_is_computed(tokenizer, tmp_path):
     computed = read_per_used(corpus.order(5, 24), 24, 1, 2)
     assert 16 * len(reads) / corpus.sentences == pytest.approx(computed)
     assert computed < 1.25
+
+
+@pytest.mark.parametrize(
+    ("edges", "cuts"),
+    [
+        ([8, 19, 33], [0, 8, 19, 33, 40]),  # a lane each
+        ([8, 11, 19, 24, 33], [0, 11, 19, 33, 40]),  # the nearest
+        ([8, 33], [0, 10, 20, 30, 40]),  # too few lanes: they are shared
+        ([-5, 0, 40, 60], [0, 10, 20, 30, 40]),  # of other ranks
+    ],
+)
+def test_workers_share_a_slice_at_the_edges_of_lanes(edges, cuts):
+    assert cut_slice(0, 40, 4, np.array(edges)) == cuts
 
 
 def test_a_killed_worker_is_a_sentence(tokenizer, tmp_path):
