@@ -198,13 +198,13 @@ class CheckpointReader:
 def full_weights(
     engine: Engine[Unsee], prefix: str, group: dist.ProcessGroup | None = None
 ) -> dict[str, Tensor]:
-    """The whole fp32 masters under `prefix` (a submodule's name) on rank 0's CPU, {} elsewhere. Collective.
+    """The whole fp32 masters of what is trained under `prefix` (a submodule's name) on rank 0's CPU, {} elsewhere. Collective.
 
     Names are the submodule's own. group: a gloo group of all ranks; over nccl they would go through the GPUs. A sum of the bits
     of each parameter, of which a rank has a part and zeros: neighbours exchange, and rank 0 is connected with few.
     """
     module = engine.module.get_submodule(prefix)
-    shapes = {name: getattr(p, "ds_shape", p.shape) for name, p in module.named_parameters()}
+    shapes = {n: getattr(p, "ds_shape", p.shape) for n, p in module.named_parameters() if p.requires_grad}
     own: dict[str, list[Shard]] = defaultdict(list)
     for shard in engine.shards:
         own[shard.name].append(shard)
