@@ -90,6 +90,9 @@ def _meet() -> tuple[World | None, Finding]:
     joining = Thread(target=join, daemon=True)
     joining.start()
     joining.join(MEET_S + READ_S)
+    if met and met[0].device.type == "cuda":
+        # CUDA's current device is each thread's own, and objects go over nccl from that of the thread that gathers them
+        torch.cuda.set_device(met[0].device)
     return (met[0] if met else None), problem[0]
 
 

@@ -7,11 +7,14 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from unsee_dist.doctor import findings, machine, services
+from unsee_dist.distributed.world import World
+from unsee_dist.doctor import findings, machine, ranks, services
 from unsee_dist.doctor.findings import Finding, Level
 
 PASS, WARN, FAIL = Level.PASS, Level.WARN, Level.FAIL
@@ -177,3 +180,17 @@ def test_ranks_that_cannot_meet_are_a_failure_and_the_rest_is_said(tmp_path: Pat
     rows = json.loads(done.stdout)["findings"]
     assert [row["check"] for row in rows if row["level"] == "FAIL"] == ["ranks"]
     assert {"versions", "disk", "mlflow"} <= {row["check"] for row in rows}
+
+
+def test_the_main_thread_computes_on_the_gpu_of_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ranks meet in a thread, and CUDA's current device is each thread's own: nccl would take objects from GPU 0."""
+    chosen: list[tuple[int | None, bool]] = []
+
+    def set_device(device: torch.device) -> None:
+        chosen.append((device.index, threading.current_thread() is threading.main_thread()))
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    world = World(1, 2, 1, torch.device("cuda", 1))
+    monkeypatch.setattr(ranks, "join_world", lambda stopped: world)  # noqa: ARG005  (called by name)
+    assert ranks._meet()[0] is world
+    assert chosen == [(1, True)]
