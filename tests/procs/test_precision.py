@@ -88,24 +88,24 @@ def test_low_precision_equals_plain_torch(precision: str) -> None:
 
 
 def resumes_with_its_scale(rank: int, size: int, folder: Path) -> list[float]:
-    """Five steps at once, and two, a checkpoint, and three in another engine. The first steps overflow at this scale."""
+    """Seven steps at once, and the last three in another engine. The first overflow at this scale, the fourth does not."""
     pretend_fp16()
     scales = []
     for stage in range(4):
-        place = folder / f"{stage}" / "step-00000002"
+        place = folder / f"{stage}" / "step-00000004"
         through = running(Case("vicreg", dropout=0.1), rank, size, stage, "fp16")
         assert through.engine.loss_scale is not None
         through.engine.loss_scale.value = 2.0**24
-        for step in range(1, 6):
+        for step in range(1, 8):
             result = through.train_step(step)
             assert result.overflow == (not result.applied)
-            if step == 2:
-                assert not result.applied
+            if step == 4:
+                assert 0 < through.engine.loss_scale.steady < step, "a part of the state would be its default"
                 scales.append(through.engine.loss_scale.value)
                 save(through, place)
         again = running(Case("vicreg", dropout=0.1), rank, size, stage, "fp16")
         load(place, directory.verify(place), again.engine, again.target)
-        for step in range(3, 6):
+        for step in range(5, 8):
             again.train_step(step)
         assert again.engine.loss_scale == through.engine.loss_scale
         for name, values in through.whole("master").items():
@@ -115,7 +115,7 @@ def resumes_with_its_scale(rank: int, size: int, folder: Path) -> list[float]:
 
 def save(ours: Running, folder: Path) -> None:
     saver = Saver(ours.engine.world, background=False)
-    info: CheckpointInfo = facts(2)
+    info: CheckpointInfo = facts(4)
     saver.save(folder, ours.engine, ours.target, info, keep=2)
     saver.wait()
 
@@ -141,17 +141,18 @@ def test_a_loss_scale_halves_at_an_overflow_and_doubles_after_a_thousand_steps()
 
 
 class Weighted(nn.Module):
-    """A loss whose gradient on each rank is given: 5, 7 and -12, of mean 0."""
+    """A loss whose gradient is the factor that it is called with."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = 64) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(64, 64))
+        self.weight = nn.Parameter(torch.ones(width, width))
 
     def forward(self, factor: float) -> torch.Tensor:
         return (self.weight * factor).sum().float()
 
 
 def mean_gradients(rank: int, size: int) -> list[tuple[float, float]]:
+    """Gradients of 5, 7 and -12, of mean 0."""
     factor = (5.0, 7.0, -12.0)[rank]
     found = []
     for stage in range(4):
@@ -173,6 +174,25 @@ def test_gradients_are_summed_in_fp32_before_they_are_divided_by_three_ranks() -
     assert norm_of_stage_3 < 1e-4
     thirds = torch.tensor([5.0, 7.0, -12.0], dtype=torch.bfloat16).div(3)
     assert thirds.float().sum() != 0  # the known wrong way
+
+
+def norms_near_overflow(rank: int, size: int) -> list[float]:
+    """The norm of 16 times 16 gradients that are half of what fp16 holds, the same on each rank: their sum is too large for it."""
+    pretend_fp16()
+    found = []
+    for stage in range(4):
+        world = World(rank, size, rank, torch.device("cpu"))
+        engine = Engine(Weighted(16), world, stage, "fp16", weight_decay=0.0, clip=1.0)
+        assert engine.loss_scale is not None
+        engine.loss_scale.value = 2.0**8
+        engine.backward(engine(2.0**7))
+        found.append(engine.reduce(torch.zeros(1))[1])
+    return found
+
+
+def test_fp16_overflows_at_the_same_loss_scale_at_every_stage() -> None:
+    """The mean of the ranks fits into fp16 where their sum does not."""
+    assert run(norms_near_overflow, 4)[0] == [16 * 2.0**7] * 4
 
 
 def groups_made(rank: int, size: int) -> list[int]:

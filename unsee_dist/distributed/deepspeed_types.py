@@ -57,6 +57,8 @@ class FlatOptimizer(WrappingOptimizer, Protocol):
     averaged_gradients: dict[int, list[Tensor] | None]
     all_grad_tensors: dict[int, list[Tensor] | None]
     gradient_average: bool
+    allreduce_bucket: Callable[..., Tensor]
+    flatten: Callable[[list[Tensor]], Tensor]
     check_grad_overflow: bool
     compute_grad_norm: bool
 

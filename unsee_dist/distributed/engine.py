@@ -8,8 +8,7 @@ Norm, overflow and clipping are `reduce`'s and `step`'s own, and switched off in
 again (once a group of parameters, and once to clip) and wait for it: 1 to 2 collectives and 3 host reads a step below stage 3.
 
 deepspeed multiplies the loss by its loss scale and divides the gradients by it, but at stage 0 it only divides. It is given
-fp16's scale (loss_scale.py) for the backward; at stages 1 and 2 it sums the gradients of the ranks instead of averaging
-them, and divides by scale x ranks in fp32: its own average divides before the sum, in bf16.
+fp16's scale (loss_scale.py) for the backward; at stages 1 and 2 gradients are averaged by masters.average_in_fp32.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from unsee_dist.distributed.deepspeed_types import (
 )
 from unsee_dist.distributed.deterministic import prepare_cublas, sums_in_order
 from unsee_dist.distributed.loss_scale import LossScale
-from unsee_dist.distributed.memory import making_state
+from unsee_dist.distributed.memory import memory_for_state
 from unsee_dist.distributed.weight_writes import WeightWrites
 from unsee_dist.distributed.world import World, print_on_rank_0
 from unsee_dist.errors import UserError
@@ -82,7 +81,7 @@ class Engine(Generic[Trained]):
         self.engine: DeepSpeedEngine
         self.optimizer: Optimizer
         size = sum(p.numel() for p in names)
-        with making_state():
+        with memory_for_state():
             self.engine, self.optimizer, _, _ = deepspeed.initialize(
                 model=module,
                 optimizer=optimizer,
@@ -96,7 +95,7 @@ class Engine(Generic[Trained]):
         self.clip = clip
         masters.leave_norms_out(self.optimizer, stage)
         if stage in (1, 2):
-            cast("FlatOptimizer", self.optimizer).gradient_average = False
+            masters.average_in_fp32(cast("FlatOptimizer", self.optimizer))
         self.loss_scale = LossScale() if precision == "fp16" else None
         self.writes = WeightWrites.of(self.optimizer, stage)
         self.parameters = list(names)
@@ -135,13 +134,13 @@ class Engine(Generic[Trained]):
         if self.world.size > 1:
             dist.all_reduce(report)
         *means, total = report.tolist()
-        return means, math.sqrt(total) / self._gradient_scale if total >= 0 else math.nan
+        return means, math.sqrt(total) / self._loss_scale if total >= 0 else math.nan
 
     def step(self, lr: float, norm: float) -> None:
         """Apply the gradients, clipped. norm: as `reduce` returned it, finite."""
         for group in self._adam.param_groups:
             group["lr"] = lr
-        divisor = self._gradient_scale
+        divisor = self._loss_scale
         if self.clip:
             divisor *= max(1.0, (norm + 1e-6) / self.clip)  # torch.nn.utils.clip_grad_norm_
         self._set_divisor(divisor)
@@ -164,11 +163,6 @@ class Engine(Generic[Trained]):
     @property
     def _loss_scale(self) -> float:
         return 1.0 if self.loss_scale is None else self.loss_scale.value
-
-    @property
-    def _gradient_scale(self) -> float:
-        """The optimizer's gradients are the mean over ranks times this."""
-        return self._loss_scale * (self.world.size if self.stage in (1, 2) else 1)
 
     def _set_divisor(self, value: float) -> None:
         if not isinstance(self.optimizer, torch.optim.Optimizer):

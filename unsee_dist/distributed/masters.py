@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from unsee_dist.distributed.deepspeed_types import (
@@ -141,6 +142,37 @@ def leave_norms_out(optimizer: Optimizer, stage: int) -> None:
     elif not isinstance(optimizer, torch.optim.Optimizer):
         replicated = cast("ReplicatedOptimizer", optimizer)
         replicated.step = lambda: _step_replicated(replicated)
+
+
+def average_in_fp32(optimizer: FlatOptimizer) -> None:
+    """Let stages 1 and 2 reduce gradients as stages 0 and 3 do: summed over the ranks in fp32, divided there, rounded once.
+
+    deepspeed divides before the sum and in the gradients' own dtype, in which 5/3 + 7/3 - 4 is not 0; told to sum only, it
+    rounds the sum, which is too large for fp16 where the mean is not.
+    """
+
+    def mean(
+        bucket: list[Tensor],
+        _dtype: torch.dtype,
+        rank: int | None = None,
+        process_group: dist.ProcessGroup | None = None,
+        **_others: object,
+    ) -> Tensor:
+        """deepspeed's allreduce_bucket: the mean of the flat bucket, on rank `rank` of the group or, with None, on all."""
+        flat = optimizer.flatten(bucket)
+        whole = flat.float()
+        if rank is None:
+            dist.all_reduce(whole, group=process_group)
+        else:
+            dist.reduce(whole, group=process_group, group_dst=rank)
+        if rank is None or rank == dist.get_rank(process_group):
+            whole /= dist.get_world_size(process_group)
+            if whole is not flat:
+                flat.copy_(whole)
+        return whole
+
+    optimizer.gradient_average = False
+    optimizer.allreduce_bucket = mean
 
 
 @torch.no_grad()
