@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from processes import run
 from unsee_dist.data.stream.packing import MicroBatch, pack
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.distributed.reduce import Reduction
+from unsee_dist.errors import UserError
 from unsee_dist.objectives import OBJECTIVES
 from unsee_dist.training.step import StepResult, train_step
 
@@ -303,6 +305,32 @@ def test_memory_that_runs_out_says_which_micro_batch_to_try() -> None:
     assert "train.micro_batch = 4000 does not fit" in many
     assert "Write train.micro_batch=2000: a step then needs less at once." in many
     assert "lower model.max_tokens" in one
+
+
+def memory_runs_out_after_the_backward(_rank: int, _size: int) -> list[str]:
+    """An error of torch's own from each place where a step asks for memory once activations are gone."""
+    said = []
+    for place in ("reduce", "step"):
+        ours = running(Case("vicreg"), 0, 1, 0, "bf16")
+        with patch.object(ours.engine, place, side_effect=torch.OutOfMemoryError("CUDA out of memory.")):
+            try:
+                ours.train_step(1)
+            except UserError as error:
+                said.append(str(error))
+    ours = running(Case("vicreg"), 0, 1, 0)
+    assert ours.target is not None
+    with patch.object(ours.target, "follow", side_effect=torch.OutOfMemoryError("CUDA out of memory.")):
+        try:
+            ours.train_step(1)
+        except UserError as error:
+            said.append(str(error))
+    return said
+
+
+def test_memory_that_runs_out_after_the_backward_is_not_blamed_on_the_micro_batch() -> None:
+    said = run(memory_runs_out_after_the_backward, 1)[0]
+    assert len(said) == 3
+    assert all("A smaller train.micro_batch does not change that" in sentence for sentence in said)
 
 
 def trained_in_little_memory(rank: int, size: int) -> list[int]:

@@ -38,8 +38,8 @@ def no_room_for_state(error: BaseException) -> UserError:
 
 
 @contextmanager
-def making_state() -> Iterator[None]:
-    """Turn memory that runs out while an engine is made into a UserError."""
+def memory_for_state() -> Iterator[None]:
+    """Turn memory that runs out while an engine is made, or after a backward, into a UserError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -16,7 +16,12 @@ import torch
 
 from unsee_dist.data.stream.stream import Batch
 from unsee_dist.distributed.engine import Engine
-from unsee_dist.distributed.memory import is_out_of_memory, no_room_for_state, was_for_state
+from unsee_dist.distributed.memory import (
+    is_out_of_memory,
+    memory_for_state,
+    no_room_for_state,
+    was_for_state,
+)
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
@@ -56,23 +61,24 @@ def train_step(
         loss, terms = engine(batch.micro_batches)
         enter_phase("backward")
         engine.backward(loss)
-    enter_phase("finish")
-    requested = loss.new_full((1,), float(stop is not None and stop.requested))
-    local = torch.cat([loss.detach().view(1), terms, requested])
-    (mean_loss, *mean_terms, requests), grad_norm = engine.reduce(local)
-    enter_phase("update")
-    applied = math.isfinite(mean_loss) and math.isfinite(grad_norm)
-    if applied:
-        engine.step(lr, grad_norm)
-    else:
-        engine.discard()
-    overflow = not applied and math.isfinite(mean_loss) and engine.lower_loss_scale()
-    objective = model.objective
-    if isinstance(objective, Stateful):
-        objective.commit() if applied else objective.discard()
-    enter_phase("ema")
-    if applied and target is not None:
-        target.follow(decay)
+    with memory_for_state():
+        enter_phase("finish")
+        requested = loss.new_full((1,), float(stop is not None and stop.requested))
+        local = torch.cat([loss.detach().view(1), terms, requested])
+        (mean_loss, *mean_terms, requests), grad_norm = engine.reduce(local)
+        enter_phase("update")
+        applied = math.isfinite(mean_loss) and math.isfinite(grad_norm)
+        if applied:
+            engine.step(lr, grad_norm)
+        else:
+            engine.discard()
+        overflow = not applied and math.isfinite(mean_loss) and engine.lower_loss_scale()
+        objective = model.objective
+        if isinstance(objective, Stateful):
+            objective.commit() if applied else objective.discard()
+        enter_phase("ema")
+        if applied and target is not None:
+            target.follow(decay)
     enter_phase("log")
     means = dict(zip(model.terms, mean_terms, strict=True))
     return StepResult(mean_loss, means, grad_norm, applied, overflow, requests > 0)
