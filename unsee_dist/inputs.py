@@ -106,7 +106,7 @@ def shares_rows(config: RunConfig, model: Unsee) -> bool:
     """Whether several sentences share a row: `data.pack`, and what the encoder can do. UserError where they conflict."""
     if config.data.pack is False:
         return False
-    exact = packs_exactly(model.online, config.model.pooling)
+    exact = packs_exactly(model.online, config.model.pooling, config.model.max_tokens)
     if config.data.pack is True and not exact:
         raise UserError(
             f"data.pack = true, but {config.model.encoder} ignores the mask or the positions of packed rows, so "

@@ -42,7 +42,7 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
     with _loading(name), quiet_transformers():
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_kind(name, config)
-    overrides = {} if dropout is None else dict.fromkeys(_dropouts(config), dropout)
+    overrides = {} if dropout is None else dict.fromkeys(_dropouts(config, dropout), dropout)
     with _loading(name), quiet_transformers():
         encoder = _load_weights(source, overrides)
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
@@ -157,16 +157,19 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
     )
 
 
-def _dropouts(config: PreTrainedConfig) -> list[str]:
-    """The names of hidden and attention dropout in this configuration."""
-    known = (
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "dropout",
-        "attention_dropout",
-        "embedding_dropout",
-    )
-    return [name for name in known if hasattr(config, name)]
+# Dropouts of heads, which an encoder here does not have, and of whole layers, which is another thing than dropout.
+OF_HEADS = ("classifier", "seq_classif", "qa_", "summary", "pooler")
+OF_LAYERS = ("layerdrop", "drop_path")
+
+
+def _dropouts(config: PreTrainedConfig, dropout: float) -> list[str]:
+    """The names of every dropout in this configuration. 0 also stops that whole layers are left out by chance."""
+    kept = OF_HEADS if dropout == 0 else OF_HEADS + OF_LAYERS
+    return [
+        name
+        for name, value in vars(config).items()
+        if "drop" in name and isinstance(value, float | int) and not name.startswith(kept)
+    ]
 
 
 def encode(encoder: PreTrainedModel, micro_batch: MicroBatch, pooling: Pooling, views: int) -> Tensor:
@@ -303,27 +306,30 @@ def drops_by_sentence(encoder: PreTrainedModel) -> bool:
 
 
 @torch.no_grad()
-def packs_exactly(encoder: PreTrainedModel, pooling: Pooling) -> bool:
-    """Whether this encoder separates sentences that share a row. It is tried, not derived from its name.
+def packs_exactly(encoder: PreTrainedModel, pooling: Pooling, max_tokens: int) -> bool:
+    """Whether this encoder separates sentences of up to `max_tokens` that share a row. It is tried, not derived from its name.
 
-    Compares packed with padded embeddings of three sentences of random tokens; an encoder that ignores the
-    4-D mask or the positions differs by orders of magnitude more than the bound.
+    Compares packed with padded embeddings of three sentences of random tokens, the longest of all lengths among them: layers
+    that look at near tokens only (ModernBERT's) lose that limit under a 4-D mask. Also under dropout, where its masks are the
+    sentences'. What an encoder makes of the mask or the positions differs by orders of magnitude more than the bound.
     """
     if "position_ids" not in inspect.signature(encoder.forward).parameters:
         return False
     generator = torch.Generator().manual_seed(0)
-    size = encoder.config.vocab_size
-    tokens = [torch.randint(5, size, (n,), generator=generator).tolist() for n in (9, 5, 7)]
+    size, pad = encoder.config.vocab_size, encoder.config.pad_token_id or 0
+    tokens = [torch.randint(5, size, (n,), generator=generator).tolist() for n in (5, max_tokens, 7)]
     training, device = encoder.training, next(encoder.parameters()).device
-    encoder.eval()
+    bound = 2e-5 if next(encoder.parameters()).dtype == torch.float32 else 5e-2
     try:
-        packed, padded = (
-            encode(encoder, pack(tokens, 24, encoder.config.pad_token_id or 0, shared).to(device), pooling, 1)
-            for shared in (True, False)
-        )
+        for drops in (False, True) if masks_of(encoder) is not None else (False,):
+            encoder.train(drops)
+            keys = mask_keys(0, 0, np.arange(3)) if drops else None
+            rows = [pack(tokens, max_tokens + 12, pad, shared, keys).to(device) for shared in (True, False)]
+            packed, padded = (encode(encoder, row, pooling, 1) for row in rows)
+            if (packed - padded).abs().max() > bound * padded.abs().max():
+                return False
     except Exception:  # code of somebody else that takes no 4-D mask may raise anything
         return False
     finally:
         encoder.train(training)
-    bound = 1e-4 if next(encoder.parameters()).dtype == torch.float32 else 5e-2
-    return bool((packed - padded).abs().max() <= bound * padded.abs().max())
+    return True

@@ -164,8 +164,8 @@ def _embed(
     encoder, tokenizer = load_encoder(source, 0.0), load_tokenizer(source)
     check(encoder)
     encoder.eval().to(device := torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    share_rows = config.data.pack is not False and packs_exactly(encoder, config.model.pooling)
     most, ordered = config.model.max_tokens, sorted(set(sentences), key=len)
+    share_rows = config.data.pack is not False and packs_exactly(encoder, config.model.pooling, most)
     rows = []
     for start in range(0, len(ordered), AT_ONCE):
         tokens = tokenizer(ordered[start : start + AT_ONCE], truncation=True, max_length=most)["input_ids"]

@@ -8,12 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LayoutLMConfig, LayoutLMModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    LayoutLMConfig,
+    LayoutLMModel,
+    ModernBertConfig,
+    ModernBertModel,
+)
 from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.errors import UserError
+from unsee_dist.model.dropout import install, register
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.limits import check_both_sides
 
@@ -22,7 +30,7 @@ from unsee_dist.model.limits import check_both_sides
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_packed_equals_padded(name: str, pooling: Any) -> None:
     encoder = make_encoder(name).eval()
-    if not packs_exactly(encoder, pooling):
+    if not packs_exactly(encoder, pooling, 24):
         assert name == "distilbert"  # takes no positions: data.pack: auto pads it
         return
     tokens = sentences(17, seed=3)
@@ -45,8 +53,21 @@ def test_an_encoder_that_ignores_the_mask_or_the_positions_is_found_out(ignored:
             return super().forward(input_ids, **given)
 
     torch.manual_seed(0)
-    assert packs_exactly(BertModel(BertConfig(**SMALL), add_pooling_layer=False), "mean")
-    assert not packs_exactly(Careless(BertConfig(**SMALL), add_pooling_layer=False), "mean")
+    assert packs_exactly(BertModel(BertConfig(**SMALL), add_pooling_layer=False), "mean", 24)
+    assert not packs_exactly(Careless(BertConfig(**SMALL), add_pooling_layer=False), "mean", 24)
+
+
+@pytest.mark.parametrize("drops", [False, True])
+def test_layers_that_look_at_near_tokens_only_are_packed_while_sentences_are_short(drops: bool) -> None:
+    """A 4-D mask takes the place of their own: sentences longer than the window would see all of themselves."""
+    torch.manual_seed(0)
+    size = {**SMALL, "max_position_embeddings": 128, "local_attention": 16, "pad_token_id": 0}
+    rates = {"attention_dropout": 0.1, "embedding_dropout": 0.1} if drops else {}
+    config = ModernBertConfig(**size, **rates, attn_implementation=register())
+    encoder = ModernBertModel(config)
+    install(encoder)
+    assert packs_exactly(encoder, "mean", 8)
+    assert not packs_exactly(encoder, "mean", 64)
 
 
 @pytest.mark.parametrize("error", [IndexError, AssertionError, AttributeError, NotImplementedError])
@@ -57,7 +78,7 @@ def test_an_encoder_whose_code_fails_with_a_packed_row_is_padded(error: type[Exc
                 raise error("no mask of four dimensions")
             return super().forward(input_ids, attention_mask=attention_mask, position_ids=position_ids)
 
-    assert not packs_exactly(TwoDimensional(BertConfig(**SMALL), add_pooling_layer=False), "mean")
+    assert not packs_exactly(TwoDimensional(BertConfig(**SMALL), add_pooling_layer=False), "mean", 24)
 
 
 def test_each_view_has_its_own_dropout_masks_and_zero_turns_them_off(shared: Path) -> None:

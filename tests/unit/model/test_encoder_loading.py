@@ -89,14 +89,21 @@ def test_the_dropouts_of_other_architectures_are_found_by_their_names(
     monkeypatch.setattr(
         "unsee_dist.model.encoder.drops_by_sentence", lambda _: True
     )  # SimpleNamespace cannot be tried
-    names = ["hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"]
-    for present in (names, ["attention_dropout", "embedding_dropout"], []):
-        config = SimpleNamespace(**dict.fromkeys([*present, "classifier_dropout"], 0.1))
+    heads = ["classifier_dropout", "seq_classif_dropout", "qa_dropout", "summary_last_dropout", "layerdrop"]
+    for present in (
+        ["hidden_dropout_prob", "attention_probs_dropout_prob", "dropout"],
+        ["attention_dropout", "embedding_dropout", "mlp_dropout", "activation_dropout", "hidden_dropout"],
+        ["attn_pdrop", "resid_pdrop", "embd_pdrop"],
+        [],
+    ):
+        config = SimpleNamespace(**dict.fromkeys([*present, *heads], 0.1), pooler_dropout=None)
         Recorded(monkeypatch, "AutoConfig", config)
         asked = Recorded(monkeypatch, "AutoModel", tiny())
         load_encoder("owner/name", 0.2)
-        rates = {key: value for key, value in asked.calls[0][1].items() if "dropout" in key}
+        rates = {key: value for key, value in asked.calls[0][1].items() if "drop" in key}
         assert rates == dict.fromkeys(present, 0.2)
+    load_encoder("owner/name", 0.0)
+    assert asked.calls[1][1]["layerdrop"] == 0.0
 
 
 def test_loading_is_quiet_and_transformers_is_as_it_was_afterwards(

@@ -60,7 +60,7 @@ def test_training_can_load_it_and_pack_its_rows(tmp_path: Path) -> None:
     parameters = write_fresh(tmp_path / "a", made_up(1), SIZE, 0)
     encoder, tokenizer = load_encoder(str(tmp_path / "a"), None), load_tokenizer(str(tmp_path / "a"))
     assert sum(p.numel() for p in encoder.parameters()) == parameters
-    assert packs_exactly(encoder, "mean")
+    assert packs_exactly(encoder, "mean", 24)
     tokens = tokenizer(made_up(1)[:4], truncation=True, max_length=24)["input_ids"]
     micro_batch = pack(tokens, 24, tokenizer.pad_token_id, True, np.arange(4))
     assert encode(encoder, micro_batch, "mean", 1).shape == (4, 16)
