@@ -74,7 +74,9 @@ def main() -> int:
     machine = Machine(given.python, given.platform, read_have(given.have))
     needed = closure(machine, given.extras)
     folder = given.out
-    with tempfile.TemporaryDirectory(dir=folder.parent if folder.parent.is_dir() else None) as work:
+    with tempfile.TemporaryDirectory(
+        prefix="wheelhouse-", dir=folder.parent if folder.parent.is_dir() else None
+    ) as work:
         new = Path(work) / "wheels"
         new.mkdir()
         build(new, str(PROJECT))

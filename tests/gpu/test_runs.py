@@ -18,19 +18,23 @@ def weights(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("precision", "zero"), [("fp32", 0), ("bf16", 1), ("bf16", 3), ("fp16", 0), ("fp16", 2)]
+    ("precision", "zero", "count"),  # one rank alone has nothing to shard: it trains at stage 0
+    [("fp32", 0, 1), ("fp16", 0, 1), ("bf16", 1, 2), ("fp16", 2, 2), ("bf16", 3, 2)],
 )
-def test_a_killed_run_continues_bit_for_bit(
-    tiny: Tiny, device: str, variables: dict[str, str], tmp_path: Path, precision: str, zero: int
+def test_a_killed_run_continues_bit_for_bit(  # noqa: PLR0913  (fixtures and what is varied)
+    tiny: Tiny, device: str, variables: dict[str, str], tmp_path: Path, precision: str, zero: int, count: int
 ) -> None:
+    variables = variables | {"UNSEE_SHARE_GPU": "1"}
     if precision == "fp16" and device != "cuda":
         pytest.skip("fp16 needs a GPU")
     told = (*TOLD, f"parallel.precision={precision}", f"parallel.zero={zero}")
     through, killed = tmp_path / "through", tmp_path / "killed"
-    ranks.start(1, tiny.config, f"run.dir={through}", *told, **variables).succeed()
-    first = ranks.start(1, tiny.config, f"run.dir={killed}", *told, UNSEE_KILL_AT="backward 8 0", **variables)
-    assert first.wait() == [-9], first.text()
-    ranks.start(1, tiny.config, f"run.dir={killed}", *told, **variables).succeed()
+    ranks.start(count, tiny.config, f"run.dir={through}", *told, **variables).succeed()
+    first = ranks.start(
+        count, tiny.config, f"run.dir={killed}", *told, UNSEE_KILL_AT="backward 8 0", **variables
+    )
+    assert first.wait()[0] == -9, first.text()
+    ranks.start(count, tiny.config, f"run.dir={killed}", *told, **variables).succeed()
     assert launch.history(killed) == launch.history(through)
     assert launch.traced(killed) == launch.traced(through)
     assert weights(killed) == weights(through)
@@ -40,13 +44,15 @@ def test_micro_batches_and_rows_change_no_result(
     tiny: Tiny, variables: dict[str, str], tmp_path: Path
 ) -> None:
     cuts = {
-        "whole": (),
-        "pieces": ("train.micro_batch=3",),
-        "padded": ("data.pack=false",),
-        "stage 3": ("parallel.zero=3",),
+        "whole": (1,),
+        "pieces": (1, "train.micro_batch=3"),
+        "padded": (1, "data.pack=false"),
+        "two ranks at stage 1": (2, "train.micro_batch=3", "parallel.zero=1"),
+        "two ranks at stage 3": (2, "parallel.zero=3"),
     }
-    for name, how in cuts.items():
-        ranks.start(1, tiny.config, f"run.dir={tmp_path / name}", *TOLD, *how, **variables).succeed()
+    shared = variables | {"UNSEE_SHARE_GPU": "1"}
+    for name, (count, *how) in cuts.items():
+        ranks.start(count, tiny.config, f"run.dir={tmp_path / name}", *TOLD, *how, **shared).succeed()
     whole = launch.losses(tmp_path / "whole")
     assert len(whole) == 10
     for name in cuts:

@@ -132,6 +132,16 @@ def mistakes_on_one_device(_rank: int, _size: int) -> dict[str, str]:
             "stack of 0-d": lambda: torch.stack([there.sum(), torch.tensor(1.0)]),
             "numpy": lambda: there.numpy(),
             "made on the host": lambda: there * torch.zeros(3),
+            "adam's step on the host": lambda: torch._fused_adamw_(
+                *([there], [there.clone()], [there.clone()], [there.clone()], [], [torch.tensor(1.0)]),
+                lr=0.1,
+                beta1=0.9,
+                beta2=0.99,
+                weight_decay=0.0,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            ),
             "in backward": lambda: _Wrong.apply(there.requires_grad_()).sum().backward(),
         }
         for label, operation in wrong.items():
@@ -151,6 +161,28 @@ def mistakes_on_one_device(_rank: int, _size: int) -> dict[str, str]:
         assert gpu.counts["host_reads"] == 5, gpu.waits
         torch.tensor([1.0], device="cuda"), host.to("cuda"), there.copy_(host)
         assert gpu.counts["uploads"] == 3, gpu.waits
+        square, lengths = torch.eye(3, device="cuda"), torch.tensor([1, 2], device="cuda")
+        waits: list[Callable[[], object]] = [
+            lambda: there[there > 2],
+            lambda: there.index_put_((there > 2,), there[:1]),
+            lambda: torch.linalg.cholesky(square),
+            lambda: torch.linalg.inv(square),
+            lambda: torch.linalg.eigh(square),
+            lambda: torch.segment_reduce(there, "sum", lengths=lengths),
+            lambda: torch.allclose(there, there),
+            lambda: torch.multinomial(there, 1),
+        ]
+        for number, operation in enumerate(waits):
+            gpu.counts.clear()
+            operation()
+            assert gpu.counts["host_reads"] == 1, (number, gpu.waits)
+        gpu.counts.clear()
+        (
+            torch.segment_reduce(there, "sum", lengths=lengths, unsafe=True),
+            there[lengths],
+            torch.linalg.cholesky_ex(square),
+        )
+        assert gpu.counts["host_reads"] == 0, gpu.waits
     assert there.is_cpu  # what it was all the time
     return said
 
@@ -380,6 +412,40 @@ def test_a_whole_run_at_pretended_sizes(made: tiny.Tiny, size: int, stage: int, 
     folder = made.folder / f"run-{size}-{stage}-{precision}"
     assert (folder / "final" / "modules.json").is_file()
     assert [line["step"] for line in tiny.history(folder) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def of_a_step(_rank: int, _size: int, config: Path, stage: int, override: str) -> dict[str, float]:
+    """Of eight ranks, in the loop of a run: what eight steps have more than four, a step."""
+    from unsee_dist.training.checkpoint import saving
+
+    counts: list[dict[str, int]] = []
+    for steps in (4, 4, 8):  # the first fills what is kept for a process
+        overrides = [f"run.dir={config.parent / f'loop-{stage}-{len(counts)}'}", f"train.steps={steps}"]
+        overrides += [f"parallel.zero={stage}", "train.batch=16", "checkpoint.every=9", "evaluate.every=9"]
+        with on_pretended_gpu(0, 8) as pretended:
+            pretended.ledger.peers = lambda _rank, own: [] if isinstance(own, list) else own
+            with mock.patch.object(saving.state, "files", other_files(saving.state.files)):
+                train(pretended, config, *overrides, "model.dropout=0.1", override)
+            gpu, ledger = pretended.gpu.counts, pretended.ledger
+            counts.append({name: gpu[name] for name in ("host_reads", "uploads", "synchronisations")})
+            counts[-1] |= {"collectives": len(ledger.sent), "objects": sum(ledger.objects.values())}
+    return {name: (counts[2][name] - counts[1][name]) / 4 for name in counts[0]}
+
+
+@pytest.mark.parametrize(("packed", "stage"), [(True, 0), (False, 1)])
+def test_the_loop_around_a_step_sends_and_waits_for_nothing(
+    made: tiny.Tiny, packed: bool, stage: int
+) -> None:
+    """A step has one host read, and 5 and 8 collectives (step_counts.json). Short runs show the distance of the target in each
+    step: another read and, where it is sharded, a collective. A batch is four tensors."""
+    counts = run(of_a_step, 1, made.config, stage, f"data.pack={str(packed).lower()}", timeout_s=300)[0]
+    assert counts == {
+        "host_reads": 2,
+        "uploads": 4,
+        "synchronisations": 0,
+        "collectives": 5 if stage == 0 else 9,
+        "objects": 0,
+    }
 
 
 def whole_run_of_two(rank: int, size: int, config: Path, stage: int) -> None:

@@ -63,8 +63,15 @@ NO_LAUNCH = {
     "aten::unsafe_chunk",
     "aten::is_pinned",
 }
-# The size of the result is known only when the GPU has computed it: the host waits.
-UNKNOWN_SIZE = {
+# The host waits: the size of the result, or whether there is one, is known only when the GPU has computed it.
+WAITS = {
+    "aten::allclose",
+    "aten::multinomial",
+    "aten::_linalg_check_errors",  # of cholesky, inv, solve, ...
+    "aten::_linalg_eigh",
+    "aten::_linalg_svd",
+    "aten::linalg_eig",
+    "aten::linalg_lstsq",
     "aten::nonzero",
     "aten::masked_select",
     "aten::bincount",
@@ -77,13 +84,8 @@ UNKNOWN_SIZE = {
     "aten::histc",
 }
 ACROSS = {"aten::copy_", "aten::_to_copy", "aten::set_"}  # may have tensors of both places
-NO_SCALARS = {
-    "aten::cat",
-    "aten::stack",
-    "aten::mm",
-    "aten::addmm",
-    "aten::bmm",
-}  # not even 0-d tensors of the host
+# not even 0-d tensors of the host
+NO_SCALARS = ("aten::cat", "aten::stack", "aten::mm", "aten::addmm", "aten::bmm", "aten::_fused_")
 
 Watcher = Callable[[Any, Sequence[Any], dict[str, Any]], None]
 
@@ -338,6 +340,19 @@ def _factory(gpu: PretendedGPU, make: Callable[..., Any], like: bool) -> Callabl
     return made
 
 
+def waits(name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> bool:
+    """Whether the host waits for this operation on CUDA, for another reason than to read a number."""
+    if name in (
+        "aten::index",
+        "aten::index_put_",
+        "aten::index_put",
+    ):  # by a mask: as many places as it has ones
+        return any(isinstance(by, Tensor) and by.dtype in (torch.bool, torch.uint8) for by in args[1])
+    if name == "aten::segment_reduce":  # looks at the lengths first
+        return not kwargs.get("unsafe", False)
+    return name in WAITS
+
+
 class _Operations(TorchDispatchMode):
     """Every operation that runs in this thread."""
 
@@ -365,7 +380,7 @@ class _Operations(TorchDispatchMode):
                 if place is not False and not any(tensor is one for one in given) and not gpu.has(tensor):
                     gpu.place(tensor, place)
         if there or (place and not given):
-            self._count(func, name)
+            self._count(func, name, args, kwargs)
         return made
 
     def _need_one_place(self, func: Any, name: str, args: Any, given: list[Tensor]) -> None:
@@ -376,7 +391,7 @@ class _Operations(TorchDispatchMode):
         here = [tensor for tensor in given if not self.gpu.has(tensor)]
         if name in ("aten::index", "aten::index_put_", "aten::index_put") and self.gpu.has(args[0]):
             self.gpu.count_wait("uploads", len(here))  # torch copies indices of the host itself
-        elif any(tensor.dim() > 0 for tensor in here) or (here and name in NO_SCALARS):
+        elif any(tensor.dim() > 0 for tensor in here) or (here and name.startswith(NO_SCALARS)):
             raise RuntimeError(
                 f"{func}: Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
                 f"({[(tuple(t.shape), str(self.gpu.device_of(t))) for t in given]})"
@@ -386,8 +401,8 @@ class _Operations(TorchDispatchMode):
         if self.gpu.has(into) != self.gpu.has(source):
             self.gpu.count_wait("uploads" if self.gpu.has(into) else "host_reads")
 
-    def _count(self, func: Any, name: str) -> None:
-        if name == "aten::_local_scalar_dense" or name in UNKNOWN_SIZE:
+    def _count(self, func: Any, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        if name == "aten::_local_scalar_dense" or waits(name, args, kwargs):
             self.gpu.count_wait("host_reads")
         if name not in NO_LAUNCH and not func.is_view:
             self.gpu.count_operation()

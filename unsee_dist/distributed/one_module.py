@@ -97,5 +97,5 @@ def send(tensor: Tensor, rank: int) -> None:
     flat = tensor.detach().contiguous().view(-1).view(torch.uint8)
     if flat.numel():
         dist.broadcast(flat, src=rank)
-    if not tensor.is_contiguous():
+    if not tensor.is_contiguous() and dist.get_rank() != rank:
         tensor.copy_(flat.view(tensor.dtype).view(tensor.shape))

@@ -28,7 +28,7 @@ from unsee_dist.distributed.relay import Relay, place_of
 from unsee_dist.distributed.rendezvous import TIMEOUT, meet, open_store
 from unsee_dist.distributed.shared_errors import SharedUserError
 from unsee_dist.distributed.slurm import adopt_slurm
-from unsee_dist.distributed.sockets import is_relayed, open_files
+from unsee_dist.distributed.sockets import asks_by_relay, is_relayed, open_files
 from unsee_dist.distributed.world import World, wait_for_all
 from unsee_dist.errors import ExitCode, TransientError, UserError
 
@@ -45,6 +45,7 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"  # deepspeed would guess from what is installed
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    by_relay = asks_by_relay(os.environ, size)  # before a place is found, which may change LOCAL_RANK
     if dist.is_initialized():  # by Ray, or by an earlier call
         device = choose_device(rank)
     elif size == 1 and "MASTER_ADDR" not in os.environ:
@@ -60,7 +61,7 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
             meet(PrefixStore("meeting", store), rank, size, stopped)
             device = place_rank(PrefixStore("unsee", store), rank, size)
         _init(device, store, rank, size)
-    return World(rank, size, int(os.environ.get("LOCAL_RANK", 0)), device)
+    return World(rank, size, int(os.environ.get("LOCAL_RANK", 0)), device, by_relay)
 
 
 @contextmanager

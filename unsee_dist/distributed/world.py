@@ -22,6 +22,7 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    by_relay: bool = False  # reaches rank 0's store by way of the first rank of its host
 
     @classmethod
     def alone(cls) -> World:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -242,11 +242,20 @@ def seeded(keys_S: Tensor, network: int) -> Iterator[None]:
 def register() -> str:
     """Give transformers eager attention with these masks. Returns the name for `attn_implementation`."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface, eager_mask
+    from transformers.masking_utils import AttentionMaskInterface
 
     AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, eager_mask)
+    AttentionMaskInterface.register(NAME, mask_of_padding)
     return NAME
+
+
+def mask_of_padding(*args: Any, **named: Any) -> Tensor | None:
+    """transformers' mask. It makes none where no token is padding, but on a GPU the host would wait for that answer."""
+    from transformers.masking_utils import eager_mask
+
+    if torch.device(named.get("device", "cpu")).type != "cpu":
+        named["allow_is_bidirectional_skip"] = False
+    return eager_mask(*args, **named)
 
 
 def attention(  # noqa: PLR0913  (transformers calls it so)

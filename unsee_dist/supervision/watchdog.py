@@ -34,7 +34,6 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from unsee_dist.distributed import groups
-from unsee_dist.distributed.sockets import asks_by_relay
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode, ends_process
 from unsee_dist.files.process import own_process
@@ -67,8 +66,9 @@ class Watchdog:
         self.missed_s = BEATS_MISSED * self.period_s
         self.received: dict[int, Received] = {}
         self._watched = watched(world.rank, world.size)
-        asks = asks_by_relay(os.environ, world.size)
-        self._relay = ", or the first rank of this host is, which asks it for the others" if asks else ""
+        self._relay = (
+            ", or the first rank of this host is, which asks it for the others" if world.by_relay else ""
+        )
         self._beats, self._exit_reason = 0, cast("str | None", None)
         self._collectives, self._moved = 0, time.monotonic()  # issued, and when that number last changed
         self._process, self._frames_tell = own_process(), dist.get_backend() == "gloo"

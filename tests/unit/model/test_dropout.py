@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AttentionInterface, AutoModel, BertConfig, BertModel, PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.masking_utils import AttentionMaskInterface
 from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
@@ -355,7 +355,7 @@ def test_it_is_registered_under_the_name_that_is_returned(monkeypatch: pytest.Mo
         monkeypatch.delitem(table, dropout.NAME, raising=False)
     assert register() == dropout.NAME
     assert AttentionInterface()[dropout.NAME] is attention
-    assert AttentionMaskInterface()[dropout.NAME] is eager_mask
+    assert AttentionMaskInterface()[dropout.NAME] is dropout.mask_of_padding
 
 
 def test_an_encoder_without_dropout_computes_what_eager_attention_computes() -> None:
