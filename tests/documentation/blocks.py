@@ -13,6 +13,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,19 +45,14 @@ OTHERS = {
         "mlflow",
         "tensorboard",
     ),
-    *("apt-get", "mkdir", "cp", "zcat", "cat", "for", "done"),
+    *("apt-get", "mkdir", "cp", "zcat", "cat", "ls", "sinfo", "for", "done"),
 }
 # What other commands make, and a shape like it.
 MADE = {
     "sweeps/tiny/report/best.yaml": "unsee-vicreg",
     "wheelhouse/install.sh": "cluster/airgapped/install.sh",
 }
-SCRIPTS = {
-    "train": "train",
-    "prepare": "prepare",
-    "evaluate": "evaluate",
-    "sweep": "sweep",
-}  # slurm/X.sh -> unsee X
+SCRIPTS = ("train", "prepare", "evaluate", "sweep")  # slurm/X.sh is unsee X
 WITH_VALUE = {
     "deepspeed": ("--hostfile", "--num_accelerators", "--num_gpus"),
     "torchrun": ("--nproc-per-node", "--nnodes"),
@@ -154,6 +150,8 @@ def all_commands() -> Any:
 
 
 def check_unsee(words: Sequence[str]) -> None:
+    if list(words) == ["--version"]:
+        return
     command, path = all_commands(), "unsee"
     rest = [word for word in words if word not in ("...", "[OPTIONS]")]
     while hasattr(command, "commands"):
@@ -197,6 +195,9 @@ def _check_python(words: Sequence[str]) -> None:
         check_unsee(["train", *rest[1:]])
     elif first == "unsee_dist/train.py":
         check_unsee(["train", *rest])
+    elif first == "-m":
+        if find_spec(rest[0]) is None:
+            raise Wrong(f"python has no module {rest[0]}")
     else:
         _exist([first])
 
@@ -246,7 +247,7 @@ def _check_sbatch(words: Sequence[str]) -> None:
     if found is None or found[1] not in SCRIPTS:
         raise Wrong(f"sbatch is given {rest[:1]}")
     _exist(rest[:1])
-    check_unsee([SCRIPTS[found[1]], *rest[1:]])
+    check_unsee([found[1], *rest[1:]])
 
 
 def _exist(paths: Any) -> None:

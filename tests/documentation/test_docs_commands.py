@@ -55,6 +55,7 @@ def test_every_command_of_the_docs_can_be_written() -> None:
         "srun --nodes=2",
         "python -m unsee_dist train unsee-vicrek",
         "python nothing.py",
+        "python -m nothing_of_this_name",
         "python -c 'print('",
         "sbatch --nodes=2 slurm/train.sh unsee-vicreg train.btach=3",
         "sbatch slurm/trian.sh unsee-vicreg",

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 from documentation import blocks
@@ -52,6 +53,7 @@ def step_ms(case: str) -> float:
     return float(found)
 
 
+@cache
 def seconds(gpus: int) -> float:
     """Of a step, as the page says: the slowest that was measured, and what is sent."""
     computed = max(step_ms("batch 32"), step_ms("batch 1,024")) / 1000
