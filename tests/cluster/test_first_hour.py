@@ -63,7 +63,7 @@ def test_the_hour_as_it_is_written(tmp_path: Path, machine: dict[str, str]) -> N
 
 
 def _run(script: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Whatever it has started of Slurm is stopped, also after a failure."""
+    """As pasted: through the shell's input, which no command of the page may take. Slurm is stopped after a failure, too."""
     try:
         return subprocess.run(
             ["bash", "-ex"],
