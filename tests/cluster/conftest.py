@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from integration import tiny as launch
-from slurm_jobs import SCRIPTS, Cluster
+from slurm_jobs import SCRIPTS, Cluster, need_slurm
 
 
 @pytest.fixture(scope="session")
@@ -20,26 +18,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> launch.Tiny:
     return launch.make(tmp_path_factory.mktemp("tiny"))
 
 
-def missing() -> list[str]:
-    return [
-        name for name in ("slurmctld", "slurmd", "sbatch", "munged", "mungekey") if shutil.which(name) is None
-    ]
-
-
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment that reaches the cluster."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root: slurmd starts the tasks of others")
-    if missing():
-        install = ["apt-get", "install", "--yes", "--no-install-recommends", "slurm-wlm", "munge"]
-        with contextlib.suppress(FileNotFoundError):  # no Debian: said by the skip
-            subprocess.run(["apt-get", "update"], capture_output=True, timeout=300, check=False)
-            subprocess.run(install, capture_output=True, timeout=600, check=False)
-    if missing():
-        pytest.skip(
-            f"needs Slurm: {', '.join(missing())} could not be installed (apt-get install slurm-wlm munge)"
-        )
+    need_slurm()
     folder = tmp_path_factory.mktemp("slurm")
     started = subprocess.run(
         [SCRIPTS / "start.sh", folder], capture_output=True, text=True, timeout=300, check=False

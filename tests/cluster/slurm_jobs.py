@@ -1,19 +1,44 @@
-"""Jobs of slurm/train.sh on the cluster of the tests: submitted, watched, struck."""
+"""Slurm on this machine, and jobs of slurm/train.sh on the cluster of the tests: submitted, watched, struck."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 from integration import tiny as launch
 from integration.tiny import REPOSITORY, Tiny
 
 SCRIPTS = REPOSITORY / "cluster" / "slurm-local"
+
+
+def missing() -> list[str]:
+    return [
+        name for name in ("slurmctld", "slurmd", "sbatch", "munged", "mungekey") if shutil.which(name) is None
+    ]
+
+
+def need_slurm() -> None:
+    """Skip the test where Slurm is not, and cannot be installed."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: slurmd starts the tasks of others")
+    if missing():
+        install = ["apt-get", "install", "--yes", "--no-install-recommends", "slurm-wlm", "munge"]
+        with contextlib.suppress(FileNotFoundError):  # no Debian: said by the skip
+            subprocess.run(["apt-get", "update"], capture_output=True, timeout=300, check=False)
+            subprocess.run(install, capture_output=True, timeout=600, check=False)
+    if missing():
+        pytest.skip(
+            f"needs Slurm: {', '.join(missing())} could not be installed (apt-get install slurm-wlm munge)"
+        )
 
 
 @dataclass(frozen=True)

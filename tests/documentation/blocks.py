@@ -12,6 +12,8 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,8 +30,8 @@ from unsee_dist.sweep.settings import load_sweep
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "shell", "console", "zsh")  # not checked, and so not used
-OTHERS = frozenset(
-    [
+OTHERS = {
+    *(
         "git",
         "cd",
         ".",
@@ -41,27 +43,16 @@ OTHERS = frozenset(
         "kubectl",
         "curl",
         "mlflow",
-        "apt-get",
-        "mkdir",
-        "cp",
-        "zcat",
-        "cat",
-        "sbatch",
-        "for",
-        "done",
-    ]
-)
+        "tensorboard",
+    ),
+    *("apt-get", "mkdir", "cp", "zcat", "cat", "ls", "sinfo", "for", "done"),
+}
 # What other commands make, and a shape like it.
 MADE = {
     "sweeps/tiny/report/best.yaml": "unsee-vicreg",
     "wheelhouse/install.sh": "cluster/airgapped/install.sh",
 }
-SCRIPTS = {
-    "train": "train",
-    "prepare": "prepare",
-    "evaluate": "evaluate",
-    "sweep": "sweep",
-}  # slurm/X.sh -> unsee X
+SCRIPTS = ("train", "prepare", "evaluate", "sweep")  # slurm/X.sh is unsee X
 WITH_VALUE = {
     "deepspeed": ("--hostfile", "--num_accelerators", "--num_gpus"),
     "torchrun": ("--nproc-per-node", "--nnodes"),
@@ -144,18 +135,25 @@ def check(words: Sequence[str]) -> None:
         _check_pip(rest)
     elif name == "sbatch":
         _check_sbatch(rest)
+    elif name == "srun":
+        check(_after_options(rest))
     elif name.endswith(".sh"):
         _exist([name])
     elif name not in OTHERS:
         raise Wrong(f"{name} is a program that no test knows")
 
 
+@cache
+def all_commands() -> Any:
+    """Made once: it takes half a second."""
+    return get_command(app)
+
+
 def check_unsee(words: Sequence[str]) -> None:
-    command, path, rest = (
-        get_command(app),
-        "unsee",
-        [word for word in words if word not in ("...", "[OPTIONS]")],
-    )
+    if list(words) == ["--version"]:
+        return
+    command, path = all_commands(), "unsee"
+    rest = [word for word in words if word not in ("...", "[OPTIONS]")]
     while hasattr(command, "commands"):
         if not rest or rest[0] not in command.commands:
             raise Wrong(f"{path} has no command {' '.join(rest[:1])}")
@@ -197,8 +195,21 @@ def _check_python(words: Sequence[str]) -> None:
         check_unsee(["train", *rest[1:]])
     elif first == "unsee_dist/train.py":
         check_unsee(["train", *rest])
+    elif first == "-m":
+        if find_spec(rest[0]) is None:
+            raise Wrong(f"python has no module {rest[0]}")
     else:
         _exist([first])
+
+
+def _after_options(words: Sequence[str]) -> list[str]:
+    """Slurm's options are written --name=value here."""
+    rest = list(words)
+    while rest and rest[0].startswith("--"):
+        rest.pop(0)
+    if not rest:
+        raise Wrong(f"nothing is started by {' '.join(words)}")
+    return rest
 
 
 def _check_launcher(name: str, words: Sequence[str]) -> None:
@@ -206,6 +217,9 @@ def _check_launcher(name: str, words: Sequence[str]) -> None:
     while rest and rest[0] in WITH_VALUE[name]:
         rest = rest[2:]
     script = rest[1:] if rest[:1] in (["--module"], ["-m"]) else rest
+    if script[:1] == ["unsee_dist"]:
+        check_unsee(script[1:])
+        return
     if not script or script[0] not in ("unsee_dist.train", "unsee_dist/train.py"):
         raise Wrong(f"{name} is given {' '.join(rest[:2])}")
     if "--config" not in script:
@@ -228,14 +242,12 @@ def _check_pip(words: Sequence[str]) -> None:
 
 
 def _check_sbatch(words: Sequence[str]) -> None:
-    rest = list(words)
-    while rest and rest[0].startswith("--"):
-        rest.pop(0)
-    found = re.fullmatch(r"slurm/([\w-]+)\.sh", rest[0] if rest else "")
+    rest = _after_options(words)
+    found = re.fullmatch(r"slurm/([\w-]+)\.sh", rest[0])
     if found is None or found[1] not in SCRIPTS:
         raise Wrong(f"sbatch is given {rest[:1]}")
     _exist(rest[:1])
-    check_unsee([SCRIPTS[found[1]], *rest[1:]])
+    check_unsee([found[1], *rest[1:]])
 
 
 def _exist(paths: Any) -> None:

@@ -17,7 +17,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from integration.tiny import REPOSITORY, succeed
+from integration.tiny import REPOSITORY
+from integration.wheel import copy_repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]  # 90 s of processor time
 
@@ -29,14 +30,6 @@ def start_block() -> str:
     section = text.partition("\n## Start\n")[2].partition("\n## ")[0]
     [block] = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     return block
-
-
-def copy_repository(folder: Path) -> None:
-    """What git would clone, with what was changed since."""
-    for name in filter(None, succeed(["git", "-C", str(REPOSITORY), "ls-files"]).stdout.split("\n")):
-        if (REPOSITORY / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, folder / name)
 
 
 def make_environment(clone: Path) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import site
 import subprocess
-import sys
 import sysconfig
 import venv
 from pathlib import Path
 
 import pytest
 from integration import tiny as launch
-from integration.tiny import REPOSITORY, Tiny
+from integration.tiny import Tiny
+from integration.wheel import PIP, build_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -22,20 +21,11 @@ pytestmark = pytest.mark.slow
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin/ of an environment that has the wheel and, for the rest, the packages of this one; but not the clone."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    source.mkdir()
-    listed = launch.run(["git", "-C", str(REPOSITORY), "ls-files"]).stdout.split("\n")
-    for name in filter(None, listed):
-        if (REPOSITORY / name).is_file():
-            (source / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, source / name)
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    launch.succeed([*pip, "wheel", "-q", "--no-deps", "--wheel-dir", str(folder), str(source)])
-    (wheel,) = folder.glob("unsee_dist-*.whl")
+    wheel = build_wheel(folder)
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     paths = sysconfig.get_paths("venv", {"base": str(folder / "venv"), "platbase": str(folder / "venv")})
     packages = Path(paths["purelib"])
-    launch.succeed([*pip, "install", "-q", "--no-deps", "--no-index", "--target", str(packages), str(wheel)])
+    launch.succeed([*PIP, "install", "-q", "--no-deps", "--no-index", "--target", str(packages), str(wheel)])
     (packages / "others.pth").write_text(
         "\n".join(site.getsitepackages()) + "\n"
     )  # nested .pth files are not read

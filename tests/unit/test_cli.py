@@ -201,6 +201,17 @@ def test_an_option_twice_with_one_value_or_of_several_values_is_none(
         assert "given twice" not in err
 
 
+@pytest.mark.parametrize("option", ["--show-completion", "--install-completion"])
+@pytest.mark.parametrize(("shell", "seen"), [(None, "no shell was seen"), ("csh", "csh is none of them")])
+def test_completion_for_no_shell_is_a_mistake(
+    monkeypatch, capsys, option: str, shell: str | None, seen: str
+) -> None:
+    monkeypatch.setattr("typer._completion_shared._get_shell_name", lambda: shell)
+    code, out, err = unsee(monkeypatch, capsys, option)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert f"{option} is for bash, zsh, fish, powershell, pwsh, and {seen}" in err
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [

@@ -24,7 +24,7 @@ from typer.core import TyperGroup
 from unsee_dist import __version__
 from unsee_dist.cli import corpus, evaluation, machine, project, report, sweep, training
 from unsee_dist.cli.help import arrange, in_order
-from unsee_dist.cli.usage import check_once, in_one_sentence
+from unsee_dist.cli.usage import check_once, check_shell, in_one_sentence
 from unsee_dist.config import ConfigError
 from unsee_dist.config.section import home_folder
 from unsee_dist.errors import UserError
@@ -46,6 +46,7 @@ class Commands(TyperGroup):
         args = _anywhere(args)
         args = [re.sub(r"^(--?[\w-]+=)?(~[\w.-]*)(?=/|$)", expanded, each) for each in args]
         check_once(self, args)
+        check_shell(args)
         with in_one_sentence(info_name or "unsee"):
             return super().make_context(info_name, args, *more, **extra)
 

@@ -11,6 +11,7 @@ import typer
 
 from unsee_dist.config.shipped import FOLDERS, shipped
 from unsee_dist.errors import UserError, file_error
+from unsee_dist.files.folders import make_folder
 from unsee_dist.files.remote import check_local
 
 app = typer.Typer()
@@ -68,6 +69,8 @@ def init(
     check_local(folder, "DIR")
     readme = folder / "README.md"
     try:
+        if folder.is_file():
+            raise UserError(f"DIR = {folder} is a file. Give a folder.")
         changed = [path for path, source in sources.items() if path.exists() and not _same(path, source)]
         if readme.exists() and readme.read_bytes() != README.encode():
             changed.append(readme)
@@ -77,13 +80,16 @@ def init(
                 f"{folder} has files of these names with other contents: {names}. Nothing was written; "
                 "choose another folder, or move these files away."
             )
+        make_folder(folder)
         for path, source in sources.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, path)
             path.chmod(0o755 if path.suffix == ".sh" else 0o644)
         readme.write_text(README, encoding="utf-8")
     except OSError as error:
-        raise file_error(f"{folder} cannot be written ({error.strerror}).", error) from error
+        raise file_error(
+            f"DIR = {folder} cannot be written ({error.strerror}). Give another folder.", error
+        ) from error
     typer.echo(f"{len(sources) + 1} files in {folder}; {readme} explains them.")
 
 

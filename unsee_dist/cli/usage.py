@@ -22,6 +22,7 @@ from unsee_dist.errors import UserError
 
 # Where to look for what an argument may be.
 LISTED = {"CONFIG": "unsee config ls lists presets"}
+COMPLETION = {"--show-completion", "--install-completion"}
 
 
 @contextmanager
@@ -60,6 +61,19 @@ def check_once(command: Any, args: Sequence[str]) -> None:
         value = value if equals else next(words, "")
         if given.setdefault(option, value) != value:
             raise UserError(f"{option} is given twice: {given[option]} and {value}. Write one of them.")
+
+
+def check_shell(args: Sequence[str]) -> None:
+    """UserError: completion is asked for, and typer sees no shell around that it has one for."""
+    if wanted := COMPLETION.intersection(args):
+        from typer._completion_shared import Shells, _get_shell_name
+
+        name, known = _get_shell_name(), [shell.value for shell in Shells]
+        if name not in known:
+            seen = f"{name} is none of them" if name else "no shell was seen around this command"
+            raise UserError(
+                f"{wanted.pop()} is for {', '.join(known)}, and {seen}. Write it in one of these, at its prompt."
+            )
 
 
 def _what(error: UsageError, path: str) -> str:

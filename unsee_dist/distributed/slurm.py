@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 from unsee_dist.errors import UserError
 
@@ -22,6 +22,16 @@ def adopt_slurm(environment: MutableMapping[str, str]) -> None:
     if "MASTER_ADDR" not in environment:
         environment["MASTER_ADDR"] = _first_host(environment["SLURM_STEP_NODELIST"])
     environment.setdefault("MASTER_PORT", str(port_of_job(int(environment["SLURM_JOB_ID"]))))
+
+
+def tasks_of_node(environment: Mapping[str, str]) -> int:
+    """Tasks of the step on this node; 1 outside of a step. Slurm lists them by node: 8(x2),4 is 8, 8, 4."""
+    tasks: list[int] = []
+    for text in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
+        count, _, times = text.rstrip(")").partition("(x")
+        tasks += [int(count)] * int(times or 1)
+    node = int(environment.get("SLURM_NODEID", "0"))
+    return tasks[node] if node < len(tasks) else max(tasks)
 
 
 def port_of_job(job: int) -> int:

@@ -19,9 +19,12 @@ class Level(IntEnum):
     FAIL = 2
 
 
+BETWEEN = "between hosts"  # in place of a host: what no host has alone
+
+
 @dataclass(frozen=True)
 class Finding:
-    """remedy: what to do, "" where there is nothing to do. host: "" before the ranks have told each other."""
+    """remedy: what to do, "" where there is nothing to do. host: "" before the ranks have told each other, or BETWEEN."""
 
     level: Level
     check: str
@@ -37,12 +40,12 @@ def exit_code(found: Iterable[Finding]) -> ExitCode:
 
 
 def by_host(found: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """Findings under their host, each once; those that all of several hosts share under "all N hosts"."""
-    hosts = list(dict.fromkeys(each.host for each in found))
+    """Findings under their host, each once; those that all of several hosts share under "all N hosts", before the others."""
+    hosts = hosts_of(found)
     unique = list(dict.fromkeys(found))
     if len(hosts) < 2:
         return dict.fromkeys(hosts, unique)
-    everywhere, own = f"all {len(hosts)} hosts", {host: list[Finding]() for host in hosts}
+    everywhere, own = f"all {len(hosts)} hosts", {host: list[Finding]() for host in (*hosts, BETWEEN)}
     shared: list[Finding] = []
     for each in unique:
         if all(replace(each, host=host) in unique for host in hosts):
@@ -51,6 +54,10 @@ def by_host(found: Sequence[Finding]) -> dict[str, list[Finding]]:
         else:
             own[each.host].append(each)
     return {name: rows for name, rows in ({everywhere: shared} | own).items() if rows}
+
+
+def hosts_of(found: Iterable[Finding]) -> list[str]:
+    return [host for host in dict.fromkeys(each.host for each in found) if host != BETWEEN]
 
 
 def as_text(found: Sequence[Finding], ranks: int, width: int) -> str:
@@ -64,7 +71,7 @@ def as_text(found: Sequence[Finding], ranks: int, width: int) -> str:
             lines += _wrapped(row.remedy, width, f"{rest}-> ", f"{rest}   ")
     counts = {level: sum(each.level is level for each in dict.fromkeys(found)) for level in Level}
     total = ", ".join(f"{count} {level.name}" for level, count in counts.items())
-    hosts = len({each.host for each in found})
+    hosts = len(hosts_of(found))
     return "\n".join(
         [*lines, f"{ranks} rank{'s' * (ranks != 1)} on {hosts} host{'s' * (hosts != 1)}: {total}"]
     )
@@ -85,4 +92,4 @@ def as_json(found: Sequence[Finding], ranks: int) -> dict[str, Any]:
     """All of it for a machine: the worst level by its name, and every finding once."""
     worst = max((each.level for each in found), default=Level.PASS)
     rows = [asdict(each) | {"level": each.level.name} for each in dict.fromkeys(found)]
-    return {"worst": worst.name, "ranks": ranks, "hosts": sorted({e.host for e in found}), "findings": rows}
+    return {"worst": worst.name, "ranks": ranks, "hosts": sorted(hosts_of(found)), "findings": rows}

@@ -24,10 +24,10 @@ import torch.distributed as dist
 
 from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.rendezvous import READ_S, RendezvousStopped
-from unsee_dist.distributed.slurm import adopt_slurm
+from unsee_dist.distributed.slurm import adopt_slurm, tasks_of_node
 from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.doctor import machine, services
-from unsee_dist.doctor.findings import Finding, Level, as_text
+from unsee_dist.doctor.findings import BETWEEN, Finding, Level, as_text
 from unsee_dist.errors import ExitCode, TransientError, UserError
 from unsee_dist.supervision.deadline import Deadline
 
@@ -56,7 +56,7 @@ def examine(folder: Path) -> tuple[list[Finding], World]:
 
 
 def _of_machine(folder: Path) -> Iterator[Finding]:
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", tasks_of_node(os.environ)))
     for look in (machine.versions(), machine.cores(local), machine.shared_memory(), machine.open_files()):
         yield from look
     yield from machine.disk(folder)
@@ -68,7 +68,12 @@ def _of_services() -> Iterator[Finding]:
 
 
 def _of_host(found: list[Finding]) -> list[Finding]:
-    return [replace(each, host=gethostname()) for each in found]
+    return [replace(each, host=_host()) for each in found]
+
+
+def _host() -> str:
+    """Slurm's name of the node, by which it is found again; else the host's own."""
+    return os.environ.get("SLURMD_NODENAME") or gethostname()
 
 
 def _meet() -> tuple[World | None, Finding]:
@@ -107,7 +112,7 @@ def _together(world: World, own: list[Finding], folder: Path) -> list[Finding]:
             f"1 on {'a GPU' if gpus else 'a CPU'}: nothing to reduce. Several: {several} --module unsee_dist doctor, or "
             "srun unsee doctor; a run alike, with --module unsee_dist.train --config CONFIG"
         )
-        return [*own, replace(Finding(PASS, "ranks", what), host=gethostname())]
+        return [*own, replace(Finding(PASS, "ranks", what), host=_host())]
     deadline = Deadline(ExitCode.RANK_LOST)
     deadline.set(COLLECTIVE_S)
     try:
@@ -126,10 +131,7 @@ def _together(world: World, own: list[Finding], folder: Path) -> list[Finding]:
     everyone = [finding for rank in gathered for finding in rank]
     hosts = list(dict.fromkeys(each.host for each in everyone))
     common = [*_compared(everyone, hosts), *reduced]
-    return [
-        *everyone,
-        *(replace(each, host=hosts[0] if len(hosts) == 1 else "between hosts") for each in common),
-    ]
+    return [*everyone, *(replace(each, host=hosts[0] if len(hosts) == 1 else BETWEEN) for each in common)]
 
 
 def _all_reduce(world: World) -> Iterator[Finding]:

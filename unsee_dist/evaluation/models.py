@@ -84,7 +84,9 @@ def run_folder(path: Path) -> Path:
             return path / name
     checkpoints = folders(path / CHECKPOINTS)
     remedy = (
-        f"Give its newest checkpoint: {checkpoints[-1]}" if checkpoints else "It has no checkpoint yet either"
+        f"Give its newest checkpoint: {checkpoints[-1]}"
+        if checkpoints
+        else "It has no checkpoint either: train it first, by its own command"
     )
     raise UserError(
         f"{path} is a run without best/ and final/: it is not finished, and no evaluation became best/. {remedy}."

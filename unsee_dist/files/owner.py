@@ -31,6 +31,7 @@ from pathlib import Path
 from pydantic import with_config
 
 from unsee_dist.errors import ExitCode, UserError, ends_process, writing
+from unsee_dist.files.folders import make_folder, remove_empty
 from unsee_dist.files.process import Process, has_ended, own_process
 from unsee_dist.files.records import STRICT, RecordFile
 from unsee_dist.log import LOG
@@ -105,9 +106,8 @@ def owned(path: Path, what: str, remedy: str) -> Iterator[None]:
     what, remedy: the subject and the end of the sentence for a command that comes second. UserError: another process
     owns it; nothing was changed.
     """
-    new = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     with writing(what, "Write another one."):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        new = make_folder(path.parent)
     own = _this_process(os.environ)
     ended = threading.Event()
     try:
@@ -117,9 +117,7 @@ def owned(path: Path, what: str, remedy: str) -> Iterator[None]:
     finally:
         ended.set()
         _release(path, own)
-        for folder in new:
-            with suppress(OSError):  # not empty: the work has begun
-                folder.rmdir()
+        remove_empty(new)  # where nothing is in it, the work has not begun
 
 
 def _this_process(environment: Mapping[str, str]) -> Owner:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unsee_dist.distributed.slurm import adopt_slurm, port_of_job
+from unsee_dist.distributed.slurm import adopt_slurm, port_of_job, tasks_of_node
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 EPHEMERAL = 32768  # Linux's net.ipv4.ip_local_port_range begins here
@@ -47,3 +47,14 @@ def test_a_bare_srun_meets_at_the_port_of_its_job() -> None:
     environment = step | {"SLURM_JOB_ID": "19999", "SLURM_STEP_NODELIST": "n[1-2]"}
     adopt_slurm(environment)
     assert int(environment["MASTER_PORT"]) == port_of_job(19999) < EPHEMERAL
+
+
+@pytest.mark.parametrize(
+    ("listed", "node", "tasks"),
+    [("2", "0", 2), ("8(x2),4", "1", 8), ("8(x2),4", "2", 4), ("1,3(x4)", "4", 3), (None, None, 1)],
+)
+def test_the_tasks_of_a_node_are_read_from_slurms_list(
+    listed: str | None, node: str | None, tasks: int
+) -> None:
+    given = {"SLURM_STEP_TASKS_PER_NODE": listed, "SLURM_NODEID": node}
+    assert tasks_of_node({name: value for name, value in given.items() if value is not None}) == tasks

@@ -34,13 +34,15 @@ def test_the_worst_decides_and_a_warning_stops_no_script() -> None:
 def test_what_all_hosts_share_is_said_once_and_lines_fit() -> None:
     shared = [Finding(PASS, "versions", "python 3.11", host=host) for host in ("a", "b", "b")]
     own = Finding(WARN, "disk", "slow " * 30, "another disk " * 10, "b")
-    table = findings.by_host([*shared, own])
-    assert list(table) == ["all 2 hosts", "b"]
-    text = findings.as_text([*shared, own], 3, 60)
+    together = Finding(PASS, "all-reduce", "64 MiB", host=findings.BETWEEN)
+    found = [*shared, own, together]
+    assert list(findings.by_host(found)) == ["all 2 hosts", "b", findings.BETWEEN]
+    assert findings.as_json(found, 3)["hosts"] == ["a", "b"]
+    text = findings.as_text(found, 3, 60)
     assert text.count("python 3.11") == 1
     assert "-> another disk" in text
     assert max(map(len, text.splitlines())) <= 60
-    assert text.splitlines()[-1] == "3 ranks on 2 hosts: 2 PASS, 1 WARN, 0 FAIL"
+    assert text.splitlines()[-1] == "3 ranks on 2 hosts: 3 PASS, 1 WARN, 0 FAIL"
 
 
 def test_few_open_files_are_a_failure_with_the_command_that_mends_it() -> None:

@@ -13,6 +13,7 @@ blocks of a shard fill it, so no byte is outside some checksum.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, TypeVar
@@ -102,6 +103,10 @@ def read_index(store: Store, sizes: bool = True, rows: bool = True) -> CorpusInd
     False, against all rows of its blocks that are in a file."""
     path = store.path
     if not store.exists():
+        if os.path.isfile(path):
+            raise UserError(
+                f"data.shards = {path} is a file. Give the folder of a corpus: unsee prepare {path} --out DIR makes one of a text."
+            )
         raise UserError(
             f"data.shards = {path} does not exist; write `unsee prepare INPUT --out {path}` first."
         )

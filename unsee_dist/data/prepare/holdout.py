@@ -73,9 +73,8 @@ class HeldOut:
         by_answer = {pair.answer: pair for *_, pair in reversed(smallest)}
         pairs = [pair for *_, pair in smallest if by_answer[pair.answer] is pair][: self.n]
         if len(pairs) < self.n:
-            raise UserError(
-                f"--dev {self.n}: the inputs give {len(pairs)} held-out pairs. Write --dev {len(pairs)} or less."
-            )
+            instead = f"--dev {len(pairs)} or less" if pairs else "--dev 0, or give more text"
+            raise UserError(f"--dev {self.n}: the inputs give {len(pairs)} held-out pairs. Write {instead}.")
         return pairs
 
     def _smallest(self) -> list[Candidate]:
