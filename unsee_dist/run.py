@@ -35,7 +35,7 @@ from unsee_dist.masking import masked
 from unsee_dist.model.checked import load_once
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.publish.sentence_transformers import write_encoder
+from unsee_dist.publish.sentence_transformers import point_to, write_encoder
 from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
@@ -206,15 +206,26 @@ def exporter(
                         config.model.pooling, config.model.max_tokens,
                     )  # fmt: skip
                     write_note(new, note_of(name, progress.step, progress.scores))
+                point_to_export(place.parent)
 
     return export
 
 
 def recover_exports(folder: Path, world: World) -> None:
-    """Finish the replacement of best/ and final/ where a kill interrupted it."""
-    if world.rank == 0:
-        for name in EXPORTS:
-            recover_folder(folder / name)
+    """Finish the replacement of best/ and final/ where a kill interrupted it. Collective."""
+    with share_errors(world):
+        if world.rank == 0:
+            for name in EXPORTS:
+                recover_folder(folder / name)
+            point_to_export(folder)
+
+
+def point_to_export(folder: Path) -> None:
+    """Let `SentenceTransformer(folder)` load the run's best/, else its final/."""
+    for name in EXPORTS:
+        if (folder / name).is_dir():
+            return point_to(folder, name)
+    return None
 
 
 def open_recorder(
