@@ -1,6 +1,7 @@
 """Pages of the reference, made from the package while the site is built: nothing in them is written by hand.
 
     <!-- generated: configuration -->         in a page is replaced by what configuration() returns
+    NAME.ipynb                                a notebook becomes a page. (myst-nb would bring Jupyter, of which nothing else is used.)
 
 The meaning of a setting or an exit code is the comment on its line in the code; of an option, its help text; of a number
 in metrics.jsonl, metrics/names.py.
@@ -9,6 +10,7 @@ in metrics.jsonl, metrics/names.py.
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -194,7 +196,24 @@ def fill(page: str) -> str:
     return MARKER.sub(lambda found: GENERATED[found[1]](), page)
 
 
-def _source_read(app: Any, name: str, source: list[str]) -> None:  # noqa: ARG001  # Sphinx gives them
+def notebook(text: str) -> str:
+    """A notebook as a page: Markdown cells as they are, code and what it printed as blocks. No kernel is needed for that."""
+    parts = []
+    for cell in json.loads(text)["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        printed = [_printed(output) for output in cell.get("outputs", ())]
+        parts += [f"```text\n{each}\n```" for each in printed if each]
+    return "\n\n".join(parts)
+
+
+def _printed(output: dict[str, Any]) -> str:
+    return "".join(output.get("text") or output.get("data", {}).get("text/plain", ())).rstrip("\n")
+
+
+def _source_read(app: Any, name: str, source: list[str]) -> None:
+    if app.env.doc2path(name).suffix == ".ipynb":
+        source[0] = notebook(source[0])
     source[0] = fill(source[0])
 
 
@@ -219,6 +238,7 @@ def literal_blocks(lines: Sequence[str]) -> list[str]:
 
 
 def setup(app: Any) -> dict[str, bool]:
+    app.add_source_suffix(".ipynb", "markdown")
     app.connect("source-read", _source_read)
     app.connect("autodoc-process-docstring", _docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

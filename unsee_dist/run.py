@@ -31,16 +31,18 @@ from unsee_dist.evaluation.development import warnings
 from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
 from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
-from unsee_dist.masking import masked
+from unsee_dist.masking import masked, published
 from unsee_dist.model.checked import load_once
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.publish.sentence_transformers import write_encoder
+from unsee_dist.publish.sentence_transformers import point_to, write_encoder
 from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
 from unsee_dist.tracking import record
-from unsee_dist.tracking.environment import describe, of_this_start
+from unsee_dist.tracking.environment import describe, note_of_run, of_this_start
+from unsee_dist.tracking.mlflow_model import ModelDescription
+from unsee_dist.tracking.mlflow_run import CorpusDescription
 from unsee_dist.tracking.note import note_of, write_note
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.beginning import corpus_name, print_first_line, print_waiting
@@ -54,7 +56,7 @@ from unsee_dist.training.guard import with_verdict
 from unsee_dist.training.loop import RunBroken, Training, console_every
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.start import EXPORTS, keep_record, plan_start
+from unsee_dist.training.start import EXPORTS, StartRequest, keep_record, plan_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -154,7 +156,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         if world.rank == 0:
             keep_record(config, start, progress.step, world.size, of_this_start(world.device))
         recorder = open_recorder(
-            config, world, request.steps, progress, manifest.mlflow_run if manifest and start.own else None
+            request, world, progress, manifest.mlflow_run if manifest and start.own else None
         )
 
     def rewind() -> None:
@@ -206,23 +208,34 @@ def exporter(
                         config.model.pooling, config.model.max_tokens,
                     )  # fmt: skip
                     write_note(new, note_of(name, progress.step, progress.scores))
+                point_to_export(place.parent)
 
     return export
 
 
 def recover_exports(folder: Path, world: World) -> None:
-    """Finish the replacement of best/ and final/ where a kill interrupted it."""
-    if world.rank == 0:
-        for name in EXPORTS:
-            recover_folder(folder / name)
+    """Finish the replacement of best/ and final/ where a kill interrupted it. Collective."""
+    with share_errors(world):
+        if world.rank == 0:
+            for name in EXPORTS:
+                recover_folder(folder / name)
+            point_to_export(folder)
+
+
+def point_to_export(folder: Path) -> None:
+    """Let `SentenceTransformer(folder)` load the run's best/, else its final/."""
+    for name in EXPORTS:
+        if (folder / name).is_dir():
+            return point_to(folder, name)
+    return None
 
 
 def open_recorder(
-    config: RunConfig, world: World, steps: int, progress: Progress, mlflow_run: str | None
+    request: StartRequest, world: World, progress: Progress, mlflow_run: str | None
 ) -> RunRecorder:
     """The recorder of a run, its files truncated to the step of `progress`. MLflow is given the run's first settings, and
     what later starts changed as a tag."""
-    folder = Path(config.run.dir)
+    config, folder, steps = request.config, request.folder, request.steps
     recorder = RunRecorder(
         folder,
         world.rank,
@@ -241,10 +254,19 @@ def open_recorder(
         recorder.write_tensorboard()
     if config.track.mlflow and world.rank == 0:
         first = record.first_settings(folder) or config
-        recorder.send_to_mlflow(describe(first.run.name, first.model_dump(mode="json")), mlflow_run)
+        note, corpus = note_of_run(first, steps, request.sentences), describe_corpus(request)
+        tree = first.model_dump(mode="json")
+        recorder.send_to_mlflow(describe(first.run.name, tree, note=note, corpus=corpus), mlflow_run)
         if changes := record.changes(folder):
             recorder.tag("changes", "; ".join(changes))
     return recorder
+
+
+def describe_corpus(request: StartRequest) -> CorpusDescription:
+    """What the run reads, for MLflow."""
+    data = request.config.data
+    source = published(data.mix or data.shards)
+    return CorpusDescription(Path(source).name, request.identity.corpus, source, request.sentences)
 
 
 def build_target(engine: Engine[Unsee]) -> Target | None:
@@ -277,10 +299,23 @@ def _print_ending(run: Training, ending: Ending, write_page: bool) -> None:
         recorder.warn(sentence)
     for name in ending.folders:
         recorder.tag(name, str(run.folder / name))
-    recorder.tag("verdict", ending.verdict)
+    recorder.conclude(ending.verdict, _describe_model(run, ending))
     if write_page and recorder.in_mlflow and find_spec("matplotlib"):
         _write_page(run, baseline)
     recorder.close()
+
+
+def _describe_model(run: Training, ending: Ending) -> ModelDescription | None:
+    """The encoder of best/, else of final/, for MLflow; None where neither can be used."""
+    name, progress, model = next(iter(ending.folders), None), run.progress, run.config.model
+    if name is None:
+        return None
+    best = progress.best if name == "best" else None
+    step, scores = (best.step, best.scores) if best else (progress.step, progress.scores)
+    params = {"step": str(step), "encoder": published(model.encoder), "pooling": model.pooling}
+    params |= {"max_tokens": str(model.max_tokens)} | {key: f"{value:g}" for key, value in scores.items()}
+    folder = {f"unsee.{name}": published(str((run.folder / name).absolute()))}
+    return ModelDescription(run.config.run.name, step, params, folder)
 
 
 def _write_page(run: Training, baseline: Mapping[str, float]) -> None:

@@ -13,9 +13,12 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
+    from unsee_dist.api import Run
+    from unsee_dist.config import RunConfig
     from unsee_dist.distributed.world import World
     from unsee_dist.supervision.signals import StopSignal
     from unsee_dist.supervision.watchdog import Watchdog
@@ -208,6 +211,17 @@ def write_stop_mark(run: str | None) -> None:
                 flush=True,
             )
 
+
+class _Function(ModuleType):
+    """The module, once it is imported, is what `unsee_dist.train` names: it is called as the function of that name."""
+
+    def __call__(self, config: RunConfig) -> Run:
+        from unsee_dist.api import train
+
+        return train(config)
+
+
+sys.modules[__name__].__class__ = _Function
 
 if __name__ == "__main__":
     sys.exit(main())

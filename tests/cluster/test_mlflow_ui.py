@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -160,3 +161,49 @@ def test_a_sweep_on_a_server_with_postgresql_and_passwords(
         user, password = server.env["MLFLOW_TRACKING_USERNAME"], server.env["MLFLOW_TRACKING_PASSWORD"]
         browser.open(address.replace("://", f"://{user}:{password}@"))  # from here on the browser knows them
         look(browser, address, run, TRIALS, [tmp_path / "sweep" / "report" / "curves.png"], shots)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_a_training_as_mlflow_ui_shows_it(
+    tiny: Tiny, tmp_path: Path, shots: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("query\tanswer\nthe old river\ta bright garden .\nthe house\tnear the island .\n")
+    settings = [
+        f"run.dir={tmp_path / 'run'}",
+        "run.name=mine",
+        "track.mlflow=true",
+        f"evaluate.retrieval={pairs}",
+    ]
+    command = [sys.executable, "-m", "unsee_dist.train", "--config", str(tiny.config), *settings]
+    env = launch.environment(PYTHONPATH=str(launch.REPOSITORY))
+    launch.succeed(command, cwd=tmp_path, env=env, timeout_s=600)
+    client = connect(store)
+    experiment = client.get_experiment_by_name("unsee")
+    [run] = client.search_runs([experiment.experiment_id])
+    with ui_of(store, tmp_path) as address, chromium() as browser:
+        page = f"{address}/#/experiments/{experiment.experiment_id}"
+        browser.open(f"{page}/runs/{run.info.run_id}")
+        browser.find("//*[normalize-space()='vicreg']")  # of the description
+        shown = browser.text()
+        for words in (
+            f"Created by\n{run.info.user_id}",
+            "Source\ntrain.py",
+            "Datasets\nshards (",
+            "constant.decay",
+        ):
+            assert words in shown, shown
+        assert "without labels on" in shown
+        browser.screenshot(shots / "run.png")
+        browser.open(f"{page}/runs/{run.info.run_id}/model-metrics")
+        browser.find("//*[contains(@class, 'js-line') or contains(@class, 'point')]")
+        sections = re.findall(r"^(.+) \(\d+\)$", browser.text(), re.MULTILINE)
+        assert sections[:2] == ["Loss and score", "dev"]
+        browser.screenshot(shots / "charts-of-a-run.png")
+        browser.open(f"{page}/models?workflowType=machine_learning")
+        browser.find("//a[normalize-space()='mine']")
+        browser.find("//*[normalize-space()='Ready']")
+        browser.screenshot(shots / "model.png")

@@ -44,6 +44,9 @@ OTHERS = {
         "curl",
         "mlflow",
         "tensorboard",
+        "podman",
+        "docker",
+        "apptainer",
     ),
     *("apt-get", "mkdir", "cp", "zcat", "cat", "ls", "sinfo", "for", "done"),
 }

@@ -77,10 +77,11 @@ def _masked_value(value: object) -> object:
 def checked(section: type[Checked], values: Mapping[str, object]) -> Checked:
     """A section alone, from the flags of a command. Raises UserError with a line for every mistake."""
     with named_as_flags(flags_of(*section.model_fields)):
-        return _checked(section, values)
+        return valid(section, values)
 
 
-def _checked(section: type[Checked], values: Mapping[str, object]) -> Checked:
+def valid(section: type[Checked], values: Mapping[str, object]) -> Checked:
+    """A section alone, from values by the names of its settings. Raises UserError with a line for every mistake."""
     try:
         return section.model_validate(values)
     except ValidationError as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rich.console import Console
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation import mteb_suite, score_table
 from unsee_dist.evaluation.models import EvaluationModel, open_model
-from unsee_dist.evaluation.mteb_tasks import VERSION, published
+from unsee_dist.evaluation.mteb_tasks import VERSION, EvaluationTask, published
 from unsee_dist.evaluation.on_ray import evaluate_on_ray
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
 from unsee_dist.log import progress_console
@@ -21,8 +22,25 @@ from unsee_dist.tracking.bars import counting
 ENGINES = ("ray",)
 
 
+class Measured(NamedTuple):
+    """tasks: all of the command, of which `scores` has a part where there is a --shard."""
+
+    model: EvaluationModel
+    tasks: Sequence[EvaluationTask]
+    scores: Sequence[TaskScore]
+
+
 def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
     """Evaluate a model and print its scores. False: its embeddings are unusable on some task."""
+    model, tasks, scores = measure(request)
+    benchmarks = ", ".join(dict.fromkeys(task.benchmark for task in tasks))
+    part = f" (part {request.shard} of {len(tasks)} tasks)" if request.shard else ""
+    _print(model, f"{benchmarks}{part} · mteb {VERSION}", scores, as_json)
+    return all(score.score is not None for score in scores)
+
+
+def measure(request: EvaluationRequest) -> Measured:
+    """The scores of a model: those on disk, and the others, which are measured now. UserError: no model, or no task."""
     all_tasks = select_tasks(request.tiers, request.folders)
     tasks = shard_of(all_tasks, request.shard) if request.shard else all_tasks
     if request.engine not in (None, *ENGINES):
@@ -34,11 +52,7 @@ def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
         )
     if request.engine == "ray":
         evaluate_on_ray(request, model, tasks, console)
-    scores = evaluate_tasks(model, tasks, console)
-    benchmarks = ", ".join(dict.fromkeys(task.benchmark for task in all_tasks))
-    part = f" (part {request.shard} of {len(all_tasks)} tasks)" if request.shard else ""
-    _print(model, f"{benchmarks}{part} · mteb {VERSION}", scores, as_json)
-    return all(score.score is not None for score in scores)
+    return Measured(model, all_tasks, evaluate_tasks(model, tasks, console))
 
 
 def _print(model: EvaluationModel, suffix: str, scores: Sequence[TaskScore], as_json: bool) -> None:

@@ -68,7 +68,7 @@ def open_model(source: str) -> EvaluationModel:
         return EvaluationModel("baseline/tfidf", f"words-{WORDS}", ELSEWHERE / TFIDF, None, TfIdf())
     if not path.is_dir():
         return _from_hub(source, path)
-    if (path / "config.yaml").is_file() and not (path / "modules.json").exists():
+    if (path / "config.yaml").is_file() and not (path / "config.json").exists():
         return _of_run(path)
     if (path / "manifest.json").is_file():
         return _of_checkpoint(path)

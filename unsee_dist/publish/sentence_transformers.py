@@ -6,6 +6,8 @@ tokenizer saved by transformers 5 names classes that 4.57 does not have.
     modules.json, config_sentence_transformers.json, README.md
     config.json, model.safetensors, sentence_bert_config.json, tokenizer files      the encoder
     1_Pooling/config.json                                                           mean or cls
+
+A run's own folder has a modules.json, too, which names its best/, else its final/.
 """
 
 import copy
@@ -23,10 +25,11 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerBase
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.errors import UserError, writing
-from unsee_dist.files.atomic import atomic_folder
+from unsee_dist.files.atomic import atomic_folder, write_file
 from unsee_dist.files.contents import owner_name
 from unsee_dist.files.room import require_room
 
+MODULES = "modules.json"
 REMEDY = "Make room, then write the same command again: it continues."
 
 
@@ -122,15 +125,26 @@ def cut_texts(folder: Path, max_tokens: int) -> None:
         _cut_in_tokenizer(folder, max_tokens)
 
 
+def point_to(run: Path, export: str) -> None:
+    """Write modules.json into a run's folder: `SentenceTransformer(run)` then loads its folder `export`. Nothing is copied."""
+    modules = _modules(export, f"{export}/1_Pooling")
+    if not (run / MODULES).is_file() or (run / MODULES).read_text(encoding="utf-8") != modules:
+        with writing(run / MODULES, REMEDY):
+            write_file(run / MODULES, modules)
+
+
+def _modules(encoder: str, pooling: str) -> str:
+    """The text of modules.json. encoder, pooling: their folders, as seen from the file's."""
+    kinds = [("0", encoder, "Transformer"), ("1", pooling, "Pooling")]
+    modules = [
+        {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for name, path, kind in kinds
+    ]
+    return _text(modules)
+
+
 def _write_layout(new: Path, config: PretrainedConfig, pooling: str, max_tokens: int) -> None:
-    modules = [("0", "", "Transformer"), ("1", "1_Pooling", "Pooling")]
-    _json(
-        new / "modules.json",
-        [
-            {"idx": int(name), "name": name, "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for name, path, kind in modules
-        ],
-    )
+    (new / MODULES).write_text(_modules("", "1_Pooling"), encoding="utf-8")
     encoder: dict[str, object] = {"max_seq_length": max_tokens, "do_lower_case": False}
     if _has_pooler(config):  # not trained, not saved, not used: without this, loaders make a random one
         encoder["model_args"] = {"add_pooling_layer": False}
@@ -165,7 +179,11 @@ def _has_pooler(config: PretrainedConfig) -> bool:
 
 
 def _json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(_text(value), encoding="utf-8")
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 CARD = """---

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unsee_dist.masking import published
-from unsee_dist.tracking.mlflow_run import RunDescription
+from unsee_dist.tracking.mlflow_run import CorpusDescription, RunDescription
 
 if TYPE_CHECKING:
     import torch
+
+    from unsee_dist.config import RunConfig
 
 PACKAGES = ("unsee_dist", "torch", "deepspeed", "transformers", "tokenizers", "webdataset", "numpy", "mlflow")
 
@@ -25,15 +30,40 @@ PARENT = {"MLFLOW_PARENT_RUN_ID": "mlflow.parentRunId", "UNSEE_PARENT_KEY": "uns
 
 
 def describe(
-    name: str, tree: Mapping[str, object], variables: Mapping[str, str] = os.environ
+    name: str,
+    tree: Mapping[str, object],
+    variables: Mapping[str, str] = os.environ,
+    note: str = "",
+    corpus: CorpusDescription | None = None,
 ) -> RunDescription:
     """The description of run `name` with configuration `tree`, in MLFLOW_EXPERIMENT_NAME (or "unsee").
 
-    MLFLOW_PARENT_RUN_ID makes it a child of that run.
+    MLFLOW_PARENT_RUN_ID makes it a child of that run. note, corpus: see RunDescription.
     """
     experiment = variables.get("MLFLOW_EXPERIMENT_NAME") or "unsee"
     parent = {tag: variables[name] for name, tag in PARENT.items() if variables.get(name)}
-    return RunDescription(experiment, name, flatten(tree), environment() | parent)
+    tags = environment() | who_and_what() | parent
+    return RunDescription(experiment, name, flatten(tree), tags, note, corpus)
+
+
+def who_and_what() -> dict[str, str]:
+    """MLflow's tags of the user, where this machine knows one, and of the program that was started."""
+    program = Path(sys.argv[0]).name if sys.argv and sys.argv[0] not in ("", "-", "-c") else "python"
+    tags = {"mlflow.source.name": program, "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError):  # a container's user may have no name
+        tags["mlflow.user"] = getpass.getuser()
+    return tags
+
+
+def note_of_run(config: RunConfig, steps: int, sentences: int) -> str:
+    """The description of a run for people, in Markdown. sentences: of the corpus."""
+    train, folder = config.train, published(config.run.dir)
+    corpus = published(config.data.mix or config.data.shards)
+    return (
+        f"**{config.objective.name}** trains `{published(config.model.encoder)}` without labels on `{corpus}` ({sentences:,} sentences): "
+        f"{steps:,} steps of {train.batch}, learning rate {train.lr:g}, {config.parallel.precision}, seed {config.seed}.\n\n"
+        f"Folder `{folder}` on {socket.gethostname()}. All of it on one page: `unsee report {folder}`."
+    )
 
 
 def environment() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """A run in MLflow: found by its id or its key, else made; its parameters, tags and metrics in calls of a size that MLflow accepts."""
 
+import json
 import logging
 import os
 import uuid
@@ -23,17 +24,33 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 SQLITE = "sqlite:///"
+NOTE = "mlflow.note.content"  # the Markdown that the run's page shows as description
+# How MLflow's page shows an experiment: as one of machine learning, not of "GenAI apps & agents".
+KIND = {"mlflow.experimentKind": "custom_model_development"}
 METRICS_A_CALL, PARAMS_A_CALL, PARAM_LENGTH, TAG_LENGTH = 1000, 100, 6000, 8000  # MLflow's own limits
 
 
 @dataclass(frozen=True)
 class RunDescription:
-    """What MLflow shows of a run. params: flat text, logged once. tags: environment, git commit, parent."""
+    """What MLflow shows of a run. params: flat text, logged once. tags: environment, user, source, parent. note: Markdown, whose first
+    line tells it from one that a person wrote. corpus: what it reads."""
 
     experiment: str
     name: str
     params: Mapping[str, str]
     tags: Mapping[str, str] = field(default_factory=dict)
+    note: str = ""
+    corpus: "CorpusDescription | None" = None
+
+
+@dataclass(frozen=True)
+class CorpusDescription:
+    """The input of a run. digest: of all its sentences, 36 characters at most. source: where it is."""
+
+    name: str
+    digest: str
+    source: str
+    sentences: int
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -78,7 +95,9 @@ def open_run(client: "MlflowClient", description: RunDescription, state: Unsent)
         runs = client.search_runs([experiment_id], f"tags.`unsee.key` = '{state.key}'", max_results=1)
         run = runs[0] if runs else None
     if run is None:
-        tags = {"unsee.key": state.key}
+        # user and source, which a run is made with
+        tags = {name: value for name, value in description.tags.items() if name.startswith("mlflow.")}
+        tags["unsee.key"] = state.key
         return client.create_run(experiment_id, tags=tags, run_name=description.name)
     client.update_run(run.info.run_id, status="RUNNING")
     return run
@@ -102,9 +121,11 @@ def _experiment(client: "MlflowClient", name: str) -> str:
 
     experiment = client.get_experiment_by_name(name)
     if experiment is not None:
+        for key in KIND.keys() - experiment.tags.keys():  # one that a person has chosen stays
+            client.set_experiment_tag(experiment.experiment_id, key, KIND[key])
         return str(experiment.experiment_id)
     try:
-        return client.create_experiment(name)
+        return client.create_experiment(name, tags=KIND)
     except MlflowException as error:  # another run made it in between
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -123,6 +144,23 @@ def log_tags(client: "MlflowClient", run_id: str, tags: Mapping[str, str]) -> No
     from mlflow.entities import RunTag
 
     client.log_batch(run_id, tags=[RunTag(key, value[:TAG_LENGTH]) for key, value in tags.items()])
+
+
+def log_corpus(client: "MlflowClient", run: "Run", corpus: CorpusDescription) -> None:
+    """Name the corpus as what the run was trained on, once."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if run.inputs and any(each.dataset.digest == corpus.digest for each in run.inputs.dataset_inputs):
+        return
+    source, profile = json.dumps({"uri": corpus.source}), json.dumps({"sentences": corpus.sentences})
+    dataset = Dataset(corpus.name, corpus.digest, "local", source, profile=profile)
+    client.log_inputs(run.info.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+
+def is_written_by_a_person(client: "MlflowClient", run_id: str, note: str) -> bool:
+    """Whether the run has a description that is none of ours: ours begin with the same line."""
+    there = client.get_run(run_id).data.tags.get(NOTE, "")
+    return bool(there) and there.partition("\n")[0] != note.partition("\n")[0]
 
 
 def log_metrics(client: "MlflowClient", run_id: str, values: Sequence[tuple[str, float, int, int]]) -> None:

@@ -9,7 +9,6 @@ same command starts again. The server is asked what it has already (the newest s
     mlflow.json   the run's id, its key, tags not yet delivered, and whether MLflow has all of it
 """
 
-import math
 import os
 import threading
 import time
@@ -20,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from unsee_dist.errors import UserError, foreseen, is_our_bug, report
 from unsee_dist.masking import masked
-from unsee_dist.metrics.names import STEP, TIME
+from unsee_dist.metrics.names import TIME
 from unsee_dist.tracking import mlflow_run
 from unsee_dist.tracking.metrics_file import METRICS, added
+from unsee_dist.tracking.mlflow_charts import Charts
 from unsee_dist.tracking.mlflow_run import RunDescription
 from unsee_dist.tracking.unsent import load
 
@@ -83,10 +83,11 @@ class MlflowSink:
         self.uri, self._also = tracking_uri(uri), also
         self._file, self._folder = folder / METRICS, folder
         self._description, self._warn = description, warn
-        self._state = load(folder, run_id, description.tags)
+        note = {mlflow_run.NOTE: description.note} if description.note else {}
+        self._state = load(folder, run_id, {**description.tags, **note})
         self._lock, self._stop, self._given_up = threading.Lock(), threading.Event(), threading.Event()
         self._status = "FINISHED"
-        self._offset, self._newest = 0, {}  # type: int, dict[str, int]
+        self._offset, self._charts = 0, Charts({})
         self._client: MlflowClient | None = None
         self._delivered, self._why = False, ""
         self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
@@ -167,6 +168,8 @@ class MlflowSink:
         if self._also is not None:
             self._also(client, run_id, stopping)
         if stopping and not self._given_up.is_set():
+            for key, value in self._charts.constants.items():
+                self.tag(f"constant.{key}", f"{value:g}")
             self._send_tags(client, run_id)
             client.set_terminated(run_id, self._status)
             self._state.delivered = self._delivered = True
@@ -182,7 +185,9 @@ class MlflowSink:
         self._state.save(self._folder)
         missing = {k: v for k, v in self._description.params.items() if k not in run.data.params}
         mlflow_run.log_params(client, run.info.run_id, missing)
-        self._newest = {metric.key: metric.step for metric in run.data.to_proto().metrics}
+        if self._description.corpus is not None:
+            mlflow_run.log_corpus(client, run, self._description.corpus)
+        self._charts = Charts({metric.key: metric.step for metric in run.data.to_proto().metrics})
         self._offset = 0
         self._client = client
 
@@ -192,36 +197,38 @@ class MlflowSink:
         if not tags:
             return
         self._state.save(self._folder)
-        mlflow_run.log_tags(client, run_id, tags)
+        note = tags.get(mlflow_run.NOTE)
+        kept = note is not None and mlflow_run.is_written_by_a_person(client, run_id, note)
+        mlflow_run.log_tags(
+            client, run_id, {k: v for k, v in tags.items() if not (kept and k == mlflow_run.NOTE)}
+        )
         with self._lock:
             self._state.tags = {k: v for k, v in self._state.tags.items() if tags.get(k) != v}
         self._state.save(self._folder)
 
     def _send(self, client: "MlflowClient", run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
-        metrics = []
-        for line in lines:
-            step, at_ms = int(line[STEP]), int(1000 * line.get(TIME, time.time()))
-            for key, value in line.items():
-                number = isinstance(value, int | float) and key not in (STEP, TIME)
-                if number and math.isfinite(value) and step > self._newest.get(key, -1):
-                    metrics.append((key, float(value), at_ms, step))
-                    self._newest[key] = step
-        mlflow_run.log_metrics(client, run_id, metrics)
+        now = time.time()
+        points = [
+            point for line in lines for point in self._charts.points(line, int(1000 * line.get(TIME, now)))
+        ]
+        mlflow_run.log_metrics(client, run_id, points)
 
 
-def send_page(
-    page: Path, warn: Callable[[str], None], client: "MlflowClient", run_id: str, last: bool
-) -> None:
-    """Send a run's page as an artifact at the run's end. A store that does not take it (an artifact root of another machine,
-    say) keeps neither the metrics nor the run's end from being sent."""
-    if not last or not page.is_file():
-        return
-    try:
+def send_page(client: "MlflowClient", run_id: str, page: Path) -> None:
+    """Send a run's page as an artifact, where there is one."""
+    if page.is_file():
         client.log_artifact(run_id, str(page))
+
+
+def send_output(what: str, send: Callable[[], None], warn: Callable[[str], None]) -> None:
+    """Send something at a run's end. A store that does not take it (an artifact root of another machine, say) keeps neither the
+    metrics nor the run's end from being sent."""
+    try:
+        send()
     except Exception as error:
         if is_our_bug(error):
             raise
-        warn(f"MLflow has not taken {page} ({_first_line(error)}). It is there all the same.")
+        warn(f"MLflow has not taken {what} ({_first_line(error)}). The run's folder has it all the same.")
 
 
 LATER = "Training continues; metrics.jsonl keeps everything and is sent when it answers."

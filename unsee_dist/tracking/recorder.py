@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unsee_dist.errors import EXTRA_OF
 from unsee_dist.log import LOG
@@ -19,9 +19,13 @@ from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.console import ConsoleReporter
 from unsee_dist.tracking.eta import Eta, Kind
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile, count_lines, cut_back
-from unsee_dist.tracking.mlflow_run import RunDescription
-from unsee_dist.tracking.mlflow_sink import MlflowSink, send_page
+from unsee_dist.tracking.mlflow_model import ModelDescription, log_model
+from unsee_dist.tracking.mlflow_run import NOTE, RunDescription
+from unsee_dist.tracking.mlflow_sink import MlflowSink, send_output, send_page
 from unsee_dist.tracking.tensorboard_sink import TensorboardSink
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 PAGE = "report.html"  # in a run's folder
 
@@ -48,6 +52,8 @@ class RunRecorder:
         self._mlflow: MlflowSink | None = None
         self._tensorboard: TensorboardSink | None = None
         self._first, self.lines = first, 0
+        self._note = ""
+        self._model: ModelDescription | None = None
         if rank == 0:
             cut_back(folder / METRICS, first if first else -1)
             self.lines = count_lines(folder / METRICS)
@@ -82,9 +88,9 @@ class RunRecorder:
                 "track.mlflow=false"
             )
         else:
-            page = partial(send_page, self.folder / PAGE, self._console.warn)
+            self._note = description.note
             self._mlflow = MlflowSink(
-                self.folder, description, run_id=run_id, warn=self._console.warn, also=page
+                self.folder, description, run_id=run_id, warn=self._console.warn, also=self._send_outputs
             )
 
     @property
@@ -162,6 +168,25 @@ class RunRecorder:
         """A tag of the run in MLflow."""
         if self._mlflow is not None:
             self._mlflow.tag(f"unsee.{name}", published(value))
+
+    def conclude(self, verdict: str, model: ModelDescription | None) -> None:
+        """What came out, for MLflow: in the run's description, and as a model. None: no encoder can be used."""
+        if self._mlflow is not None:
+            if verdict:
+                self.tag("verdict", verdict)
+                self._mlflow.tag(NOTE, f"{self._note}\n\n{verdict[0].upper()}{verdict[1:]}.")
+            self._model = model
+
+    def _send_outputs(self, client: MlflowClient, run_id: str, last: bool) -> None:
+        """At a run's end: its page, where there is one, and its model."""
+        if last and self._console is not None:
+            send_output(
+                str(self.folder / PAGE),
+                partial(send_page, client, run_id, self.folder / PAGE),
+                self._console.warn,
+            )
+            if self._model is not None:
+                send_output("the model", partial(log_model, client, run_id, self._model), self._console.warn)
 
     def warn(self, sentence: str) -> None:
         if self._console is not None:

@@ -1,5 +1,6 @@
 """Every line of metrics.jsonl is in MLflow exactly once, whoever was killed; training never waits."""
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,8 @@ import pytest
 from unsee_dist.errors import UserError
 from unsee_dist.tracking import mlflow_run, mlflow_sink, unsent
 from unsee_dist.tracking.metrics_file import MetricsFile, added, cut_back
-from unsee_dist.tracking.mlflow_run import RunDescription
+from unsee_dist.tracking.mlflow_model import ModelDescription, log_model
+from unsee_dist.tracking.mlflow_run import CorpusDescription, RunDescription
 from unsee_dist.tracking.mlflow_sink import MlflowSink, tracking_uri
 from unsee_dist.tracking.unsent import load
 
@@ -23,6 +25,14 @@ DESCRIBED = RunDescription("laws", "a run", {f"section.key{i}": str(i) for i in 
 @pytest.fixture
 def uri(tmp_path):
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One database for several tests: to make its tables takes 9 s of processor time."""
+    uri = f"sqlite:///{tmp_path_factory.mktemp('server') / 'mlflow.db'}"
+    _client(uri).search_experiments()
+    return uri
 
 
 @pytest.fixture
@@ -221,6 +231,87 @@ def test_a_server_killed_and_restarted_has_every_line_once(folder, tmp_path, uri
     assert _history(uri, sink.run_id, "loss") == [(s, 1 / (s + 1)) for s in range(1, 901)]
     assert len(said) == 1
     assert len(_runs(uri)) == 1
+
+
+def test_the_experiment_is_one_of_machine_learning_unless_somebody_has_chosen(folder, server):
+    tag = {"mlflow.experimentKind": "custom_model_development"}
+    _client(server).create_experiment("older")
+    _client(server).create_experiment("chosen", tags={"mlflow.experimentKind": "genai_development"})
+    for name in ("new", "older", "chosen"):
+        assert MlflowSink(folder, replace(DESCRIBED, experiment=name), server).close(300)
+        (folder / "mlflow.json").unlink()
+    found = {each.name: each.tags for each in _client(server).search_experiments()}
+    assert tag.items() <= found["new"].items()
+    assert tag.items() <= found["older"].items()
+    assert found["chosen"]["mlflow.experimentKind"] == "genai_development"
+
+
+CORPUS = CorpusDescription("mine", "5c0ffee5", "data/mine", 48_000)
+
+
+def test_user_source_description_and_corpus_are_those_of_the_run_and_the_corpus_is_named_once(folder, server):
+    own = {"mlflow.user": "anna", "mlflow.source.name": "unsee", "mlflow.source.type": "LOCAL"}
+    described = replace(DESCRIBED, tags=own, note="**vicreg** trains\n\nmore", corpus=CORPUS)
+    _write(folder, range(1, 4))
+    for _ in range(2):
+        sink = MlflowSink(folder, described, server)
+        assert sink.close(300)
+    run = _client(server).get_run(sink.run_id)
+    assert run.info.user_id == "anna"
+    assert own.items() <= run.data.tags.items()
+    assert run.data.tags["mlflow.note.content"] == described.note
+    [given] = run.inputs.dataset_inputs
+    assert (given.dataset.name, given.dataset.digest) == ("mine", "5c0ffee5")
+    assert json.loads(given.dataset.source) == {"uri": "data/mine"}
+    assert json.loads(given.dataset.profile) == {"sentences": 48_000}
+    assert [(tag.key, tag.value) for tag in given.tags] == [("mlflow.data.context", "training")]
+
+
+def test_a_description_that_a_person_has_written_stays(folder, server):
+    described = replace(DESCRIBED, note="**vicreg** trains\n\nmore")
+    first = MlflowSink(folder, described, server)
+    first.tag("mlflow.note.content", "**vicreg** trains\n\nand it is better")
+    assert first.close(300)
+    noted = _client(server).get_run(first.run_id).data.tags["mlflow.note.content"]
+    assert noted.endswith("it is better")  # our own is replaced
+    _client(server).set_tag(first.run_id, "mlflow.note.content", "Mine: do not use.")
+    again = MlflowSink(folder, described, server)
+    again.tag("verdict", "worse")
+    assert again.close(300)
+    tags = _client(server).get_run(first.run_id).data.tags
+    assert (tags["mlflow.note.content"], tags["verdict"]) == ("Mine: do not use.", "worse")
+
+
+def test_a_number_that_never_moved_is_a_tag_at_the_end(folder, server):
+    file = MetricsFile(folder / "metrics.jsonl")
+    for step in range(1, 5):
+        file.write({"step": step, "loss": 1.0, "decay": 0.999})
+    file.close()
+    sink = MlflowSink(folder, DESCRIBED, server)
+    assert sink.close(300)
+    run = _client(server).get_run(sink.run_id)
+    assert run.data.tags["constant.decay"] == "0.999"
+    assert set(run.data.metrics) == {"loss", "Loss and score/loss"}
+
+
+def test_the_model_of_a_run_is_there_once_for_each_step(folder, server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # artifacts go below the current folder
+    model = ModelDescription("mine", 150, {"dev/sts": "71.8"}, {"unsee.best": "/runs/mine/best"})
+    for each in (model, model, replace(model, step=300)):
+        sink = MlflowSink(
+            folder,
+            DESCRIBED,
+            server,
+            also=lambda client, run, last, each=each: last and log_model(client, run, each),
+        )
+        assert sink.close(300)
+    client = _client(server)
+    made = {output.step: output.model_id for output in client.get_run(sink.run_id).outputs.model_outputs}
+    assert sorted(made) == [150, 300]
+    found = client.get_logged_model(made[150])
+    assert (found.name, found.model_type, found.status) == ("mine", "sentence-encoder", "READY")
+    assert (found.source_run_id, found.params) == (sink.run_id, {"dev/sts": "71.8"})
+    assert found.tags["unsee.best"] == "/runs/mine/best"
 
 
 def test_only_whole_lines_are_read(tmp_path):
