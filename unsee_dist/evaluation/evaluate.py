@@ -11,22 +11,19 @@ from unsee_dist.errors import UserError
 from unsee_dist.evaluation import mteb_suite, score_table
 from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import VERSION, published
-from unsee_dist.evaluation.on_ray import evaluate_on_ray
+from unsee_dist.evaluation.on_ray import check_engine, evaluate_on_ray
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
 from unsee_dist.log import progress_console
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
 from unsee_dist.tracking.bars import counting
 
-ENGINES = ("ray",)
-
 
 def evaluate(request: EvaluationRequest, as_json: bool) -> bool:
     """Evaluate a model and print its scores. False: its embeddings are unusable on some task."""
     all_tasks = select_tasks(request.tiers, request.folders)
     tasks = shard_of(all_tasks, request.shard) if request.shard else all_tasks
-    if request.engine not in (None, *ENGINES):
-        raise UserError(f"--engine {request.engine} is unknown. Write --engine ray, or leave it out.")
+    check_engine(request.engine)
     model, console = open_model(request.model), progress_console()
     if isinstance(model.embed, TfIdf) and any(task.texts is None for task in all_tasks):
         raise UserError(
