@@ -21,7 +21,7 @@ def reproduce(
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],
     overrides: Overrides = None,
     small: Annotated[
-        bool, typer.Option("--small", help="Fewer steps: under half an hour on two cores.")
+        bool, typer.Option("--small", help="Some hundred steps in fp32, for a CPU of two cores.")
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Seeds of each arm. Absent: the experiment's, 3.")

@@ -1,6 +1,6 @@
 """What an experiment is, as data: a question, the arms that answer it, and how the answer is shown.
 
-An arm is a preset and what it changes; all arms of a plan share the plan's settings and the seeds. `small` fits two cores
+An arm is a preset and what it changes; all arms of a plan share the plan's settings and the seeds. `small` is meant for two cores
 and half an hour; `full` is the paper's setting for a GPU.
 """
 
