@@ -4,6 +4,7 @@ corpus.py     prepare, shards
 training.py   train, config, checkpoint
 evaluation.py evaluate, compare, export
 sweep.py      sweep
+reproduce.py  reproduce
 report.py     runs, report
 project.py    init
 machine.py    quickstart, bench, doctor
@@ -22,7 +23,7 @@ import typer
 from typer.core import TyperGroup
 
 from unsee_dist import __version__
-from unsee_dist.cli import corpus, evaluation, machine, project, report, sweep, training
+from unsee_dist.cli import corpus, evaluation, machine, project, report, reproduce, sweep, training
 from unsee_dist.cli.help import arrange, in_order
 from unsee_dist.cli.usage import check_once, check_shell, in_one_sentence
 from unsee_dist.config import ConfigError
@@ -73,9 +74,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app):
+for commands in (
+    corpus.app,
+    training.app,
+    evaluation.app,
+    report.app,
+    sweep.app,
+    reproduce.app,
+    project.app,
+    machine.app,
+):
     app.add_typer(commands)
-arrange((corpus.app, training.app, evaluation.app, report.app, sweep.app, project.app, machine.app))
+arrange(
+    (corpus.app, training.app, evaluation.app, report.app, sweep.app, reproduce.app, project.app, machine.app)
+)
 
 
 def _print_version(wanted: bool) -> None:

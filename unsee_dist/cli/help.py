@@ -13,7 +13,7 @@ PANELS = {
     "Text to corpus": ("prepare", "shards"),
     "Train": ("config", "train", "checkpoint", "runs"),
     "Judge and use": ("evaluate", "compare", "report", "export"),
-    "Many runs, measurements": ("sweep", "bench"),
+    "Many runs, measurements": ("sweep", "reproduce", "bench"),
 }
 ORDER = {name: place for place, name in enumerate(name for names in PANELS.values() for name in names)}
 PANEL = {name: panel for panel, names in PANELS.items() for name in names}
@@ -47,6 +47,10 @@ EXAMPLES = {
         "unsee sweep paper data.shards=data/mine",
         "unsee sweep --status runs/paper",
         "unsee sweep --resume runs/paper",
+    ),
+    "reproduce": (
+        "unsee reproduce objectives --small data.shards=data/mine --out out",
+        "unsee reproduce objectives --tasks docs/tasks --engine ray --out out",
     ),
     "bench": ("unsee bench --only gpu", "unsee bench unsee-vicreg data.shards=data/mine"),
     "init": ("unsee init my-project",),

@@ -12,14 +12,12 @@ from unsee_dist.errors import UserError
 from unsee_dist.evaluation import mteb_suite, score_table
 from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import VERSION, EvaluationTask, published
-from unsee_dist.evaluation.on_ray import evaluate_on_ray
+from unsee_dist.evaluation.on_ray import check_engine, evaluate_on_ray
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
 from unsee_dist.log import progress_console
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
 from unsee_dist.tracking.bars import counting
-
-ENGINES = ("ray",)
 
 
 class Measured(NamedTuple):
@@ -43,8 +41,7 @@ def measure(request: EvaluationRequest) -> Measured:
     """The scores of a model: those on disk, and the others, which are measured now. UserError: no model, or no task."""
     all_tasks = select_tasks(request.tiers, request.folders)
     tasks = shard_of(all_tasks, request.shard) if request.shard else all_tasks
-    if request.engine not in (None, *ENGINES):
-        raise UserError(f"--engine {request.engine} is unknown. Write --engine ray, or leave it out.")
+    check_engine(request.engine)
     model, console = open_model(request.model), progress_console()
     if isinstance(model.embed, TfIdf) and any(task.texts is None for task in all_tasks):
         raise UserError(

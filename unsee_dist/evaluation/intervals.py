@@ -5,19 +5,25 @@
     interval = the 2.5% and 97.5% quantiles of d*            Efron and Tibshirani 1993, ch. 13
 
 Both are evaluated on the same draws: a pair that is hard for both cancels. All × 100, as STS scores are.
+
+Do runs that differ only in their seed agree on it? Student's interval, of differences seed by seed:
+
+    mean(g) ± t_{0.975, S−1} · std(g)/√S                    g_s: the difference under seed s; std with S − 1
+
 Shapes: S seeds, N pairs, K draws.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import rankdata, t
 
 DRAWS = 1000
 
 
 class ScoreDifference(NamedTuple):
-    """Spearman × 100 of a minus b, and its 95% interval."""
+    """A score of a minus the same of b, and its 95% interval."""
 
     value: float
     low: float
@@ -27,6 +33,19 @@ class ScoreDifference(NamedTuple):
     def verdict(self) -> str:
         """better, worse, or that the interval holds 0."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference to be seen"
+
+
+def over_seeds(gaps_S: Sequence[float]) -> ScoreDifference | None:
+    """The mean of what each seed gives; None of fewer than two seeds, which say nothing about others."""
+    if len(gaps_S) < 2:
+        return None
+    mean, half = float(np.mean(gaps_S)), half_width(gaps_S)
+    return ScoreDifference(mean, mean - half, mean + half)
+
+
+def half_width(values_S: Sequence[float]) -> float:
+    """Of Student's 95% interval about the mean of at least two values."""
+    return float(t.ppf(0.975, len(values_S) - 1) * np.std(values_S, ddof=1) / np.sqrt(len(values_S)))
 
 
 def paired_difference(a_SN: np.ndarray, b_SN: np.ndarray, y_N: np.ndarray, seed: int = 0) -> ScoreDifference:

@@ -20,6 +20,8 @@ from unsee_dist.evaluation.scores import write_score
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, missing_scores, select_tasks
 from unsee_dist.metrics.task_score import TaskScore
 
+ENGINES = ("ray",)
+
 
 class RemoteTask(NamedTuple):
     """One task for a worker: the command, the folder it was started in, and the name of the task."""
@@ -27,6 +29,12 @@ class RemoteTask(NamedTuple):
     request: EvaluationRequest
     cwd: str
     task: str
+
+
+def check_engine(engine: str | None) -> None:
+    """UserError: --engine names none."""
+    if engine not in (None, *ENGINES):
+        raise UserError(f"--engine {engine} is unknown. Write --engine ray, or leave it out.")
 
 
 def evaluate_on_ray(

@@ -25,21 +25,26 @@ AHEAD = 2  # tasks a CPU may have waiting: what bounds the memory of items and r
 
 
 def map_unordered(
-    function: Callable[[Item], Result], items: Iterable[Item], *, cpus: float = 1, at_most: int | None = None
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    cpus: float = 1,
+    gpus: float = 0,
+    at_most: int | None = None,
 ) -> Iterator[tuple[int, Result]]:
     """(index of the item, function of it) in the order in which they are done. Inside `connected`.
 
     function is one that the workers can import, or that carries no module of its own; it may run twice for an
-    item, when a worker or a node dies: it must then do the same again. cpus: of each. at_most: items under way
+    item, when a worker or a node dies: it must then do the same again. cpus, gpus: of each. at_most: items under way
     at once; None = twice as many as run at once. Items are taken as they are needed.
-    Raises what function raises; UserError when no node has so many cpus; ChildProcessError when
+    Raises what function raises; UserError when no node has so many; ChildProcessError when
     workers died again and again.
     """
     cluster = nodes()
-    if lacks := shortage(cluster, cpus):
+    if lacks := shortage(cluster, cpus, gpus):
         raise UserError(f"a task {lacks}. Start Ray with more (`ray start --num-cpus=N`), or ask for fewer.")
-    limit = at_most or AHEAD * slots(cluster, cpus)
-    remote = ray.remote(num_cpus=cpus, max_retries=RETRIES)(function)
+    limit = at_most or AHEAD * slots(cluster, cpus, gpus)
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(function)
     waiting: dict[Any, int] = {}
     try:
         for index, item in enumerate(items):

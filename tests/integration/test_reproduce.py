@@ -1,0 +1,75 @@
+"""An experiment end to end by the command, on a tiny encoder: trained, killed, continued, judged, and its page written."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from integration import tiny as launch
+from integration.evaluating import write_tasks
+from integration.tiny import Tiny
+
+pytestmark = pytest.mark.slow
+
+ARMS = ("unsee-vicreg", "unsee-barlow", "unsee-corinfomax", "byol", "simcse-fair")
+
+
+def command(tiny: Tiny, folder: Path, *more: str) -> list[str]:
+    told = [f"model.encoder={tiny.encoder}", f"data.shards={tiny.shards}", "model.max_tokens=16"]
+    told += ["projector.width=2", "train.batch=8", "train.steps=6", "evaluate.every=3", "checkpoint.every=1"]
+    told += [f"evaluate.sts={folder / 'tasks' / 'similar.tsv'}", "--tasks", str(folder / "tasks")]
+    given = ["objectives", "--small", "--out", str(folder / "out"), *told, *more]
+    return [sys.executable, "-m", "unsee_dist", "reproduce", *given]
+
+
+def test_an_experiment_by_one_command_which_continues_what_was_killed(tiny: Tiny, tmp_path: Path) -> None:
+    write_tasks(tmp_path / "tasks")
+    env = launch.environment(PYTHONPATH=str(launch.REPOSITORY))
+    begun = launch.start(command(tiny, tmp_path, "--seeds", "1"), cwd=tmp_path, env=env)
+    second = tmp_path / "out" / "runs" / "unsee-barlow-0" / "metrics.jsonl"
+    until = time.monotonic() + 300
+    while not second.exists():
+        assert begun.poll() is None, begun.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    launch.kill(begun)
+
+    done = launch.succeed(command(tiny, tmp_path, "--seeds", "1"), cwd=tmp_path, env=env, timeout_s=500)
+    first = (tmp_path / "out" / "logs" / "unsee-vicreg-0.log").read_text(encoding="utf-8")
+    assert first.count("6 steps of 8 sentences") == 1, "a complete run was started again"
+    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert [run["arm"] for run in found["runs"]] == list(ARMS)
+    assert {run["steps"] for run in found["runs"]} == {6}
+    assert "similar" in found["scores"]
+    assert "intents" in found["scores"]
+    for arm in ARMS:
+        assert len(found["arms"][arm]["scores"]["similar"]) == 1
+    assert found["headline"] in done.stderr
+    assert "One seed" in found["headline"]
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert all(arm in page for arm in ARMS)
+    assert not (tmp_path / "evaluations").exists(), "scores of the untrained encoder belong to the experiment"
+
+    again = launch.succeed(command(tiny, tmp_path, "--seeds", "1"), cwd=tmp_path, env=env, timeout_s=300)
+    assert json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8")) == found
+    assert "1/5" not in again.stderr
+
+
+def test_a_mistake_that_every_run_would_repeat_ends_it_at_once(tiny: Tiny, tmp_path: Path) -> None:
+    told = command(tiny, tmp_path, f"data.shards={tmp_path / 'nowhere'}")
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "similar.tsv").write_text(
+        "sentence1\tsentence2\tscore\na b\ta c\t1\n", encoding="utf-8"
+    )
+    told = [text for text in told if text not in ("--tasks", str(tmp_path / "tasks"))]
+    told = [text for text in told if text != f"data.shards={tiny.shards}"]
+    env = launch.environment(PYTHONPATH=str(launch.REPOSITORY))
+    failed = launch.run(told, cwd=tmp_path, env=env)
+    assert failed.returncode == 2, failed.stderr
+    assert "ended before its first step" in failed.stderr
+    assert "nowhere" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert len(list((tmp_path / "out" / "logs").iterdir())) == 1

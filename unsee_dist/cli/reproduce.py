@@ -1,0 +1,50 @@
+"""`unsee reproduce`: an experiment of the paper, or of ours, by one command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unsee_dist.cli.options import TakesSettings
+from unsee_dist.cli.training import Overrides
+
+app = typer.Typer()
+
+
+@app.command(cls=TakesSettings)
+def reproduce(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="objectives, target, projector, spectrum or scale.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],
+    overrides: Overrides = None,
+    small: Annotated[
+        bool, typer.Option("--small", help="Some hundred steps in fp32, for a CPU of two cores.")
+    ] = False,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Seeds of each arm. Absent: the experiment's, 3.")
+    ] = None,
+    tasks: Annotated[
+        list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own task files; repeatable.")
+    ] = None,
+    tier: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="sts, fast, v2, v1 or a task of mteb; repeatable."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="ray", help="Side by side on a Ray cluster: RAY_ADDRESS, or this machine."),
+    ] = None,
+) -> None:
+    """Repeat an experiment: train its arms under several seeds, judge them, and say what the numbers show and what not.
+
+    model.encoder and data.shards are yours. The same command continues what was stopped or killed; a run that is complete is
+    not run again. Exit codes: 0 done, 2 a mistake, 75 stopped.
+    """
+    from unsee_dist.evaluation.tasks import EvaluationRequest
+    from unsee_dist.reproduce.command import Request, reproduce
+
+    wanted = EvaluationRequest("", tier or (), tasks or (), engine=engine)
+    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, wanted)))

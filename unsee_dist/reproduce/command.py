@@ -1,0 +1,112 @@
+"""`unsee reproduce`: train or continue all runs of an experiment, judge them, write its page and results.json.
+
+OUT/report.html       sentences, table, figures
+    results.json      the same for programs, and for the docs
+    runs/ARM-SEED/    a run like any other
+    logs/             what each training printed
+    untrained/        the encoder that the runs begin with, and its scores
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from unsee_dist.config.spelling import closest
+from unsee_dist.data.prepare.stages import DEV as HELD_OUT
+from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.evaluation.on_ray import check_engine
+from unsee_dist.evaluation.tasks import EvaluationRequest, select_tasks
+from unsee_dist.files.owner import OWNER, owned
+from unsee_dist.log import LOG, progress_console
+from unsee_dist.report.page import NAME, write_page
+from unsee_dist.reproduce.experiment import Experiment, key
+from unsee_dist.reproduce.experiments import EXPERIMENTS
+from unsee_dist.reproduce.page import page
+from unsee_dist.reproduce.record import write_results
+from unsee_dist.reproduce.results import Results, collect
+from unsee_dist.reproduce.runner import run_here, run_on_ray
+from unsee_dist.reproduce.sentences import headline, sentences
+from unsee_dist.reproduce.units import Unit, units_of
+from unsee_dist.supervision.signals import Stopped, StopSignal
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of the command. seeds: None = the experiment's own."""
+
+    name: str
+    overrides: Sequence[str]
+    out: Path
+    small: bool = False
+    seeds: int | None = None
+    tasks: EvaluationRequest = field(default_factory=lambda: EvaluationRequest(""))
+
+
+def reproduce(request: Request) -> ExitCode:
+    """COMPLETE, or STOPPED after a signal: the same command continues. UserError: a mistake of the user."""
+    experiment = find(request.name)
+    plan = experiment.plan(request.small)
+    overrides = judged(request)
+    units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
+    check_engine(request.tasks.engine)
+    if request.tasks.tiers or request.tasks.folders:
+        select_tasks(
+            request.tasks.tiers, request.tasks.folders
+        )  # a missing file is found before hours of training
+    with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
+        try:
+            run_all(units, request.tasks)
+        except Stopped:
+            LOG.info("stopped; the same command continues")
+            return ExitCode.STOPPED
+        results = collect(experiment, request.small, units, request.tasks, request.out)
+        write(results, request.out)
+    return ExitCode.COMPLETE
+
+
+def find(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        near = closest(name, EXPERIMENTS)
+        meant = f"did you mean {near}? " if near else ""
+        raise UserError(
+            f"NAME = {name} is no experiment. {meant}They are {', '.join(EXPERIMENTS)}.".replace(". d", ": d")
+        )
+    return EXPERIMENTS[name]
+
+
+def judged(request: Request) -> list[str]:
+    """The overrides with something that judges: the user's, else the pairs that the corpus holds out. UserError: neither."""
+    given = {key(text): text.partition("=")[2] for text in request.overrides}
+    if {"evaluate.sts", "evaluate.retrieval"} & given.keys():
+        return list(request.overrides)
+    held_out = Path(given["data.shards"]) / HELD_OUT if "data.shards" in given else None
+    if held_out is not None and held_out.is_file():
+        return [*request.overrides, f"evaluate.retrieval={held_out}"]
+    raise UserError(
+        "nothing judges the runs: evaluate.sts and evaluate.retrieval are absent, and data.shards holds no pairs of its own. "
+        "Write evaluate.sts=FILE (pairs with scores), or prepare the corpus with unsee prepare --dev 1000."
+    )
+
+
+def run_all(units: Sequence[Unit], tasks: EvaluationRequest) -> None:
+    if tasks.engine == "ray":
+        run_on_ray(units, tasks, progress_console())
+        return
+    stop = StopSignal()
+    try:
+        run_here(units, tasks, progress_console(), stop)
+    finally:
+        stop.close()
+
+
+def write(results: Results, out: Path) -> None:
+    write_results(results, out / RESULTS)
+    write_page(page(results, out), out / NAME)
+    LOG.info(headline(results))
+    for sentence in sentences(results):
+        LOG.info(sentence)
+    LOG.info(f"report: {out / NAME}, and {out / RESULTS}")

@@ -1,0 +1,108 @@
+"""results.json: what an experiment has measured, for the docs and for other programs. No path of a machine is in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from unsee_dist import __version__
+from unsee_dist.config import load
+from unsee_dist.config.kinds import flat
+from unsee_dist.evaluation.mteb_tasks import VERSION as MTEB
+from unsee_dist.files.atomic import write_file
+from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, dev
+from unsee_dist.reproduce.differences import Difference, difference
+from unsee_dist.reproduce.experiment import Claim
+from unsee_dist.reproduce.results import Results, UnitResult, best_step
+from unsee_dist.reproduce.sentences import headline, sentences
+from unsee_dist.tracking.metrics_file import Line
+
+FORMAT = 1
+PATHS = ("model.encoder", "data.shards", "evaluate.sts", "evaluate.retrieval")
+
+
+def write_results(results: Results, path: Path) -> None:
+    text = json.dumps(_finite(as_dict(results)), indent=1, ensure_ascii=False, allow_nan=False)
+    write_file(path, text + "\n")
+
+
+def as_dict(results: Results) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "experiment": results.experiment.name,
+        "question": results.experiment.question,
+        "small": results.small,
+        "seeds": results.seeds,
+        "versions": {"unsee_dist": __version__, "torch": version("torch"), "mteb": MTEB},
+        "headline": headline(results),
+        "sentences": sentences(results),
+        "scores": results.scores,
+        "arms": {
+            arm.name: {
+                "preset": arm.preset,
+                "settings": list(arm.settings),
+                "scores": {score: list(results.values(arm.name, score).values()) for score in results.scores},
+                "before": {score: list(results.before(arm.name, score).values()) for score in results.scores},
+            }
+            for arm in results.plan.arms
+        },
+        "claims": [_claim(results, claim) for claim in results.plan.claims],
+        "runs": [_run(each) for each in results.units],
+    }
+
+
+def _claim(results: Results, claim: Claim) -> dict[str, Any]:
+    found = [difference(results, claim, score) for score in results.claimed]
+    return {"arm": claim.arm, "against": claim.against, "scores": {each.score: _gap(each) for each in found}}
+
+
+def _gap(of: Difference) -> dict[str, Any]:
+    seeds, pairs = of.seeds, of.of_pairs
+    return {
+        "finding": of.finding,
+        "by_seed": list(of.gaps),
+        "over_seeds": [seeds.low, seeds.high] if seeds else None,
+        "over_pairs": [pairs.low, pairs.high] if pairs else None,
+        "pairs": of.pairs,
+    }
+
+
+def _run(each: UnitResult) -> dict[str, Any]:
+    """settings: what differs from the preset's, names instead of paths."""
+    config = load(each.unit.preset, each.unit.overrides)
+    preset = flat(load(each.unit.preset))
+    settings = {
+        key: Path(str(value)).name if key in PATHS else value
+        for key, value in flat(config).items()
+        if value != preset.get(key) and not key.startswith("run.")
+    }
+    return {
+        "arm": each.unit.arm,
+        "seed": each.unit.seed,
+        "settings": settings,
+        "steps": each.steps,
+        "ended_early": each.why != "",
+        "best_step": best_step(each),
+        "collapsed": bool(each.last.get(dev(COLLAPSED))),
+        "sentences_per_s": each.sentences_per_s,
+        "tasks": {name: score.score for name, score in each.tasks.items()},
+        "evaluations": [_scores(line) for line in each.evaluations],
+    }
+
+
+def _scores(line: Line) -> dict[str, float]:
+    return {key.removeprefix(DEV): value for key, value in line.items() if key == STEP or key.startswith(DEV)}
+
+
+def _finite(tree: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_finite(value) for value in tree]
+    if isinstance(tree, float):
+        return round(tree, 6) if math.isfinite(tree) else None
+    return tree

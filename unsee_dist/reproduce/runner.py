@@ -1,0 +1,119 @@
+"""Each unit is trained, or continued, by the ordinary `unsee train` in a process of its own; one after another here, side
+by side on a Ray cluster. What a process prints is in the unit's log.
+
+A unit that ends after its first step (a loss that is not finite, say) is a result, and the others go on. One that ends
+before it is a mistake which the others would repeat: it ends the experiment with its sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from unsee_dist.errors import ExitCode, UserError, writing
+from unsee_dist.evaluation.tasks import EvaluationRequest
+from unsee_dist.report.run_files import is_run, open_run
+from unsee_dist.reproduce.judge import score_run
+from unsee_dist.reproduce.units import Unit
+from unsee_dist.supervision.signals import OF_A_LAUNCHER, Stopped, StopSignal
+from unsee_dist.tracking.bars import counting
+
+LOOK_S = 0.5  # whether a signal has come
+CPUS = 2  # of a unit on a cluster: its training, and the threads of its arithmetic
+SAID_BYTES = 4096  # of a log's end
+
+
+class RemoteUnit(NamedTuple):
+    """A unit for a worker. cwd: of the command, to which its paths are relative."""
+
+    unit: Unit
+    tasks: EvaluationRequest
+    cwd: str
+    gpus: float
+
+
+def run_here(units: Sequence[Unit], tasks: EvaluationRequest, console: Console, stop: StopSignal) -> None:
+    """Train and judge the units. Raises Stopped after a signal: the unit under way has a checkpoint."""
+    left = [unit for unit in units if not unit.complete]
+    with counting(console, len(left), "runs") as begin:
+        for unit in left:
+            begin(unit.name)
+            train(unit, stop)
+            score_run(unit, tasks)
+
+
+def run_on_ray(units: Sequence[Unit], tasks: EvaluationRequest, console: Console) -> None:
+    """The same on the cluster of RAY_ADDRESS, else on this machine's cores; each unit has a GPU where there are any."""
+    left = [unit for unit in units if not unit.complete]
+    if not left:
+        return
+    from unsee_dist.ray_pool.cluster import connected, nodes
+    from unsee_dist.ray_pool.tasks import map_unordered
+
+    with connected():
+        machines = nodes()
+        gpus = float(any(node.gpus for node in machines))
+        cpus = min(CPUS, max(node.cpus for node in machines))
+        remote = [RemoteUnit(unit, tasks, os.getcwd(), gpus) for unit in left]
+        for done, (index, _) in enumerate(map_unordered(run_remote, remote, cpus=cpus, gpus=gpus), start=1):
+            console.print(f"{done}/{len(left)} {left[index].name}", style="dim")
+
+
+def run_remote(remote: RemoteUnit) -> None:
+    """One unit, on a worker, whose death ends the training with a checkpoint."""
+    with contextlib.chdir(remote.cwd):
+        train(remote.unit, None)
+        score_run(remote.unit, remote.tasks)
+
+
+def train(unit: Unit, stop: StopSignal | None) -> None:
+    """Run a unit's training to its end. Raises Stopped; UserError when it ended before its first step."""
+    command = [sys.executable, "-m", "unsee_dist.train", "--config", unit.preset, *unit.overrides]
+    with writing(unit.log):
+        unit.log.parent.mkdir(parents=True, exist_ok=True)
+        with unit.log.open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
+    code = _wait(process, lambda: stop is not None and stop.requested)
+    if code == ExitCode.COMPLETE:
+        return
+    if code == ExitCode.STOPPED:
+        raise Stopped
+    if not is_run(unit.folder) or open_run(unit.folder).step == 0:
+        raise UserError(f"{unit.name} ended before its first step, with exit code {code}: {said(unit)}")
+
+
+def said(unit: Unit) -> str:
+    """The last line of a unit's log, and where the others are."""
+    data = unit.log.read_bytes()[-SAID_BYTES:] if unit.log.exists() else b""
+    lines = [line for line in data.decode(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1] if lines else 'it said nothing.'} Its output: {unit.log}"
+
+
+def _wait(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> int:
+    """Its exit code; it is told of a signal once, and is gone when this ends, however it ends."""
+    told = False
+    try:
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(timeout=LOOK_S)
+            if stopped() and not told:
+                process.terminate()
+                told = True
+    finally:
+        if process.poll() is None:
+            process.terminate()
+
+
+def _environment() -> dict[str, str]:
+    """This process's, as a launcher of one rank has it: the training then ends, with a checkpoint, when this process dies."""
+    inherited = {name: value for name, value in os.environ.items() if name not in OF_A_LAUNCHER}
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+    return inherited | {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "PYTHONPATH": path}

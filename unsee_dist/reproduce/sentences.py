@@ -1,0 +1,106 @@
+"""What the results of an experiment say, one sentence a claim; a difference inside the noise is called that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unsee_dist.evaluation.intervals import ScoreDifference
+from unsee_dist.metrics.names import COLLAPSED, dev
+from unsee_dist.metrics.verdict import collapse
+from unsee_dist.reproduce.differences import Difference, Finding, difference
+from unsee_dist.reproduce.experiment import Claim
+from unsee_dist.reproduce.results import Results, arms_of, digits, name_of
+
+WORDS: dict[Finding, str] = {
+    "better": "better on",
+    "worse": "worse on",
+    "noise": "inside the noise on",
+    "one seed": "nothing to claim from one seed on",
+    "no score": "no score on",
+}
+
+
+def sentences(results: Results) -> list[str]:
+    """Of all claims, then what went wrong, then what the reader should know."""
+    claims = [claimed(results, claim) for claim in results.plan.claims]
+    return [*claims, *troubles(results), *notes(results)]
+
+
+def claimed(results: Results, claim: Claim) -> str:
+    """One claim on all scores it is about, what it shows first."""
+    found = [difference(results, claim, score) for score in results.claimed]
+    groups = [
+        f"{words} {', '.join(_one(each) for each in found if each.finding == finding)}"
+        for finding, words in WORDS.items()
+        if any(each.finding == finding for each in found)
+    ]
+    return f"{claim.arm} against {claim.against}: {'; '.join(groups) or 'no score to compare'}."
+
+
+def _one(of: Difference) -> str:
+    if of.finding == "no score":
+        return name_of(of.score)
+    places = digits(of.score)
+    inside = [f"{of.value:+.{places}f}"]
+    inside += [f"{len(of.gaps)} seeds {_interval(of.seeds, places)}"] if of.seeds else []
+    inside += [f"{of.pairs:,} pairs {_interval(of.of_pairs, places)}"] if of.of_pairs else []
+    return f"{name_of(of.score)} ({', '.join(inside)})"
+
+
+def _interval(of: ScoreDifference, places: int) -> str:
+    return f"{of.low:+.{places}f} to {of.high:+.{places}f}"
+
+
+def troubles(results: Results) -> list[str]:
+    """Collapses, and runs that ended early."""
+    found = []
+    for arm in arms_of(results):
+        units = results.of(arm)
+        fallen = [each for each in units if each.last.get(dev(COLLAPSED))]
+        if fallen:
+            how = collapse(fallen[0].last)
+            found.append(f"{arm} has collapsed at its end in {len(fallen)} of {len(units)} seeds: {how}.")
+        found += [f"{each.unit.name}: {each.why}" for each in units if each.why]
+    return found
+
+
+def notes(results: Results) -> list[str]:
+    """On the reading of the numbers."""
+    found = []
+    intervals = [
+        each
+        for claim in results.plan.claims
+        for score in results.claimed
+        if (each := difference(results, claim, score)).seeds is not None
+    ]
+    if intervals:
+        found.append(
+            "Intervals are 95%, each on its own: over seeds by Student's t, over pairs by the bootstrap. A difference is called "
+            f"better or worse where all of its intervals leave out 0. There are {len(intervals)}; of equal arms, one in 20 would by chance."
+        )
+    if results.deciding and not results.tasks:
+        found.append(
+            f"{results.deciding} also chose best/ in each run, so every arm's value is high by that choice: --tasks DIR "
+            "judges by what chose nothing."
+        )
+    return found
+
+
+def headline(results: Results) -> str:
+    """How many of the claims hold, or that none can be made."""
+    findings = [
+        difference(results, claim, score).finding
+        for claim in results.plan.claims
+        for score in results.claimed
+    ]
+    if not findings or set(findings) <= {"no score"}:
+        return "Nothing to compare yet"
+    if set(findings) <= {"one seed", "no score"}:
+        return "One seed: numbers, and no claim"
+    counts = [(word, findings.count(word)) for word in ("better", "worse", "noise")]
+    return f"Of {sum(n for _, n in counts)} comparisons: {_counted(counts)}"
+
+
+def _counted(counts: Sequence[tuple[str, int]]) -> str:
+    words = {"better": "better", "worse": "worse", "noise": "inside the noise"}
+    return ", ".join(f"{count} {words[name]}" for name, count in counts if count)
