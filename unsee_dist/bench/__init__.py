@@ -9,6 +9,7 @@ index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
 reading.py       sentences that ranks and workers read for one that is used
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
+overlap.py       what a step would gain from gradients that are sent during the backward, projected (a part of scale)
 store.py         the sockets of rank 0's store, the watchdog and the groups of checkpoints (a part of scale)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
@@ -115,7 +116,19 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, index, masks, order, reading, recovery, scale, store, sweep, training
+    from unsee_dist.bench import (
+        corpus,
+        index,
+        masks,
+        order,
+        overlap,
+        reading,
+        recovery,
+        scale,
+        store,
+        sweep,
+        training,
+    )
     from unsee_dist.config import load
 
     if part == "training":
@@ -141,9 +154,12 @@ def _measure(
             console.print(page)
         read = reading.measure()
         console.print(reading.page(read))
+        beside = overlap.projection(scale.RANKS[1:])
+        console.print(overlap.page(beside))
         return {
             "scale": counts,
             "scale_projection": projected,
+            "scale_overlap": beside,
             "read_amplification": read,
             "store_sockets": opened,
             "store_sockets_at_1024": at_start[-1]["rank_0"],

@@ -31,7 +31,15 @@ def test_the_keys_of_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     bench.main("unsee-vicreg", [], tmp_path / "bench.json", None, ["scale"])
     written = json.loads((tmp_path / "bench.json").read_text())
     assert set(written) == {
-        *("config", "overrides", "scale", "scale_projection", "store_sockets", "store_sockets_at_1024"),
+        *(
+            "config",
+            "overrides",
+            "scale",
+            "scale_projection",
+            "scale_overlap",
+            "store_sockets",
+            "store_sockets_at_1024",
+        ),
         *("read_amplification", "index", "index_mb_at_1e10"),
     }
     assert all(set(row) == KEYS for row in written["scale"])
