@@ -66,6 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     if rank == 0:
         others = f", then waiting for {ranks} ranks" if ranks > 1 else ""
         say_waiting(f"{options.config}: loading torch and deepspeed{others}", alone=ranks == 1)
+    begin_workers(options)
     from unsee_dist.distributed.process_group import join_world, leave_world
     from unsee_dist.distributed.rendezvous import RendezvousStopped
     from unsee_dist.distributed.shared_errors import SharedUserError
@@ -87,6 +88,16 @@ def main(arguments: list[str] | None = None) -> int:
         stop.close()
     leave_world(code)
     return code
+
+
+def begin_workers(options: argparse.Namespace) -> None:
+    """Let what the workers are forked from import torch beside this process: the first batch waits for it."""
+    from unsee_dist.config import load
+    from unsee_dist.data.processes import start_fork_server
+
+    with suppress(UserError):  # all ranks say it together, in `run`
+        if load(options.config, options.overrides).data.workers:
+            start_fork_server("unsee_dist.data.stream.stream")
 
 
 def report_once(error: Exception) -> int:

@@ -9,6 +9,7 @@ index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
 reading.py       sentences that ranks and workers read for one that is used
 scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
+overlap.py       what a step would gain from gradients that are sent during the backward, projected (a part of scale)
 store.py         the sockets of rank 0's store, the watchdog and the groups of checkpoints (a part of scale)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers
 table.py         rows -> tables
@@ -20,7 +21,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -29,6 +30,9 @@ from unsee_dist.errors import UserError, writing
 
 PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"order", "index", "scale", "gpu"}  # they make what they measure
+INCLUDED = {
+    "scale": ("index",)
+}  # what is asked for with a part: scale's JSON has the index of ten billion sentences
 
 
 def main(
@@ -63,10 +67,12 @@ def main(
         raise UserError(f"these cases ended with an error: {', '.join(crashed)}. Their errors are in {out}.")
 
 
-def _parts(only: Sequence[str] | None, console: Console) -> list[str]:
+def _parts(only: Collection[str] | None, console: Console) -> list[str]:
     """The parts to run, in order."""
     from unsee_dist.bench.gpu import check_gpu
 
+    if only is not None:
+        only = {*only, *(part for asked in only for part in INCLUDED.get(asked, ()))}
     if only is not None and "gpu" not in only:
         return [part for part in PARTS if part in only]
     try:
@@ -110,7 +116,19 @@ def _measure(
     peer_unsee: Path | None,
     console: Console,
 ) -> Mapping[str, object]:
-    from unsee_dist.bench import corpus, index, masks, order, reading, recovery, scale, store, sweep, training
+    from unsee_dist.bench import (
+        corpus,
+        index,
+        masks,
+        order,
+        overlap,
+        reading,
+        recovery,
+        scale,
+        store,
+        sweep,
+        training,
+    )
     from unsee_dist.config import load
 
     if part == "training":
@@ -136,9 +154,12 @@ def _measure(
             console.print(page)
         read = reading.measure()
         console.print(reading.page(read))
+        beside = overlap.projection(scale.RANKS[1:])
+        console.print(overlap.page(beside))
         return {
             "scale": counts,
             "scale_projection": projected,
+            "scale_overlap": beside,
             "read_amplification": read,
             "store_sockets": opened,
             "store_sockets_at_1024": at_start[-1]["rank_0"],
@@ -146,7 +167,7 @@ def _measure(
     if part == "index":
         memory = index.index_cost(scratch / "index")
         console.print(index.summary(memory), markup=False)
-        return {"index_mb_at_1e10": memory}
+        return {"index": memory, "index_mb_at_1e10": max(memory["rank_mb"], memory["worker_mb"])}
     cost = sweep.sweep_cost(config, overrides, scratch / "sweep")
     console.print(sweep.summary(cost), markup=False)
     return {"sweep": cost}

@@ -46,7 +46,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="training, masks, recovery, corpus, order, index (memory at ten billion sentences), sweep, scale (what a step sends "
-            "on up to 1,024 ranks) or gpu (BERT-base, under five minutes); again for another. order, index, scale and gpu need no "
+            "on up to 1,024 ranks; with index) or gpu (BERT-base, under five minutes); again for another. order, index, scale and gpu need no "
             "corpus. Absent: all, gpu where there is one."
         ),
     ] = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
+from multiprocessing import forkserver, resource_tracker
 from typing import Protocol, TypeVar
 
 from unsee_dist.errors import UserError
@@ -110,6 +112,21 @@ def _run_on_ray(function: Callable[[Task], Result], tasks: Iterable[Task]) -> It
         while next_index in done:
             yield done.pop(next_index)
             next_index += 1
+
+
+def start_fork_server(imported: str) -> None:
+    """Start the process that this one's workers are forked from, which imports a module meanwhile. Returns at once.
+
+    It would start with the first worker, who waits for its imports. Ctrl-C reaches the whole group of a terminal, and ends an
+    import with a traceback: it is blocked there, also in the workers, which end with their parent.
+    """
+    multiprocessing.get_context("forkserver").set_forkserver_preload([imported])
+    resource_tracker.ensure_running()  # else the fork server starts it, and that unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_with_parent() -> None:
