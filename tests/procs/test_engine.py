@@ -5,6 +5,7 @@ Different data on every rank, ten steps (some wrong ways are right on the first)
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,12 +122,11 @@ def any_cut_is_the_same(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
-@pytest.mark.parametrize("shift", range(4))
+@pytest.mark.parametrize(("size", "shift"), [(1, 0), *itertools.product((2, 3, 4), range(4))])
 @pytest.mark.parametrize("packed", [True, False])
 def test_any_cut_into_pieces_and_rows_is_the_same(size: int, shift: int, packed: bool) -> None:
-    """Over the shifts, each cut meets each stage on each number of ranks."""
-    stages = [(place + shift) % 4 for place in range(4)]
+    """Over the shifts, each cut meets each stage on each number of ranks; one rank alone trains at stage 0."""
+    stages = [0] if size == 1 else [(place + shift) % 4 for place in range(4)]
     run(any_cut_is_the_same, size, 0.1, packed, CASES, stages, timeout_s=500)
 
 
