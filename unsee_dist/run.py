@@ -24,7 +24,7 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.shared_errors import share_errors
-from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
+from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0, wait_for_all
 from unsee_dist.errors import report as report_error
 from unsee_dist.errors import writing
 from unsee_dist.evaluation.development import warnings
@@ -76,6 +76,9 @@ def train(config: RunConfig, stop: StopSignal | None = None, report: ReportEvalu
         print_waiting(world, f"{config.run.name}: opening {opening}")
         with owned_run(world, Path(config.run.dir)):
             _train(build(config, world, stop or own_signal), config, report)
+        wait_for_all(
+            world
+        )  # the folder is released: whoever looks at it on another rank finds a complete run
     finally:
         if own_signal is not None:
             own_signal.close()

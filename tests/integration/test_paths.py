@@ -45,6 +45,8 @@ PLACES = [
     ("evaluate", P, "--tasks", "sound"),
     ("evaluate", "tfidf", "--tasks", P),
     ("compare", P, "tfidf", "--out", "new"),
+    ("reproduce", "objectives", "--out", P, "evaluate.sts=x.tsv"),
+    ("reproduce", "objectives", "--out", "new", "--tasks", P),
     ("sweep", P),
     *(("sweep", flag, P) for flag in ("--resume", "--status", "--stop")),
     ("sweep", "sweep.yaml", f"sweep.dir={P}"),

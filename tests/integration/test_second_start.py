@@ -225,7 +225,9 @@ def test_a_run_that_is_half_finished_names_its_newest_checkpoint(trained: Traine
     newest = f"Give its newest checkpoint: {folder}/checkpoints/step-00000006"
     is_sentence(unsee("evaluate", str(folder), "--tasks", "tasks", cwd=tmp_path), newest)
     shutil.rmtree(folder / "checkpoints")
-    is_sentence(unsee("evaluate", str(folder), "--tasks", "tasks", cwd=tmp_path), "It has no checkpoint yet")
+    is_sentence(
+        unsee("evaluate", str(folder), "--tasks", "tasks", cwd=tmp_path), "It has no checkpoint either"
+    )
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.evaluation.on_ray import check_engine
 from unsee_dist.evaluation.tasks import EvaluationRequest, select_tasks
 from unsee_dist.files.owner import OWNER, owned
+from unsee_dist.files.remote import check_local
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.report.page import NAME, write_page
 from unsee_dist.reproduce.experiment import Experiment, key
@@ -50,13 +51,14 @@ def reproduce(request: Request) -> ExitCode:
     """COMPLETE, or STOPPED after a signal: the same command continues. UserError: a mistake of the user."""
     experiment = find(request.name)
     plan = experiment.plan(request.small)
-    overrides = judged(request)
-    units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
+    check_local(request.out, "--out")
     check_engine(request.tasks.engine)
     if request.tasks.tiers or request.tasks.folders:
         select_tasks(
             request.tasks.tiers, request.tasks.folders
         )  # a missing file is found before hours of training
+    overrides = judged(request)
+    units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         try:
             run_all(units, request.tasks)
