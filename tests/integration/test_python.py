@@ -53,6 +53,7 @@ def test_train_is_unsee_train(run: unsee_dist.Run, tiny: Tiny, settings: list[st
     assert launch.history(folder) == launch.history(run.folder)
 
 
+@pytest.mark.slow
 def test_a_script_under_torchrun_trains_on_all_ranks(
     run: unsee_dist.Run, tiny: Tiny, settings: list[str]
 ) -> None:

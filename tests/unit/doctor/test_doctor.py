@@ -167,6 +167,7 @@ def test_a_driver_that_torch_does_not_see_is_a_failure(
     assert "570.86.10" in found.what
 
 
+@pytest.mark.slow  # a name server is asked again and again
 def test_ranks_that_cannot_meet_are_a_failure_and_the_rest_is_said(tmp_path: Path) -> None:
     lost = {
         "RANK": "0",
