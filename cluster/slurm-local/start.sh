@@ -17,6 +17,11 @@ if ! [[ $nodes =~ ^[1-9][0-9]*$ ]]; then
   exit 2
 fi
 
+if ((${#dir} > 70)); then
+  echo "DIR = $dir has ${#dir} letters, and slurmd's sockets below it must stay within 107: use one of at most 70" >&2
+  exit 2
+fi
+
 if ((EUID != 0)); then
   echo "slurmd starts the tasks of others: run $0 as root" >&2
   exit 2

@@ -39,6 +39,14 @@ def test_a_folder_with_other_things_in_it_is_refused(folder: Path, kind: str) ->
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
 
 
+def test_a_folder_whose_name_is_too_long_for_slurms_sockets_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / ("x" * 80)
+    started = tiny.run([str(CLUSTER / "slurm-local" / "start.sh"), str(place)], 60)
+    assert started.returncode == 2
+    assert "use one of at most 70" in started.stderr
+    assert not place.exists()
+
+
 @pytest.mark.parametrize("kind", ["ray-local", "slurm-local", "mlflow"])
 def test_what_looks_like_a_cluster_and_was_not_made_by_start_stays(folder: Path, kind: str) -> None:
     """`environment`, `slurm.conf` and `settings` are names of anybody's files."""
