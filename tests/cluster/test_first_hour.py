@@ -67,7 +67,7 @@ def test_the_hour_as_it_is_written(project: Path, tmp_path: Path, machine: dict[
     _looked_at_both_nodes(done.stdout)
     _trained_on_both_nodes(project, (project / "job.out").read_text())
     assert '"experiments"' in done.stdout
-    assert "unsee_dist" in done.stdout.partition('"experiments"')[2]
+    assert '"name": "unsee"' in done.stdout.partition('"experiments"')[2]
     assert "<html" in (project / "runs" / "mine" / "report.html").read_text()[:200]
     assert done.stdout.splitlines()[-1] == "(1, 256)"
     assert not (project / "slurm-local").exists()
