@@ -145,7 +145,7 @@ def leave_norms_out(optimizer: Optimizer, stage: int) -> None:
 
 
 def average_in_fp32(optimizer: FlatOptimizer) -> None:
-    """Let stages 1 and 2 reduce gradients as stages 0 and 3 do: summed over the ranks in fp32, divided there, rounded once.
+    """Let stages 1 and 2 sum gradients over the ranks in fp32, divide there, and round once.
 
     deepspeed divides before the sum and in the gradients' own dtype, in which 5/3 + 7/3 - 4 is not 0; told to sum only, it
     rounds the sum, which is too large for fp16 where the mean is not.

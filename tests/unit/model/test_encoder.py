@@ -70,6 +70,20 @@ def test_layers_that_look_at_near_tokens_only_are_packed_while_sentences_are_sho
     assert not packs_exactly(encoder, "mean", 64)
 
 
+def test_an_encoder_that_gives_nan_for_a_packed_row_is_padded() -> None:
+    class Undefined(BertModel):
+        def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
+            hidden = super().forward(input_ids, attention_mask=attention_mask, position_ids=position_ids)[0]
+            return (hidden * float("nan") if attention_mask.ndim == 4 else hidden,)
+
+    assert not packs_exactly(Undefined(BertConfig(**SMALL), add_pooling_layer=False), "mean", 24)
+
+
+def test_an_encoder_of_few_positions_is_tried_with_sentences_that_it_has_room_for() -> None:
+    config = BertConfig(**{**SMALL, "max_position_embeddings": 4})
+    assert packs_exactly(BertModel(config, add_pooling_layer=False), "mean", 4)
+
+
 @pytest.mark.parametrize("error", [IndexError, AssertionError, AttributeError, NotImplementedError])
 def test_an_encoder_whose_code_fails_with_a_packed_row_is_padded(error: type[Exception]) -> None:
     class TwoDimensional(BertModel):

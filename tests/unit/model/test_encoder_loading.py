@@ -96,7 +96,9 @@ def test_the_dropouts_of_other_architectures_are_found_by_their_names(
         ["attn_pdrop", "resid_pdrop", "embd_pdrop"],
         [],
     ):
-        config = SimpleNamespace(**dict.fromkeys([*present, *heads], 0.1), pooler_dropout=None)
+        config = SimpleNamespace(
+            **dict.fromkeys([*present, *heads], 0.1), pooler_dropout=None, use_dropout=True
+        )
         Recorded(monkeypatch, "AutoConfig", config)
         asked = Recorded(monkeypatch, "AutoModel", tiny())
         load_encoder("owner/name", 0.2)
