@@ -74,7 +74,7 @@ def test_scores_order_encoders_whose_order_is_known(of):
     assert topic["dropout_recall"] == 1
     assert nothing["dropout_recall"] < 0.2
     assert nothing["rank"] > topic["rank"]
-    assert topic["isotropy"] == pytest.approx(0, abs=0.1)
+    assert topic["isotropy"] == pytest.approx(0, abs=0.3)
 
 
 def test_a_score_that_orders_within_starts_alone_has_no_rho_over_all(monkeypatch):
