@@ -3,7 +3,7 @@
     python tests/procs/step_counts.py           # compare
     python tests/procs/step_counts.py --write   # write what is counted now
 
-A row is (objective, ranks, ZeRO stage) on a pretended GPU over a pretended NCCL (strict_group.py), for rank 0 of two small
+A row is (objective, ranks, ZeRO stage) on a pretended GPU over a pretended NCCL (pretended/), for rank 0 of two small
 layers, six sentences a rank in two micro-batches of packed rows, in fp32, at the fourth step: at stage 3 deepspeed records the
 order of layers in the first two.
 
@@ -67,8 +67,8 @@ def count(row: Row, change: Callable[[Any], None] | None = None) -> Count:
     import oracle
     from oracle import Case
 
-    from unsee_dist.bench.pretended_gpu import DEVICE
-    from unsee_dist.bench.strict_group import pretended_world
+    from unsee_dist.bench.pretended.device import DEVICE
+    from unsee_dist.bench.pretended.world import pretended_world
 
     case = Case("vicreg" if row.name == "bf16" else row.name)
     if row.name == "simcse":

@@ -142,7 +142,8 @@ def refuse_any_order(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
 
 @contextmanager
 def watched_running(case: Case, stage: int) -> Iterator[Running]:
-    from unsee_dist.bench.strict_group import DEVICE, pretended_world
+    from unsee_dist.bench.pretended.device import DEVICE
+    from unsee_dist.bench.pretended.world import pretended_world
 
     with pretended_world(0, 2) as pretended, mock.patch.object(oracle, "DEVICE", DEVICE):
         ours = running(case, 0, 2, stage)

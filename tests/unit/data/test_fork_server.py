@@ -8,14 +8,14 @@ import pytest
 STARTED = """
 import multiprocessing, os, signal, sys
 from multiprocessing import forkserver
-from unsee_dist.train import begin_workers, parse
+from unsee_dist.train import begin_workers, config_of, parse
 
 def imported(names):
     return [name in sys.modules for name in names]
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    begin_workers(parse(["--config", "unsee-vicreg", "data.workers=%d"]))
+    begin_workers(config_of(parse(["--config", "unsee-vicreg", "data.workers=%d"])))
     assert "torch" not in sys.modules
     pid = forkserver._forkserver._forkserver_pid
     print(pid is not None)
