@@ -198,9 +198,9 @@ def projection(counts: Sequence[BenchRow]) -> list[BenchRow]:
 
 def pages(counts: Sequence[BenchRow], projected: Sequence[BenchRow]) -> list[Table]:
     names = ("collectives", "bytes", "host_reads", "object_collectives", "operations")
-    seen = table("a step, counted (a small BERT)", ("ranks, objective, zero", *names))
+    counts_table = table("a step, counted (a small BERT)", ("ranks, objective, zero", *names))
     for row in counts:
-        seen.add_row(_label(row), *(f"{row[name]:,}" for name in names))
+        counts_table.add_row(_label(row), *(f"{row[name]:,}" for name in names))
     title = (
         f"a step, projected: BERT-base, {SENTENCES} sentences a rank. {1000 * COMPUTATION_S:.0f} ms of computation (one H200) + "
         f"collectives x {1e6 * LATENCY_S:.0f} us x log2(ranks) + bytes / {BANDWIDTH / 1e9:.0f} GB/s, nothing overlapped"
@@ -210,7 +210,7 @@ def pages(counts: Sequence[BenchRow], projected: Sequence[BenchRow]) -> list[Tab
         expected.add_row(
             _label(row), f"{row['bytes'] / 1e6:.0f}", f"{row['step_ms']:.0f}", f"{row['efficiency']:.0%}"
         )
-    return [seen, expected]
+    return [counts_table, expected]
 
 
 def _label(row: BenchRow) -> str:

@@ -74,12 +74,12 @@ def sample(sets: Sets) -> Sets:
 
 
 def all_sentences(sets: Sets) -> list[str]:
-    found = [*sets.pool]
+    sentences = [*sets.pool]
     for pairs in sets.sts.values():
-        found += pairs.first + pairs.second
+        sentences += pairs.first + pairs.second
     for questions in sets.retrieval.values():
-        found += questions.queries + questions.answers
-    return list(dict.fromkeys(found))
+        sentences += questions.queries + questions.answers
+    return list(dict.fromkeys(sentences))
 
 
 def pool_of(sets: Sets) -> list[str]:
@@ -102,17 +102,17 @@ def of_pairs(sets: Sets, before: Embeddings, after: Embeddings, run: str, place:
 
 def neighbours(pool: Sequence[str], encoders: Sequence[Encoded]) -> list[Neighbours]:
     """Of some sentences of the pool, the nearest others of it by cosine. The first encoder is the one before training."""
-    chosen = sorted(np.random.default_rng(SEED).choice(len(pool), size=min(SHOWN, len(pool)), replace=False))
-    nearest = [_nearest(_rows(pool, encoder.embeddings), chosen) for encoder in encoders]
-    found = []
-    for row, number in enumerate(chosen):
+    drawn = sorted(np.random.default_rng(SEED).choice(len(pool), size=min(SHOWN, len(pool)), replace=False))
+    nearest = [_nearest(_rows(pool, encoder.embeddings), drawn) for encoder in encoders]
+    views = []
+    for row, number in enumerate(drawn):
         known = {other for other, _ in nearest[0][row]}
         columns = [
             [Neighbour(pool[other], cosine, other not in known) for other, cosine in of_encoder[row]]
             for of_encoder in nearest
         ]
-        found.append(Neighbours(pool[number], columns))
-    return found
+        views.append(Neighbours(pool[number], columns))
+    return views
 
 
 def map_of(pool: Sequence[str], encoders: Sequence[Encoded]) -> Map:
@@ -191,9 +191,9 @@ def _rows(texts: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> np.ndar
     return unit_rows(np.stack([embeddings[text] for text in texts]))
 
 
-def _nearest(u_ND: np.ndarray, chosen: Sequence[int]) -> list[list[tuple[int, float]]]:
-    cosines_KN = u_ND[chosen] @ u_ND.T
-    cosines_KN[np.arange(len(chosen)), chosen] = -np.inf  # itself
+def _nearest(u_ND: np.ndarray, drawn: Sequence[int]) -> list[list[tuple[int, float]]]:
+    cosines_KN = u_ND[drawn] @ u_ND.T
+    cosines_KN[np.arange(len(drawn)), drawn] = -np.inf  # itself
     order_KN = np.argsort(-cosines_KN, axis=1, kind="stable")[:, :NEAREST]
     return [[(int(i), float(row[i])) for i in order] for row, order in zip(cosines_KN, order_KN, strict=True)]
 
@@ -223,12 +223,12 @@ def _words(texts: Sequence[str], cluster_N: np.ndarray) -> list[str]:
     except ValueError:  # no such word: a language without blanks, or few sentences
         return [""] * CLUSTERS
     weights_NV, names = counts.transform(texts).toarray(), counts.get_feature_names_out()
-    found = []
+    words = []
     for number in range(CLUSTERS):
         inside = cluster_N == number
         gain_V = weights_NV[inside].mean(axis=0) - weights_NV[~inside].mean(axis=0)
-        found.append(", ".join(names[i] for i in np.argsort(-gain_V)[:4]))
-    return found
+        words.append(", ".join(names[i] for i in np.argsort(-gain_V)[:4]))
+    return words
 
 
 def _boxes(
@@ -239,10 +239,10 @@ def _boxes(
     def fill(axes: Axes) -> None:
         for side, groups in enumerate(grouped):
             shade = (MUTED, colour(place))[side]
-            found = [(i + (-0.19, 0.19)[side], each) for i, each in enumerate(groups) if len(each)]
+            boxes = [(i + (-0.19, 0.19)[side], each) for i, each in enumerate(groups) if len(each)]
             axes.boxplot(
-                [each for _, each in found],
-                positions=[at for at, _ in found],
+                [each for _, each in boxes],
+                positions=[at for at, _ in boxes],
                 widths=0.3,
                 whis=(5, 95),
                 showfliers=False,

@@ -98,14 +98,14 @@ def said(unit: Unit) -> str:
 
 def _wait(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> int:
     """Its exit code; it is told of a signal once, and is gone when this ends, however it ends."""
-    told = False
+    announced = False
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(timeout=LOOK_S)
-            if stopped() and not told:
+            if stopped() and not announced:
                 process.terminate()
-                told = True
+                announced = True
     finally:
         if process.poll() is None:
             process.terminate()

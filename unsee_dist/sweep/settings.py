@@ -278,13 +278,13 @@ def _check(
 
 def _not_used(layers: Sequence[Layer], settings: SweepSettings | None) -> list[Mistake]:
     """Settings that are written in the sweep file itself or on the command line, and would have no effect."""
-    found, given = [], layers[-1]
+    mistakes, given = [], layers[-1]
     for layer in layers[-2:]:
         for key in (key for key in OF_A_TRIAL if key in layer and layer[key].value is not None):
             why = "is decided by the sweep: each trial has its own"
-            found.append(Mistake(key, *layer[key], why, f"write {INSTEAD[key]}"))
+            mistakes.append(Mistake(key, *layer[key], why, f"write {INSTEAD[key]}"))
     if settings is None:
-        return found
+        return mistakes
     scheduler, by = settings.scheduler, f"sweep.scheduler = {settings.scheduler}"
     for key, unused, decides in (
         ("sweep.reduction", scheduler != "asha", by),
@@ -296,8 +296,8 @@ def _not_used(layers: Sequence[Layer], settings: SweepSettings | None) -> list[M
         for layer in (
             layer for layer in written if unused and layer.get(key, Typed(None, "")).value is not None
         ):
-            found.append(Mistake(key, *layer[key], f"is not used with {decides}", "leave it out"))
-    return found
+            mistakes.append(Mistake(key, *layer[key], f"is not used with {decides}", "leave it out"))
+    return mistakes
 
 
 def _of_corners(first: Path, layers: Sequence[Layer], space: Space, ranks: int) -> list[Mistake]:

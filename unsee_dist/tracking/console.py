@@ -87,12 +87,12 @@ def evaluation_line(line: Line, steps: int, best: bool, width: int | None = None
     cells = [[(0, f"eval {_number(line[STEP]):0{digits}.0f}/{steps}")]]
     cells += [_pieces(order, _named(line, score)) for order, score in zip(ORDER, SCORES, strict=True)]
     numbers = {key: _number(value) for key, value in line.items()}
-    if found := state(numbers):
+    if collapsed := state(numbers):
         known = {
             "one point": "COLLAPSED: all embeddings are one point",
             "not finite": "BROKEN: embeddings are not finite",
         }
-        cells.append([(0, known.get(found, f"COLLAPSED: {found}"))])
+        cells.append([(0, known.get(collapsed, f"COLLAPSED: {collapsed}"))])
     if worse := decline(numbers):
         what, _, numbers_of_it = worse.partition(": ")
         cells.append([(0, f"{what}:"), (7, numbers_of_it)])

@@ -89,8 +89,8 @@ def refuse_other_settings(world: World, config: RunConfig) -> None:
     """The refusal of a start by its settings alone, before hours of work on what they name. Collective."""
     folder = Path(config.run.dir)
     with share_errors(world):
-        found = directory.folders(folder / directory.CHECKPOINTS) if world.rank == 0 else []
-        if found and (manifest := _readable(found[-1])) is not None:
+        checkpoints = directory.folders(folder / directory.CHECKPOINTS) if world.rank == 0 else []
+        if checkpoints and (manifest := _readable(checkpoints[-1])) is not None:
             different = differences(manifest.identity.settings, of_kind(flat(config), Kind.RESULT))
             if different:
                 raise UserError(_refusal(folder, config.train.steps or 0, different, manifest.step))
@@ -98,8 +98,8 @@ def refuse_other_settings(world: World, config: RunConfig) -> None:
 
 def check_record(run: Path) -> None:
     """UserError: config.yaml states other settings than those by which the run's checkpoints were trained."""
-    found, first = directory.folders(run / directory.CHECKPOINTS), record.first_settings(run)
-    manifest = _readable(found[-1]) if found else None
+    checkpoints, first = directory.folders(run / directory.CHECKPOINTS), record.first_settings(run)
+    manifest = _readable(checkpoints[-1]) if checkpoints else None
     if manifest is None or first is None:
         return
     different = differences(of_kind(flat(first), Kind.RESULT), manifest.identity.settings)
@@ -112,8 +112,8 @@ def check_record(run: Path) -> None:
 
 def check_scores(run: Path) -> None:
     """UserError: the last or the best scores in metrics.jsonl are others than the newest checkpoint's."""
-    found = directory.folders(run / directory.CHECKPOINTS)
-    manifest = _readable(found[-1]) if found else None
+    checkpoints = directory.folders(run / directory.CHECKPOINTS)
+    manifest = _readable(checkpoints[-1]) if checkpoints else None
     if manifest is None:
         return
     progress = manifest.progress

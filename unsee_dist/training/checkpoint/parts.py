@@ -127,9 +127,9 @@ def _check_keys(path: Path, stored: StoredFile) -> None:
         if expected:
             raise UserError(f"{path} is damaged: {min(expected)} is listed, and no file of a rank")
         return
-    found = set(file.keys())
-    for key in sorted(found | expected.keys()):
-        part = file.get_slice(key) if key in found else None
+    keys = set(file.keys())
+    for key in sorted(keys | expected.keys()):
+        part = file.get_slice(key) if key in keys else None
         if part is not None and (
             KEY.fullmatch(key) is None or len(part.get_shape()) != 1 or part.get_dtype() != "F32"
         ):

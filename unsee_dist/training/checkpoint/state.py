@@ -166,16 +166,16 @@ class CheckpointReader:
         for each in wanted:
             slices[each.kind, each.name].append(each)
         reads: dict[str, list[tuple[StateSlice, Part]]] = defaultdict(list)
-        found: dict[str, int] = defaultdict(int)
+        elements: dict[str, int] = defaultdict(int)
         for part in parts_in(self.manifest.files):
             for each in slices.get((part.kind, part.name), ()):
                 common = min(each.stop, part.stop) - max(each.start, part.start)
                 if common > 0:
                     reads[part.file].append((each, part))
-                    found[each.key] += common
+                    elements[each.key] += common
         for each in wanted:
-            if found[each.key] != len(each.tensor):
-                raise UserError(self._other(each.kind, each.name, found[each.key], len(each.tensor)))
+            if elements[each.key] != len(each.tensor):
+                raise UserError(self._other(each.kind, each.name, elements[each.key], len(each.tensor)))
         return reads
 
     def _read(self, path: Path, reads: Sequence[tuple[StateSlice, Part]]) -> None:

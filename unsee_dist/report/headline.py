@@ -85,12 +85,12 @@ def comparison(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> Verdi
     sets = {(run.manifest.identity.sts, run.manifest.identity.retrieval) for run in runs if run.manifest}
     if len(sets) > 1:
         sentences.insert(0, "The runs were judged on different sets: their scores cannot be compared.")
-    names = {found[0] for run in runs if (found := best_metric(run.best or run.last))}
+    names = {deciding[0] for run in runs if (deciding := best_metric(run.best or run.last))}
     if len(names) != 1 or len(sets) > 1:
         return Verdict("No common score", "none", (), sentences)
     (name,) = names
     digits = DIGITS.get(name, 3)
-    scored = [(found[1], run) for run in runs if (found := best_metric(run.best or run.last))]
+    scored = [(deciding[1], run) for run in runs if (deciding := best_metric(run.best or run.last))]
     scored.sort(key=lambda pair: -pair[0])
     headline = f"{scored[0][1].name} is best: {name} {scored[0][0]:.{digits}f}"
     if len(scored) > 1:
@@ -107,14 +107,14 @@ def comparison(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> Verdi
     return Verdict(headline, tone, tiles, sentences)
 
 
-def against(found: tuple[str, float] | None, baseline: Mapping[str, float]) -> str:
-    if found is None or found[0] not in baseline:
+def against(best: tuple[str, float] | None, baseline: Mapping[str, float]) -> str:
+    if best is None or best[0] not in baseline:
         return "–"
-    return f"{found[1] - baseline[found[0]]:+.{DIGITS.get(found[0], 3)}f}"
+    return f"{best[1] - baseline[best[0]]:+.{DIGITS.get(best[0], 3)}f}"
 
 
-def score(found: tuple[str, float] | None) -> str:
-    return f"{found[1]:.{DIGITS.get(found[0], 3)}f}" if found else "–"
+def score(best: tuple[str, float] | None) -> str:
+    return f"{best[1]:.{DIGITS.get(best[0], 3)}f}" if best else "–"
 
 
 def _state(run: RunFiles) -> str:

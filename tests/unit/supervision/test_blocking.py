@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsee_dist.files.process import has_ended, own_process
-from unsee_dist.supervision.verdict import RankStatus, Received, blocking_ranks, lost_ranks, without_progress
+from unsee_dist.supervision.blocking import RankStatus, Received, blocking_ranks, lost_ranks, without_progress
 
 
 def status(rank: int, collectives: int = 40, awaited: int = -1, outside: bool | None = None) -> RankStatus:
