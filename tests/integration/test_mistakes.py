@@ -283,11 +283,11 @@ def test_a_mistake_is_a_sentence(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     printed = capsys.readouterr()
-    said = " ".join(printed.err.split()).replace(LONG, "LONG")
-    assert ended.value.code == ExitCode.MISTAKE, said
+    message = " ".join(printed.err.split()).replace(LONG, "LONG")
+    assert ended.value.code == ExitCode.MISTAKE, message
     assert printed.out == ""
-    assert "Traceback" not in said
+    assert "Traceback" not in message
     assert words
     for each in words:
-        assert each in said
+        assert each in message
     assert contents(here) == before

@@ -25,11 +25,14 @@ def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tasks(folder / "tasks")
     of_mine = [f"evaluate.sts={folder / DEV}", "track.mlflow=true"]
     for name, more in (("mine", of_mine), ("bare", [])):
-        told = [f"run.dir={folder / name}", f"run.name={name}", *more]
+        settings = [f"run.dir={folder / name}", f"run.name={name}", *more]
         env = launch.environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}")
         script = str(launch.REPOSITORY / launch.SCRIPT)  # artifacts go below the current folder
         launch.succeed(
-            [sys.executable, script, "--config", str(tiny.config), *told], cwd=folder, env=env, timeout_s=500
+            [sys.executable, script, "--config", str(tiny.config), *settings],
+            cwd=folder,
+            env=env,
+            timeout_s=500,
         )
     return folder
 
@@ -144,7 +147,7 @@ def test_a_half_finished_run_shows_its_checkpoint(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("without", "said"),
+    ("without", "sentence"),
     [
         (("final", "best", "checkpoints"), "There is no encoder after training yet"),
         (("metrics.jsonl",), "Not judged yet"),
@@ -152,12 +155,12 @@ def test_a_half_finished_run_shows_its_checkpoint(place: Path) -> None:
         (("config.yaml",), None),
     ],
 )
-def test_what_is_missing_is_said(place: Path, without: tuple[str, ...], said: str | None) -> None:
+def test_what_is_missing_is_said(place: Path, without: tuple[str, ...], sentence: str | None) -> None:
     copy(place, "less", *without)
-    if said is None:
+    if sentence is None:
         is_sentence(unsee("report", "less", cwd=place), "less is no run's folder")
     else:
-        assert said in page(place, "less")
+        assert sentence in page(place, "less")
 
 
 def test_damaged_files_and_changed_sets_are_said(place: Path) -> None:

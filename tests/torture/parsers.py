@@ -132,8 +132,8 @@ def _block_rows(folder: Path) -> None:
     shards = [ShardEntry(f"shard-{n:06d}.tar", 2560, f"{n:064x}", 2055, columns) for n in range(3)]
     with mock.patch.object(block_file, "LISTED_BLOCKS", 0):
         kept = write_apart(shards, 9, folder)
-    told = fingerprint(shard.sha256 for shard in kept)
-    index = sealed_index(CorpusIndex(format=LISTED, fingerprint=told, sentences=3 * 2055, shards=kept))
+    digest = fingerprint(shard.sha256 for shard in kept)
+    index = sealed_index(CorpusIndex(format=LISTED, fingerprint=digest, sentences=3 * 2055, shards=kept))
     (folder / INDEX).write_text(json.dumps(as_tree(index)))
 
 

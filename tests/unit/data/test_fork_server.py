@@ -31,14 +31,14 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("workers", "told"), [(2, ["True", "[True, True, False]"]), (0, ["False"])], ids=["two", "none"]
+    ("workers", "lines"), [(2, ["True", "[True, True, False]"]), (0, ["False"])], ids=["two", "none"]
 )
-def test_the_fork_server_of_a_run_starts_before_torch(tmp_path, workers: int, told: list[str]) -> None:
+def test_the_fork_server_of_a_run_starts_before_torch(tmp_path, workers: int, lines: list[str]) -> None:
     script = tmp_path / "started.py"
     script.write_text(STARTED % workers)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == told
+    assert done.stdout.splitlines() == lines
 
 
 PLAIN = """

@@ -49,8 +49,8 @@ def pairs(low: float, value: float, high: float) -> list[PairsView]:
 def test_the_headline(
     tmp_path: Path, scores: dict[int, float] | None, found: list[PairsView], headline: str, tone: Tone
 ) -> None:
-    said = headline.verdict(open_run(make_run(tmp_path / "a", scores)), BASELINE, found)
-    assert (said.headline, said.tone) == (headline, tone)
+    verdict = headline.verdict(open_run(make_run(tmp_path / "a", scores)), BASELINE, found)
+    assert (verdict.headline, verdict.tone) == (headline, tone)
 
 
 def test_what_is_below_tfidf_is_said_and_what_is_above_too(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_what_is_below_tfidf_is_said_and_what_is_above_too(tmp_path: Path) -> No
 
 def test_an_end_that_is_worse_than_before_is_said_beside_a_better_best(tmp_path: Path) -> None:
     run = open_run(make_run(tmp_path / "a", {10: 61.5, 40: 57.0}))
-    said = headline.verdict(run, BASELINE, [])
-    assert said.tone == "good"
+    verdict = headline.verdict(run, BASELINE, [])
+    assert verdict.tone == "good"
     assert (
         "At step 40: worse than before training: dev/sts 57.00, before 60.00; best/ is of step 10."
-        in said.sentences
+        in verdict.sentences
     )
 
 
