@@ -68,7 +68,9 @@ def test_two_sweeps_at_once_on_one_folder_are_one(cluster: Raylets, made: Tiny) 
             driver = process
     for again in (command, [UNSEE, "sweep", "--resume", str(folder)]):
         again_ended = tiny.run(again, PATIENCE_S, env=cluster.env)
-        refused(again_ended, f"sweep.dir = {folder} is in use by process {driver.pid} on ", "unsee sweep --stop")
+        refused(
+            again_ended, f"sweep.dir = {folder} is in use by process {driver.pid} on ", "unsee sweep --stop"
+        )
     other = first if driver is second else second
     refused(tiny.finish(other, PATIENCE_S), str(folder))
     done = tiny.finish(driver, 2 * PATIENCE_S)

@@ -26,7 +26,7 @@ from unsee_dist.config import load
 from unsee_dist.config.load import checked
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.errors import UserError
-from unsee_dist.sweep.settings import load_sweep
+from unsee_dist.sweep.load import load_sweep
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "shell", "console", "zsh")  # not checked, and so not used

@@ -45,7 +45,7 @@ from unsee_dist.files.trees import sealed
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.failures import read_failures, write_failure
-from unsee_dist.sweep.settings import load_sweep
+from unsee_dist.sweep.load import load_sweep
 from unsee_dist.sweep.trial import OUTCOME, TrialOutcome
 from unsee_dist.tracking import metrics_file, unsent
 from unsee_dist.training.checkpoint import directory

@@ -17,7 +17,8 @@ from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, report
 from unsee_dist.log import LOG
 from unsee_dist.masking import has_secret, masked, published
-from unsee_dist.sweep.settings import SweepSettings, load_sweep
+from unsee_dist.sweep.load import load_sweep
+from unsee_dist.sweep.settings import SweepSettings
 
 SECRET = "Pa55-w0rd"
 KEY = "3xAmpLe-0f_4-kEy"

@@ -39,7 +39,7 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS, Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
-from unsee_dist.training.start import check_record, check_scores
+from unsee_dist.training.edited import check_record, check_scores
 
 # Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
 PATHS = (

@@ -21,7 +21,7 @@ from unsee_dist.config import RunConfig
 from unsee_dist.data import open_corpus
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.models import refuse_half_written
+from unsee_dist.evaluation.half_written import refuse_half_written
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.log import LOG

@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from unsee_dist.evaluation.development import warnings
 from unsee_dist.metrics.names import GAIN, STEP, best_metric, dev
 from unsee_dist.metrics.verdict import ADVICE, DIGITS, collapse, decline
+from unsee_dist.report.pairs import PairsView
 from unsee_dist.report.run_files import RunFiles
-from unsee_dist.report.sentences import PairsView
 from unsee_dist.tracking.metrics_file import Line
 
 Tone = Literal["good", "bad", "even", "none"]

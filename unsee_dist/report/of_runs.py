@@ -25,18 +25,17 @@ from unsee_dist.report.page import (
     Words,
     write_page,
 )
+from unsee_dist.report.pairs import PairsView, of_pairs
 from unsee_dist.report.run_files import RunFiles, open_run, tried
 from unsee_dist.report.sentences import (
-    PairsView,
     all_sentences,
     map_of,
     neighbours,
-    of_pairs,
     pool_of,
     sample,
     usable,
 )
-from unsee_dist.training.start import check_record, check_scores
+from unsee_dist.training.edited import check_record, check_scores
 
 MOST_RUNS = 8  # colours
 MOST_MAPS = 4

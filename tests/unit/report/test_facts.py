@@ -12,9 +12,9 @@ from unsee_dist.config import load
 from unsee_dist.evaluation.intervals import ScoreDifference
 from unsee_dist.report import curves, facts, headline
 from unsee_dist.report.headline import Tone
+from unsee_dist.report.pairs import PairsView
 from unsee_dist.report.plots import Plot
 from unsee_dist.report.run_files import open_run
-from unsee_dist.report.sentences import PairsView
 
 BASELINE = {"dev/sts": 75.46}
 

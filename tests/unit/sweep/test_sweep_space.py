@@ -10,7 +10,7 @@ import pytest
 
 from unsee_dist.config import ConfigError
 from unsee_dist.errors import UserError
-from unsee_dist.sweep.settings import load_sweep
+from unsee_dist.sweep.load import load_sweep
 
 BASE = "extends: base.yaml\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
 CONDITIONAL = """space:

@@ -19,12 +19,12 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, read_manifest
+from unsee_dist.training.edited import check_scores
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.start import (
     Start,
     StartRequest,
-    check_scores,
     free_name,
     keep_record,
     plan_start,
