@@ -20,8 +20,9 @@ from unsee_dist.sweep.failures import (
 )
 from unsee_dist.sweep.ledger import Goal, LedgerRow
 from unsee_dist.sweep.search import exit_code
+from unsee_dist.sweep.study import TrialState
 from unsee_dist.sweep.trial import DriverProcess, _enter, trial_folder
-from unsee_dist.sweep.tune import TrialState, read_error
+from unsee_dist.sweep.tune import read_error
 
 GOAL = Goal("dev/sts", "max", trials=1, steps=40)
 
