@@ -170,7 +170,7 @@ TABLE = [
     ("reproduce objectves --out new", "no experiment: did you mean objectives?"),
     ("reproduce objectives --out new --seeds 0", "--seeds = 0 must be at least 1"),
     ("reproduce objectives --out new --engine dask", "--engine dask is unknown. Write --engine ray"),
-    ("reproduce objectives --out new", "nothing judges the runs", "unsee prepare --dev 1000"),
+    ("reproduce objectives --out new", "nothing evaluates the runs", "unsee prepare --dev 1000"),
     ("sweep", "nothing given: write one of SWEEP"),
     ("sweep nowhere", "there is no such file, and no sweep of this name; sweeps are ablation"),
     ("sweep tniy", "did you mean tiny?"),

@@ -20,7 +20,7 @@ DEV = "tasks/similar.tsv"
 
 @pytest.fixture(scope="module")
 def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tasks/, mine/ (judged on STS, sent to MLflow) and bare/ (judged on nothing)."""
+    """A folder with tasks/, mine/ (evaluated on STS, sent to MLflow) and bare/ (evaluated on nothing)."""
     folder = tmp_path_factory.mktemp("reported")
     write_tasks(folder / "tasks")
     of_mine = [f"evaluate.sts={folder / DEV}", "track.mlflow=true"]
@@ -126,9 +126,9 @@ def test_two_runs_side_by_side(place: Path) -> None:
         "No setting differs" in found
     )  # a copy: its name is the other's, so they are called by their folders
     assert "twin" in found
-    judged_otherwise = page(place, "mine", "bare")
-    assert "judged on different sets" in judged_otherwise
-    assert "evaluate.sts" in judged_otherwise
+    evaluated_otherwise = page(place, "mine", "bare")
+    assert "evaluated on different sets" in evaluated_otherwise
+    assert "evaluate.sts" in evaluated_otherwise
 
 
 def test_a_run_that_is_judged_on_nothing(place: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_half_finished_run_shows_its_checkpoint(place: Path) -> None:
     ("without", "sentence"),
     [
         (("final", "best", "checkpoints"), "There is no encoder after training yet"),
-        (("metrics.jsonl",), "Not judged yet"),
+        (("metrics.jsonl",), "Not evaluated yet"),
         (("history.jsonl",), "It was not recorded"),
         (("config.yaml",), None),
     ],

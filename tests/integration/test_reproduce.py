@@ -1,4 +1,4 @@
-"""An experiment end to end by the command, on a tiny encoder: trained, killed, continued, judged, and its page written."""
+"""An experiment end to end by the command, on a tiny encoder: trained, killed, continued, scored, and its page written."""
 
 from __future__ import annotations
 

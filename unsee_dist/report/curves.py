@@ -85,7 +85,7 @@ class Group(NamedTuple):
 
 
 def groups(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> list[Group]:
-    """baseline: of TF-IDF, where all runs are judged on the same sets."""
+    """baseline: of TF-IDF, where all runs are evaluated on the same sets."""
     several = sorted({key for run in runs for line in run.evaluations for key in line if _is_of_set(key)})
     terms = dict.fromkeys(key for run in runs for line in run.training for key in line if key not in TRAINING)
     no_scores = (

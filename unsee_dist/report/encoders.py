@@ -40,7 +40,7 @@ Embeddings = dict[str, np.ndarray]  # by sentence
 
 
 class Sets(NamedTuple):
-    """What a run is judged on, and sentences of its corpus. problems: sentences about what could not be read."""
+    """What a run is evaluated on, and sentences of its corpus. problems: sentences about what could not be read."""
 
     sts: dict[str, Pairs]
     retrieval: dict[str, Questions]

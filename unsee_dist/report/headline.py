@@ -47,7 +47,7 @@ def verdict(run: RunFiles, baseline: Mapping[str, float], pairs: Sequence[PairsV
     sentences = [_state(run)]
     if not scores:
         return Verdict(
-            "Not judged yet", "none", _tiles(run, baseline), [*sentences, *_unjudged(run), *run.problems]
+            "Not evaluated yet", "none", _tiles(run, baseline), [*sentences, *_not_scored(run), *run.problems]
         )
     deciding, gain = best_metric(scores), scores.get(dev(GAIN), math.nan)
     headline, tone = _headline(scores, gain)
@@ -75,7 +75,7 @@ def verdict(run: RunFiles, baseline: Mapping[str, float], pairs: Sequence[PairsV
         headline += ", which may be chance"
     if decline(scores):
         sentences.append(ADVICE)
-    sentences += [] if deciding else _unjudged(run)
+    sentences += [] if deciding else _not_scored(run)
     return Verdict(headline, tone, _tiles(run, baseline), [*sentences, *run.problems])
 
 
@@ -84,7 +84,7 @@ def comparison(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> Verdi
     sentences = [f"{run.name}: {problem}" for run in runs for problem in run.problems]
     sets = {(run.manifest.identity.sts, run.manifest.identity.retrieval) for run in runs if run.manifest}
     if len(sets) > 1:
-        sentences.insert(0, "The runs were judged on different sets: their scores cannot be compared.")
+        sentences.insert(0, "The runs were evaluated on different sets: their scores cannot be compared.")
     names = {deciding[0] for run in runs if (deciding := best_metric(run.best or run.last))}
     if len(names) != 1 or len(sets) > 1:
         return Verdict("No common score", "none", (), sentences)
@@ -167,7 +167,7 @@ def _tiles(run: RunFiles, baseline: Mapping[str, float]) -> list[Tile]:
     return tiles
 
 
-def _unjudged(run: RunFiles) -> list[str]:
+def _not_scored(run: RunFiles) -> list[str]:
     """Why a score is missing."""
     if run.config is None or run.config.evaluate.sts or run.config.evaluate.retrieval:
         return []

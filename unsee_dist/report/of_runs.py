@@ -83,7 +83,7 @@ def look(runs: Sequence[RunFiles]) -> Looked:
     """Open the encoders of each run and encode the sets and a sample of the corpus of the first one."""
     sets = read_sets(runs[0])
     looked = Looked(problems=list(sets.problems))
-    same = {(_judged_by(run), run.config is None) for run in runs}
+    same = {(_evaluated_by(run), run.config is None) for run in runs}
     if len(same) == 1 and (sets.sts or sets.retrieval):
         looked.baseline = tfidf_baseline(sets.sts, sets.retrieval)
     sampled = sample(sets)
@@ -206,7 +206,7 @@ def _of_records(runs: Sequence[RunFiles]) -> list[Section]:
     return [*sections, Section("Next", [Commands(facts.next_steps(runs))], narrow=True)]
 
 
-def _judged_by(run: RunFiles) -> str:
+def _evaluated_by(run: RunFiles) -> str:
     return str(run.config and (run.config.evaluate.sts, run.config.evaluate.retrieval))
 
 

@@ -18,8 +18,8 @@ from unsee_dist.metrics.names import SENTENCES_PER_S, STEP, best_metric
 from unsee_dist.metrics.verdict import DIGITS
 from unsee_dist.report.run_files import RunFiles, open_run
 from unsee_dist.reproduce.experiment import BEFORE, Experiment, Plan
-from unsee_dist.reproduce.judge import Scores, score_run, score_untrained
 from unsee_dist.reproduce.runner import said
+from unsee_dist.reproduce.scoring import Scores, score_run, score_untrained
 from unsee_dist.reproduce.units import Unit
 from unsee_dist.tracking.metrics_file import Line
 
@@ -87,7 +87,7 @@ class Results:
 def collect(
     experiment: Experiment, small: bool, units: Sequence[Unit], tasks: EvaluationRequest, out: Path
 ) -> Results:
-    """Read all units; what is not judged yet is judged."""
+    """Read all units; what is not scored yet is scored."""
     plan = experiment.plan(small)
     results = [_read(unit, tasks, out) for unit in units]
     return Results(experiment, plan, small, 1 + max(unit.seed for unit in units), results)

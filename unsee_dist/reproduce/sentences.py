@@ -81,7 +81,7 @@ def notes(results: Results) -> list[str]:
     if results.deciding and not results.tasks:
         sentences.append(
             f"{results.deciding} also chose best/ in each run, so every arm's value is high by that choice: --tasks DIR "
-            "judges by what chose nothing."
+            "scores by tasks that chose nothing."
         )
     return sentences
 

@@ -42,8 +42,8 @@ def pairs(low: float, value: float, high: float) -> list[PairsView]:
             "No worse than before training: dev/sts 59.90, -0.10, which may be chance",
             "even",
         ),
-        ({}, [], "Not judged yet", "none"),
-        (None, [], "Not judged yet", "none"),
+        ({}, [], "Not evaluated yet", "none"),
+        (None, [], "Not evaluated yet", "none"),
     ],
 )
 def test_the_headline(

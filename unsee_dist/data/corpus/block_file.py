@@ -29,7 +29,7 @@ from unsee_dist.files import atomic
 BLOCKS = "blocks.npy"
 LISTED_BLOCKS = 4096  # blocks that an index lists itself, at most: 4 million sentences, 300 kB
 HEADER = 192  # bytes
-PIECE = 1 << 18  # rows read at once: 4.7 MB
+ROWS_AT_ONCE = 1 << 18  # rows read at once: 4.7 MB
 
 Entry = TypeVar("Entry", bound=AnyEntry)
 
@@ -107,11 +107,11 @@ class FiledRows:
         return rows
 
     def verify(self) -> None:
-        """Read all rows, a piece at a time."""
+        """Read all rows, some at a time."""
         first, shards = self.layout.first, len(self.layout.names)
         start = 0
         while start < shards:
-            stop = int(np.searchsorted(first, first[start] + PIECE, side="right")) - 1
+            stop = int(np.searchsorted(first, first[start] + ROWS_AT_ONCE, side="right")) - 1
             stop = min(max(stop, start + 1), shards)
             self._read(start, stop)
             start = stop
