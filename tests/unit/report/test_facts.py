@@ -24,7 +24,7 @@ def pairs(low: float, value: float, high: float) -> list[PairsView]:
 
 
 @pytest.mark.parametrize(
-    ("scores", "found", "headline", "tone"),
+    ("scores", "found", "words", "tone"),
     [
         ({20: 61.5}, [], "Better than before training: dev/sts 61.50, +1.50", "good"),
         ({20: 58.5}, [], "Worse than before training: dev/sts 58.50, -1.50", "bad"),
@@ -47,10 +47,10 @@ def pairs(low: float, value: float, high: float) -> list[PairsView]:
     ],
 )
 def test_the_headline(
-    tmp_path: Path, scores: dict[int, float] | None, found: list[PairsView], headline: str, tone: Tone
+    tmp_path: Path, scores: dict[int, float] | None, found: list[PairsView], words: str, tone: Tone
 ) -> None:
     verdict = headline.verdict(open_run(make_run(tmp_path / "a", scores)), BASELINE, found)
-    assert (verdict.headline, verdict.tone) == (headline, tone)
+    assert (verdict.headline, verdict.tone) == (words, tone)
 
 
 def test_what_is_below_tfidf_is_said_and_what_is_above_too(tmp_path: Path) -> None:
