@@ -112,5 +112,5 @@ def _secrets(variables: Mapping[str, str]) -> list[str]:
     for name, value in variables.items():
         if name.startswith(STORE):
             values += _in_json(value)
-    found = {value for value in values if len(value) >= SHORTEST}
-    return sorted((secret for secret in found if not os.path.exists(secret)), key=len, reverse=True)
+    secrets = {value for value in values if len(value) >= SHORTEST}
+    return sorted((secret for secret in secrets if not os.path.exists(secret)), key=len, reverse=True)

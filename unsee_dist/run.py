@@ -7,59 +7,44 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from unsee_dist.config import RunConfig
-from unsee_dist.config.sections import every_steps
 from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.replica import Replica
 from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0, wait_for_all
-from unsee_dist.errors import report as report_error
 from unsee_dist.errors import writing
-from unsee_dist.evaluation.development import warnings
-from unsee_dist.files.atomic import atomic_folder, recover_folder
-from unsee_dist.files.contents import owner_name
-from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
-from unsee_dist.masking import masked, published
+from unsee_dist.exports import exporter, recover_exports
+from unsee_dist.inputs import Inputs, open_inputs, start_request, tokenise_ahead
+from unsee_dist.masking import masked
 from unsee_dist.model.checked import load_once
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.publish.sentence_transformers import point_to, write_encoder
+from unsee_dist.recording import open_recorder, print_ending
 from unsee_dist.supervision.ownership import owned_run
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
-from unsee_dist.tracking import record
-from unsee_dist.tracking.environment import describe, note_of_run, of_this_start
-from unsee_dist.tracking.mlflow_model import ModelDescription
-from unsee_dist.tracking.mlflow_run import CorpusDescription
-from unsee_dist.tracking.note import note_of, write_note
+from unsee_dist.tracking.environment import of_this_start
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.beginning import corpus_name, print_first_line, print_waiting
 from unsee_dist.training.checkpoint import resume
 from unsee_dist.training.checkpoint.manifest import Manifest
 from unsee_dist.training.checkpoint.saving import Saver
-from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.embed import embedder
 from unsee_dist.training.ending import Ending
 from unsee_dist.training.guard import with_verdict
-from unsee_dist.training.loop import RunBroken, Training, console_every
+from unsee_dist.training.loop import RunBroken, Training
 from unsee_dist.training.loop import train as train_loop
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.start import EXPORTS, StartRequest, keep_record, plan_start
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+from unsee_dist.training.start import keep_record, plan_start
 
 ReportEvaluation = Callable[[int, dict[str, float]], None]
 
@@ -102,9 +87,7 @@ def _train(run: Training, config: RunConfig, report: ReportEvaluation | None) ->
         except BaseException as error:
             run.recorder.close("KILLED" if isinstance(error, Stopped) else "FAILED")
             raise
-    _print_ending(
-        run, ending, write_page=report is None and not run.complete
-    )  # a sweep has a page of its own
+    print_ending(run, ending, write_page=report is None and not run.complete)  # a sweep has a page of its own
 
 
 def _evaluate_and_report(run: Training, report: ReportEvaluation) -> dict[str, float]:
@@ -116,59 +99,29 @@ def _evaluate_and_report(run: Training, report: ReportEvaluation) -> dict[str, f
 def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Training:
     """All objects of a run, restored from its newest checkpoint when there is one. Collective."""
     enter_phase("build")
-    folder = Path(config.run.dir)
     stop = stop or StopSignal()
     stop.set_grace(config.checkpoint.grace_s)
     seed_everything(config.seed)
-    loaded = load_once(config.model, world)
-    tokenise_ahead(config, world, loaded.tokenizer)
-    with share_errors(world):  # a file that is missing on one host must not leave the others waiting
-        inputs = open_inputs(config, world, loaded)
-        with writing(f"run.dir = {folder}", "Write another one."):
-            folder.mkdir(parents=True, exist_ok=True)
+    inputs = read_inputs(config, world)
     request = start_request(config, inputs)
     print_first_line(config, world, inputs.shards.sentences)
     start = plan_start(world, request)
     for sentence in start.sentences:
-        print_on_rank_0(world, f"{folder}: {sentence}")
+        print_on_rank_0(world, f"{request.folder}: {sentence}")
 
-    engine = Engine(
-        inputs.model,
-        world,
-        config.parallel.stage(world.size),
-        config.parallel.precision,
-        weight_decay=config.train.weight_decay,
-        clip=config.train.clip or 0.0,
-    )
-    target = build_target(engine)
-    progress = Progress()
-
-    def restore(checkpoint: Path) -> Manifest:
-        """Restore everything but the metrics from a checkpoint. Returns its manifest."""
-        manifest = resume.restore(checkpoint, engine, target)
-        progress.restore(manifest.progress)
-        if not start.complete:
-            print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
-        return manifest
-
-    recover_exports(folder, world)
-    manifest = restore(start.checkpoint) if start.checkpoint else None
+    engine = make_engine(config, inputs.model, world)
+    target, progress = build_target(engine), Progress()
+    recover_exports(request.folder, world)
+    manifest = restore(start.checkpoint, engine, target, progress) if start.checkpoint else None
+    if start.checkpoint and not start.complete:
+        print_continuing(world, request.folder, progress, start.checkpoint)
     if not start.own:
         progress.begin_here()
     with share_errors(world):
         if world.rank == 0:
             keep_record(config, start, progress.step, world.size, of_this_start(world.device))
-        recorder = open_recorder(
-            request, world, progress, manifest.mlflow_run if manifest and start.own else None
-        )
-
-    def rewind() -> None:
-        checkpoint, _ = resume.find_checkpoint(world, folder, "auto")
-        if checkpoint is None:
-            raise RunBroken("There is no checkpoint to return to yet. Lower train.lr or checkpoint.every.")
-        restore(checkpoint)
-        recorder.rewind(progress.step)
-
+        mlflow_run = manifest.mlflow_run if manifest and start.own else None
+        recorder = open_recorder(request, world, progress, mlflow_run)
     embed = embedder(
         engine, inputs.tokenizer, config.model.max_tokens, inputs.share_rows, stop, recorder.evaluating
     )
@@ -183,93 +136,64 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         recorder=recorder,
         saver=Saver(world, config.checkpoint.background),
         stop=stop,
-        folder=folder,
+        folder=request.folder,
         identity=request.identity,
         evaluate=lambda: with_verdict(config.guard, inputs.development(embed)),
         baseline=inputs.development.baseline,
         export=exporter(config, engine, inputs.tokenizer, progress),
-        rewind=rewind,
+        rewind=rewinder(request.folder, engine, target, progress, recorder),
     )
 
 
-def exporter(
-    config: RunConfig, engine: Engine[Unsee], tokenizer: PreTrainedTokenizerFast, progress: Progress
-) -> Callable[[str], None]:
-    """A function that writes the online encoder to a folder of the run, by its name, with what its last evaluation says.
-    Collective, as its calls are."""
-    # a group of its own: a save may be gathering in the background meanwhile
-    group = dist.new_group(backend="gloo") if engine.world.size > 1 else None
-
-    def export(name: str) -> None:
-        weights = full_weights(engine, "online", group)
-        with share_errors(engine.world, group):
-            if engine.world.rank == 0:
-                place = Path(config.run.dir) / name
-                with atomic_folder(place, owner_name(place.parent)) as new:
-                    write_encoder(
-                        new, weights, engine.module.online.config, tokenizer,
-                        config.model.pooling, config.model.max_tokens,
-                    )  # fmt: skip
-                    write_note(new, note_of(name, progress.step, progress.scores))
-                point_to_export(place.parent)
-
-    return export
+def read_inputs(config: RunConfig, world: World) -> Inputs:
+    """What the run reads, in memory or open, and its folder. Collective."""
+    loaded = load_once(config.model, world)
+    tokenise_ahead(config, world, loaded.tokenizer)
+    with share_errors(world):  # a file that is missing on one host must not leave the others waiting
+        inputs = open_inputs(config, world, loaded)
+        folder = Path(config.run.dir)
+        with writing(f"run.dir = {folder}", "Write another one."):
+            folder.mkdir(parents=True, exist_ok=True)
+    return inputs
 
 
-def recover_exports(folder: Path, world: World) -> None:
-    """Finish the replacement of best/ and final/ where a kill interrupted it. Collective."""
-    with share_errors(world):
-        if world.rank == 0:
-            for name in EXPORTS:
-                recover_folder(folder / name)
-            point_to_export(folder)
-
-
-def point_to_export(folder: Path) -> None:
-    """Let `SentenceTransformer(folder)` load the run's best/, else its final/."""
-    for name in EXPORTS:
-        if (folder / name).is_dir():
-            return point_to(folder, name)
-    return None
-
-
-def open_recorder(
-    request: StartRequest, world: World, progress: Progress, mlflow_run: str | None
-) -> RunRecorder:
-    """The recorder of a run, its files truncated to the step of `progress`. MLflow is given the run's first settings, and
-    what later starts changed as a tag."""
-    config, folder, steps = request.config, request.folder, request.steps
-    recorder = RunRecorder(
-        folder,
-        world.rank,
-        steps=steps,
-        first=progress.step,
-        every=config.track.every,
-        console_every=console_every(steps),
+def make_engine(config: RunConfig, model: Unsee, world: World, stage: int | None = None) -> Engine[Unsee]:
+    """stage: None = that of the configuration."""
+    return Engine(
+        model,
+        world,
+        config.parallel.stage(world.size) if stage is None else stage,
+        config.parallel.precision,
+        weight_decay=config.train.weight_decay,
+        clip=config.train.clip or 0.0,
     )
-    recorder.will_pause(
-        every_steps(config.evaluate.every, steps), every_steps(config.checkpoint.every, steps)
-    )
-    recorder.expect(progress.lines)
-    if config.data.trace:
-        recorder.keep_trace(world.size)
-    if config.track.tensorboard:
-        recorder.write_tensorboard()
-    if config.track.mlflow and world.rank == 0:
-        first = record.first_settings(folder) or config
-        note, corpus = note_of_run(first, steps, request.sentences), describe_corpus(request)
-        tree = first.model_dump(mode="json")
-        recorder.send_to_mlflow(describe(first.run.name, tree, note=note, corpus=corpus), mlflow_run)
-        if changes := record.changes(folder):
-            recorder.tag("changes", "; ".join(changes))
-    return recorder
 
 
-def describe_corpus(request: StartRequest) -> CorpusDescription:
-    """What the run reads, for MLflow."""
-    data = request.config.data
-    source = published(data.mix or data.shards)
-    return CorpusDescription(Path(source).name, request.identity.corpus, source, request.sentences)
+def restore(checkpoint: Path, engine: Engine[Unsee], target: Target | None, progress: Progress) -> Manifest:
+    """Restore everything but the metrics from a checkpoint. Returns its manifest. Collective."""
+    manifest = resume.restore(checkpoint, engine, target)
+    progress.restore(manifest.progress)
+    return manifest
+
+
+def print_continuing(world: World, folder: Path, progress: Progress, checkpoint: Path) -> None:
+    print_on_rank_0(world, f"continuing {folder} after step {progress.step} ({checkpoint.name})")
+
+
+def rewinder(
+    folder: Path, engine: Engine[Unsee], target: Target | None, progress: Progress, recorder: RunRecorder
+) -> Callable[[], None]:
+    """A function that returns the run to its newest checkpoint. Collective, as its calls are."""
+
+    def rewind() -> None:
+        checkpoint, _ = resume.find_checkpoint(engine.world, folder, "auto")
+        if checkpoint is None:
+            raise RunBroken("There is no checkpoint to return to yet. Lower train.lr or checkpoint.every.")
+        restore(checkpoint, engine, target, progress)
+        print_continuing(engine.world, folder, progress, checkpoint)
+        recorder.rewind(progress.step)
+
+    return rewind
 
 
 def build_target(engine: Engine[Unsee]) -> Target | None:
@@ -288,46 +212,3 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     # tokenizers would start a thread for each core in every rank, and warn when workers fork
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-
-def _print_ending(run: Training, ending: Ending, write_page: bool) -> None:
-    recorder, progress = run.recorder, run.progress
-    baseline = run.baseline() if run.engine.world.rank == 0 else {}
-    recorder.summary(
-        ending.columns | ({"TF-IDF": baseline} if baseline else {}),
-        {name: f"{run.folder / name} ({what})" for name, what in ending.folders.items()},
-        ending.next,
-    )
-    for sentence in (*warnings(progress.scores, baseline), *ending.warnings):
-        recorder.warn(sentence)
-    for name in ending.folders:
-        recorder.tag(name, str(run.folder / name))
-    recorder.conclude(ending.verdict, _describe_model(run, ending))
-    if write_page and recorder.in_mlflow and find_spec("matplotlib"):
-        _write_page(run, baseline)
-    recorder.close()
-
-
-def _describe_model(run: Training, ending: Ending) -> ModelDescription | None:
-    """The encoder of best/, else of final/, for MLflow; None where neither can be used."""
-    name, progress, model = next(iter(ending.folders), None), run.progress, run.config.model
-    if name is None:
-        return None
-    best = progress.best if name == "best" else None
-    step, scores = (best.step, best.scores) if best else (progress.step, progress.scores)
-    params = {"step": str(step), "encoder": published(model.encoder), "pooling": model.pooling}
-    params |= {"max_tokens": str(model.max_tokens)} | {key: f"{value:g}" for key, value in scores.items()}
-    folder = {f"unsee.{name}": published(str((run.folder / name).absolute()))}
-    return ModelDescription(run.config.run.name, step, params, folder)
-
-
-def _write_page(run: Training, baseline: Mapping[str, float]) -> None:
-    """report.html for MLflow, on rank 0: seconds, since it opens no encoder. The run is complete, whatever becomes of it."""
-    from unsee_dist.report.of_runs import report_ended
-
-    run.recorder.flush()
-    try:
-        report_ended(run.folder, baseline)
-    except Exception as error:
-        report_error(error, "report.html")
-        run.recorder.warn(f"the run is complete, without its page. Later: unsee report {run.folder}")

@@ -11,7 +11,9 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
@@ -33,6 +35,9 @@ from unsee_dist.errors import ExitCode, UserError, exit_code_of, report
 from unsee_dist.log import be_quiet, say_waiting
 from unsee_dist.masking import masked
 from unsee_dist.terminal import clear_waiting
+
+# The configuration, read once. A mistake in it is raised at each call: all ranks say it together, once they have met.
+ReadConfig = Callable[[], "RunConfig"]
 
 LAUNCHER = os.getppid()  # before anything takes long: it may die meanwhile
 PRINT_WAIT_S = 2.0  # lets the rank that failed print: srun kills the others as soon as one has ended
@@ -66,7 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
     if rank == 0:
         others = f", then waiting for {ranks} ranks" if ranks > 1 else ""
         say_waiting(f"{options.config}: loading torch and deepspeed{others}", alone=ranks == 1)
-    begin_workers(options)
+    read_config = config_of(options)
+    begin_workers(read_config)
     from unsee_dist.distributed.process_group import join_world, leave_world
     from unsee_dist.distributed.rendezvous import RendezvousStopped
     from unsee_dist.distributed.shared_errors import SharedUserError
@@ -77,27 +83,35 @@ def main(arguments: list[str] | None = None) -> int:
     except SharedUserError as error:
         return report_once(error)
     except RendezvousStopped:
-        return leave_meeting(options, stop.name)
+        return leave_meeting(read_config, stop.name)
     except Exception as error:  # the ranks are not connected yet: each reports for itself
         if exit_code_of(error) is ExitCode.TRANSIENT:
             write_stop_mark(None)
         return report(error)
     try:
-        code = run(options, world, stop)
+        code = run(read_config, world, stop)
     finally:
         stop.close()
     leave_world(code)
     return code
 
 
-def begin_workers(options: argparse.Namespace) -> None:
-    """Let what the workers are forked from import torch beside this process: the first batch waits for it."""
+def config_of(options: argparse.Namespace) -> ReadConfig:
     from unsee_dist.config import load
+
+    return cache(lambda: load(options.config, options.overrides))
+
+
+def begin_workers(read_config: ReadConfig) -> None:
+    """Let what the workers are forked from import torch beside this process: the first batch waits for it."""
     from unsee_dist.data.processes import start_fork_server
 
-    with suppress(UserError):  # all ranks say it together, in `run`
-        if load(options.config, options.overrides).data.workers:
-            start_fork_server("unsee_dist.data.stream.stream")
+    try:
+        workers = read_config().data.workers
+    except Exception:  # whatever it is: it is raised again in `run`
+        return
+    if workers:
+        start_fork_server("unsee_dist.data.stream.stream")
 
 
 def report_once(error: Exception) -> int:
@@ -108,18 +122,16 @@ def report_once(error: Exception) -> int:
     return exit_code_of(error)
 
 
-def leave_meeting(options: argparse.Namespace, signal_name: str) -> int:
+def leave_meeting(read_config: ReadConfig, signal_name: str) -> int:
     """End before the ranks have met, because one of them got a signal. Rank 0 writes the mark, as after any stop."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(PRINT_WAIT_S)
         return ExitCode.STOPPED
-    from unsee_dist.config import load
-
     clear_waiting()
     print(stopped_by(signal_name), file=sys.stderr)
     if "UNSEE_STOP_MARK" in os.environ:
         try:
-            write_stop_mark(load(options.config, options.overrides).run.dir)
+            write_stop_mark(read_config().run.dir)
         except UserError as error:
             return report(error)
     return ExitCode.STOPPED
@@ -129,9 +141,8 @@ def stopped_by(signal_name: str) -> str:
     return f"stopped after {signal_name or 'a signal to another rank'}; the same command continues"
 
 
-def run(options: argparse.Namespace, world: World, stop: StopSignal) -> int:
+def run(read_config: ReadConfig, world: World, stop: StopSignal) -> int:
     """Train on a rank that has joined the others; returns its exit code."""
-    from unsee_dist.config import load
     from unsee_dist.distributed.shared_errors import share_errors
     from unsee_dist.distributed.world import wait_for_all
     from unsee_dist.run import train
@@ -141,7 +152,7 @@ def run(options: argparse.Namespace, world: World, stop: StopSignal) -> int:
     watchdog, folder = None, None
     try:
         with share_errors(world):  # a file that is missing on one host must not leave the others waiting
-            config = load(options.config, options.overrides)
+            config = read_config()
         folder = config.run.dir
         watchdog = Watchdog(world, config.guard.timeout_s)
         watchdog.start()

@@ -41,14 +41,14 @@ class Browser:
     def find(self, xpath: str, timeout_s: float = 300) -> str:
         """The first element; AssertionError with the page's text when it does not come."""
         until = time.monotonic() + timeout_s
-        while not (found := self.all(xpath)):
+        while not (elements := self.all(xpath)):
             assert time.monotonic() < until, f"{xpath} is not on the page:\n{self.text()}"
             time.sleep(0.3)
-        return found[0]
+        return elements[0]
 
     def all(self, xpath: str) -> list[str]:
-        found = self._here("POST", "/elements", {"using": "xpath", "value": xpath})
-        return [next(iter(element.values())) for element in found]
+        elements = self._here("POST", "/elements", {"using": "xpath", "value": xpath})
+        return [next(iter(element.values())) for element in elements]
 
     def click(self, xpath: str) -> None:
         """By the page's own event, so that what floats above does not take it; again when the page was redrawn."""

@@ -36,9 +36,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 @pytest.fixture
 def slurm(cluster: dict[str, str]) -> Iterator[Cluster]:
     """The same, to ask and to strike. A failed test's jobs do not hold up those of the next."""
-    found = Cluster(Path(cluster["SLURM_CONF"]).parent, cluster)
-    yield found
-    found.clear()
+    slurm_cluster = Cluster(Path(cluster["SLURM_CONF"]).parent, cluster)
+    yield slurm_cluster
+    slurm_cluster.clear()
 
 
 @pytest.fixture

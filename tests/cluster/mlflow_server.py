@@ -35,8 +35,8 @@ class Server:
 
     @property
     def env(self) -> dict[str, str]:
-        told = (self.folder / "environment").read_text().split()
-        return dict(line.split("=", 1) for line in told)
+        assignments = (self.folder / "environment").read_text().split()
+        return dict(line.split("=", 1) for line in assignments)
 
     def kill(self) -> None:
         """SIGKILL to MLflow and to PostgreSQL, as when the power is cut."""

@@ -35,19 +35,19 @@ class Raylets:
     def processes(self) -> list[psutil.Process]:
         """Whatever runs with this cluster's token: its daemons, its workers, drivers."""
         token = self.env["RAY_AUTH_TOKEN_PATH"]
-        found = psutil.process_iter(["environ"])
-        return [p for p in found if (p.info["environ"] or {}).get("RAY_AUTH_TOKEN_PATH") == token]
+        everything = psutil.process_iter(["environ"])
+        return [p for p in everything if (p.info["environ"] or {}).get("RAY_AUTH_TOKEN_PATH") == token]
 
 
 def listening(processes: Iterable[psutil.Process]) -> set[str]:
     """The addresses at which these processes can be reached by TCP."""
-    found = set()
+    addresses = set()
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            found |= {
+            addresses |= {
                 each.laddr.ip for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN
             }
-    return found
+    return addresses
 
 
 @contextlib.contextmanager
@@ -59,8 +59,8 @@ def raylets(nodes: int = 2, **settings: str) -> Iterator[Raylets]:
     try:
         started = tiny.run([str(SCRIPTS / "start.sh"), str(folder), str(nodes)], 300, env=env)
         assert started.returncode == 0, started.stdout + started.stderr
-        told = dict(line.split("=", 1) for line in (folder / "environment").read_text().split())
-        yield Raylets(folder, env | told)
+        exported = dict(line.split("=", 1) for line in (folder / "environment").read_text().split())
+        yield Raylets(folder, env | exported)
     finally:
         subprocess.run([SCRIPTS / "stop.sh", folder], timeout=120, check=False, env=env)
         shutil.rmtree(folder, ignore_errors=True)

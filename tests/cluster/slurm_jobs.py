@@ -82,7 +82,7 @@ class Job:
     folder: Path
     log: Path
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.log.read_text() if self.log.exists() else "no log"
 
     def fact(self, name: str) -> str:
@@ -118,7 +118,7 @@ class Job:
         """For a failure's message: the job, its log, the end of Slurm's."""
         shown = self.cluster.ask("scontrol", "show", "job", self.number)
         daemons = (self.cluster.folder / "slurmctld.log").read_text().splitlines()[-30:]
-        return "\n".join([shown, self.said(), *daemons])
+        return "\n".join([shown, self.output(), *daemons])
 
     def cancel(self) -> None:
         self.cluster.ask("scancel", self.number)
@@ -129,9 +129,12 @@ class Job:
         return [p for p in psutil.process_iter(["cmdline", "environ", "name"]) if self._is(p, rank)]
 
     def _is(self, process: psutil.Process, rank: str) -> bool:
-        found = process.info["environ"] or {}
+        environment = process.info["environ"] or {}
         python = "unsee_dist.train" in (process.info["cmdline"] or []) and process.info["name"] != "srun"
-        return python and (found.get("SLURM_JOB_ID"), found.get("SLURM_PROCID")) == (self.number, rank)
+        return python and (environment.get("SLURM_JOB_ID"), environment.get("SLURM_PROCID")) == (
+            self.number,
+            rank,
+        )
 
     def kill_stepd(self, rank: str) -> None:
         """SIGKILL to the slurmstepd of a rank of the step (not of the batch script)."""
@@ -146,8 +149,8 @@ def submit(cluster: Cluster, tiny: Tiny, name: str, *overrides: str, nodes: int 
     """A job that takes a while."""
     folder, log = tiny.folder / name, tiny.folder / f"{name}.log"
     order = ["sbatch", "--parsable", f"--nodes={nodes}", "--cpus-per-task=1", f"--output={log}"]
-    told = [str(tiny.config), f"run.dir={folder}", "train.steps=400", "checkpoint.every=50", *overrides]
-    done = launch.run([*order, "slurm/train.sh", *told], env=cluster.environment | variables)
+    arguments = [str(tiny.config), f"run.dir={folder}", "train.steps=400", "checkpoint.every=50", *overrides]
+    done = launch.run([*order, "slurm/train.sh", *arguments], env=cluster.environment | variables)
     assert done.returncode == 0, done.stderr
     return Job(cluster, done.stdout.strip(), folder, log)
 

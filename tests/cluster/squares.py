@@ -61,7 +61,7 @@ def main() -> None:
 
     with connected():
         refused: list[str] = []
-        told = {"nodes": len(nodes()), "slots": slots(nodes(), 1), "said": refused}
+        result = {"nodes": len(nodes()), "slots": slots(nodes(), 1), "refusals": refused}
         for items_of, cpus in (([Work(1, killed), Work(-3, killed)], 1), ([Work(1, killed)], 2)):
             try:
                 list(map_unordered(square, items_of, cpus=cpus))
@@ -70,19 +70,19 @@ def main() -> None:
         try:
             list(map_unordered(square, [Work(-9, killed)]))
         except KeyError:
-            told["bug"] = traceback.format_exc()
+            result["bug"] = traceback.format_exc()
         for index, done in map_unordered(square, items(), at_most=AT_MOST):
             assert index not in found
             found[index] = done
             most = max(most, taken - len(found))
             if len(found) == NUMBERS // 3:
-                told["nodes that worked"] = len({done.node for done in found.values()})
+                result["nodes that worked"] = len({done.node for done in found.values()})
                 print("some", flush=True)
                 while not killed.with_name("go").exists():
                     time.sleep(0.1)
-    told |= {"squares": [found[n].square for n in sorted(found)], "most waiting": most}
-    told["packages"] = sorted({done.package for done in found.values()})
-    print(json.dumps(told))
+    result |= {"squares": [found[n].square for n in sorted(found)], "most waiting": most}
+    result["packages"] = sorted({done.package for done in found.values()})
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

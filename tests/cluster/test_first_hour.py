@@ -92,10 +92,10 @@ def _run(script: str, folder: Path, environment: dict[str, str]) -> subprocess.C
             subprocess.run([stop, folder / "slurm-local"], timeout=180, check=False)
 
 
-def _looked_at_both_nodes(said: str) -> None:
-    assert "2 ranks on 2 hosts" in said, said
-    assert "all-reduce" in said
-    assert ", 0 FAIL" in said
+def _looked_at_both_nodes(sentence: str) -> None:
+    assert "2 ranks on 2 hosts" in sentence, sentence
+    assert "all-reduce" in sentence
+    assert ", 0 FAIL" in sentence
 
 
 def _trained_on_both_nodes(project: Path, log: str) -> None:

@@ -34,8 +34,8 @@ def trained(tiny: Tiny) -> Path:
     """A folder with two real runs that no tracker has heard of."""
     folder = tiny.folder / "trained"
     for trial in TRIALS:
-        told = [f"run.dir={folder / trial}", f"run.name={trial}"]
-        launch.succeed(launch.command("python", 1, tiny.config, *told), timeout_s=400)
+        settings = [f"run.dir={folder / trial}", f"run.name={trial}"]
+        launch.succeed(launch.command("python", 1, tiny.config, *settings), timeout_s=400)
     return folder
 
 

@@ -46,8 +46,8 @@ def test_two_raylets_reached_with_the_token_only() -> None:
             assert "Failed to connect to Ray cluster" in tiny.finish(refused, 240).stderr
         cluster.kill_node(2)
         until = time.monotonic() + 240  # the head notices by heartbeats that do not come
-        while "alive 1 ran on 1" not in (said := probe(cluster)):
-            assert time.monotonic() < until, said
+        while "alive 1 ran on 1" not in (printed := probe(cluster)):
+            assert time.monotonic() < until, printed
         assert cluster.processes()
     assert not cluster.processes()
     assert not other.processes()
@@ -55,16 +55,16 @@ def test_two_raylets_reached_with_the_token_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "sentence"),
     [
         (["/tmp/raylets-none", "0"], "N = 0 is no number of nodes"),
         (["/tmp/" + 40 * "a"], "must stay within 107"),
     ],
 )
-def test_start_says_what_is_wrong(arguments: list[str], said: str) -> None:
+def test_start_says_what_is_wrong(arguments: list[str], sentence: str) -> None:
     done = tiny.run([str(SCRIPTS / "start.sh"), *arguments])
     assert done.returncode == 2
-    assert said in done.stderr
+    assert sentence in done.stderr
 
 
 def test_stop_without_a_cluster() -> None:

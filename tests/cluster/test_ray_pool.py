@@ -24,24 +24,24 @@ def test_every_item_is_done_once_though_a_worker_and_then_a_machine_dies(tmp_pat
     with raylets() as cluster:
         running = tiny.start([sys.executable, squares.__file__, str(tmp_path)], env=cluster.env)
         assert running.stdout is not None
-        said = any(
+        some = any(
             line == "some\n" for line in running.stdout
         )  # behind lines of ray's about the killed worker
         cluster.kill_node(2)
         (tmp_path / "go").touch()
         ended = tiny.finish(running, 300)
-    assert said, ended.stderr
+    assert some, ended.stderr
     assert ended.returncode == 0, ended.stderr
-    told = json.loads(ended.stdout.splitlines()[-1])
+    result = json.loads(ended.stdout.splitlines()[-1])
     assert (tmp_path / "killed").exists()
-    assert told["squares"] == [n**2 for n in range(squares.NUMBERS)]
-    assert told["nodes"] == told["slots"] == told["nodes that worked"] == 2
-    assert told["packages"] == [str(tiny.REPOSITORY / "unsee_dist" / "__init__.py")]
-    assert told["most waiting"] <= squares.AT_MOST  # items are taken as they are needed
-    assert "in square" in told["bug"]  # the worker's own lines
-    assert "KeyError: 'planted'" in told["bug"]
-    assert told["said"][0] == "number = -3 is negative. Use 0 or more."
-    assert told["said"][1].startswith("a task needs 2 CPUs on one node, and the largest has 1.")
+    assert result["squares"] == [n**2 for n in range(squares.NUMBERS)]
+    assert result["nodes"] == result["slots"] == result["nodes that worked"] == 2
+    assert result["packages"] == [str(tiny.REPOSITORY / "unsee_dist" / "__init__.py")]
+    assert result["most waiting"] <= squares.AT_MOST  # items are taken as they are needed
+    assert "in square" in result["bug"]  # the worker's own lines
+    assert "KeyError: 'planted'" in result["bug"]
+    assert result["refusals"][0] == "number = -3 is negative. Use 0 or more."
+    assert result["refusals"][1].startswith("a task needs 2 CPUs on one node, and the largest has 1.")
 
 
 @pytest.mark.slow

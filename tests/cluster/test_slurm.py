@@ -47,7 +47,7 @@ def test_a_preempted_job_requeues_itself_and_ends_as_one_never_stopped(slurm: Cl
     slurm.ask("scancel", "--batch", "--signal=USR1", job.number)  # as B:USR1 before the limit
     job.wait_until(lambda: job.fact("Restarts") == "1")
     job.wait_until(lambda: job.start_again() or job.ended(), 400)
-    assert job.fact("JobState") == "COMPLETED", job.said()
+    assert job.fact("JobState") == "COMPLETED", job.output()
     alone = tiny.folder / "not-preempted"
     ranks.start(2, tiny.config, f"run.dir={alone}", "train.steps=400", "checkpoint.every=50").succeed(400)
     assert launch.history(job.folder) == launch.history(alone)
@@ -86,8 +86,8 @@ def test_a_passing_fault_of_a_file_system_requeues_the_job(slurm: Cluster, tiny:
     job.wait_until(lambda: job.fact("Restarts") == "1")
     job.wait_until(lambda: job.start_again() or job.ended(), 400)
     assert job.fact("JobState") == "COMPLETED", job.everything()
-    assert "planted" in job.said()
-    assert "bug of unsee_dist" not in job.said()
+    assert "planted" in job.output()
+    assert "bug of unsee_dist" not in job.output()
     steps = [line["step"] for line in launch.lines(job.folder / "metrics.jsonl") if "loss" in line]
     assert steps == list(range(1, 401))
 
@@ -98,8 +98,8 @@ def test_a_bug_ends_the_job_with_its_traceback(slurm: Cluster, tiny: Tiny) -> No
     job.wait_until(job.ended, 240)
     assert job.fact("JobState") == "FAILED", job.everything()
     assert job.fact("Restarts") == "0"
-    assert "KeyError: 'planted'" in job.said()
-    assert "rank 1: this is a bug of unsee_dist" in job.said()
+    assert "KeyError: 'planted'" in job.output()
+    assert "rank 1: this is a bug of unsee_dist" in job.output()
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_scancel_saves_and_ends(slurm: Cluster, tiny: Tiny) -> None:
     job.cancel()
     assert job.fact("JobState") == "CANCELLED"
     saved = sorted((job.folder / "checkpoints").glob("step-*"))[-1]
-    assert int(saved.name.removeprefix("step-")) >= job.last_step() - 50, job.said()
+    assert int(saved.name.removeprefix("step-")) >= job.last_step() - 50, job.output()
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_a_killed_rank_ends_the_job(slurm: Cluster, tiny: Tiny) -> None:
     for process in members:
         process.kill()
     job.wait_until(job.ended)
-    assert job.fact("JobState") == "FAILED", job.said()
+    assert job.fact("JobState") == "FAILED", job.output()
     assert job.fact("Restarts") == "0"
 
 

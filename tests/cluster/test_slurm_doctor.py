@@ -39,10 +39,10 @@ def test_both_nodes_are_looked_at_and_reduce_one_tensor(slurm: Cluster, tmp_path
     for check in ("versions", "cores", "disk", "open files", "clock", "slurm"):
         assert set(levels(plan, check)) == {"n1", "n2"}, check
     assert set(levels(plan, "all-reduce")) == {"between hosts"}
-    said = {each["what"] for each in plan["findings"]}
-    assert any("over 2 ranks (gloo)" in what for what in said), said
-    assert any("2 nodes, 2 tasks" in what for what in said), said
-    assert any("1 rank here of" in what for what in said), said
+    subjects = {each["what"] for each in plan["findings"]}
+    assert any("over 2 ranks (gloo)" in what for what in subjects), subjects
+    assert any("2 nodes, 2 tasks" in what for what in subjects), subjects
+    assert any("1 rank here of" in what for what in subjects), subjects
     assert list(tmp_path.iterdir()) == []
 
 

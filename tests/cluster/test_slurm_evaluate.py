@@ -1,4 +1,4 @@
-"""slurm/evaluate.sh on a real Slurm cluster: an array of jobs judges the parts, and a job after it prints the whole."""
+"""slurm/evaluate.sh on a real Slurm cluster: an array of jobs evaluates the parts, and a job after it prints the whole."""
 
 from __future__ import annotations
 

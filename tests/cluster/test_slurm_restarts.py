@@ -15,8 +15,8 @@ def continues(job: Job) -> None:
     """It is requeued, and takes steps that the checkpoint it starts from does not have."""
     job.wait_until(lambda: job.fact("Restarts") == "1")
     job.wait_until(lambda: job.start_again() or job.fact("JobState") == "RUNNING")
-    job.wait_until(lambda: "continuing" in job.said())
-    began = int(job.said().split(" after step ")[1].split()[0])
+    job.wait_until(lambda: "continuing" in job.output())
+    began = int(job.output().split(" after step ")[1].split()[0])
     job.wait_until(lambda: job.last_step() > began)
     steps = [line["step"] for line in launch.lines(job.folder / "metrics.jsonl") if "loss" in line]
     assert steps == list(range(1, len(steps) + 1))
@@ -28,10 +28,10 @@ def test_a_killed_slurmstepd_makes_the_ranks_save_and_the_job_requeue_itself(
 ) -> None:
     job = train(slurm, tiny, "stepd", *FOR_EVER)
     job.kill_stepd("1")
-    job.wait_until(lambda: "stopped after" in job.said())
+    job.wait_until(lambda: "stopped after" in job.output())
     reached = job.last_step()
     continues(job)
-    assert f" after step {reached} " in job.said()
+    assert f" after step {reached} " in job.output()
 
 
 def test_a_node_whose_slurmd_is_gone_is_missed_by_slurm_which_requeues_the_job(
@@ -43,7 +43,7 @@ def test_a_node_whose_slurmd_is_gone_is_missed_by_slurm_which_requeues_the_job(
     job.wait_until(lambda: job.fact("Restarts") == "1")  # SlurmdTimeout
     slurm.bring_back("n2")
     continues(job)
-    assert "NODE FAILURE" in job.said()
+    assert "NODE FAILURE" in job.output()
 
 
 def test_a_node_that_dies_with_its_ranks_is_missed_by_the_script_which_requeues_the_job(
@@ -61,8 +61,8 @@ def test_a_node_that_dies_with_its_ranks_is_missed_by_the_script_which_requeues_
     slurm.bring_back("n2")
     slurm.miss_nodes_after(30)
     continues(job)
-    assert "rank 1 on" in job.said()
-    assert "NODE FAILURE" not in job.said()
+    assert "rank 1 on" in job.output()
+    assert "NODE FAILURE" not in job.output()
 
 
 def test_restarts_are_capped_and_those_that_get_no_further_end(slurm: Cluster, tiny: Tiny) -> None:
@@ -78,6 +78,6 @@ def test_restarts_are_capped_and_those_that_get_no_further_end(slurm: Cluster, t
         job.wait_until(lambda: idle.start_again() or capped.start_again() or job.ended())  # noqa: B023
     assert [job.fact("Restarts") for job in (idle, capped)] == ["2", "3"]
     assert [job.fact("ExitCode") for job in (idle, capped)] == ["75:0", "75:0"]
-    assert "two restarts got no step further than step-00000007: not requeued." in idle.said()
-    assert "restarted 3 times: not requeued." in capped.said()
+    assert "two restarts got no step further than step-00000007: not requeued." in idle.output()
+    assert "restarted 3 times: not requeued." in capped.output()
     assert not [mark for job in (idle, capped) for mark in REPOSITORY.glob(f".unsee-stopped-{job.number}*")]

@@ -153,8 +153,8 @@ def test_a_killed_worker_a_killed_trial_and_a_killed_driver_change_nothing(
     assert max(kept) >= 100  # it went on from its checkpoint: these steps were not taken again
     for row, run in zip(rows, runs(folder), strict=True):
         through = tiny_run.folder / f"through-{row['number']}"
-        told = [f"train.lr={row['point']['train.lr']}", f"run.dir={through}"]
-        ranks.start(2, path_of_run(path), *told).succeed(PATIENCE_S)
+        overrides = [f"train.lr={row['point']['train.lr']}", f"run.dir={through}"]
+        ranks.start(2, path_of_run(path), *overrides).succeed(PATIENCE_S)
         assert tiny.history(run) == tiny.history(through)
         assert tiny.traced(run) == tiny.traced(through)
         weights = [(place / "final" / "model.safetensors").read_bytes() for place in (run, through)]
@@ -201,8 +201,8 @@ def test_a_collapsed_trial_is_the_worst_and_a_cluster_too_small_is_refused(
     # an effective rank that nobody has is a collapse for one, and none for the other
     space = {"guard.effective_rank": {"choice": [1.0, 1000.0]}}
     path = write(tiny_run, "collapsed", 8, settings, space)
-    told = ["guard.collapse=stop", "guard.evaluations=1"]
-    done = tiny.run([UNSEE, "sweep", str(path), *told], 2 * PATIENCE_S, env=two_nodes.env)
+    overrides = ["guard.collapse=stop", "guard.evaluations=1"]
+    done = tiny.run([UNSEE, "sweep", str(path), *overrides], 2 * PATIENCE_S, env=two_nodes.env)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = trials(tiny_run.folder / "collapsed")
     assert [row["status"] for row in rows] == ["complete", "broken"]

@@ -77,7 +77,7 @@ def test_a_sweep_over_two_nodes_is_requeued_in_the_middle_and_goes_on(
         launch.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], env=env)  # Slurm holds it back
         wait_until(lambda: any(end in state() for end in ("COMPLETED", "FAILED", "CANCELLED")), said)
         assert "JobState=COMPLETED" in state(), state() + said()
-        told = said()
+        printed = said()
     finally:
         launch.run(["scancel", job], env=env)
         ray_log.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ def test_a_sweep_over_two_nodes_is_requeued_in_the_middle_and_goes_on(
         assert list(launch.losses(run)) == list(range(1, STEPS + 1))
         assert len([line for line in launch.lines(run / "metrics.jsonl") if "loss" in line]) == STEPS
         assert len(list((run / "trace").iterdir())) == 2
-    assert "stopped; the same command continues" in told
+    assert "stopped; the same command continues" in printed
     assert (folder / "report" / "best.yaml").exists()
     assert not list(REPOSITORY.glob(f".unsee-sweep-{job}*"))
     assert not list(Path("/tmp").glob(f"ray-{job}-*"))
@@ -104,9 +104,9 @@ def test_a_port_that_another_has_ends_the_job_with_a_sentence(cluster: dict[str,
     with socket.socket() as another:
         another.bind(("", 20000 + number % 12768))
         another.listen()
-        told = [*order, f"--output={log}", "slurm/sweep.sh", str(write(tiny, "taken"))]
+        arguments = [*order, f"--output={log}", "slurm/sweep.sh", str(write(tiny, "taken"))]
         env = cluster | {"UNSEE": str(BIN / "unsee")}
-        assert launch.succeed(told, env=env).stdout.strip() == str(number)
+        assert launch.succeed(arguments, env=env).stdout.strip() == str(number)
         ray_log = REPOSITORY / f"slurm-unsee-sweep-{number}-ray.out"
 
         def state() -> str:

@@ -67,8 +67,10 @@ def test_two_sweeps_at_once_on_one_folder_are_one(cluster: Raylets, made: Tiny) 
         if process.poll() is None:
             driver = process
     for again in (command, [UNSEE, "sweep", "--resume", str(folder)]):
-        told = tiny.run(again, PATIENCE_S, env=cluster.env)
-        refused(told, f"sweep.dir = {folder} is in use by process {driver.pid} on ", "unsee sweep --stop")
+        again_ended = tiny.run(again, PATIENCE_S, env=cluster.env)
+        refused(
+            again_ended, f"sweep.dir = {folder} is in use by process {driver.pid} on ", "unsee sweep --stop"
+        )
     other = first if driver is second else second
     refused(tiny.finish(other, PATIENCE_S), str(folder))
     done = tiny.finish(driver, 2 * PATIENCE_S)
@@ -90,10 +92,10 @@ def test_each_torn_file_is_named_and_nothing_is_lost(swept: Path, tmp_path: Path
         data = path.read_bytes()
         for torn in (b"", data[:1], data[: len(data) // 2], data[:-1], bytes(len(data))):
             path.write_bytes(torn)
-            with pytest.raises(UserError) as told:
+            with pytest.raises(UserError) as caught:
                 tune_state.is_there(folder / "tune", begun=True)
-            assert f"{path}, Ray Tune's state of this search, is damaged" in str(told.value)
-            assert f"unsee report {folder}" in str(told.value)
+            assert f"{path}, Ray Tune's state of this search, is damaged" in str(caught.value)
+            assert f"unsee report {folder}" in str(caught.value)
         path.unlink()
         with pytest.raises(UserError, match=r"is damaged \(it is not there\)"):
             tune_state.is_there(folder / "tune", begun=True)
@@ -109,8 +111,8 @@ def test_a_torn_state_by_the_command_itself(cluster: Raylets, swept: Path) -> No
     state = max((folder / "tune").glob("experiment_state-*.json"))
     state.write_bytes(state.read_bytes()[:100])
     torn = snapshot(folder)
-    told = tiny.run([UNSEE, "sweep", str(swept)], PATIENCE_S, env=cluster.env)
-    refused(told, str(state), f"unsee report {folder}")
+    done = tiny.run([UNSEE, "sweep", str(swept)], PATIENCE_S, env=cluster.env)
+    refused(done, str(state), f"unsee report {folder}")
     assert snapshot(folder) == torn
     shown = tiny.run([UNSEE, "report", str(folder)], PATIENCE_S, env=cluster.env)  # what the sentence says
     assert shown.returncode == 0, shown.stderr

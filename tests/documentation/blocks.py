@@ -26,7 +26,7 @@ from unsee_dist.config import load
 from unsee_dist.config.load import checked
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.errors import UserError
-from unsee_dist.sweep.settings import load_sweep
+from unsee_dist.sweep.load import load_sweep
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SHELLS = ("sh", "shell", "console", "zsh")  # not checked, and so not used
@@ -89,14 +89,14 @@ def documented() -> Iterator[Command]:
 
 def commands(block: str) -> list[list[str]]:
     """The simple commands of a block: without comments, redirections, assignments and the words of a loop."""
-    found: list[list[str]] = []
+    simple: list[list[str]] = []
     for line in block.replace("\\\n", " ").splitlines():
         line = re.sub(r"(^|\s)#.*", "", line)
         inner = re.findall(r"[$<]\(([^)]*)\)", line)
         outer = re.sub(r"[$<]\([^)]*\)", "MADE_BY_A_COMMAND", line)
         for text in (outer, *inner):
-            found += _simple(text)
-    return found
+            simple += _simple(text)
+    return simple
 
 
 def _simple(text: str) -> Iterator[list[str]]:
@@ -246,11 +246,11 @@ def _check_pip(words: Sequence[str]) -> None:
 
 def _check_sbatch(words: Sequence[str]) -> None:
     rest = _after_options(words)
-    found = re.fullmatch(r"slurm/([\w-]+)\.sh", rest[0])
-    if found is None or found[1] not in SCRIPTS:
+    match = re.fullmatch(r"slurm/([\w-]+)\.sh", rest[0])
+    if match is None or match[1] not in SCRIPTS:
         raise Wrong(f"sbatch is given {rest[:1]}")
     _exist(rest[:1])
-    check_unsee([found[1], *rest[1:]])
+    check_unsee([match[1], *rest[1:]])
 
 
 def _exist(paths: Any) -> None:

@@ -13,7 +13,7 @@ from unsee_dist.cli import plan
 from unsee_dist.doctor import findings, machine, ranks, services
 from unsee_dist.report import of_runs
 from unsee_dist.report.curves import groups
-from unsee_dist.report.verdict import STATES
+from unsee_dist.report.headline import STATES
 
 HOWTO = REPOSITORY / "docs" / "howto"
 

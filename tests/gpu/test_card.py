@@ -193,22 +193,22 @@ def memory_runs_out(_rank: int, _size: int) -> str:
     assert train_step(ours.engine, ours.target, large_batch(1, 8), 1e-4, 0.99).applied
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**28) / total)
-    said = ""
+    message = ""
     try:
         train_step(ours.engine, ours.target, large_batch(2, 4096), 1e-4, 0.99)
     except UserError as error:
-        said = str(error)
+        message = str(error)
     ours.engine.discard()
     torch.cuda.empty_cache()
-    return said
+    return message
 
 
 @pytest.mark.usefixtures("cuda")
 def test_memory_that_runs_out_says_which_micro_batch_to_try(device: str) -> None:
-    said = run(memory_runs_out, 1, timeout_s=300, device=device)[0]
-    assert "train.micro_batch = 4096 does not fit into the memory" in said
-    assert "at step 2" in said
-    assert "Write train.micro_batch=2048: a step then needs less at once." in said
+    message = run(memory_runs_out, 1, timeout_s=300, device=device)[0]
+    assert "train.micro_batch = 4096 does not fit into the memory" in message
+    assert "at step 2" in message
+    assert "Write train.micro_batch=2048: a step then needs less at once." in message
 
 
 def embedded_after_a_late_write(_rank: int, _size: int) -> bool:

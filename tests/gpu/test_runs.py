@@ -27,14 +27,14 @@ def test_a_killed_run_continues_bit_for_bit(  # noqa: PLR0913  (fixtures and wha
     variables = variables | {"UNSEE_SHARE_GPU": "1"}
     if precision == "fp16" and device != "cuda":
         pytest.skip("fp16 needs a GPU")
-    told = (*TOLD, f"parallel.precision={precision}", f"parallel.zero={zero}")
+    settings = (*TOLD, f"parallel.precision={precision}", f"parallel.zero={zero}")
     through, killed = tmp_path / "through", tmp_path / "killed"
-    ranks.start(count, tiny.config, f"run.dir={through}", *told, **variables).succeed()
+    ranks.start(count, tiny.config, f"run.dir={through}", *settings, **variables).succeed()
     first = ranks.start(
-        count, tiny.config, f"run.dir={killed}", *told, UNSEE_KILL_AT="backward 8 0", **variables
+        count, tiny.config, f"run.dir={killed}", *settings, UNSEE_KILL_AT="backward 8 0", **variables
     )
     assert first.wait()[0] == -9, first.text()
-    ranks.start(count, tiny.config, f"run.dir={killed}", *told, **variables).succeed()
+    ranks.start(count, tiny.config, f"run.dir={killed}", *settings, **variables).succeed()
     assert launch.history(killed) == launch.history(through)
     assert launch.traced(killed) == launch.traced(through)
     assert weights(killed) == weights(through)

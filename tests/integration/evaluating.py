@@ -86,14 +86,16 @@ def write_model(folder: Path, tiny: making.Tiny, change: str = "none", seed: int
 def write_tasks(folder: Path) -> Path:
     """One task of every kind, from sentences made by rule; the label of a sentence is its thing, or its deed."""
     folder.mkdir(parents=True)
-    rng, found = random.Random(1), making.corpus(400)
+    rng, sentences = random.Random(1), making.corpus(400)
     things = {name: place for place, name in enumerate(making.THINGS)}
-    label = [things[sentence.split()[2]] for sentence in found]
-    table(folder / "topics.tsv", ["text", "label"], [(s, label[i] % 5) for i, s in enumerate(found[:150])])
+    label = [things[sentence.split()[2]] for sentence in sentences]
+    table(
+        folder / "topics.tsv", ["text", "label"], [(s, label[i] % 5) for i, s in enumerate(sentences[:150])]
+    )
     for part, at in (("train", 0), ("test", 200)):
-        intents = [(s, f"kind {label[i] % 3}") for i, s in enumerate(found) if at <= i < at + 120]
+        intents = [(s, f"kind {label[i] % 3}") for i, s in enumerate(sentences) if at <= i < at + 120]
         table(folder / f"intents_{part}.tsv", ["text", "label"], intents)
-    pairs = [(found[i], found[rng.randrange(400)]) for i in range(120)]
+    pairs = [(sentences[i], sentences[rng.randrange(400)]) for i in range(120)]
     overlap = [len(set(a.split()) & set(b.split())) + rng.random() for a, b in pairs]
     table(
         folder / "similar.tsv",
@@ -104,18 +106,20 @@ def write_tasks(folder: Path) -> Path:
     table(folder / "same.tsv", ["sentence1", "sentence2", "label"], same)
     reranked = []
     for i in range(0, 100, 5):
-        near = [" ".join(found[i].split()[:-1]), *rng.sample(found, 6)]
-        reranked.append({"query": found[i], "positive": near[:1], "negative": near[1:]})
+        near = [" ".join(sentences[i].split()[:-1]), *rng.sample(sentences, 6)]
+        reranked.append({"query": sentences[i], "positive": near[:1], "negative": near[1:]})
     lines(folder / "rerank.jsonl", reranked)
-    halves = [(" ".join(s.split()[:5]), " ".join(s.split()[5:])) for s in found[:80] if len(s.split()) > 9]
+    halves = [
+        (" ".join(s.split()[:5]), " ".join(s.split()[5:])) for s in sentences[:80] if len(s.split()) > 9
+    ]
     table(folder / "dev.tsv", ["query", "answer"], halves)
     (folder / "search" / "qrels").mkdir(parents=True)
     lines(
         folder / "search" / "corpus.jsonl",
-        [{"_id": f"d{i}", "title": "", "text": s} for i, s in enumerate(found)],
+        [{"_id": f"d{i}", "title": "", "text": s} for i, s in enumerate(sentences)],
     )
-    asked = [{"_id": f"q{i}", "text": " ".join(rng.sample(found[i].split(), 6))} for i in range(30)]
-    lines(folder / "search" / "queries.jsonl", asked)
+    queries = [{"_id": f"q{i}", "text": " ".join(rng.sample(sentences[i].split(), 6))} for i in range(30)]
+    lines(folder / "search" / "queries.jsonl", queries)
     relevant = [(f"q{i}", f"d{i}", 1) for i in range(30)]
     table(folder / "search" / "qrels" / "test.tsv", ["query-id", "corpus-id", "score"], relevant)
     return folder

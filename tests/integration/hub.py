@@ -25,11 +25,11 @@ TOKEN = "hf_of_this_machine"
 @contextlib.contextmanager
 def hub(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Serve `folder`: its address (for HF_ENDPOINT), and what was asked for so far."""
-    asked: list[str] = []
+    requests: list[str] = []
 
     class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(f"{self.command} {self.path}")
+            requests.append(f"{self.command} {self.path}")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             if self.command in ("POST", "PUT") and "paths-info" not in self.path:
                 receive(self, folder, body)
@@ -45,7 +45,7 @@ def hub(folder: Path) -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requests
     finally:
         server.shutdown()
         server.server_close()
@@ -65,9 +65,11 @@ def answer(request: BaseHTTPRequestHandler, folder: Path) -> None:
     at = revision if re.fullmatch("[0-9a-f]{40}", revision) else digest(str(root))
     head = {"X-Repo-Commit": at}
     if api and what == "tree":
-        found = [about(each, root) for each in sorted(inner.rglob("*") if inner.is_dir() else [])]
+        entries = [about(each, root) for each in sorted(inner.rglob("*") if inner.is_dir() else [])]
         return (
-            send(request, 200, json.dumps(found).encode(), head) if found else gone(request, "EntryNotFound")
+            send(request, 200, json.dumps(entries).encode(), head)
+            if entries
+            else gone(request, "EntryNotFound")
         )
     if api:
         files = [

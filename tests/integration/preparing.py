@@ -41,8 +41,8 @@ def start(text: Path, out: Path, how: int | str, fan_in: int = 4, **more: object
 
 def finish(process: subprocess.Popen[str], timeout_s: float = 120) -> tuple[int, str]:
     """Exit code, and what was said."""
-    told = process.communicate(timeout=timeout_s)[1]
-    return process.returncode, told
+    printed = process.communicate(timeout=timeout_s)[1]
+    return process.returncode, printed
 
 
 def contents(folder: Path) -> dict[str, bytes]:

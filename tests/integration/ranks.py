@@ -18,10 +18,10 @@ class Ranks:
     """The processes of one run, in rank order."""
 
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
-    said: list[IO[str]] = field(default_factory=list)
+    output: list[IO[str]] = field(default_factory=list)
 
     def wait(self, timeout_s: float = 400) -> list[int]:
-        """Exit codes in rank order. What does not end in time is killed and fails the test, with all that was said."""
+        """Exit codes in rank order. What does not end in time is killed and fails the test, with all that was printed."""
         until = time.monotonic() + timeout_s
         try:
             return [process.wait(max(0.1, until - time.monotonic())) for process in self.processes]
@@ -35,9 +35,9 @@ class Ranks:
             process.wait()
 
     def text(self) -> str:
-        for stream in self.said:
+        for stream in self.output:
             stream.seek(0)
-        return "\n".join(f"rank {rank}: {stream.read()}" for rank, stream in enumerate(self.said))
+        return "\n".join(f"rank {rank}: {stream.read()}" for rank, stream in enumerate(self.output))
 
     def succeed(self, timeout_s: float = 400) -> None:
         codes = self.wait(timeout_s)
@@ -50,15 +50,15 @@ def start(size: int, config: Path, *overrides: str, **variables: str) -> Ranks:
     for rank in range(size):
         meeting = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         meeting |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read after the processes ended)
-        ranks.said.append(said)
+        output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read after the processes ended)
+        ranks.output.append(output)
         ranks.processes.append(
             subprocess.Popen(
                 [sys.executable, SCRIPT, "--config", str(config), *overrides],
                 cwd=REPOSITORY,
                 env=environment(**(meeting if size > 1 else {}), **variables),
-                stdout=said,
-                stderr=said,
+                stdout=output,
+                stderr=output,
                 text=True,
                 start_new_session=True,
             )

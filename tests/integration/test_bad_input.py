@@ -15,10 +15,10 @@ from integration.tiny import Tiny
 
 def is_sentence(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit code 2, and a message with these words and without a traceback."""
-    said = done.stderr
-    assert done.returncode == 2, f"exit code {done.returncode}:\n{said}"
-    assert "Traceback" not in said, said
-    assert all(word in said for word in words), said
+    printed = done.stderr
+    assert done.returncode == 2, f"exit code {done.returncode}:\n{printed}"
+    assert "Traceback" not in printed, printed
+    assert all(word in printed for word in words), printed
 
 
 def train(tiny: Tiny, *overrides: str) -> subprocess.CompletedProcess[str]:

@@ -18,8 +18,8 @@ def unsee(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_dry_run_foretells_the_run(tiny: Tiny, tmp_path: Path) -> None:
-    told = (tiny.config, "run.dir=run", "train.steps=14", "checkpoint.keep=9")
-    dry = unsee(tmp_path, "train", *told, "--dry-run", "--json", "--ranks", 2)
+    settings = (tiny.config, "run.dir=run", "train.steps=14", "checkpoint.keep=9")
+    dry = unsee(tmp_path, "train", *settings, "--dry-run", "--json", "--ranks", 2)
     assert dry.returncode == 0, dry.stderr
     assert list(tmp_path.iterdir()) == []
     plan = json.loads(dry.stdout)
@@ -30,7 +30,7 @@ def test_a_dry_run_foretells_the_run(tiny: Tiny, tmp_path: Path) -> None:
     assert any("2 ranks get 4 sentences each" in line for line in plan["advice"])
     assert any("ranks send" in line for line in plan["not_checked"])
 
-    ran = unsee(tmp_path, "train", *told)
+    ran = unsee(tmp_path, "train", *settings)
     assert ran.returncode == 0, ran.stderr
     lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert sum("loss" in line for line in lines) == derived["steps"]

@@ -53,19 +53,19 @@ def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(tmp_path: Pat
         ]
 
     for size, stage, workers, last in CHAIN:
-        told = layout(stage, workers, folder)
+        settings = layout(stage, workers, folder)
         handed = state(folder) if folder.exists() else None
         if handed is not None:  # asked to stop before its first step, it writes what it has read
-            again = ranks.start(size, tiny.config, *told, UNSEE_KILL_AT="build 0 0 SIGTERM")
+            again = ranks.start(size, tiny.config, *settings, UNSEE_KILL_AT="build 0 0 SIGTERM")
             assert again.wait(240) == [ExitCode.STOPPED] * size, again.text()
             ours = state(folder)
             assert ours.keys() == handed.keys()
             for name, values in handed.items():
                 assert torch.equal(ours[name], values), (size, stage, name)
         if last is None:
-            ranks.start(size, tiny.config, *told).succeed(240)
+            ranks.start(size, tiny.config, *settings).succeed(240)
         else:
-            stopped = ranks.start(size, tiny.config, *told, UNSEE_KILL_AT=f"backward {last} 0 SIGTERM")
+            stopped = ranks.start(size, tiny.config, *settings, UNSEE_KILL_AT=f"backward {last} 0 SIGTERM")
             assert stopped.wait(240) == [ExitCode.STOPPED] * size, stopped.text()
 
     ranks.start(1, tiny.config, *layout(0, 0, alone)).succeed(240)

@@ -98,13 +98,13 @@ def train(made: tiny.Tiny, steps: int, uri: str, *overrides: str) -> list[Sample
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "2",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     }
-    with (made.folder / "said").open("w") as said:
+    with (made.folder / "said").open("w") as output:
         process = subprocess.Popen(
             arguments,
             cwd=tiny.REPOSITORY,
             env=tiny.environment(**known),
-            stdout=said,
-            stderr=said,
+            stdout=output,
+            stderr=output,
             text=True,
             start_new_session=True,
         )

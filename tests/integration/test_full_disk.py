@@ -54,10 +54,10 @@ def test_train(tiny: Tiny, tmp_path: Path, kib: int) -> None:
     pairs, dev = launch.corpus(20), tmp_path / "dev.tsv"
     rows = [f"{first}\t{second}\t{n % 5}" for n, (first, second) in enumerate(pairwise(pairs))]
     dev.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n")
-    told = ["checkpoint.keep=2", "evaluate.every=1", "checkpoint.every=1", f"evaluate.sts={dev}"]
-    launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={whole}", *told))
+    settings = ["checkpoint.keep=2", "evaluate.every=1", "checkpoint.every=1", f"evaluate.sts={dev}"]
+    launch.succeed(launch.command("unsee", 1, tiny.config, f"run.dir={whole}", *settings))
     with small_disk(disk, kib):
-        command = launch.command("unsee", 1, tiny.config, f"run.dir={disk}/run", *told)
+        command = launch.command("unsee", 1, tiny.config, f"run.dir={disk}/run", *settings)
         done = launch.run(command, timeout_s=240)
         if kib == 100:  # known before the first step, and not after an hour of them
             assert done.returncode != 0

@@ -47,10 +47,10 @@ def test_a_fault_that_comes_from_the_data_is_passed_over_and_not_met_again(tiny:
     # with a worker process, which has read ahead of the steps that are passed over
     poisoned = ranks.start(1, tiny.config, f"run.dir={back}", "data.workers=1", *GUARDED, PYTHONPATH=path)
     poisoned.succeed()
-    said = " ".join(poisoned.text().split())
-    assert "step 5 skipped on all ranks" in said
-    assert "returning to the last checkpoint, once, and going on after step 6" in said
-    assert "steps 4 to 6 are passed over: 24 sentences of this epoch are not trained on" in said
+    printed = " ".join(poisoned.text().split())
+    assert "step 5 skipped on all ranks" in printed
+    assert "returning to the last checkpoint, once, and going on after step 6" in printed
+    assert "steps 4 to 6 are passed over: 24 sentences of this epoch are not trained on" in printed
     before, after = launch.history(plain), launch.history(back)
     assert [line for line in after if line["step"] <= 3] == [line for line in before if line["step"] <= 3]
     trained = [line for line in after if "loss" in line and line["step"] > 3]
@@ -85,13 +85,13 @@ def test_a_run_killed_after_a_return_to_a_checkpoint_is_the_run_that_was_not(
 
 
 def test_skips_that_come_back_stop_the_run_on_all_ranks(tiny: Tiny) -> None:
-    told = (
+    settings = (
         "train.steps=10",
         "checkpoint.every=3",
         "guard.skips=2",
         f"run.dir={tiny.folder / 'poisoned-always'}",
     )
-    stopped = ranks.start(2, tiny.config, *told, PYTHONPATH=poison(tiny.folder, "{5, 6, 7, 8}", True))
+    stopped = ranks.start(2, tiny.config, *settings, PYTHONPATH=poison(tiny.folder, "{5, 6, 7, 8}", True))
     assert stopped.wait() == [2, 2], stopped.text()
     assert "again after returning to a checkpoint. Lower train.lr" in stopped.text()
     assert stopped.text().count("Lower train.lr") == 1
@@ -107,8 +107,8 @@ COLLAPSING = (
 
 
 def test_a_run_that_collapses_is_told_and_stopped_where_that_is_asked_for(tiny: Tiny) -> None:
-    told = f"run.dir={tiny.folder / 'collapsed'}"
-    stopped = ranks.start(1, tiny.config, told, *COLLAPSING, "guard.collapse=stop")
+    folder = f"run.dir={tiny.folder / 'collapsed'}"
+    stopped = ranks.start(1, tiny.config, folder, *COLLAPSING, "guard.collapse=stop")
     assert stopped.wait() == [2], stopped.text()
     assert "The embeddings have collapsed: effective rank" in stopped.text()
     assert "raise the objective's variance or covariance weight, or use target.kind=ema" in stopped.text()
@@ -144,17 +144,23 @@ Engine.__call__ = calling
 
 def test_a_loss_that_jumps_is_said_with_its_size_and_one_that_does_not_is_not(tiny: Tiny) -> None:
     """At step 60 the projector's weights are thirty times what they were, as flipped bits in memory would make them."""
-    told = ("train.steps=64", "evaluate.every=64", "checkpoint.every=64", "parallel.zero=0", "train.lr=1e-4")
+    settings = (
+        "train.steps=64",
+        "evaluate.every=64",
+        "checkpoint.every=64",
+        "parallel.zero=0",
+        "train.lr=1e-4",
+    )
     site = tiny.folder / "struck"
     site.mkdir()
     (site / "sitecustomize.py").write_text(STRUCK, encoding="utf-8")
     path = f"{site}{os.pathsep}{REPOSITORY}"
-    struck = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'spiked'}", *told, PYTHONPATH=path)
+    struck = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'spiked'}", *settings, PYTHONPATH=path)
     struck.succeed()
-    said = [line for line in struck.text().splitlines() if "deviations above its running mean" in line]
-    assert said
-    assert "step 60: loss " in said[0]
+    warnings = [line for line in struck.text().splitlines() if "deviations above its running mean" in line]
+    assert warnings
+    assert "step 60: loss " in warnings[0]
     assert "(guard.spike = 8)" in struck.text()
-    calm = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'calm'}", *told)
+    calm = ranks.start(1, tiny.config, f"run.dir={tiny.folder / 'calm'}", *settings)
     calm.succeed()
     assert "deviations above" not in calm.text()

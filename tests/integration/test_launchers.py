@@ -65,8 +65,8 @@ def test_the_same_command_again_says_that_the_run_is_complete_and_changes_nothin
 ) -> None:
     metrics, model = (alone / "metrics.jsonl").read_bytes(), weights(alone)
     again = [*launch.command("python", 1, tiny.config, f"run.dir={alone}"), "--local_rank=0"]
-    said = launch.succeed(again)
-    assert "is complete, nothing to do: 6 of 6 steps" in said.stderr
+    done = launch.succeed(again)
+    assert "is complete, nothing to do: 6 of 6 steps" in done.stderr
     assert (alone / "metrics.jsonl").read_bytes() == metrics
     assert weights(alone) == model
 

@@ -174,7 +174,7 @@ TABLE = [
     ("reproduce objectves --out new", "no experiment: did you mean objectives?"),
     ("reproduce objectives --out new --seeds 0", "--seeds = 0 must be at least 1"),
     ("reproduce objectives --out new --engine dask", "--engine dask is unknown. Write --engine ray"),
-    ("reproduce objectives --out new", "nothing judges the runs", "unsee prepare --dev 1000"),
+    ("reproduce objectives --out new", "nothing evaluates the runs", "unsee prepare --dev 1000"),
     ("sweep", "nothing given: write one of SWEEP"),
     ("sweep nowhere", "there is no such file, and no sweep of this name; sweeps are ablation"),
     ("sweep tniy", "did you mean tiny?"),
@@ -287,11 +287,11 @@ def test_a_mistake_is_a_sentence(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     printed = capsys.readouterr()
-    said = " ".join(printed.err.split()).replace(LONG, "LONG")
-    assert ended.value.code == ExitCode.MISTAKE, said
+    message = " ".join(printed.err.split()).replace(LONG, "LONG")
+    assert ended.value.code == ExitCode.MISTAKE, message
     assert printed.out == ""
-    assert "Traceback" not in said
+    assert "Traceback" not in message
     assert words
     for each in words:
-        assert each in said
+        assert each in message
     assert contents(here) == before

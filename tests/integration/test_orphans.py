@@ -17,8 +17,8 @@ from unsee_dist.errors import ExitCode
 
 
 def test_the_workers_of_a_killed_rank_end_with_it(tiny: Tiny) -> None:
-    told = (f"run.dir={tiny.folder / 'orphans'}", "data.workers=2", "train.steps=100000")
-    started = ranks.start(1, tiny.config, *told)
+    settings = (f"run.dir={tiny.folder / 'orphans'}", "data.workers=2", "train.steps=100000")
+    started = ranks.start(1, tiny.config, *settings)
     rank = psutil.Process(started.processes[0].pid)
     metrics = tiny.folder / "orphans" / "metrics.jsonl"
     until = time.monotonic() + 400

@@ -98,10 +98,10 @@ def refused(
     monkeypatch.setattr(sys, "argv", ["unsee", *command])
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    said = capsys.readouterr().err
-    assert ended.value.code == ExitCode.MISTAKE, said
-    assert "Traceback" not in said
-    return said
+    printed = capsys.readouterr().err
+    assert ended.value.code == ExitCode.MISTAKE, printed
+    assert "Traceback" not in printed
+    return printed
 
 
 @pytest.mark.parametrize("kind", PATHS)
@@ -115,8 +115,8 @@ def test_an_argument(
 ) -> None:
     monkeypatch.chdir(here)
     before = sorted(here.rglob("*"))
-    said = refused(tuple(each.replace(P, PATHS[kind]) for each in place), monkeypatch, capsys)
-    assert PATHS[kind].split("/")[0] in said
+    message = refused(tuple(each.replace(P, PATHS[kind]) for each in place), monkeypatch, capsys)
+    assert PATHS[kind].split("/")[0] in message
     assert sorted(here.rglob("*")) == before
 
 
@@ -128,8 +128,8 @@ def test_a_setting(
     monkeypatch.chdir(here)
     before = sorted(here.rglob("*"))
     given = f"1 {PATHS[kind]}" if key == "data.mix" else PATHS[kind]
-    said = refused(("config", "check", "base", f"{key}={given}"), monkeypatch, capsys)
-    assert PATHS[kind].split("/")[0] in said
+    message = refused(("config", "check", "base", f"{key}={given}"), monkeypatch, capsys)
+    assert PATHS[kind].split("/")[0] in message
     assert sorted(here.rglob("*")) == before
 
 

@@ -18,9 +18,11 @@ from unsee_dist.data.stream.stream import _Parts
 UNSEE = str(making.BIN / "unsee")
 
 
-def prepare(*arguments: object, told: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def prepare(*arguments: object, standard_input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [UNSEE, "prepare", *map(str, arguments)]
-    return subprocess.run(command, input=told, capture_output=True, env=making.environment(), timeout=120)
+    return subprocess.run(
+        command, input=standard_input, capture_output=True, env=making.environment(), timeout=120
+    )
 
 
 def test_standard_input_is_a_file_that_was_piped(tmp_path: Path) -> None:
@@ -43,10 +45,10 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
 ) -> None:
     text, out = tiny.folder / "sentences.txt", tmp_path / "out"
     cli.corpus.prepare([str(text)], out, tokenizer=str(tiny.encoder), max_tokens=12, zst=True)
-    told = capsys.readouterr().out
-    assert "tokens a sentence" in told
-    assert "cut at 12 tokens" in told
-    command = shlex.split(told.splitlines()[-1].removeprefix("next: "))
+    printed = capsys.readouterr().out
+    assert "tokens a sentence" in printed
+    assert "cut at 12 tokens" in printed
+    command = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
     model = load(command[2], command[3:]).model
     assert (model.encoder, model.max_tokens) == (str(tiny.encoder), 12)
     tokenizer = AutoTokenizer.from_pretrained(tiny.encoder)

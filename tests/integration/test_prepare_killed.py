@@ -24,8 +24,8 @@ def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[st
     process = start(text, out, 1)
     wait_for_work(process, out)
     began = time.monotonic()
-    ended, told = finish(process)
-    assert ended == 0, told
+    ended, errors = finish(process)
+    assert ended == 0, errors
     return contents(out), time.monotonic() - began
 
 
@@ -39,8 +39,8 @@ def wait_for_work(process: subprocess.Popen[str], out: Path) -> None:
 def test_any_number_of_processes_writes_the_same_bytes(
     text: Path, whole: tuple[dict[str, bytes], float], tmp_path: Path, processes: int
 ) -> None:
-    ended, told = finish(start(text, tmp_path / "out", processes))
-    assert ended == 0, told
+    ended, errors = finish(start(text, tmp_path / "out", processes))
+    assert ended == 0, errors
     assert contents(tmp_path / "out") == whole[0]
     counters = json.loads(whole[0]["index.json"])["preparation"]["counters"]
     assert counters["read"] == 30_000
@@ -65,8 +65,8 @@ def test_killed_at_random_instants_and_run_again_it_writes_the_same_bytes(
         else:
             folder += 1
     for out in tmp_path.iterdir():
-        ended, told = finish(start(text, out, 2))
-        assert ended == 0, told
+        ended, errors = finish(start(text, out, 2))
+        assert ended == 0, errors
         assert contents(out) == bytes_of_whole
     assert halfway >= kills // 3  # the kills met work under way, not the imports
 
@@ -81,9 +81,9 @@ def test_a_full_disk_is_a_sentence_and_the_rerun_goes_on(
         resource.setrlimit(resource.RLIMIT_FSIZE, (biggest - 1, biggest - 1))
 
     out = tmp_path / "out"
-    ended, told = finish(start(text, out, 1, fan_in=256, preexec_fn=limit))
+    ended, errors = finish(start(text, out, 1, fan_in=256, preexec_fn=limit))
     assert ended == 1
-    last = told.strip().splitlines()[-1]
+    last = errors.strip().splitlines()[-1]
     assert (
         "cannot be written (File too large). Make room and write the same command again: it continues" in last
     )

@@ -55,10 +55,10 @@ def test_paths_are_printed_as_they_are_and_what_comes_next_can_be_pasted(
     source, out = tmp_path / name / f"{name}.txt", tmp_path / name / "out"
     source.write_text(TEXT)
     (tmp_path / name / f"{name}.md").write_text("# Notes")
-    code, printed, told = unsee(capsys, tmp_path / name, "--out", out, "--max-words", 9)
+    code, printed, errors = unsee(capsys, tmp_path / name, "--out", out, "--max-words", 9)
     assert code == 0
     assert f"{out} (" in printed
-    assert f"{name}/{name}.md" in told
+    assert f"{name}/{name}.md" in errors
     line = next(line for line in printed.splitlines() if line.startswith("next: "))
     told_command = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {line.removeprefix('next: ')}"],
@@ -73,8 +73,8 @@ def test_paths_are_printed_as_they_are_and_what_comes_next_can_be_pasted(
 
 def test_what_comes_next_names_the_held_out_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.txt").write_text("\n".join(tiny.corpus(50)))
-    code, printed, told = unsee(capsys, tmp_path / "t.txt", "--out", tmp_path / "out", "--dev", 3)
-    assert code == 0, told
+    code, printed, errors = unsee(capsys, tmp_path / "t.txt", "--out", tmp_path / "out", "--dev", 3)
+    assert code == 0, errors
     command = shlex.split(printed.splitlines()[-1].removeprefix("next: "))
     assert load(command[2], command[3:]).evaluate.retrieval == str(tmp_path / "out" / "dev.tsv")
 
@@ -91,15 +91,15 @@ def test_what_comes_next_names_the_held_out_pairs(tmp_path: Path, capsys: pytest
 def test_settings_that_contradict_each_other_are_refused_before_reading(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[object], says: str
 ) -> None:
-    code, _, told = unsee(capsys, tmp_path / "nowhere.txt", "--out", tmp_path / "out", *more)
-    assert (code, told.count("\n")) == (2, 1)
-    assert says in told
+    code, _, errors = unsee(capsys, tmp_path / "nowhere.txt", "--out", tmp_path / "out", *more)
+    assert (code, errors.count("\n")) == (2, 1)
+    assert says in errors
     assert not (tmp_path / "out").exists()
 
 
 def shell(command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    told = [sys.executable, "-m", "unsee_dist", "prepare", "--processes", "1"]
-    script = command.replace("UNSEE", shlex.join(told))
+    words = [sys.executable, "-m", "unsee_dist", "prepare", "--processes", "1"]
+    script = command.replace("UNSEE", shlex.join(words))
     return tiny.run(["bash", "-c", script, "bash", *map(str, arguments)])
 
 
@@ -134,19 +134,19 @@ def test_a_mistake_in_standard_input_is_said_in_the_users_words(
         (tmp_path / "in").write_bytes(data)
         with (tmp_path / "in").open("rb") as piped:
             monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=piped))
-            code, _, told = unsee(capsys, "-", "--out", tmp_path / "out")
+            code, _, errors = unsee(capsys, "-", "--out", tmp_path / "out")
         assert code == 2
-        assert "standard input is " in told
-        assert says in told
-        assert "preparing" not in told
+        assert "standard input is " in errors
+        assert says in errors
+        assert "preparing" not in errors
         assert not (tmp_path / "out").exists()
 
 
 def test_a_field_of_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "t.txt").write_text(TEXT)
-    code, _, told = unsee(capsys, tmp_path / "t.txt", "--out", tmp_path / "out", "--field", "body")
+    code, _, errors = unsee(capsys, tmp_path / "t.txt", "--out", tmp_path / "out", "--field", "body")
     assert code == 2
-    assert "--field = body is for .jsonl" in told
+    assert "--field = body is for .jsonl" in errors
 
 
 @pytest.mark.slow
@@ -168,7 +168,7 @@ def test_rows_of_json_in_a_pipe_are_no_sentences(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_refused_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], inputs: list[str], says: str
 ) -> None:
-    code, _, told = unsee(capsys, *inputs, "--out", tmp_path / "out")
-    assert (code, told.count("\n")) == (2, 1)
-    assert says in told
+    code, _, errors = unsee(capsys, *inputs, "--out", tmp_path / "out")
+    assert (code, errors.count("\n")) == (2, 1)
+    assert says in errors
     assert not (tmp_path / "out").exists()

@@ -179,9 +179,9 @@ def test_prepare_is_unsee_prepare(tiny: Tiny, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_is_the_sentence_of_the_command(call, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as told:
+    with pytest.raises(UserError) as caught:
         call(tmp_path)
-    assert words in str(told.value)
+    assert words in str(caught.value)
 
 
 def test_one_text_is_no_list(run: unsee_dist.Run) -> None:

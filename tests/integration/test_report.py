@@ -20,16 +20,19 @@ DEV = "tasks/similar.tsv"
 
 @pytest.fixture(scope="module")
 def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with tasks/, mine/ (judged on STS, sent to MLflow) and bare/ (judged on nothing)."""
+    """A folder with tasks/, mine/ (evaluated on STS, sent to MLflow) and bare/ (evaluated on nothing)."""
     folder = tmp_path_factory.mktemp("reported")
     write_tasks(folder / "tasks")
     of_mine = [f"evaluate.sts={folder / DEV}", "track.mlflow=true"]
     for name, more in (("mine", of_mine), ("bare", [])):
-        told = [f"run.dir={folder / name}", f"run.name={name}", *more]
+        settings = [f"run.dir={folder / name}", f"run.name={name}", *more]
         env = launch.environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder / 'mlflow.db'}")
         script = str(launch.REPOSITORY / launch.SCRIPT)  # artifacts go below the current folder
         launch.succeed(
-            [sys.executable, script, "--config", str(tiny.config), *told], cwd=folder, env=env, timeout_s=500
+            [sys.executable, script, "--config", str(tiny.config), *settings],
+            cwd=folder,
+            env=env,
+            timeout_s=500,
         )
     return folder
 
@@ -123,9 +126,9 @@ def test_two_runs_side_by_side(place: Path) -> None:
         "No setting differs" in found
     )  # a copy: its name is the other's, so they are called by their folders
     assert "twin" in found
-    judged_otherwise = page(place, "mine", "bare")
-    assert "judged on different sets" in judged_otherwise
-    assert "evaluate.sts" in judged_otherwise
+    evaluated_otherwise = page(place, "mine", "bare")
+    assert "evaluated on different sets" in evaluated_otherwise
+    assert "evaluate.sts" in evaluated_otherwise
 
 
 def test_a_run_that_is_judged_on_nothing(place: Path) -> None:
@@ -144,20 +147,20 @@ def test_a_half_finished_run_shows_its_checkpoint(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("without", "said"),
+    ("without", "sentence"),
     [
         (("final", "best", "checkpoints"), "There is no encoder after training yet"),
-        (("metrics.jsonl",), "Not judged yet"),
+        (("metrics.jsonl",), "Not evaluated yet"),
         (("history.jsonl",), "It was not recorded"),
         (("config.yaml",), None),
     ],
 )
-def test_what_is_missing_is_said(place: Path, without: tuple[str, ...], said: str | None) -> None:
+def test_what_is_missing_is_said(place: Path, without: tuple[str, ...], sentence: str | None) -> None:
     copy(place, "less", *without)
-    if said is None:
+    if sentence is None:
         is_sentence(unsee("report", "less", cwd=place), "less is no run's folder")
     else:
-        assert said in page(place, "less")
+        assert sentence in page(place, "less")
 
 
 def test_damaged_files_and_changed_sets_are_said(place: Path) -> None:

@@ -1,4 +1,4 @@
-"""An experiment end to end by the command, on a tiny encoder: trained, killed, continued, judged, and its page written."""
+"""An experiment end to end by the command, on a tiny encoder: trained, killed, continued, scored, and its page written."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ ARMS = ("unsee-vicreg", "unsee-barlow", "unsee-corinfomax", "byol", "simcse-fair
 
 
 def command(tiny: Tiny, folder: Path, *more: str) -> list[str]:
-    told = [f"model.encoder={tiny.encoder}", f"data.shards={tiny.shards}", "model.max_tokens=16"]
-    told += ["projector.width=2", "train.batch=8", "train.steps=6", "evaluate.every=3", "checkpoint.every=1"]
-    told += [f"evaluate.sts={folder / 'tasks' / 'similar.tsv'}", "--tasks", str(folder / "tasks")]
-    given = ["objectives", "--small", "--out", str(folder / "out"), *told, *more]
+    settings = [f"model.encoder={tiny.encoder}", f"data.shards={tiny.shards}", "model.max_tokens=16"]
+    settings += [
+        "projector.width=2",
+        "train.batch=8",
+        "train.steps=6",
+        "evaluate.every=3",
+        "checkpoint.every=1",
+    ]
+    settings += [f"evaluate.sts={folder / 'tasks' / 'similar.tsv'}", "--tasks", str(folder / "tasks")]
+    given = ["objectives", "--small", "--out", str(folder / "out"), *settings, *more]
     return [sys.executable, "-m", "unsee_dist", "reproduce", *given]
 
 
@@ -59,15 +65,15 @@ def test_an_experiment_by_one_command_which_continues_what_was_killed(tiny: Tiny
 
 
 def test_a_mistake_that_every_run_would_repeat_ends_it_at_once(tiny: Tiny, tmp_path: Path) -> None:
-    told = command(tiny, tmp_path, f"data.shards={tmp_path / 'nowhere'}")
+    done = command(tiny, tmp_path, f"data.shards={tmp_path / 'nowhere'}")
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "similar.tsv").write_text(
         "sentence1\tsentence2\tscore\na b\ta c\t1\n", encoding="utf-8"
     )
-    told = [text for text in told if text not in ("--tasks", str(tmp_path / "tasks"))]
-    told = [text for text in told if text != f"data.shards={tiny.shards}"]
+    done = [text for text in done if text not in ("--tasks", str(tmp_path / "tasks"))]
+    done = [text for text in done if text != f"data.shards={tiny.shards}"]
     env = launch.environment(PYTHONPATH=str(launch.REPOSITORY))
-    failed = launch.run(told, cwd=tmp_path, env=env)
+    failed = launch.run(done, cwd=tmp_path, env=env)
     assert failed.returncode == 2, failed.stderr
     assert "ended before its first step" in failed.stderr
     assert "nowhere" in failed.stderr

@@ -27,8 +27,8 @@ def test_ranks_that_see_the_same_gpu_end_with_one_sentence(count: int, tiny: Tin
     path = f"{tmp_path}{os.pathsep}{REPOSITORY}"
     started = ranks.start(count, tiny.config, f"run.dir={tmp_path / 'run'}", PYTHONPATH=path)
     assert started.wait(120) == [ExitCode.MISTAKE] * count, started.text()
-    said = started.text()
+    printed = started.text()
     host = os.uname().nodename
-    assert said.count(f"rank 0 on {host} and rank 1 on {host} have the same GPU (GPU-7)") == 1, said
-    assert "--gpus-per-task=1" in said
-    assert "Traceback" not in said
+    assert printed.count(f"rank 0 on {host} and rank 1 on {host} have the same GPU (GPU-7)") == 1, printed
+    assert "--gpus-per-task=1" in printed
+    assert "Traceback" not in printed

@@ -23,7 +23,7 @@ class Trained:
     """A finished run of six steps, and the settings of its command."""
 
     folder: Path
-    told: tuple[str, ...]
+    settings: tuple[str, ...]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +31,10 @@ def trained(tiny: Tiny) -> Trained:
     dev = tiny.folder / "dev.tsv"
     write_pairs(dev, tiny.encoder, 0)
     folder = tiny.folder / "second"
-    told = (f"run.dir={folder}", "parallel.zero=0", f"evaluate.sts={dev}")
-    first = ranks.start(1, tiny.config, *told)
+    settings = (f"run.dir={folder}", "parallel.zero=0", f"evaluate.sts={dev}")
+    first = ranks.start(1, tiny.config, *settings)
     first.succeed()
-    return Trained(folder, told)
+    return Trained(folder, settings)
 
 
 def write_pairs(path: Path, encoder: Path, first: int) -> None:
@@ -61,7 +61,7 @@ def copied(trained: Trained, folder: Path) -> Path:
 def refused(tiny: Tiny, trained: Trained, *more: str) -> str:
     """What a start says that is refused and changes nothing."""
     before = contents(trained.folder)
-    again = ranks.start(1, tiny.config, *trained.told, *more)
+    again = ranks.start(1, tiny.config, *trained.settings, *more)
     assert again.wait() == [2], again.text()
     assert "Traceback" not in again.text()
     assert contents(trained.folder) == before
@@ -69,8 +69,10 @@ def refused(tiny: Tiny, trained: Trained, *more: str) -> str:
 
 
 def test_a_second_experiment_in_the_folder_is_refused_with_a_table(tiny: Tiny, trained: Trained) -> None:
-    said = refused(tiny, trained, "train.lr=1e-2", "target.decay=0.99", "objective.covariance=10", "seed=5")
-    rows = [line.split() for line in said.splitlines()]
+    message = refused(
+        tiny, trained, "train.lr=1e-2", "target.decay=0.99", "objective.covariance=10", "seed=5"
+    )
+    rows = [line.split() for line in message.splitlines()]
     for row in (
         "train.lr 0.001 0.01",
         "target.decay 0.999 0.99",
@@ -78,21 +80,21 @@ def test_a_second_experiment_in_the_folder_is_refused_with_a_table(tiny: Tiny, t
         "seed 0 5",
     ):
         assert row.split() in rows
-    assert f"run.dir={trained.folder}-2" in said
+    assert f"run.dir={trained.folder}-2" in message
 
 
 def test_a_complete_run_says_what_it_holds_and_compares_its_own_scores(tiny: Tiny, trained: Trained) -> None:
     before = contents(trained.folder)
-    again = ranks.start(1, tiny.config, *trained.told)
+    again = ranks.start(1, tiny.config, *trained.settings)
     again.succeed()
     assert contents(trained.folder) == before
-    said = " ".join(again.text().split())
-    assert f"{trained.folder} is complete, nothing to do: 6 of 6 steps. It holds best/ (" in said
+    printed = " ".join(again.text().split())
+    assert f"{trained.folder} is complete, nothing to do: 6 of 6 steps. It holds best/ (" in printed
     lines = [line for line in launch.lines(trained.folder / "metrics.jsonl") if "dev/sts" in line]
     (table,) = [line for line in again.text().splitlines() if line.startswith("│ sts")]
     assert f"{lines[0]['dev/sts']:.2f}" in table
     assert f"{lines[-1]['dev/sts']:.2f}" in table
-    assert "best/ is worse than before training" in said
+    assert "best/ is worse than before training" in printed
 
 
 def test_training_that_made_the_encoder_worse_is_said_everywhere(tiny: Tiny, trained: Trained) -> None:
@@ -126,8 +128,8 @@ def test_contents_behind_equal_names_are_part_of_the_result(tiny: Tiny, trained:
         vocab = tree["model"]["vocab"]
         vocab["river"], vocab["house"] = vocab["house"], vocab["river"]
         vocabulary.write_text(json.dumps(tree))
-        said = refused(tiny, trained)
-        assert any(line.split()[:1] == ["tokenizer"] for line in said.splitlines())
+        message = refused(tiny, trained)
+        assert any(line.split()[:1] == ["tokenizer"] for line in message.splitlines())
         vocabulary.write_bytes(kept[vocabulary])
         other_weights(tiny.encoder / "model.safetensors")
         assert "model.encoder" in refused(tiny, trained)
@@ -151,13 +153,19 @@ def other_weights(path: Path) -> None:
 def test_a_run_grows_and_its_record_stays_what_it_was(tiny: Tiny, trained: Trained, tmp_path: Path) -> None:
     folder = copied(trained, tmp_path / "grown")
     config = (folder / "config.yaml").read_bytes()
-    told = (*trained.told, f"run.dir={folder}", "train.steps=9", "train.micro_batch=4", "track.mlflow=true")
+    settings = (
+        *trained.settings,
+        f"run.dir={folder}",
+        "train.steps=9",
+        "train.micro_batch=4",
+        "track.mlflow=true",
+    )
     uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
-    grown = ranks.start(1, tiny.config, *told, **uri)
+    grown = ranks.start(1, tiny.config, *settings, **uri)
     grown.succeed()
-    said = " ".join(grown.text().split())
-    assert "the run grows from 6 to 9 steps after step 6" in said
-    assert "train.micro_batch absent -> 4" in said
+    printed = " ".join(grown.text().split())
+    assert "the run grows from 6 to 9 steps after step 6" in printed
+    assert "train.micro_batch absent -> 4" in printed
     assert (folder / "config.yaml").read_bytes() == config
     assert [line["step"] for line in launch.history(folder) if "loss" in line] == list(range(1, 10))
     assert launch.history(folder)[: len(launch.history(trained.folder))] == launch.history(trained.folder)
@@ -182,10 +190,16 @@ def test_another_run_starts_from_this_one_and_is_a_run_of_its_own(
     tiny: Tiny, trained: Trained, tmp_path: Path
 ) -> None:
     folder = tmp_path / "branch"
-    told = (*trained.told, f"run.dir={folder}", f"resume={trained.folder}", "train.lr=1e-4", "train.steps=9")
-    first = ranks.start(1, tiny.config, *told, UNSEE_KILL_AT="forward 8 0")
+    settings = (
+        *trained.settings,
+        f"run.dir={folder}",
+        f"resume={trained.folder}",
+        "train.lr=1e-4",
+        "train.steps=9",
+    )
+    first = ranks.start(1, tiny.config, *settings, UNSEE_KILL_AT="forward 8 0")
     assert first.wait() == [-9], first.text()
-    ranks.start(1, tiny.config, *told).succeed()
+    ranks.start(1, tiny.config, *settings).succeed()
     lines = launch.lines(folder / "metrics.jsonl")
     assert [line["step"] for line in lines] == [6, 7, 8, 9, 9]
     last = [line for line in launch.lines(trained.folder / "metrics.jsonl") if "dev/sts" in line][-1]
@@ -204,14 +218,14 @@ def test_a_record_with_a_hole_or_of_two_runs_is_not_continued_without_a_word(
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], *lines[3:]]))
-    told = (*trained.told, f"run.dir={folder}")
-    again = ranks.start(1, tiny.config, *told)
+    settings = (*trained.settings, f"run.dir={folder}")
+    again = ranks.start(1, tiny.config, *settings)
     again.succeed()
     assert f"{path} has lost 1 of the 5 lines that the checkpoint of step 3 had counted" in " ".join(
         again.text().split()
     )
     path.write_text("".join([*lines, *lines]))
-    back = ranks.start(1, tiny.config, *told)
+    back = ranks.start(1, tiny.config, *settings)
     assert back.wait() == [2], back.text()
     assert f"{path}, line 10: step 0 comes after step 6" in back.text()
     assert "Traceback" not in back.text()
@@ -234,7 +248,7 @@ def test_a_run_that_is_half_finished_names_its_newest_checkpoint(trained: Traine
 def test_collapsed_is_one_verdict(tiny: Tiny, trained: Trained, tmp_path: Path) -> None:
     """A rate that collapses the encoder: what training calls collapsed, no command scores or gives away."""
     folder = tmp_path / "collapsed"
-    run = ranks.start(1, tiny.config, *trained.told, f"run.dir={folder}", "train.lr=5", "train.steps=8")
+    run = ranks.start(1, tiny.config, *trained.settings, f"run.dir={folder}", "train.lr=5", "train.steps=8")
     run.succeed()
     assert "this run has no usable encoder" in run.text()
     assert "SentenceTransformer" not in run.text()

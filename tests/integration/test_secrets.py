@@ -79,9 +79,9 @@ def test_a_run_beside_a_guarded_mlflow_writes_no_password(tiny: making.Tiny, tmp
     home = tmp_path / "home"
     home.mkdir()
     (home / "shards").symlink_to(tiny.shards)
-    told = [f"run.dir={tmp_path / 'run'}", f"data.shards={home / 'shards'}", "track.mlflow=true"]
+    settings = [f"run.dir={tmp_path / 'run'}", f"data.shards={home / 'shards'}", "track.mlflow=true"]
     env = making.environment(HF_TOKEN=TOKEN, MLFLOW_TRACKING_PASSWORD=SECRET, HOME=str(home))
-    command = making.command("python", 1, tiny.config, *told)
+    command = making.command("python", 1, tiny.config, *settings)
     dead = f"http://me:{SECRET}@127.0.0.1:9/a?token={SECRET}"
     done = making.run(command, env=env | {"MLFLOW_TRACKING_URI": dead})
     assert done.returncode == 0, done.stderr
@@ -89,8 +89,8 @@ def test_a_run_beside_a_guarded_mlflow_writes_no_password(tiny: making.Tiny, tmp
     database = f"sqlite:///{tmp_path / 'mlflow.db'}"
     sent = making.run(command, env=env | {"MLFLOW_TRACKING_URI": database})  # the same command sends the rest
     assert sent.returncode == 0, sent.stderr
-    said = "".join([done.stdout, done.stderr, sent.stdout, sent.stderr])
-    assert not [secret for secret in (SECRET, TOKEN) if secret in said]
+    printed = "".join([done.stdout, done.stderr, sent.stdout, sent.stderr])
+    assert not [secret for secret in (SECRET, TOKEN) if secret in printed]
     assert found_in(tmp_path, SECRET, TOKEN) == []
     assert b"~/shards" in (tmp_path / "mlflow.db").read_bytes()
     assert str(home).encode() not in (tmp_path / "mlflow.db").read_bytes()
@@ -129,14 +129,14 @@ def test_nothing_that_any_command_writes_or_prints_holds_a_secret(
     dead = {
         "MLFLOW_TRACKING_URI": f"postgresql://me:{SECRET}@127.0.0.1:9/db?password={SECRET}#token={SECRET}"
     }
-    said: list[str] = []
+    sentences: list[str] = []
 
     def command(code: int, *arguments: object, **more: str) -> None:
         done = making.run(
             [str(making.BIN / "unsee"), *map(str, arguments)], 300, cwd=tmp_path, env=env | more
         )
         assert done.returncode == code, (arguments, done.stdout, done.stderr)
-        said.append(done.stdout + done.stderr)
+        sentences.append(done.stdout + done.stderr)
 
     run = home / "run"
     settings = [tiny.config, f"data.shards={home / 'corpus'}", f"run.dir={run}", "track.mlflow=true"]
@@ -160,7 +160,7 @@ def test_nothing_that_any_command_writes_or_prints_holds_a_secret(
     command(0, "export", run, "--out", home / "export")
     command(2, "evaluate", f"https://me:{SECRET}@host/model#token={TOKEN}", "--tasks", place / "tasks")
     secrets = {SECRET, TOKEN, AUTHORIZATION}
-    assert [secret for secret in secrets if secret in "".join(said)] == []
+    assert [secret for secret in secrets if secret in "".join(sentences)] == []
     assert found_in(tmp_path, *secrets) == []
     assert (tmp_path / "mlflow.db").stat().st_size > 0
 

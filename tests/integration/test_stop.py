@@ -52,8 +52,8 @@ def test_a_signal_to_one_rank_stops_all_at_one_step_and_the_run_ends_as_if_there
 ) -> None:
     folder = tiny.folder / f"stopped-{at.replace(' ', '-')}-{name}"
     mark, step = tiny.folder / f"mark-{folder.name}", f"step-0000000{at[-1]}"
-    told = {"UNSEE_KILL_AT": f"{at} 1 {name}", "UNSEE_STOP_MARK": str(mark)}
-    stopped = ranks.start(2, tiny.config, f"run.dir={folder}", **told)
+    variables = {"UNSEE_KILL_AT": f"{at} 1 {name}", "UNSEE_STOP_MARK": str(mark)}
+    stopped = ranks.start(2, tiny.config, f"run.dir={folder}", **variables)
     assert stopped.wait() == [ExitCode.STOPPED, ExitCode.STOPPED], stopped.text()
     assert "the same command continues" in stopped.text()
     assert "Traceback" not in stopped.text()
@@ -136,14 +136,14 @@ def test_a_rank_that_hangs_or_dies_is_named(zero: int, how: str, tiny: Tiny) -> 
     )
     try:
         assert started.processes[0].wait(300) == ExitCode.RANK_LOST, started.text()
-        said = started.text()
-        assert f"rank 1 on {os.uname().nodename} (step " in said  # its last word: up to a second old
-        assert "has sent no status for" in said
+        printed = started.text()
+        assert f"rank 1 on {os.uname().nodename} (step " in printed  # its last word: up to a second old
+        assert "has sent no status for" in printed
         why = {
             "SIGKILL": "Its process has ended.",
             "SIGSTOP": "It has died, is stopped, or its network is down.",
         }
-        assert why[how] in said
+        assert why[how] in printed
     finally:
         started.kill()
 
@@ -158,11 +158,11 @@ def test_a_rank_whose_python_stands_still_is_named_and_every_rank_shows_its_stac
         PYTHONPATH=_sleeper(tiny.folder),
     )
     assert started.wait(300) == [ExitCode.RANK_LOST, ExitCode.RANK_LOST], started.text()
-    said = started.text()
-    assert f"rank 1 on {os.uname().nodename} (step 3, forward) has made no progress for" in said
-    assert "guard.timeout_s = 12" in said
-    assert "sleep_for_ever" in said  # the line it hangs in, from its own stack
-    assert "rank 0 was in step 3" in said
+    printed = started.text()
+    assert f"rank 1 on {os.uname().nodename} (step 3, forward) has made no progress for" in printed
+    assert "guard.timeout_s = 12" in printed
+    assert "sleep_for_ever" in printed  # the line it hangs in, from its own stack
+    assert "rank 0 was in step 3" in printed
 
 
 def _sleeper(folder: Path) -> str:

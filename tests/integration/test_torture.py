@@ -12,6 +12,6 @@ from integration import tiny
 @pytest.mark.timeout(2400)  # 5 minutes on two cores busy with other work; CI has its own end
 def test_killed_runs_end_as_runs_never_killed() -> None:
     torture = [sys.executable, "tests/torture/torture.py", "--cells", "1-bf16,3-fp32", "--ways", "one"]
-    told = tiny.run([*torture, "--instants", "5", "--seed", "1"], timeout_s=2300)
-    assert told.returncode == 0, told.stderr
-    assert "22 kills, 0 wrong" in told.stderr
+    done = tiny.run([*torture, "--instants", "5", "--seed", "1"], timeout_s=2300)
+    assert done.returncode == 0, done.stderr
+    assert "22 kills, 0 wrong" in done.stderr

@@ -145,9 +145,9 @@ def test_two_preparations_at_once_are_one(tmp_path: Path) -> None:
     assert 0 in {code for code, _ in ended}, ended
     for (
         code,
-        said,
+        output,
     ) in ended:  # the second is refused, or it comes when the first has ended, and finds a whole corpus
-        assert code == 0 or f"--out {tmp_path}/corpus is in use by process " in said, said
+        assert code == 0 or f"--out {tmp_path}/corpus is in use by process " in output, output
     launch.succeed([str(launch.BIN / "unsee"), "prepare", str(text), "--out", str(tmp_path / "alone")])
     assert len(snapshot(tmp_path / "corpus")) == len(snapshot(tmp_path / "alone"))
     for path in (tmp_path / "alone").iterdir():
@@ -159,13 +159,13 @@ def test_two_exports_and_two_evaluations_at_once_leave_whole_files(place: Path, 
     ended = at_once("export", place / "good", "--out", tmp_path / "export")
     assert {code for code, _ in ended} <= {0, 2}, ended
     assert 0 in {code for code, _ in ended}
-    assert all("Traceback" not in said for _, said in ended)
+    assert all("Traceback" not in output for _, output in ended)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
     assert contents.foreign(tmp_path / "export") == []
     ended = at_once("evaluate", tmp_path / "export", "--tasks", place / "tasks", "--json")
     assert {code for code, _ in ended} <= {0, 2}, ended
     assert 0 in {code for code, _ in ended}
-    assert all("Traceback" not in said for _, said in ended)
+    assert all("Traceback" not in output for _, output in ended)
     again = launch.succeed(
         [
             str(launch.BIN / "unsee"),

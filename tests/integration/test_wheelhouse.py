@@ -127,8 +127,8 @@ def test_with_target_it_installs_what_this_python_lacks_and_no_more(wheelhouse: 
     assert {"unsee_dist", "deepspeed", "hjson"} <= installed
     assert not installed & {"packaging", "tqdm", "jinja2", "numpy", "torch"}, installed
     command = [str(bin_ / "python"), "-m", "unsee_dist", "--version"]
-    said = launch.run(command, 60, env=env | {"PYTHONPATH": str(target)}, cwd=tmp_path)
-    assert "unsee_dist 0.1.0" in said.stdout, said.stdout + said.stderr
+    printed = launch.run(command, 60, env=env | {"PYTHONPATH": str(target)}, cwd=tmp_path)
+    assert "unsee_dist 0.1.0" in printed.stdout, printed.stdout + printed.stderr
 
 
 def test_a_python_without_torch_is_a_sentence(wheelhouse: Path, tmp_path: Path) -> None:

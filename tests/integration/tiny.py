@@ -158,9 +158,9 @@ def start(
 ) -> subprocess.Popen[str]:
     """Start a command in a session of its own: what kills it does not reach the tests."""
     pipe = subprocess.PIPE
-    chosen = environment() if env is None else env
+    variables = environment() if env is None else env
     return subprocess.Popen(
-        arguments, cwd=cwd, env=chosen, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        arguments, cwd=cwd, env=variables, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     )
 
 
@@ -218,8 +218,8 @@ def losses(folder: Path) -> dict[int, float]:
 
 def traced(folder: Path) -> dict[int, list[int]]:
     """Sentence ids of every step over all ranks, sorted: repeated ids stay repeated."""
-    found: dict[int, list[int]] = {}
+    ids_by_step: dict[int, list[int]] = {}
     for path in sorted((folder / "trace").glob("rank-*.jsonl")):
         for line in lines(path):
-            found.setdefault(line["step"], []).extend(line["ids"])
-    return {step: sorted(ids) for step, ids in sorted(found.items())}
+            ids_by_step.setdefault(line["step"], []).extend(line["ids"])
+    return {step: sorted(ids) for step, ids in sorted(ids_by_step.items())}

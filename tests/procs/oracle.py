@@ -189,11 +189,11 @@ def assemble(mine: list[tuple[str, int, Tensor]], size: int) -> dict[str, Tensor
     parts: list[Any] = [mine] * size
     if size > 1:
         torch.distributed.all_gather_object(parts, mine)
-    seen: dict[str, dict[int, Tensor]] = {}
+    slices: dict[str, dict[int, Tensor]] = {}
     for part in parts:
         for name, start, values in part:
-            seen.setdefault(name, {})[start] = values
-    return {name: torch.cat([by[start] for start in sorted(by)]) for name, by in seen.items()}
+            slices.setdefault(name, {})[start] = values
+    return {name: torch.cat([by[start] for start in sorted(by)]) for name, by in slices.items()}
 
 
 def facts(step: int) -> CheckpointInfo:
@@ -242,7 +242,7 @@ def oracle(case: Case, steps: int) -> Oracle:
     optimizer = torch.optim.AdamW(parameter_groups(module, WEIGHT_DECAY), lr=LR)
     names = {n: p for n, p in module.named_parameters() if p.requires_grad}
     frozen = {n: p for n, p in module.frozen().items() if n in names}
-    seen = Oracle([], [], [], {}, {})
+    expected = Oracle([], [], [], {}, {})
     for step in range(1, steps + 1):
         loss, _ = module(batch(step, packed=False).to(DEVICE).micro_batches)
         optimizer.zero_grad()
@@ -254,12 +254,14 @@ def oracle(case: Case, steps: int) -> Oracle:
         with torch.no_grad():
             for name, parameter in frozen.items():
                 parameter.copy_(DECAY * parameter + (1 - DECAY) * names[name])
-        seen.losses.append(loss.item())
-        seen.norms.append(norm)
-        seen.moments.append({n: on_cpu(optimizer.state[p]["exp_avg"]).flatten() for n, p in names.items()})
-    seen.weights = {n: on_cpu(p).flatten() for n, p in names.items()}
-    seen.ema = {n: on_cpu(p).flatten() for n, p in frozen.items()}
-    return seen
+        expected.losses.append(loss.item())
+        expected.norms.append(norm)
+        expected.moments.append(
+            {n: on_cpu(optimizer.state[p]["exp_avg"]).flatten() for n, p in names.items()}
+        )
+    expected.weights = {n: on_cpu(p).flatten() for n, p in names.items()}
+    expected.ema = {n: on_cpu(p).flatten() for n, p in frozen.items()}
+    return expected
 
 
 def gradient_error(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:

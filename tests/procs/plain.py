@@ -32,7 +32,7 @@ def low_precision_oracle(case: Case, steps: int, precision: str) -> Oracle:
     for parameter in module.parameters():
         parameter.data = parameter.data.to(DTYPES[precision])
     scale = FIRST_SCALE if precision == "fp16" else 1.0
-    seen = Oracle([], [], [], {}, {})
+    expected = Oracle([], [], [], {}, {})
     for step in range(1, steps + 1):
         loss, _ = module(batch(step).to(DEVICE).micro_batches)
         module.zero_grad()
@@ -41,8 +41,8 @@ def low_precision_oracle(case: Case, steps: int, precision: str) -> Oracle:
             gradient = trained[name].grad
             master.grad = torch.zeros_like(master) if gradient is None else gradient.float() / scale
         norm = float(nn.utils.clip_grad_norm_(list(masters.values()), CLIP))
-        seen.losses.append(loss.item())
-        seen.norms.append(norm)
+        expected.losses.append(loss.item())
+        expected.norms.append(norm)
         finite = norm < float("inf")
         if hasattr(module.objective, "commit"):
             module.objective.commit() if finite else module.objective.discard()
@@ -56,6 +56,6 @@ def low_precision_oracle(case: Case, steps: int, precision: str) -> Oracle:
             for name, average in ema.items():
                 average.lerp_(masters[name], 1 - DECAY)
                 frozen[name].copy_(average)
-    seen.weights = {n: on_cpu(p).flatten() for n, p in masters.items()}
-    seen.ema = {n: on_cpu(p).flatten() for n, p in ema.items()}
-    return seen
+    expected.weights = {n: on_cpu(p).flatten() for n, p in masters.items()}
+    expected.ema = {n: on_cpu(p).flatten() for n, p in ema.items()}
+    return expected

@@ -3,7 +3,7 @@
     python tests/procs/step_counts.py           # compare
     python tests/procs/step_counts.py --write   # write what is counted now
 
-A row is (objective, ranks, ZeRO stage) on a pretended GPU over a pretended NCCL (strict_group.py), for rank 0 of two small
+A row is (objective, ranks, ZeRO stage) on a pretended GPU over a pretended NCCL (pretended/), for rank 0 of two small
 layers, six sentences a rank in two micro-batches of packed rows, in fp32, at the fourth step: at stage 3 deepspeed records the
 order of layers in the first two.
 
@@ -67,8 +67,8 @@ def count(row: Row, change: Callable[[Any], None] | None = None) -> Count:
     import oracle
     from oracle import Case
 
-    from unsee_dist.bench.pretended_gpu import DEVICE
-    from unsee_dist.bench.strict_group import pretended_world
+    from unsee_dist.bench.pretended.device import DEVICE
+    from unsee_dist.bench.pretended.world import pretended_world
 
     case = Case("vicreg" if row.name == "bf16" else row.name)
     if row.name == "simcse":
@@ -108,24 +108,24 @@ def count_all(_rank: int, _size: int, wanted: list[Row]) -> dict[str, Count]:
 def differences(pinned: Mapping[str, Count], counted: Mapping[str, Count], version: str) -> list[str]:
     """One sentence for each number that is another. version: of the torch that the table was written with."""
     same_version = torch.__version__.split("+")[0] == version
-    found = []
+    sentences = []
     for name in sorted(pinned.keys() | counted.keys()):
         if name not in pinned or name not in counted:
-            found.append(f"{name}: {'not in the table' if name in counted else 'not counted any more'}")
+            sentences.append(f"{name}: {'not in the table' if name in counted else 'not counted any more'}")
             continue
         now, before = _flat(counted[name]), _flat(pinned[name])
         for number in sorted(now.keys() | before.keys()):
             gap = now.get(number, 0) - before.get(number, 0)
             if gap and (same_version or number not in BY_VERSION):
                 more = "more" if gap > 0 else "fewer"
-                found.append(
+                sentences.append(
                     f"{name}: this step has {abs(gap)} {more} {number} than pinned "
                     f"({before.get(number, 0)} -> {now.get(number, 0)})"
                 )
         waits = counted[name].get("waits", {})
-        if waits and any(line.startswith(f"{name}:") for line in found):
-            found.append(f"    it waits at {waits}")
-    return found
+        if waits and any(line.startswith(f"{name}:") for line in sentences):
+            sentences.append(f"    it waits at {waits}")
+    return sentences
 
 
 def _flat(count: Count) -> dict[str, int]:
@@ -155,9 +155,9 @@ def main(arguments: list[str]) -> int:
         write(counted)
         return 0
     version, pinned = read()
-    found = differences(pinned, counted, version)
-    print("\n".join(found) or "as pinned")
-    return bool(found)
+    sentences = differences(pinned, counted, version)
+    print("\n".join(sentences) or "as pinned")
+    return bool(sentences)
 
 
 if __name__ == "__main__":

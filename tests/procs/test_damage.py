@@ -85,14 +85,14 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
 
 def edited_and_sealed_again(rank: int, size: int, folder: Path, copies: Path) -> list[str]:
     """What loading says of a checkpoint whose files all have the digests of the list."""
-    ours, said = running(Case("corinfomax"), rank, size, 1), []
+    ours, sentences = running(Case("corinfomax"), rank, size, 1), []
     for edit in (a_master_of_nan, a_negative_square, a_parameter_less, a_shorter_parameter, other_state):
         place = Path(shutil.copytree(folder, copies / edit.__name__))
         seal_again(place, edit)
         with pytest.raises(ValueError, match=place.name) as failure:
             load(place, directory.verify(place), ours.engine, ours.target)
-        said.append(str(failure.value))
-    return said
+        sentences.append(str(failure.value))
+    return sentences
 
 
 def seal_again(place: Path, edit: Callable[[dict[str, Tensor], dict[str, Tensor]], None]) -> None:
@@ -255,7 +255,7 @@ def fill_the_disk(rank: int, size: int, folder: Path, lie: bool) -> list[str]:
         usage = shutil.disk_usage
         saving.shutil.disk_usage = lambda path: usage(path)._replace(free=10**12)
     ours = running(Case("vicreg"), rank, size, 2)
-    said = []
+    sentences = []
     for background in (False, True):
         saver = Saver(ours.engine.world, background)
         for step in range(1, 9):
@@ -264,10 +264,10 @@ def fill_the_disk(rank: int, size: int, folder: Path, lie: bool) -> list[str]:
                 saver.save(place, ours.engine, ours.target, facts(step), keep=9)
                 saver.wait()
             except ValueError as error:
-                said.append(str(error))
+                sentences.append(str(error))
                 break
-        assert len(said) == 1 + background, "the disk never filled"
-    return said
+        assert len(sentences) == 1 + background, "the disk never filled"
+    return sentences
 
 
 @pytest.mark.parametrize("lie", [False, True])
@@ -276,8 +276,8 @@ def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Pat
     with small_disk(folder, 500):
         first, second = run(fill_the_disk, 2, folder, lie)
         assert first == second
-        for said in first:
-            assert ("could not be written" if lie else "does not fit on the disk") in said
+        for sentences in first:
+            assert ("could not be written" if lie else "does not fit on the disk") in sentences
         whole = directory.folders(folder / "checkpoints")
         assert len(whole) >= 2
         for each in whole:
@@ -298,13 +298,13 @@ def write_protected(rank: int, size: int, folder: Path) -> list[str]:
     saver.wait()
     if rank == 0:
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
-    said = []
+    sentences = []
     for background in (False, True):
         saver.background = background
         with pytest.raises(ValueError, match="could not be written") as failure:
             _save_and_wait(saver, folder / "checkpoints" / "step-00000002", ours)
-        said.append(str(failure.value))
-    return said
+        sentences.append(str(failure.value))
+    return sentences
 
 
 def test_a_folder_that_can_only_be_read_is_a_sentence_on_every_rank_and_can_be_read(tmp_path: Path) -> None:
@@ -312,7 +312,7 @@ def test_a_folder_that_can_only_be_read_is_a_sentence_on_every_rank_and_can_be_r
     with small_disk(folder, 4000):
         first, second = run(write_protected, 2, folder)
         assert first == second
-        assert all("Read-only file system" in said for said in first)
+        assert all("Read-only file system" in sentences for sentences in first)
         assert find_checkpoint(World.alone(), folder, "auto")[0] == folder / "checkpoints" / "step-00000001"
 
 
@@ -339,9 +339,9 @@ def trained_on_meanwhile(rank: int, size: int, folder: Path) -> int:
 
     ours, gate = running(Case("vicreg"), rank, size, 0), threading.Event()
     saving.failpoint = lambda phase, _: phase != "save.begin" or gate.wait(60)
-    saver, told = Saver(ours.engine.world, True), facts(1)
-    saver.save(folder / "step-00000001", ours.engine, ours.target, told, keep=2)
-    told.progress.step = 2
+    saver, checkpoint = Saver(ours.engine.world, True), facts(1)
+    saver.save(folder / "step-00000001", ours.engine, ours.target, checkpoint, keep=2)
+    checkpoint.progress.step = 2
     gate.set()
     saver.wait()
     return read_manifest(folder / "step-00000001").step

@@ -279,7 +279,7 @@ def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
     ours = running(Case("vicreg"), 0, 1, 0)
     assert ours.train_step(1).applied  # what is allocated once is there
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    said = []
+    messages = []
     for sentences, length in ((4000, 20), (1, 24)):
         tokens = [[7] * length] * sentences
         if sentences == 1:  # one sentence too large: rows of padding stand for its length
@@ -294,10 +294,10 @@ def memory_runs_out(_rank: int, _size: int) -> tuple[str, str]:
         try:
             train_step(ours.engine, ours.target, Batch(3, (), (micro_batch,), 0), 1e-3, 0.9)
         except ValueError as error:
-            said.append(str(error))
+            messages.append(str(error))
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    return tuple(said)
+    return tuple(messages)
 
 
 def test_memory_that_runs_out_says_which_micro_batch_to_try() -> None:
@@ -309,28 +309,28 @@ def test_memory_that_runs_out_says_which_micro_batch_to_try() -> None:
 
 def memory_runs_out_after_the_backward(_rank: int, _size: int) -> list[str]:
     """An error of torch's own from each place where a step asks for memory once activations are gone."""
-    said = []
+    sentences = []
     for place in ("reduce", "step"):
         ours = running(Case("vicreg"), 0, 1, 0, "bf16")
         with patch.object(ours.engine, place, side_effect=torch.OutOfMemoryError("CUDA out of memory.")):
             try:
                 ours.train_step(1)
             except UserError as error:
-                said.append(str(error))
+                sentences.append(str(error))
     ours = running(Case("vicreg"), 0, 1, 0)
     assert ours.target is not None
     with patch.object(ours.target, "follow", side_effect=torch.OutOfMemoryError("CUDA out of memory.")):
         try:
             ours.train_step(1)
         except UserError as error:
-            said.append(str(error))
-    return said
+            sentences.append(str(error))
+    return sentences
 
 
 def test_memory_that_runs_out_after_the_backward_is_not_blamed_on_the_micro_batch() -> None:
-    said = run(memory_runs_out_after_the_backward, 1)[0]
-    assert len(said) == 3
-    assert all("A smaller train.micro_batch does not change that" in sentence for sentence in said)
+    sentences = run(memory_runs_out_after_the_backward, 1)[0]
+    assert len(sentences) == 3
+    assert all("A smaller train.micro_batch does not change that" in sentence for sentence in sentences)
 
 
 def trained_in_little_memory(rank: int, size: int) -> list[int]:

@@ -112,17 +112,19 @@ def no_tokenizer(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "sentence"),
     [
         (cut, "model.encoder = ./encoder could not be loaded: "),
         (shutil.rmtree, "model.encoder = ./encoder is not a folder"),
         (no_tokenizer, "model.encoder = ./encoder lacks a tokenizer"),
     ],
 )
-def test_what_rank_0_cannot_load_is_one_sentence_on_all_ranks(places: Path, damage: Any, said: str) -> None:
+def test_what_rank_0_cannot_load_is_one_sentence_on_all_ranks(
+    places: Path, damage: Any, sentence: str
+) -> None:
     damage(places / "rank-0" / "encoder")
     first, *others = run(refused, 3, places)
-    assert first.startswith(f"SharedUserError: {said}")
+    assert first.startswith(f"SharedUserError: {sentence}")
     assert others == [first] * 2
 
 

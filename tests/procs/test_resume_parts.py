@@ -187,13 +187,13 @@ def test_a_wrong_range_is_seen(tmp_path: Path) -> None:
 
 def said(rank: int, size: int, runs: list[Path]) -> list[str]:
     """What this rank is told of each run that cannot be continued, or where it continues."""
-    told, world = [], World(rank, size, rank, torch.device("cpu"))
+    sentences, world = [], World(rank, size, rank, torch.device("cpu"))
     for folder in runs:
         try:
-            told.append(str(resume.find_checkpoint(world, folder, "auto")[0]))
+            sentences.append(str(resume.find_checkpoint(world, folder, "auto")[0]))
         except UserError as error:
-            told.append(str(error))
-    return told
+            sentences.append(str(error))
+    return sentences
 
 
 def a_flipped_bit(place: Path) -> str:
@@ -262,10 +262,10 @@ def test_a_damaged_part_is_refused_by_name_on_every_rank(tmp_path: Path) -> None
     with_older = Path(shutil.copytree(runs[0], tmp_path / "older"))
     older = Path(shutil.copytree(whole / "checkpoints" / STEP, with_older / "checkpoints" / "step-00000001"))
     edited(older, lambda manifest: replace(manifest, progress=facts(1).progress, adam_updates=1))
-    told, second = run(said, 2, [*runs, with_older, whole])
-    assert told == second
-    assert told[-2:] == [str(older), str(whole / "checkpoints" / STEP)]
-    for folder, reason, sentence in zip(runs, why, told, strict=False):
+    first, second = run(said, 2, [*runs, with_older, whole])
+    assert first == second
+    assert first[-2:] == [str(older), str(whole / "checkpoints" / STEP)]
+    for folder, reason, sentence in zip(runs, why, first, strict=False):
         assert f"No valid checkpoint in {folder / 'checkpoints'}: " in sentence
         assert reason in sentence
 
@@ -294,7 +294,7 @@ def test_a_checkpoint_of_more_files_than_descriptors_is_read(tmp_path: Path) -> 
     path = folder / BUFFERS
     save_file({"x": torch.zeros(1)}, path)
     stored.append(StoredFile(path.name, path.stat().st_size, digest(path)))
-    told = facts(2)
-    manifest = Manifest(told.identity, told.progress, None, 2, None, tuple(stored))
+    checkpoint = facts(2)
+    manifest = Manifest(checkpoint.identity, checkpoint.progress, None, 2, None, tuple(stored))
     (folder / "manifest.json").write_text(manifest.to_json())
     assert run(on_few_descriptors, 1, folder) == [sum(range(50, 150))]

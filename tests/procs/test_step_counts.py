@@ -73,9 +73,12 @@ def dearer_steps(_rank: int, _size: int) -> list[list[str]]:
 def test_one_more_collective_read_or_upload_is_seen() -> None:
     same, collective, read_, upload = run(dearer_steps, 1)[0]
     assert same == []
-    said = "\n".join(collective)
-    assert "vicreg, 8 ranks, zero 1: this step has 1 more collectives of kind all_reduce than pinned" in said
-    assert "more bytes than pinned" in said
+    sentences = "\n".join(collective)
+    assert (
+        "vicreg, 8 ranks, zero 1: this step has 1 more collectives of kind all_reduce than pinned"
+        in sentences
+    )
+    assert "more bytes than pinned" in sentences
     assert any("1 more host_reads than pinned" in line for line in read_)
     assert any("1 more uploads than pinned" in line for line in upload)
     assert any("test_step_counts.py" in line for line in read_), "the line that waits is named"

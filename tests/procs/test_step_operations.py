@@ -142,7 +142,8 @@ def refuse_any_order(func: Any, args: Any, kwargs: dict[str, Any]) -> None:
 
 @contextmanager
 def watched_running(case: Case, stage: int) -> Iterator[Running]:
-    from unsee_dist.bench.strict_group import DEVICE, pretended_world
+    from unsee_dist.bench.pretended.device import DEVICE
+    from unsee_dist.bench.pretended.world import pretended_world
 
     with pretended_world(0, 2) as pretended, mock.patch.object(oracle, "DEVICE", DEVICE):
         ours = running(case, 0, 2, stage)
@@ -189,15 +190,15 @@ def wrong_ways(_rank: int, _size: int) -> dict[str, str]:
     def sdpa(ours: Running) -> None:
         ours.engine.module.online.set_attn_implementation("sdpa")
 
-    said = {}
+    refusals = {}
     for label, change in (("index_add", index_add), ("gather", gather), ("told nothing", told_nothing)):
         with pytest.MonkeyPatch.context() as patch, watched_running(CASES[0], 1) as ours:
             change(patch)
-            said[label] = refusal(ours)
+            refusals[label] = refusal(ours)
     with watched_running(Case("vicreg"), 1) as ours:
         sdpa(ours)
-        said["sdpa"] = refusal(ours)
-    return said
+        refusals["sdpa"] = refusal(ours)
+    return refusals
 
 
 def refusal(ours: Running) -> str:
@@ -209,11 +210,11 @@ def refusal(ours: Running) -> str:
 
 
 def test_known_ways_that_differ_from_run_to_run_are_refused() -> None:
-    said = run(wrong_ways, 1)[0]
-    assert "aten.index_add_" in said["index_add"]
-    assert "aten.scatter_add" in said["gather"]
-    assert "embedding_dense_backward" in said["told nothing"]
-    assert "attention" in said["sdpa"]
+    refusals = run(wrong_ways, 1)[0]
+    assert "aten.index_add_" in refusals["index_add"]
+    assert "aten.scatter_add" in refusals["gather"]
+    assert "embedding_dense_backward" in refusals["told nothing"]
+    assert "attention" in refusals["sdpa"]
 
 
 # The same forward and backward on torch's fake tensors: no values, but each operation's own rule of devices, also in C++.

@@ -48,9 +48,9 @@ def told(scenario: Scenario, folder: Path, ends: tuple[int, ...] = (0, 1, 2), **
     try:
         for rank in ends:
             group[rank].join(120)
-        said = "\n".join((folder / f"{rank}.err").read_text() for rank in range(len(group)))
-        assert [group[rank].exitcode for rank in ends] == [ExitCode.RANK_LOST] * len(ends), said
-        return said
+        printed = "\n".join((folder / f"{rank}.err").read_text() for rank in range(len(group)))
+        assert [group[rank].exitcode for rank in ends] == [ExitCode.RANK_LOST] * len(ends), printed
+        return printed
     finally:
         for process in group:
             process.kill()
@@ -107,13 +107,14 @@ def one_issues_fewer(rank: int, _watchdog: Any) -> None:
 
 
 def test_the_rank_that_has_issued_the_fewest_collectives_is_named(tmp_path: Path) -> None:
-    said = told(one_issues_fewer, tmp_path)
-    assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in said
+    printed = told(one_issues_fewer, tmp_path)
+    assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in printed
     assert (
-        f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 2 on {HOST} (step 7, backward)." in said
+        f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 2 on {HOST} (step 7, backward)."
+        in printed
     )
-    assert "endless_loop" in said  # its own stack
-    assert said.count("has made no progress") == 1
+    assert "endless_loop" in printed  # its own stack
+    assert printed.count("has made no progress") == 1
 
 
 def none_issues_fewer(_rank: int, watchdog: Any) -> None:
@@ -123,10 +124,10 @@ def none_issues_fewer(_rank: int, watchdog: Any) -> None:
 
 
 def test_nobody_is_named_when_all_wait_in_the_same_collective(tmp_path: Path) -> None:
-    said = told(none_issues_fewer, tmp_path)
-    assert "All ranks have issued 1 collectives, wait in the same one" in said
-    assert f"the network between them ({HOST}) or a device hangs" in said
-    assert "Waiting for it" not in said
+    printed = told(none_issues_fewer, tmp_path)
+    assert "All ranks have issued 1 collectives, wait in the same one" in printed
+    assert f"the network between them ({HOST}) or a device hangs" in printed
+    assert "Waiting for it" not in printed
 
 
 def background_thread_hangs(rank: int, _watchdog: Any) -> None:
@@ -148,8 +149,8 @@ def background_thread_hangs(rank: int, _watchdog: Any) -> None:
 
 
 def test_a_background_thread_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
-    said = told(background_thread_hangs, tmp_path)
-    assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in said
+    printed = told(background_thread_hangs, tmp_path)
+    assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in printed
 
 
 def one_dies(rank: int, _watchdog: Any) -> None:
@@ -161,10 +162,10 @@ def one_dies(rank: int, _watchdog: Any) -> None:
 
 def test_a_rank_that_died_is_named_long_before_the_timeout(tmp_path: Path) -> None:
     begun = time.monotonic()
-    said = told(one_dies, tmp_path, ends=(0, 2), timeout_s=300)
+    printed = told(one_dies, tmp_path, ends=(0, 2), timeout_s=300)
     assert time.monotonic() - begun < 100
-    assert f"rank 1 on {HOST} (step " in said
-    assert "Its process has ended." in said
+    assert f"rank 1 on {HOST} (step " in printed
+    assert "Its process has ended." in printed
 
 
 def the_first_is_stopped(rank: int, _watchdog: Any) -> None:
@@ -176,9 +177,9 @@ def the_first_is_stopped(rank: int, _watchdog: Any) -> None:
 
 
 def test_a_stopped_rank_that_serves_the_store_is_named(tmp_path: Path) -> None:
-    said = told(the_first_is_stopped, tmp_path, ends=(1, 2))
-    assert "The ranks' store has not answered for" in said
-    assert re.search(rf"rank 0 on {HOST} \(step \d, \w+\), or the launcher on the first host", said)
+    printed = told(the_first_is_stopped, tmp_path, ends=(1, 2))
+    assert "The ranks' store has not answered for" in printed
+    assert re.search(rf"rank 0 on {HOST} \(step \d, \w+\), or the launcher on the first host", printed)
 
 
 def one_leaves(rank: int, watchdog: Any) -> None:
@@ -190,8 +191,8 @@ def one_leaves(rank: int, watchdog: Any) -> None:
 
 
 def test_ranks_end_when_one_has_left_whose_process_stays(tmp_path: Path) -> None:
-    said = told(one_leaves, tmp_path, ends=(0, 2))
-    assert f"rank 1 on {HOST} (step 7, backward): it has exited, its own output says why." in said
+    printed = told(one_leaves, tmp_path, ends=(0, 2))
+    assert f"rank 1 on {HOST} (step 7, backward): it has exited, its own output says why." in printed
 
 
 def torch_waits_longer(_rank: int, watchdog: Any) -> None:
@@ -227,16 +228,17 @@ def one_of_few_watchers_sees_it(rank: int, watchdog: Any) -> None:
 
 
 def test_a_rank_that_reads_few_statuses_hears_the_verdict_of_one_that_reads_all(tmp_path: Path) -> None:
-    said = told(one_of_few_watchers_sees_it, tmp_path)
-    assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in said
+    printed = told(one_of_few_watchers_sees_it, tmp_path)
+    assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in printed
     assert (
-        f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 1 on {HOST} (step 7, backward)." in said
+        f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 1 on {HOST} (step 7, backward)."
+        in printed
     )
 
 
 def test_where_the_first_rank_asks_for_the_others_the_rank_that_hangs_is_named(tmp_path: Path) -> None:
-    said = told(one_issues_fewer, tmp_path, relayed=True)
-    assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in said
+    printed = told(one_issues_fewer, tmp_path, relayed=True)
+    assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in printed
 
 
 def the_relay_dies(rank: int, _watchdog: Any) -> None:
@@ -248,5 +250,5 @@ def the_relay_dies(rank: int, _watchdog: Any) -> None:
 
 
 def test_a_relay_that_is_gone_ends_the_ranks_of_its_host(tmp_path: Path) -> None:
-    said = told(the_relay_dies, tmp_path, ends=(1, 2), relayed=True)
-    assert "or the first rank of this host is, which asks it for the others" in said
+    printed = told(the_relay_dies, tmp_path, ends=(1, 2), relayed=True)
+    assert "or the first rank of this host is, which asks it for the others" in printed

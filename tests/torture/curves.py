@@ -49,8 +49,8 @@ def one(kind: str, config: str, overrides: Sequence[str]) -> None:
 def curve(kind: str, seed: int, config: str, overrides: Sequence[str]) -> list[float]:
     """Dev scores of one training in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        told = [*overrides, f"seed={seed}", f"run.dir={folder}/run", "track.mlflow=false"]
-        command = [sys.executable, __file__, config, *told, "--kind", kind]
+        settings = [*overrides, f"seed={seed}", f"run.dir={folder}/run", "track.mlflow=false"]
+        command = [sys.executable, __file__, config, *settings, "--kind", kind]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return list(json.loads(done.stdout.splitlines()[-1]).values())
 

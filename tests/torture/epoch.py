@@ -92,9 +92,9 @@ def stream(folder: Path, count: int) -> int:
             peak = max([peak, *(peak_mib(process.pid) for process in ranks)])
             time.sleep(0.2)
     assert [process.exitcode for process in ranks] == [0] * RANKS
-    found = [np.load(folder / f"read-{rank}.npz") for rank in range(RANKS)]
-    total = sum(int(each["read"]) for each in found)
-    either = np.bitwise_or.reduce([each["seen"] for each in found])
+    reads = [np.load(folder / f"read-{rank}.npz") for rank in range(RANKS)]
+    total = sum(int(each["read"]) for each in reads)
+    either = np.bitwise_or.reduce([each["seen"] for each in reads])
     met = int(np.unpackbits(either, count=count).sum())
     assert (total, met) == (count, count), f"{total:,} read, {met:,} different, of {count:,}"
     return peak
@@ -105,8 +105,8 @@ def peak_mib(pid: int | None) -> int:
     peaks = [0]
     try:
         for process in (family := psutil.Process(pid), *family.children(recursive=True)):
-            told = Path(f"/proc/{process.pid}/status").read_text()
-            peaks += [int(kib) // 1024 for kib in re.findall(r"VmHWM:\s*(\d+)", told)]
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peaks += [int(kib) // 1024 for kib in re.findall(r"VmHWM:\s*(\d+)", status)]
     except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
         return max(peaks)
     return max(peaks)
@@ -114,8 +114,8 @@ def peak_mib(pid: int | None) -> int:
 
 def prepare(folder: Path) -> int:
     """By two processes. Returns the peak MiB of the largest."""
-    told = ["prepare", str(folder / "text.txt"), "--out", str(folder / "shards"), "--processes", "2"]
-    started, peak = tiny.start([str(tiny.BIN / "unsee"), *told]), 0
+    arguments = ["prepare", str(folder / "text.txt"), "--out", str(folder / "shards"), "--processes", "2"]
+    started, peak = tiny.start([str(tiny.BIN / "unsee"), *arguments]), 0
     while started.poll() is None:
         peak = max(peak, peak_mib(started.pid))
         time.sleep(0.2)
@@ -149,11 +149,11 @@ def main() -> None:
     parser.add_argument(
         "--folder", type=Path, help="An empty one with 3 GB of room. Absent: a temporary one."
     )
-    chosen = parser.parse_args()
-    assert chosen.sentences % BATCH == 0, f"--sentences must be a multiple of {BATCH}"
+    options = parser.parse_args()
+    assert options.sentences % BATCH == 0, f"--sentences must be a multiple of {BATCH}"
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as place:
-        run(chosen.folder or Path(place), chosen.sentences, console.print)
+        run(options.folder or Path(place), options.sentences, console.print)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def _try(  # noqa: PLR0913  (one case, by all that it is made of)
     tally.tried += 1
     try:
         with bounded():
-            found = meaning(parser.read(place))
+            value = meaning(parser.read(place))
     except UserError as error:
         if str(place) not in str(error) and Path(name).name not in str(error):
             _keep(tally, data, f"the sentence names no file: {error}")
@@ -120,9 +120,9 @@ def _try(  # noqa: PLR0913  (one case, by all that it is made of)
     except (Exception, Overtime):
         _keep(tally, data, traceback.format_exc(limit=-4))
         return
-    tally.same += found == before
-    tally.other += found != before
-    if found != before and parser.seal is not None and seal is None:
+    tally.same += value == before
+    tally.other += value != before
+    if value != before and parser.seal is not None and seal is None:
         _keep(tally, data, "another meaning, without a word")
 
 
@@ -173,15 +173,15 @@ def main() -> int:
     options.add_argument("--minutes", type=float, default=60, help="of all parsers together")
     options.add_argument("--parsers", default=",".join(PARSERS))
     options.add_argument("--seed", type=int, default=int(time.time()))
-    chosen = options.parse_args()
-    names, wrong = chosen.parsers.split(","), []
+    arguments = options.parse_args()
+    names, wrong = arguments.parsers.split(","), []
     print(
-        f"seed {chosen.seed}\n{'parser':<16}{'tried':>10}{'refused':>10}{'same':>10}{'other':>10}{'wrong':>8}",
+        f"seed {arguments.seed}\n{'parser':<16}{'tried':>10}{'refused':>10}{'same':>10}{'other':>10}{'wrong':>8}",
         flush=True,
     )
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
-            tally = fuzz(PARSERS[name], 60 * chosen.minutes / len(names), chosen.seed, Path(folder))
+            tally = fuzz(PARSERS[name], 60 * arguments.minutes / len(names), arguments.seed, Path(folder))
         counts = (tally.tried, tally.refused, tally.same, tally.other)
         print(f"{name:<16}{''.join(f'{count:>10,}' for count in counts)}{len(tally.wrong):>8}", flush=True)
         wrong += tally.wrong

@@ -98,8 +98,8 @@ def write_packed(path: Path, parts: Iterable[bytes]) -> None:
 
 
 def prepare(inputs: Path, out: Path, processes: int) -> Peaks:
-    told = ["prepare", str(inputs), "--out", str(out), "--zst", "--processes", str(processes)]
-    started, peaks = tiny.start([sys.executable, "-m", "unsee_dist", *told]), Peaks()
+    arguments = ["prepare", str(inputs), "--out", str(out), "--zst", "--processes", str(processes)]
+    started, peaks = tiny.start([sys.executable, "-m", "unsee_dist", *arguments]), Peaks()
     try:
         while started.poll() is None:
             now = Peaks(peak_mib(started.pid), most_descriptors(started.pid), bytes_on_disk(out))
@@ -141,8 +141,8 @@ def run(name: str, folder: Path, written: tuple[int, int], processes: int, tell:
     took = time.monotonic() - begun
     index = json.loads((folder / "out" / "index.json").read_bytes())
     counters = index["preparation"]["counters"]
-    found = counters["read"], index["sentences"], counters["duplicate"]
-    assert found == (lines, different, lines - different), (found, lines, different)
+    counted = counters["read"], index["sentences"], counters["duplicate"]
+    assert counted == (lines, different, lines - different), (counted, lines, different)
     size = sum(shard["bytes"] for shard in index["shards"])
     tell(
         f"{name}: {lines:,} sentences, {different:,} different, {size / 1e9:,.2f} GB in {len(index['shards']):,} shards: "
@@ -160,21 +160,21 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=50)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="Kept when this is killed. Absent: a temporary one.")
-    chosen = parser.parse_args()
+    options = parser.parse_args()
     # of this process and all it starts
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    kept = contextlib.nullcontext(str(chosen.folder)) if chosen.folder else tempfile.TemporaryDirectory()
+    kept = contextlib.nullcontext(str(options.folder)) if options.folder else tempfile.TemporaryDirectory()
     with kept as place:
-        if chosen.files:
-            folder = Path(place, f"files-{chosen.files}")
-            written = write_files(folder / "in", chosen.files)
-            run(f"{chosen.files:,} files", folder, written, chosen.processes, console.print)
-        if chosen.gigabytes:
-            folder = Path(place, f"gigabytes-{chosen.gigabytes:g}")
-            written = write_large(folder / "in", int(chosen.gigabytes * 1e9))
-            used = run(f"{chosen.gigabytes:g} GB", folder, written, chosen.processes, console.print)
-            assert used <= DISK * chosen.gigabytes * 1e9, f"more disk than {DISK} of the text"
+        if options.files:
+            folder = Path(place, f"files-{options.files}")
+            written = write_files(folder / "in", options.files)
+            run(f"{options.files:,} files", folder, written, options.processes, console.print)
+        if options.gigabytes:
+            folder = Path(place, f"gigabytes-{options.gigabytes:g}")
+            written = write_large(folder / "in", int(options.gigabytes * 1e9))
+            used = run(f"{options.gigabytes:g} GB", folder, written, options.processes, console.print)
+            assert used <= DISK * options.gigabytes * 1e9, f"more disk than {DISK} of the text"
 
 
 if __name__ == "__main__":

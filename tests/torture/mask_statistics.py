@@ -59,17 +59,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=24)
     parser.add_argument("--out", type=Path, default=Path("statistics.json"))
     options = parser.parse_args()
-    found = {"shares": shares(), "correlations": correlations(options.repeats)}
+    results = {"shares": shares(), "correlations": correlations(options.repeats)}
     trials = options.repeats * len(masks.PAIRS)
-    found["bound"] = [{"tables": 100, "deviations": float(norm.isf(0.01 / (2 * trials)))}]
-    for rows in found.values():
+    results["bound"] = [{"tables": 100, "deviations": float(norm.isf(0.01 / (2 * trials)))}]
+    for rows in results.values():
         for row in rows:
             print(
                 " | ".join(
                     f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()
                 )
             )
-    options.out.write_text(json.dumps(found, indent=1) + "\n")
+    options.out.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -159,10 +159,10 @@ def _repeat(data: bytearray, dice: Random) -> None:
 
 def _move(data: bytearray, dice: Random) -> None:
     span = _span(data, dice)
-    taken = bytes(data[span])
+    moved = bytes(data[span])
     del data[span]
     place = dice.randrange(len(data) + 1)
-    data[place:place] = taken
+    data[place:place] = moved
 
 
 def _insert(data: bytearray, dice: Random) -> None:

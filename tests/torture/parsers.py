@@ -45,7 +45,7 @@ from unsee_dist.files.trees import sealed
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.failures import read_failures, write_failure
-from unsee_dist.sweep.settings import load_sweep
+from unsee_dist.sweep.load import load_sweep
 from unsee_dist.sweep.trial import OUTCOME, TrialOutcome
 from unsee_dist.tracking import metrics_file, unsent
 from unsee_dist.training.checkpoint import directory
@@ -132,8 +132,8 @@ def _block_rows(folder: Path) -> None:
     shards = [ShardEntry(f"shard-{n:06d}.tar", 2560, f"{n:064x}", 2055, columns) for n in range(3)]
     with mock.patch.object(block_file, "LISTED_BLOCKS", 0):
         kept = write_apart(shards, 9, folder)
-    told = fingerprint(shard.sha256 for shard in kept)
-    index = sealed_index(CorpusIndex(format=LISTED, fingerprint=told, sentences=3 * 2055, shards=kept))
+    digest = fingerprint(shard.sha256 for shard in kept)
+    index = sealed_index(CorpusIndex(format=LISTED, fingerprint=digest, sentences=3 * 2055, shards=kept))
     (folder / INDEX).write_text(json.dumps(as_tree(index)))
 
 

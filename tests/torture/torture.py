@@ -79,14 +79,14 @@ class Cell:
 
     def arguments(self, folder: Path) -> list[str]:
         stage, precision = self.name.split("-")
-        told = (f"run.dir={folder}", f"parallel.zero={stage}", f"parallel.precision={precision}")
+        layout = (f"run.dir={folder}", f"parallel.zero={stage}", f"parallel.precision={precision}")
         cadence = (f"train.steps={STEPS}", "evaluate.every=4", "checkpoint.every=4", "guard.timeout_s=60")
         made = ("model.dropout=0.1", "objective.name=corinfomax", f"evaluate.sts={self.folder / 'sts.tsv'}")
-        return [*told, *cadence, *made]
+        return [*layout, *cadence, *made]
 
     def start(self, **variables: str) -> warm.Warm:
-        told = ["--config", str(self.config), *self.arguments(self.beaten)]
-        return warm.start(SIZE, self.folder, told, **variables)
+        arguments = ["--config", str(self.config), *self.arguments(self.beaten)]
+        return warm.start(SIZE, self.folder, arguments, **variables)
 
 
 def schedule(seed: int, cells: int, ways: list[str], instants: int) -> list[list[Trial]]:
@@ -168,28 +168,28 @@ def bring_to_end(cell: Cell, what: str, tell: Callable[[str], None]) -> None:
     took_s = time.monotonic() - begun
     started.kill()
     if set(started.codes) == {0}:
-        found = differences(state(cell.beaten), state(cell.through))
+        differing = differences(state(cell.beaten), state(cell.through))
     else:
-        found = [f"the same command ended with {started.codes}: {started.text()[-2000:]}"]
+        differing = [f"the same command ended with {started.codes}: {started.text()[-2000:]}"]
     if fresh:
         cell.whole_s = min(took_s, cell.whole_s or took_s)
-    cell.wrong += [f"{cell.name}, run {cell.ends} ({what}): {each}" for each in found]
-    tell(f"{cell.name}: run {cell.ends} ended, {f'{len(found)} differences' if found else 'equal'}")
+    cell.wrong += [f"{cell.name}, run {cell.ends} ({what}): {each}" for each in differing]
+    tell(f"{cell.name}: run {cell.ends} ended, {f'{len(differing)} differences' if differing else 'equal'}")
     cell.ends += 1
 
 
 def state(folder: Path) -> dict[str, object]:
     """All that must be equal."""
     newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
-    found: dict[str, object] = {
+    values: dict[str, object] = {
         "step": newest.name,
         "names": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
         "history": tiny.history(folder),
     }
-    found |= {file.name: file.read_bytes() for file in (folder / "trace").iterdir()}
+    values |= {file.name: file.read_bytes() for file in (folder / "trace").iterdir()}
     for file in sorted(newest.glob("*.safetensors")):
-        found |= {f"{file.name}/{key}": value for key, value in load_file(file).items()}
-    return found | {name: (folder / name / "model.safetensors").read_bytes() for name in ("best", "final")}
+        values |= {f"{file.name}/{key}": value for key, value in load_file(file).items()}
+    return values | {name: (folder / name / "model.safetensors").read_bytes() for name in ("best", "final")}
 
 
 def differences(ours: dict[str, object], theirs: dict[str, object]) -> list[str]:
@@ -237,9 +237,9 @@ def main() -> int:
     )
     parser.add_argument("--cells", default=",".join(CELLS))
     parser.add_argument("--seed", type=int, default=0)
-    chosen = parser.parse_args()
-    names, console = chosen.cells.split(","), Console(stderr=True, highlight=False, soft_wrap=True)
-    trials = schedule(chosen.seed, len(names), chosen.ways.split(","), chosen.instants)
+    options = parser.parse_args()
+    names, console = options.cells.split(","), Console(stderr=True, highlight=False, soft_wrap=True)
+    trials = schedule(options.seed, len(names), options.ways.split(","), options.instants)
     begun = time.monotonic()
     warm.prepare()
     with tempfile.TemporaryDirectory() as place:
@@ -253,7 +253,9 @@ def main() -> int:
     for each in wrong:
         console.print(f"WRONG {each}", markup=False)
     kills = sum(cell.failpoints + cell.instants for cell in cells)
-    console.print(f"{kills} kills, {len(wrong)} wrong, {time.monotonic() - begun:.0f} s (seed {chosen.seed})")
+    console.print(
+        f"{kills} kills, {len(wrong)} wrong, {time.monotonic() - begun:.0f} s (seed {options.seed})"
+    )
     return bool(wrong)
 
 

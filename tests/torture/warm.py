@@ -24,10 +24,10 @@ SERVER = multiprocessing.get_context("forkserver")
 
 @dataclass
 class Warm:
-    """The processes of one run, in rank order; `said` is what they print."""
+    """The processes of one run, in rank order; `output` is what they print."""
 
     processes: list[BaseProcess]
-    said: list[Path]
+    output: list[Path]
 
     @property
     def codes(self) -> list[int | None]:
@@ -35,7 +35,7 @@ class Warm:
         return [process.exitcode for process in self.processes]
 
     def text(self) -> str:
-        return "\n".join(f"rank {rank}: {path.read_text()}" for rank, path in enumerate(self.said))
+        return "\n".join(f"rank {rank}: {path.read_text()}" for rank, path in enumerate(self.output))
 
     def kill(self) -> None:
         for process in self.processes:
@@ -55,19 +55,19 @@ def start(size: int, folder: Path, arguments: list[str], **variables: str) -> Wa
     for rank in range(size):
         meeting = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
         meeting |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        said = folder / f"said-{rank}.txt"
-        said.write_text("")
-        process = SERVER.Process(target=_rank, args=(arguments, meeting | variables, said))
+        output = folder / f"said-{rank}.txt"
+        output.write_text("")
+        process = SERVER.Process(target=_rank, args=(arguments, meeting | variables, output))
         process.start()
         started.processes.append(process)
-        started.said.append(said)
+        started.output.append(output)
     return started
 
 
-def _rank(arguments: list[str], variables: dict[str, str], said: Path) -> None:
+def _rank(arguments: list[str], variables: dict[str, str], path: Path) -> None:
     if "deepspeed" not in sys.modules:
         raise RuntimeError(f"the server has not imported {IMPORTED}: nothing would be won")
-    output = os.open(said, os.O_WRONLY | os.O_APPEND)
+    output = os.open(path, os.O_WRONLY | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.environ.update(variables)

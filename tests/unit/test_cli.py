@@ -60,8 +60,8 @@ def test_check_accepts_and_refuses(monkeypatch, capsys) -> None:
 
 def test_check_says_what_it_did_not_look_at(monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    told = ("data.shards=s3://bucket/corpus", "model.encoder=owner/name", "evaluate.sts=mteb/sts:test")
-    code, out, _ = unsee(monkeypatch, capsys, "config", "check", "unsee-vicreg", *told)
+    settings = ("data.shards=s3://bucket/corpus", "model.encoder=owner/name", "evaluate.sts=mteb/sts:test")
+    code, out, _ = unsee(monkeypatch, capsys, "config", "check", "unsee-vicreg", *settings)
     assert code == 0
     assert "run.dir = runs/unsee-vicreg: can be made" in out
     for left in (

@@ -17,7 +17,8 @@ from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, report
 from unsee_dist.log import LOG
 from unsee_dist.masking import has_secret, masked, published
-from unsee_dist.sweep.settings import SweepSettings, load_sweep
+from unsee_dist.sweep.load import load_sweep
+from unsee_dist.sweep.settings import SweepSettings
 
 SECRET = "Pa55-w0rd"
 KEY = "3xAmpLe-0f_4-kEy"
@@ -106,10 +107,10 @@ def test_what_is_printed_is_masked(capsys: pytest.CaptureFixture[str]) -> None:
     report(KeyError(url), "unsee")  # a bug: with its traceback
     LOG.warning("%s is slow", url)
     LOG.info(f"{url} is quick")
-    said = capsys.readouterr().err
-    assert SECRET not in said
-    assert said.count("http://***@host/x") == 4
-    assert "KeyError" in said
+    printed = capsys.readouterr().err
+    assert SECRET not in printed
+    assert printed.count("http://***@host/x") == 4
+    assert "KeyError" in printed
 
 
 def takes_text(hint: object) -> bool:
@@ -169,10 +170,10 @@ def test_a_setting_that_holds_a_secret_is_refused_and_not_shown(key: str) -> Non
     address = f"s3://me:{SECRET}@{'long' * 20}/corpus"
     with pytest.raises(ConfigError) as caught:
         load("unsee-vicreg", [f"{key}={address}"])
-    said = str(caught.value)
-    assert SECRET not in said
-    assert f"{key} = s3://***@long" in said
-    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said
+    message = str(caught.value)
+    assert SECRET not in message
+    assert f"{key} = s3://***@long" in message
+    assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in message
 
 
 def test_a_run_is_written_to_a_folder() -> None:

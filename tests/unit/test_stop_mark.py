@@ -44,6 +44,19 @@ def test_a_fault_while_the_ranks_meet_leaves_a_mark(mark: Path, monkeypatch: pyt
     assert mark.exists()
 
 
+def test_a_fault_while_the_configuration_is_read_leaves_a_mark(
+    mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stale(*_: object) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("unsee_dist.config.load", stale)
+    monkeypatch.setattr("unsee_dist.distributed.process_group.join_world", lambda **_: ALONE)
+    monkeypatch.setattr("unsee_dist.distributed.process_group.leave_world", lambda _code: None)
+    assert train.main(["--config", "quickstart"]) == ExitCode.TRANSIENT
+    assert mark.read_text() == "step-00000000\n"
+
+
 def test_a_mark_that_cannot_be_written_hides_no_fault(
     mark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,7 +8,7 @@ order.py         seeking in the order of four billion sentences
 index.py         memory and opening of the index of ten billion sentences
 sweep.py         the time that a sweep takes in addition to its trainings
 reading.py       sentences that ranks and workers read for one that is used
-scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (strict_group.py, pretended_gpu.py)
+scale.py         what a step sends, waits for and launches on 1 to 1,024 pretended ranks (pretended/)
 overlap.py       what a step would gain from gradients that are sent during the backward, projected (a part of scale)
 store.py         the sockets of rank 0's store, the watchdog and the groups of checkpoints (a part of scale)
 gpu.py           the training step on one GPU at BERT-base's size, beside sentence-transformers

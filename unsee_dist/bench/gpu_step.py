@@ -50,7 +50,7 @@ from unsee_dist.model.dropout import remove
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.run import build_target, seed_everything
+from unsee_dist.run import build_target, make_engine, seed_everything
 from unsee_dist.supervision.phases import observing
 from unsee_dist.training.step import train_step
 
@@ -149,14 +149,7 @@ def build(case: Case, config: RunConfig, size: FreshSize, world: World, differen
     encoder = synthetic.fresh_bert(size, config.model.dropout, world.device)
     if not case.exact_masks:
         remove(encoder)
-    engine = Engine(
-        assemble(encoder, config, world),
-        world,
-        config.parallel.stage(world.size) if case.stage is None else case.stage,
-        config.parallel.precision,
-        weight_decay=config.train.weight_decay,
-        clip=config.train.clip or 0.0,
-    )
+    engine = make_engine(config, assemble(encoder, config, world), world, case.stage)
     batches = [
         synthetic.batch(config, size.vocabulary, step, world, case.exact_masks)
         for step in range(1, different + 1)

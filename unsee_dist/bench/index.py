@@ -62,18 +62,20 @@ def _make(folder: Path, sentences: int) -> tuple[int, int]:
     for entry in text:
         with (folder / entry.name).open("wb") as file:
             file.truncate(entry.bytes)
-    told = fingerprint(entry.sha256 for entry in text)
+    corpus_digest = fingerprint(entry.sha256 for entry in text)
     inputs = [
         {"name": f"/data/text/part-{n:06d}.jsonl.gz", "bytes": n, "xxh3": f"{n:032x}"} for n in range(INPUTS)
     ]
     about: dict[str, object] = {"settings": PrepareSettings().model_dump(), "inputs": inputs}
-    index = CorpusIndex(format=LISTED, fingerprint=told, sentences=sentences, preparation=about, shards=text)
+    index = CorpusIndex(
+        format=LISTED, fingerprint=corpus_digest, sentences=sentences, preparation=about, shards=text
+    )
     (folder / INDEX).write_text(json.dumps(asdict(sealed(index)), indent=1), encoding="utf-8")
     place = folder / "tokens"
     place.mkdir()
     kept = write_apart(_token_entries(counts), blocks, place)
-    made = tokens.TokensIndex(LISTED, told, "", 64, "<u2", kept)
-    (place / INDEX).write_bytes(made.to_json())
+    token_index = tokens.TokensIndex(LISTED, corpus_digest, "", 64, "<u2", kept)
+    (place / INDEX).write_bytes(token_index.to_json())
     return len(counts), blocks
 
 
@@ -103,8 +105,8 @@ def _measure(folder: Path) -> dict[str, float]:
     """In a process of its own, whose memory is that of nothing else."""
     command = [sys.executable, "-m", __name__, str(folder)]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    found: dict[str, float] = json.loads(printed)
-    return found
+    memory: dict[str, float] = json.loads(printed)
+    return memory
 
 
 def _rank(folder: Path) -> dict[str, float]:

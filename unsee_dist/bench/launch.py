@@ -65,18 +65,18 @@ def rows(
             text=True,
             env=inherited | {"OMP_NUM_THREADS": str(threads)} | dict(environment or {}),
         )
-        seen, late = 0, threading.Event()
+        printed, late = 0, threading.Event()
         try:
             for line in _lines(process, limit_s, late):
                 if line.startswith("{"):
-                    seen += 1
+                    printed += 1
                     yield json.loads(line)
             code = process.wait()
         finally:
             _end(process)
         errors.seek(0)
         stderr = errors.read()
-    if late.is_set() or code != 0 or not seen:
+    if late.is_set() or code != 0 or not printed:
         why = f"no line in {limit_s:.0f} s" if late.is_set() else f"exit code {code}, {_reason(stderr)}"
         raise ProcessFailed(
             f"{module} {' '.join(arguments)} on {ranks} ranks failed: {why}", why, stderr[-4000:]

@@ -61,18 +61,18 @@ def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[BenchRow]
 
 def page(rows: Sequence[BenchRow]) -> Table:
     columns = [f"{kind} ms" for kind in KINDS] + [f"ratio to {kind}" for kind in KINDS[1:]]
-    seen = table(
+    costs = table(
         "a step by its dropout (ratio: median, 95% interval)", ("batch, precision", *columns, "turns")
     )
     for row in rows:
         ratios = (row["ratio"][kind] for kind in KINDS[1:])
-        seen.add_row(
+        costs.add_row(
             f"{row['batch']}, {row['precision']}",
             *(f"{row['ms'][kind]:.1f}" for kind in KINDS),
             *(f"{middle:.3f} ({low:.3f} to {high:.3f})" for middle, low, high in ratios),
             str(row["turns"]),
         )
-    return seen
+    return costs
 
 
 def measure(config: str, overrides: Sequence[str]) -> BenchRow:

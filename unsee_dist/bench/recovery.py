@@ -25,13 +25,13 @@ def save_cost(run: Training, step_s: float) -> dict[str, float]:
     """Seconds that a save interrupts training, in the background and not, and the first as a share of the time between two
     saves."""
     pauses: dict[bool, list[float]] = {True: [], False: []}
-    for background, taken in pauses.items():
+    for background, seconds in pauses.items():
         run.saver.background = background
         for _ in range(SAVES):
             run.saver.saved = None
             started = time.perf_counter()
             save(run)
-            taken.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - started)
             run.saver.wait()
     pause = median(pauses[True])
     return {

@@ -2,7 +2,7 @@
 
     python -m unsee_dist.bench.scale RANKS          a JSON line for each objective and ZeRO stage
 
-Counted, of one rank of RANKS on a pretended GPU over a pretended NCCL (strict_group.py), in one process: the real engine, a BERT of
+Counted, of one rank of RANKS on a pretended GPU over a pretended NCCL (pretended/), in one process: the real engine, a BERT of
 two layers, six sentences a rank in bf16, without dropout (a mask is one kernel of Triton on a real GPU, and some 25 operations
 here). Collectives, host reads and objects are those of any size of model below stage 3; bytes and operations are this model's.
 
@@ -36,13 +36,12 @@ from unsee_dist.bench.launch import rows
 from unsee_dist.bench.table import BenchRow, table
 from unsee_dist.config import RunConfig, load
 from unsee_dist.distributed.batchnorm import SyncBatchNorm
-from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.distributed.world import World
 from unsee_dist.inputs import assemble
 from unsee_dist.model.fresh import FreshSize
 from unsee_dist.model.unsee import Unsee
-from unsee_dist.run import build_target, seed_everything
+from unsee_dist.run import build_target, make_engine, seed_everything
 from unsee_dist.training.step import train_step
 
 PRESETS = {
@@ -93,7 +92,7 @@ def counted(ranks: int) -> Iterator[BenchRow]:
 
 def count(objective: str, ranks: int, stage: int) -> BenchRow:
     """One step of one rank, the counts of a row."""
-    from unsee_dist.bench.strict_group import pretended_world
+    from unsee_dist.bench.pretended.world import pretended_world
 
     config = small_config(objective, ranks, stage)
     with pretended_world(0, ranks) as pretended:
@@ -134,14 +133,7 @@ def small_config(objective: str, ranks: int, stage: int) -> RunConfig:
 def build(config: RunConfig, world: World) -> Built:
     """Engine, target and a batch, as a run makes them."""
     seed_everything(config.seed)
-    engine = Engine(
-        small_model(config, world),
-        world,
-        config.parallel.zero,
-        config.parallel.precision,
-        weight_decay=config.train.weight_decay,
-        clip=config.train.clip or 0.0,
-    )
+    engine = make_engine(config, small_model(config, world), world, config.parallel.zero)
     host = World(world.rank, world.size, world.local_rank, torch.device("cpu"))
     return Built(engine, build_target(engine), [synthetic.batch(config, SMALL.vocabulary, 1, host)])
 
@@ -206,9 +198,9 @@ def projection(counts: Sequence[BenchRow]) -> list[BenchRow]:
 
 def pages(counts: Sequence[BenchRow], projected: Sequence[BenchRow]) -> list[Table]:
     names = ("collectives", "bytes", "host_reads", "object_collectives", "operations")
-    seen = table("a step, counted (a small BERT)", ("ranks, objective, zero", *names))
+    counts_table = table("a step, counted (a small BERT)", ("ranks, objective, zero", *names))
     for row in counts:
-        seen.add_row(_label(row), *(f"{row[name]:,}" for name in names))
+        counts_table.add_row(_label(row), *(f"{row[name]:,}" for name in names))
     title = (
         f"a step, projected: BERT-base, {SENTENCES} sentences a rank. {1000 * COMPUTATION_S:.0f} ms of computation (one H200) + "
         f"collectives x {1e6 * LATENCY_S:.0f} us x log2(ranks) + bytes / {BANDWIDTH / 1e9:.0f} GB/s, nothing overlapped"
@@ -218,7 +210,7 @@ def pages(counts: Sequence[BenchRow], projected: Sequence[BenchRow]) -> list[Tab
         expected.add_row(
             _label(row), f"{row['bytes'] / 1e6:.0f}", f"{row['step_ms']:.0f}", f"{row['efficiency']:.0%}"
         )
-    return [seen, expected]
+    return [counts_table, expected]
 
 
 def _label(row: BenchRow) -> str:

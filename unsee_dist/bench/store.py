@@ -82,16 +82,16 @@ def sockets_of_rank_0(ranks: int, relayed: bool) -> int:
 
 def pages(counted: Sequence[BenchRow], projected: Sequence[BenchRow]) -> list[Table]:
     names = ("store", "rank_0", "most", "asked", "statuses")
-    seen = table(f"sockets and messages, counted ({A_HOST} ranks a host)", ("ranks, relayed", *names))
+    counts_table = table(f"sockets and messages, counted ({A_HOST} ranks a host)", ("ranks, relayed", *names))
     for row in counted:
-        seen.add_row(
+        counts_table.add_row(
             f"{row['ranks']}, {'yes' if row['relayed'] else 'no'}", *(str(row[name]) for name in names)
         )
     title = f"rank 0, {A_HOST} ranks a host: connections of its store, all its sockets; statuses that it sends in a period"
     expected = table(title, ("ranks", "connections", "sockets", "statuses"))
     for row in projected:
         expected.add_row(*(f"{row[name]:,}" for name in ("ranks", "store", "rank_0", "statuses")))
-    return [seen, expected]
+    return [counts_table, expected]
 
 
 def count(ranks: int, relayed: bool, scratch: Path) -> BenchRow:
@@ -109,24 +109,24 @@ def count(ranks: int, relayed: bool, scratch: Path) -> BenchRow:
         children.append(child)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        told = [json.loads(line) for line in pipe]
+        lines = [json.loads(line) for line in pipe]
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(codes) or len(told) != ranks:
+    if any(codes) or len(lines) != ranks:
         raise RuntimeError(f"ranks ended with {codes}")
-    (first,) = [each for each in told if each["rank"] == 0]
-    others = [each for each in told if each["rank"] > 0]
+    (first,) = [each for each in lines if each["rank"] == 0]
+    others = [each for each in lines if each["rank"] > 0]
     return {
         "ranks": ranks,
         "relayed": relayed,
         "store": first["store"],
         "rank_0": first["sockets"],
         "most": max(each["sockets"] for each in others),
-        "asked": max(each["asked"] for each in told),
-        "statuses": max(each["statuses"] for each in told),
+        "asked": max(each["asked"] for each in lines),
+        "statuses": max(each["statuses"] for each in lines),
     }
 
 
-def _rank(rank: int, ranks: int, port: int, scratch: Path, told: int) -> NoReturn:
+def _rank(rank: int, ranks: int, port: int, scratch: Path, pipe: int) -> NoReturn:
     host = scratch / f"host-{rank // A_HOST}"
     host.mkdir(exist_ok=True)
     tempfile.tempdir = str(host)
@@ -147,10 +147,10 @@ def _rank(rank: int, ranks: int, port: int, scratch: Path, told: int) -> NoRetur
         saver._files_of_all_ranks([])
         from_rank_0(world, rank)
         wait_for_all(world)
-        asked = _asked(watchdog)
+        counts = _asked(watchdog)
         wait_for_all(world)
-        line = {"rank": rank, "sockets": _sockets(), "store": _sockets(port), **asked}
-        os.write(told, f"{json.dumps(line)}\n".encode())
+        line = {"rank": rank, "sockets": _sockets(), "store": _sockets(port), **counts}
+        os.write(pipe, f"{json.dumps(line)}\n".encode())
         watchdog.announce_exit("it was counted")
         wait_for_all(world)
         code = 0

@@ -38,9 +38,9 @@ class Commands(TyperGroup):
     gets one sentence."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:
-        def expanded(found: re.Match[str]) -> str:
+        def expanded(match: re.Match[str]) -> str:
             try:
-                return (found[1] or "") + home_folder(found[2])
+                return (match[1] or "") + home_folder(match[2])
             except UserError as error:
                 raise UserError(f"{error}.") from error
 

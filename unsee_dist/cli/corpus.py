@@ -23,7 +23,10 @@ from unsee_dist.masking import masked
 from unsee_dist.terminal import columns, command, wrapped
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from unsee_dist.data.prepare.report import PreparationReport
+    from unsee_dist.data.processes import TaskRunner
 
 DEFAULT = PrepareSettings()
 # By what a mistake calls it, in sentences that are also for callers from Python.
@@ -88,48 +91,43 @@ def prepare(
     ] = "local",
 ) -> None:
     """Turn text into a corpus: cleaned, deduplicated, shuffled, in verified shards. Killed, run it again."""
-    with waiting(f"reading {', '.join(map(masked, inputs))}"):
-        from unsee_dist.data.prepare.pipeline import prepare as run
-        from unsee_dist.data.prepare.report import progress
-        from unsee_dist.data.processes import worker_pool
-
-    flags = {
-        "seed": seed,
-        "field": field,
-        "split": split,
-        "language": language,
-        "on_bad_record": on_bad_record,
-        "dev": dev,
-        "zst": zst,
-        "min_bytes": min_bytes,
-        "max_bytes": max_bytes,
-        "min_words": min_words,
-        "max_words": max_words,
-        "min_letters": min_letters,
-        "keep_language": keep_language,
-        "shard_sentences": shard_sentences,
-    }
-    settings = checked(PrepareSettings, flags)
+    arguments = dict(locals())
+    settings = checked(PrepareSettings, {name: arguments[name] for name in PrepareSettings.model_fields})
     if tokenizer is None and max_tokens is not None:
         raise UserError(f"--max-tokens = {max_tokens} needs --tokenizer: write that, too.")
     max_tokens = ModelSettings().max_tokens if max_tokens is None else max_tokens
-    loaded = None
-    if tokenizer is not None:
-        from unsee_dist.model.encoder import load_tokenizer
-
-        loaded = load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
+    with waiting(f"reading {', '.join(map(masked, inputs))}"):
+        from unsee_dist.data.prepare.pipeline import prepare as run
+        from unsee_dist.data.processes import worker_pool
+    loaded = _load_tokenizer(tokenizer)  # before the work, so that a wrong name is reported at once
     with worker_pool(processes, engine) as run_tasks:  # a Ray cluster is connected to once for both
         report = run(inputs, out, settings, progress_console(), processes, engine)
         if loaded is not None:
-            from unsee_dist.data.corpus.tokenise import publish, tokenise
-
-            with progress(progress_console()) as bar:
-                advance = bar.stage("tokenising", report.shards, "shards")
-                tokenise(out, loaded, max_tokens, run_tasks, advance)
-            summary = publish(out, loaded, max_tokens)
-            assert summary is not None
-            report = replace(report, tokens=summary.rows(max_tokens))
+            report = _tokenise(report, loaded, max_tokens, run_tasks)
     _print_report(report, tokenizer, max_tokens)
+
+
+def _load_tokenizer(source: str | None) -> PreTrainedTokenizerFast | None:
+    if source is None:
+        return None
+    from unsee_dist.model.encoder import load_tokenizer
+
+    return load_tokenizer(source)
+
+
+def _tokenise(
+    report: PreparationReport, tokenizer: PreTrainedTokenizerFast, max_tokens: int, run_tasks: TaskRunner
+) -> PreparationReport:
+    """Store the token ids of the corpus of a report beside it; returns the report with their numbers."""
+    from unsee_dist.data.corpus.tokenise import publish, tokenise
+    from unsee_dist.data.prepare.report import progress
+
+    with progress(progress_console()) as bar:
+        advance = bar.stage("tokenising", report.shards, "shards")
+        tokenise(report.out, tokenizer, max_tokens, run_tasks, advance)
+    summary = publish(report.out, tokenizer, max_tokens)
+    assert summary is not None
+    return replace(report, tokens=summary.rows(max_tokens))
 
 
 def _print_report(report: PreparationReport, tokenizer: str | None, max_tokens: int) -> None:

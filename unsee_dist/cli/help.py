@@ -12,7 +12,7 @@ PANELS = {
     "Begin": ("quickstart", "init", "doctor"),
     "Text to corpus": ("prepare", "shards"),
     "Train": ("config", "train", "checkpoint", "runs"),
-    "Judge and use": ("evaluate", "compare", "report", "export"),
+    "Evaluate and use": ("evaluate", "compare", "report", "export"),
     "Many runs, measurements": ("sweep", "reproduce", "bench"),
 }
 ORDER = {name: place for place, name in enumerate(name for names in PANELS.values() for name in names)}

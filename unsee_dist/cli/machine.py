@@ -59,7 +59,7 @@ def bench(
             raise UserError(f"--only {part} is unknown. Write one of {', '.join(benchmark.PARTS)}.")
 
     needs_corpus = not only or not benchmark.WITHOUT_CORPUS.issuperset(only)
-    chosen, changed = config or ("quickstart" if needs_corpus else "unsee-vicreg"), list(overrides or ())
+    preset, changed = config or ("quickstart" if needs_corpus else "unsee-vicreg"), list(overrides or ())
     if config is None and needs_corpus:
         from unsee_dist import quickstart as start
 
@@ -67,8 +67,8 @@ def bench(
         start.make_corpus(corpus)
         start.make_encoder(encoder, corpus)
         changed += [f"data.shards={corpus}", f"model.encoder=./{encoder}"]
-    load(chosen, changed)
-    benchmark.main(chosen, changed, out, peer_unsee, only or None)
+    load(preset, changed)
+    benchmark.main(preset, changed, out, peer_unsee, only or None)
 
 
 @app.command()
@@ -90,14 +90,14 @@ def doctor(
     from unsee_dist.distributed.world import from_rank_0, wait_for_all
     from unsee_dist.doctor import examine, findings
 
-    found, world = examine(folder)
-    code = from_rank_0(world, findings.exit_code(found))
+    of_ranks, world = examine(folder)
+    code = from_rank_0(world, findings.exit_code(of_ranks))
     clear_waiting()
     if world.rank == 0:
         if as_json:
-            typer.echo(json.dumps(findings.as_json(found, world.size), indent=1))
+            typer.echo(json.dumps(findings.as_json(of_ranks, world.size), indent=1))
         else:
-            typer.echo(findings.as_text(found, world.size, columns(sys.stdout) or 100))
+            typer.echo(findings.as_text(of_ranks, world.size, columns(sys.stdout) or 100))
     wait_for_all(world)  # rank 0 has printed before a launcher sees the end of another
     leave_world()
     raise typer.Exit(code)

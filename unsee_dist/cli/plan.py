@@ -130,12 +130,12 @@ def as_lines(plan: Plan) -> Iterator[str]:
         yield f"  not checked: {line}"
 
 
-def _derived_lines(found: dict[str, Any]) -> Iterator[str]:
-    ranks, part = found["ranks"], found["batch_a_rank"]
-    at_once = f", {found['at_once']} at once" if found["at_once"] < part else ""
-    yield f"  steps: {found['steps']:,}, {found['epochs']:.3g} passes over the corpus; {found['warmup']:,} of them warm up"
+def _derived_lines(derived: dict[str, Any]) -> Iterator[str]:
+    ranks, part = derived["ranks"], derived["batch_a_rank"]
+    at_once = f", {derived['at_once']} at once" if derived["at_once"] < part else ""
+    yield f"  steps: {derived['steps']:,}, {derived['epochs']:.3g} passes over the corpus; {derived['warmup']:,} of them warm up"
     yield f"  batch a rank: {part} sentences on {ranks} rank{'s' * (ranks != 1)}{at_once}"
-    yield f"  evaluations: {found['evaluations']}, checkpoints: {found['checkpoints']}"
+    yield f"  evaluations: {derived['evaluations']}, checkpoints: {derived['checkpoints']}"
 
 
 def _need_lines(plan: Plan) -> Iterator[str]:

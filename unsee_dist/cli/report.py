@@ -56,8 +56,8 @@ def report(
         )
     if sweeps:
         from unsee_dist.sweep import ledger
+        from unsee_dist.sweep.load import load_sweep
         from unsee_dist.sweep.report import write_report
-        from unsee_dist.sweep.settings import load_sweep
         from unsee_dist.sweep.status import sweep_file
 
         if out is not None:

@@ -38,7 +38,7 @@ def reproduce(
         typer.Option(metavar="ray", help="Side by side on a Ray cluster: RAY_ADDRESS, or this machine."),
     ] = None,
 ) -> None:
-    """Repeat an experiment: train its arms under several seeds, judge them, and say what the numbers show and what not.
+    """Repeat an experiment: train its arms under several seeds, score them, and say what the numbers show and what not.
 
     model.encoder and data.shards are yours. The same command continues what was stopped or killed; a run that is complete is
     not run again. Exit codes: 0 done, 2 a mistake, 75 stopped.

@@ -60,8 +60,8 @@ def sweep(
     elif stop is not None:
         sweep_status.stop(stop)
     else:
+        from unsee_dist.sweep.load import load_sweep
         from unsee_dist.sweep.search import run
-        from unsee_dist.sweep.settings import load_sweep
 
         path = str(sweep) if resume is None else sweep_status.sweep_file(resume)
         if resume is not None:

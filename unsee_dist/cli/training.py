@@ -164,11 +164,11 @@ def checkpoint_verify(run: RunFolder) -> None:
     from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders, verify
 
     _check_is_run(run)
-    found = folders(run / CHECKPOINTS)
-    if not found:
+    checkpoints = folders(run / CHECKPOINTS)
+    if not checkpoints:
         typer.echo(f"{run} has no checkpoint yet")
     wrong = []
-    for folder in found:
+    for folder in checkpoints:
         try:
             verify(folder, values=True)
             typer.echo(f"{folder.name} is whole")

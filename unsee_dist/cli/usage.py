@@ -70,9 +70,9 @@ def check_shell(args: Sequence[str]) -> None:
 
         name, known = _get_shell_name(), [shell.value for shell in Shells]
         if name not in known:
-            seen = f"{name} is none of them" if name else "no shell was seen around this command"
+            why = f"{name} is none of them" if name else "no shell was seen around this command"
             raise UserError(
-                f"{wanted.pop()} is for {', '.join(known)}, and {seen}. Write it in one of these, at its prompt."
+                f"{wanted.pop()} is for {', '.join(known)}, and {why}. Write it in one of these, at its prompt."
             )
 
 

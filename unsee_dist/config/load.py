@@ -107,7 +107,7 @@ def named_as_flags(flags: Mapping[str, str]) -> Iterator[None]:
     except UserError as error:
         names = "|".join(map(re.escape, flags))
         setting = re.compile(rf"(?<![\w./-])({names})(?= = )")
-        raise UserError(setting.sub(lambda found: flags[found[1]], str(error))) from error
+        raise UserError(setting.sub(lambda match: flags[match[1]], str(error))) from error
 
 
 def resolve(first: Path, layers: Sequence[Layer], mistakes: list[Mistake]) -> RunConfig | None:

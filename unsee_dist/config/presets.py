@@ -28,13 +28,13 @@ def find(name: str, beside: Path) -> Path:
     """
     name = at_home(name)
     try:
-        found = next((each for each in (beside / name, beside / f"{name}.yaml") if each.is_file()), None)
+        path = next((each for each in (beside / name, beside / f"{name}.yaml") if each.is_file()), None)
     except OSError as error:
         if error.errno not in MENDABLE:
             raise
         raise UserError(f"cannot be looked at ({error.strerror}); write the path of a file") from error
-    if found is not None:
-        return found
+    if path is not None:
+        return path
     known = presets()
     bare = name.removesuffix(".yaml")
     if bare in known:

@@ -16,7 +16,7 @@ def at_home(text: str) -> str:
     Also of each path in a list such as "3 ~/wiki, 1 ~/mine". UserError: a NUL, which no path has; a user who is not here."""
     if "\0" in text:
         raise UserError("a path has no NUL character (\\0). Delete it")
-    return re.sub(r"(^|[\s,])(~[\w.-]*)(?=/)", lambda found: found[1] + home_folder(found[2]), text)
+    return re.sub(r"(^|[\s,])(~[\w.-]*)(?=/)", lambda match: match[1] + home_folder(match[2]), text)
 
 
 def home_folder(name: str) -> str:

@@ -215,15 +215,15 @@ def conflicts(config: RunConfig) -> list[Conflict]:
 
 def secrets(tree: Mapping[str, object], section: str = "") -> list[Conflict]:
     """The settings that hold a password or a token: a run's settings are written to its folder, to MLflow and to a card."""
-    found = []
+    names = []
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found += secrets(value, f"{section}{key}.")
+            names += secrets(value, f"{section}{key}.")
         elif has_secret(str(value)):
             why = "has a password or a token in its URL, and settings are written to the run's folder"
             instead = f"write the URL without it, and {credentials(str(value))}"
-            found.append(Conflict(f"{section}{key}", (), why, instead))
-    return found
+            names.append(Conflict(f"{section}{key}", (), why, instead))
+    return names
 
 
 def every_steps(every: float, steps: int) -> int:

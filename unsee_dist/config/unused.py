@@ -64,7 +64,7 @@ def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
     Beside it in a file with every section they are none: such a file (a run's config.yaml) states every setting.
     """
     stated = {key: number for number, layer in enumerate(layers) for key in layer}
-    found = []
+    mistakes = []
     for rule in UNUSED:
         for key in rule.keys if rule.holds(config) else ():
             mine, other = stated.get(key, -1), stated[rule.by]  # no default makes another setting meaningless
@@ -73,8 +73,8 @@ def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
             value, where = layers[mine][key]
             if value is not None and (mine > other or where == COMMAND_LINE or not _states_all(layers[mine])):
                 why = f"has no effect with {rule.by} = {layers[other][rule.by].value}"
-                found.append(Mistake(key, value, where, why, rule.instead))
-    return found
+                mistakes.append(Mistake(key, value, where, why, rule.instead))
+    return mistakes
 
 
 def _states_all(layer: Layer) -> bool:

@@ -88,10 +88,10 @@ class Relay:
         with suppress(RuntimeError):
             while True:
                 number += 1
-                asked = json.loads(self._wait(local, name, f"{client}/{number}/asked"))
+                request = json.loads(self._wait(local, name, f"{client}/{number}/asked"))
                 if self._closing:
                     return
-                operation, *arguments = asked
+                operation, *arguments = request
                 try:
                     answer = [self._answer(operation, arguments), None]
                 except RuntimeError as error:  # rank 0's store is gone, or refuses this

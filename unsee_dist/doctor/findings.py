@@ -33,16 +33,16 @@ class Finding:
     host: str = ""
 
 
-def exit_code(found: Iterable[Finding]) -> ExitCode:
+def exit_code(findings: Iterable[Finding]) -> ExitCode:
     """By the worst: a FAIL is a mistake that somebody can mend; a warning stops no script."""
-    worst = max((each.level for each in found), default=Level.PASS)
+    worst = max((each.level for each in findings), default=Level.PASS)
     return ExitCode.MISTAKE if worst is Level.FAIL else ExitCode.COMPLETE
 
 
-def by_host(found: Sequence[Finding]) -> dict[str, list[Finding]]:
+def by_host(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
     """Findings under their host, each once; those that all of several hosts share under "all N hosts", before the others."""
-    hosts = hosts_of(found)
-    unique = list(dict.fromkeys(found))
+    hosts = hosts_of(findings)
+    unique = list(dict.fromkeys(findings))
     if len(hosts) < 2:
         return dict.fromkeys(hosts, unique)
     everywhere, own = f"all {len(hosts)} hosts", {host: list[Finding]() for host in (*hosts, BETWEEN)}
@@ -56,22 +56,22 @@ def by_host(found: Sequence[Finding]) -> dict[str, list[Finding]]:
     return {name: rows for name, rows in ({everywhere: shared} | own).items() if rows}
 
 
-def hosts_of(found: Iterable[Finding]) -> list[str]:
-    return [host for host in dict.fromkeys(each.host for each in found) if host != BETWEEN]
+def hosts_of(findings: Iterable[Finding]) -> list[str]:
+    return [host for host in dict.fromkeys(each.host for each in findings) if host != BETWEEN]
 
 
-def as_text(found: Sequence[Finding], ranks: int, width: int) -> str:
+def as_text(findings: Sequence[Finding], ranks: int, width: int) -> str:
     """One table by host, in lines of at most `width` columns where words allow it."""
     lines = []
-    for host, rows in by_host(found).items():
+    for host, rows in by_host(findings).items():
         lines.append(host)
         for row in rows:
             rest = " " * 22
             lines += _wrapped(row.what, width, f"  {row.level.name}  {row.check:<13} ", rest)
             lines += _wrapped(row.remedy, width, f"{rest}-> ", f"{rest}   ")
-    counts = {level: sum(each.level is level for each in dict.fromkeys(found)) for level in Level}
+    counts = {level: sum(each.level is level for each in dict.fromkeys(findings)) for level in Level}
     total = ", ".join(f"{count} {level.name}" for level, count in counts.items())
-    hosts = len(hosts_of(found))
+    hosts = len(hosts_of(findings))
     return "\n".join(
         [*lines, f"{ranks} rank{'s' * (ranks != 1)} on {hosts} host{'s' * (hosts != 1)}: {total}"]
     )
@@ -88,8 +88,8 @@ def _wrapped(text: str, width: int, first: str, rest: str) -> list[str]:
     )
 
 
-def as_json(found: Sequence[Finding], ranks: int) -> dict[str, Any]:
+def as_json(findings: Sequence[Finding], ranks: int) -> dict[str, Any]:
     """All of it for a machine: the worst level by its name, and every finding once."""
-    worst = max((each.level for each in found), default=Level.PASS)
-    rows = [asdict(each) | {"level": each.level.name} for each in dict.fromkeys(found)]
-    return {"worst": worst.name, "ranks": ranks, "hosts": sorted(hosts_of(found)), "findings": rows}
+    worst = max((each.level for each in findings), default=Level.PASS)
+    rows = [asdict(each) | {"level": each.level.name} for each in dict.fromkeys(findings)]
+    return {"worst": worst.name, "ranks": ranks, "hosts": sorted(hosts_of(findings)), "findings": rows}

@@ -109,10 +109,10 @@ def _gpu(index: int, driver: str) -> Finding:
 def _driver() -> str:
     """The version of the NVIDIA driver; "" without one."""
     try:
-        found = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", DRIVER.read_text("utf-8", "replace"))
+        version = re.search(r"Kernel Module.*?(\d+\.\d+(?:\.\d+)?)", DRIVER.read_text("utf-8", "replace"))
     except OSError:
         return ""
-    return found[1] if found else "of an unknown version"
+    return version[1] if version else "of an unknown version"
 
 
 def cores(local_ranks: int) -> Iterator[Finding]:

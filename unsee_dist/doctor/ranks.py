@@ -41,18 +41,18 @@ SLOW = {"nccl": 1.0, "gloo": 0.02}  # GB/s on the wire: an Ethernet of 10 Gbit/s
 
 def examine(folder: Path) -> tuple[list[Finding], World]:
     """The findings of all ranks on rank 0 (of this rank alone on the others), and the ranks. Every rank calls it."""
-    found = list(machine.accelerator())
+    findings = list(machine.accelerator())
     try:
         adopt_slurm(os.environ)
     except UserError as error:
         remedy = "Export MASTER_ADDR in the batch script"
-        return _of_host([*found, Finding(FAIL, "ranks", str(error), remedy)]), World.alone()
+        return _of_host([*findings, Finding(FAIL, "ranks", str(error), remedy)]), World.alone()
     if os.environ.get("LOCAL_RANK", "0") == "0":  # once a host
-        found = [*_of_machine(folder), *found, *_of_services()]
+        findings = [*_of_machine(folder), *findings, *_of_services()]
     world, problem = _meet()
     if world is None:
-        return _of_host([*found, problem]), World.alone()
-    return _together(world, _of_host(found), folder), world
+        return _of_host([*findings, problem]), World.alone()
+    return _together(world, _of_host(findings), folder), world
 
 
 def _of_machine(folder: Path) -> Iterator[Finding]:
@@ -67,8 +67,8 @@ def _of_services() -> Iterator[Finding]:
         yield from look()
 
 
-def _of_host(found: list[Finding]) -> list[Finding]:
-    return [replace(each, host=_host()) for each in found]
+def _of_host(findings: list[Finding]) -> list[Finding]:
+    return [replace(each, host=_host()) for each in findings]
 
 
 def _host() -> str:
@@ -202,14 +202,14 @@ def _shared_folder(world: World, folder: Path) -> Iterator[Finding]:
     until = (
         time.monotonic() + timedelta(seconds=5).total_seconds()
     )  # a network file system may know a moment later
-    seen = place.exists()
-    while not seen and time.monotonic() < until:
+    exists = place.exists()
+    while not exists and time.monotonic() < until:
         time.sleep(0.2)
-        seen = name in os.listdir(folder)
+        exists = name in os.listdir(folder)
     dist.barrier()
     if world.rank == 0:
         place.unlink()
-    if not seen:
+    if not exists:
         remedy = "Use a folder that all hosts share as run.dir: unsee doctor DIR looks at DIR"
         yield Finding(FAIL, "shared folder", f"{folder.absolute()} is not the one of rank 0", remedy)
 

@@ -87,24 +87,24 @@ def mlflow() -> Iterator[Finding]:
         yield Finding(PASS, "mlflow", f"{shown}, not connected to")
 
 
-def slurm(seen: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+def slurm(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Whether this is a job of Slurm, and all of its tasks were started."""
-    job = seen.get("SLURM_JOB_ID")
+    job = environment.get("SLURM_JOB_ID")
     if job is None:
         there = "its commands are here" if shutil.which("srun") else "not here"
         yield Finding(PASS, "slurm", f"{there}; this is no job of it")
         return
-    tasks, nodes = seen.get("SLURM_NTASKS", "1"), seen.get("SLURM_JOB_NUM_NODES", "1")
+    tasks, nodes = environment.get("SLURM_NTASKS", "1"), environment.get("SLURM_JOB_NUM_NODES", "1")
     what = f"job {job}, {nodes} node{'s' * (nodes != '1')}, {tasks} task{'s' * (tasks != '1')}"
-    if tasks != "1" and "SLURM_STEP_NUM_TASKS" not in seen and "RANK" not in seen:
+    if tasks != "1" and "SLURM_STEP_NUM_TASKS" not in environment and "RANK" not in environment:
         yield Finding(WARN, "slurm", f"{what}, of which this process is one alone", "Write srun unsee doctor")
     else:
         yield Finding(PASS, "slurm", what)
 
 
-def ray(seen: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+def ray(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Whether a cluster of Ray answers where RAY_ADDRESS says; sweeps and --engine ray use it."""
-    address = seen.get("RAY_ADDRESS")
+    address = environment.get("RAY_ADDRESS")
     if find_spec("ray") is None:
         remedy = 'For sweeps: pip install "unsee_dist[sweep]"' if address else ""
         yield Finding(
@@ -123,7 +123,7 @@ def ray(seen: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         yield Finding(WARN, "ray", f"{masked(address)} does not answer ({error})", remedy)
 
 
-def ports(seen: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+def ports(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     """Whether this host finds itself by its name, and where ranks would meet. Under a launcher they have met."""
     name = socket.gethostname()
     try:
@@ -132,11 +132,11 @@ def ports(seen: Mapping[str, str] = os.environ) -> Iterator[Finding]:
         remedy = f"Write a line for {name} into /etc/hosts, or export MASTER_ADDR and GLOO_SOCKET_IFNAME"
         yield Finding(WARN, "ports", f"{name} has no address ({error})", remedy)
         return
-    if "RANK" in seen and "MASTER_PORT" in seen:
-        meeting = f"{seen.get('MASTER_ADDR')}:{seen['MASTER_PORT']}"
+    if "RANK" in environment and "MASTER_PORT" in environment:
+        meeting = f"{environment.get('MASTER_ADDR')}:{environment['MASTER_PORT']}"
         yield Finding(PASS, "ports", f"{name} is {address}; ranks meet at {meeting}")
         return
-    job = seen.get("SLURM_JOB_ID", "")
+    job = environment.get("SLURM_JOB_ID", "")
     port = port_of_job(int(job)) if job.isdecimal() else PORT
     with socket.socket() as bound:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

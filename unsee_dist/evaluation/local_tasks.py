@@ -177,11 +177,11 @@ def _same_name(name: str, first: Path, second: Path) -> UserError:
 
 def _left_out(folder: Path, tasks: Tasks) -> list[str]:
     """What lies in the folder and belongs to no task; hidden files and a README are nobody's data."""
-    taken = {os.path.realpath(path) for _, files in tasks.values() for path in files.values()}
+    used = {os.path.realpath(path) for _, files in tasks.values() for path in files.values()}
     return [
         path.name
         for path in sorted(folder.iterdir())
-        if os.path.realpath(path) not in taken
+        if os.path.realpath(path) not in used
         and path.name != MANIFEST
         and not path.name.startswith((".", "README"))
     ]

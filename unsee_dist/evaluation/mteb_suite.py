@@ -30,10 +30,10 @@ from unsee_dist.evaluation.mteb_data import configurations, revisions
 from unsee_dist.evaluation.mteb_tasks import LOCAL, VERSION, EvaluationTask
 from unsee_dist.files.hub import is_load_error
 from unsee_dist.log import quiet
+from unsee_dist.metrics.embedding_check import EmbeddingCheck, Unusable
 from unsee_dist.metrics.sts import Pairs
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 from unsee_dist.metrics.tfidf import tfidf_spearman
-from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

@@ -236,18 +236,18 @@ def _changed(path: Path) -> int:
 def _remove(path: Path, other: Owner | bytes | None, own: Owner) -> None:
     """Remove the file of an owner that is gone. Processes of one machine do it one after another. Of those of several, only
     one can rename it, and a slower one may find the file of the faster one in its hand, and gives it back."""
-    taken = path.with_name(f".{path.name}.{own.token}.gone")
+    moved = path.with_name(f".{path.name}.{own.token}.gone")
     with _locked(path.parent):
         if _read(path) != other:
             return
         try:
-            path.rename(taken)
+            path.rename(moved)
         except FileNotFoundError:
             return
-        if _read(taken) != other:
+        if _read(moved) != other:
             with suppress(OSError):
-                os.link(taken, path)
-        taken.unlink(missing_ok=True)
+                os.link(moved, path)
+        moved.unlink(missing_ok=True)
     time.sleep(SETTLE_S)
 
 

@@ -31,10 +31,10 @@ def state(scores: Mapping[str, float]) -> str | None:
 
 def collapse(scores: Mapping[str, float]) -> str | None:
     """How the embeddings of an evaluation have collapsed, in words; None where they have not."""
-    found = state(scores)
-    if found in ("not finite", "one point"):
-        return f"the embeddings of all sentences are {found}"
-    return found and f"the embeddings have collapsed ({found})"
+    collapsed = state(scores)
+    if collapsed in ("not finite", "one point"):
+        return f"the embeddings of all sentences are {collapsed}"
+    return collapsed and f"the embeddings have collapsed ({collapsed})"
 
 
 def gain_over(before: Mapping[str, float], scores: Mapping[str, float]) -> dict[str, float]:

@@ -39,7 +39,7 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS, Line, evaluations
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import read_manifest
-from unsee_dist.training.start import check_record, check_scores
+from unsee_dist.training.edited import check_record, check_scores
 
 # Settings that are paths of the machine that trained it, which are not published, as `resume` is not.
 PATHS = (
@@ -196,12 +196,12 @@ def _without_folders(name: str) -> str:
 
 def _notices(run: Path, step: int | None, line: Line) -> list[str]:
     """What a reader must know of the training: what its last evaluation says, and which settings changed meanwhile."""
-    found = [sentence for sentence in (collapse(line), decline(line)) if sentence]
+    notices = [sentence for sentence in (collapse(line), decline(line)) if sentence]
     changed = [
         f"the settings below changed {sentence}"
         for sentence in record.changes(run, step or math.inf, _is_public)
     ]
-    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*found, *changed)]
+    return [f"{sentence[0].upper()}{sentence[1:]}." for sentence in (*notices, *changed)]
 
 
 def _is_public(key: str) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from unsee_dist.metrics.usable import EmbeddingCheck, Unusable
+from unsee_dist.metrics.embedding_check import EmbeddingCheck, Unusable
 from unsee_dist.metrics.verdict import collapse
 from unsee_dist.tracking.note import NOTE
 from unsee_dist.training.checkpoint.manifest import NAME, read_manifest

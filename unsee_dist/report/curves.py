@@ -85,7 +85,7 @@ class Group(NamedTuple):
 
 
 def groups(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> list[Group]:
-    """baseline: of TF-IDF, where all runs are judged on the same sets."""
+    """baseline: of TF-IDF, where all runs are evaluated on the same sets."""
     several = sorted({key for run in runs for line in run.evaluations for key in line if _is_of_set(key)})
     terms = dict.fromkeys(key for run in runs for line in run.training for key in line if key not in TRAINING)
     no_scores = (
@@ -110,12 +110,12 @@ def groups(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> list[Grou
 
 def _before(runs: Sequence[RunFiles], key: str) -> list[Level]:
     """The scores before training, equal ones once: several runs begin with one encoder."""
-    found: list[Level] = []
+    levels: list[Level] = []
     for run in runs:
         value = run.before.get(key, math.nan)
-        if math.isfinite(value) and not any(math.isclose(value, other, rel_tol=1e-4) for _, other in found):
-            found.append(Level(f"before ({run.name})", value))
-    return [Level("before", found[0].value)] if len(found) == 1 else found
+        if math.isfinite(value) and not any(math.isclose(value, other, rel_tol=1e-4) for _, other in levels):
+            levels.append(Level(f"before ({run.name})", value))
+    return [Level("before", levels[0].value)] if len(levels) == 1 else levels
 
 
 def _of_evaluations(
@@ -152,8 +152,8 @@ def _distance(runs: Sequence[RunFiles]) -> Panel:
 
     def lines(run: RunFiles) -> list[Line]:
         both = chain(run.training, (line | {DISTANCE: line.get(dev(DISTANCE))} for line in run.evaluations))
-        found = {line[STEP]: line for line in both if line.get(DISTANCE) is not None}
-        return [found[step] for step in sorted(found)]
+        by_step = {line[STEP]: line for line in both if line.get(DISTANCE) is not None}
+        return [by_step[step] for step in sorted(by_step)]
 
     return Panel(TITLES[DISTANCE], TRAINING[DISTANCE], _series(runs, DISTANCE, lines))
 
@@ -194,13 +194,13 @@ def _is_of_set(key: str) -> bool:
 
 
 def _series(runs: Sequence[RunFiles], key: str, lines: Callable[[RunFiles], Sequence[Line]]) -> list[Series]:
-    found = []
+    series = []
     for place, run in enumerate(runs):
         points = [(line[STEP], line[key]) for line in lines(run) if key in line]
         if points:
             x, y = zip(*points, strict=True)
-            found.append(Series(run.name, x, y, place))
-    return found
+            series.append(Series(run.name, x, y, place))
+    return series
 
 
 def _drawn(panels: Iterable[Panel]) -> list[Plot]:

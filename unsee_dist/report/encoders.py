@@ -21,7 +21,7 @@ from unsee_dist.config import RunConfig
 from unsee_dist.data import open_corpus
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.models import refuse_half_written
+from unsee_dist.evaluation.half_written import refuse_half_written
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.log import LOG
@@ -40,7 +40,7 @@ Embeddings = dict[str, np.ndarray]  # by sentence
 
 
 class Sets(NamedTuple):
-    """What a run is judged on, and sentences of its corpus. problems: sentences about what could not be read."""
+    """What a run is evaluated on, and sentences of its corpus. problems: sentences about what could not be read."""
 
     sts: dict[str, Pairs]
     retrieval: dict[str, Questions]
@@ -66,7 +66,7 @@ def read_sets(run: RunFiles) -> Sets:
     pool: list[str] = tried(problems, lambda: open_corpus(run.config.data, check=False).head(POOL), [])  # type: ignore[union-attr]
     pairs = [(each.first, each.second, each.scores) for each in sts.values()]
     questions = [(each.queries, each.answers, each.own) for each in retrieval.values()]
-    for key, found, known in (
+    for key, digest, known in (
         ("evaluate.sts", describe_sets(pairs, "pairs"), identity.sts if identity else None),
         (
             "evaluate.retrieval",
@@ -74,9 +74,9 @@ def read_sets(run: RunFiles) -> Sets:
             identity.retrieval if identity else None,
         ),
     ):
-        if known is not None and found not in (known, "absent"):
+        if known is not None and digest not in (known, "absent"):
             problems.append(
-                f"{key} has other contents than when the run was evaluated ({known}; now {found})."
+                f"{key} has other contents than when the run was evaluated ({known}; now {digest})."
             )
     return Sets(sts, retrieval, list(dict.fromkeys(pool)), problems)
 
@@ -91,9 +91,9 @@ def before_and_after(
     problems: list[str] = []
     key = f"{_began_with(run)} {run.config.model.pooling} {run.config.model.max_tokens}"
     if key not in done:
-        found = tried(problems, lambda: _before(run, sentences, problems), None)
-        if found is not None:
-            done[key] = found
+        before = tried(problems, lambda: _before(run, sentences, problems), None)
+        if before is not None:
+            done[key] = before
     after = tried(problems, lambda: _after(run, sentences), None)
     if after is None and not problems:
         problems.append("There is no encoder after training yet: neither best/ nor final/ nor a checkpoint.")
@@ -114,10 +114,10 @@ def _before(run: RunFiles, sentences: Sequence[str], problems: list[str]) -> Enc
     known = run.manifest.identity.encoder if run.manifest else None
 
     def check(encoder: torch.nn.Module) -> None:
-        found = describe_encoder(encoder)  # type: ignore[arg-type]
-        if known is not None and found != known:
+        digest = describe_encoder(encoder)  # type: ignore[arg-type]
+        if known is not None and digest != known:
             problems.append(
-                f"model.encoder = {name} has changed since the run began (it had {known}; now {found})."
+                f"model.encoder = {name} has changed since the run began (it had {known}; now {digest})."
             )
 
     return Encoded(name, _embed(name, run.config, sentences, name, check))

@@ -13,8 +13,8 @@ from unsee_dist.config import RunConfig
 from unsee_dist.config.kinds import flat, shown
 from unsee_dist.metrics.names import DAMAGED, GAIN, PASSED_OVER, SKIPPED, STEP, best_metric, dev
 from unsee_dist.metrics.verdict import DIGITS, collapse, decline
+from unsee_dist.report.headline import STATES, against, score
 from unsee_dist.report.run_files import RunFiles
-from unsee_dist.report.verdict import STATES, against, score
 from unsee_dist.training.ending import Ending
 from unsee_dist.training.start import free_name
 
@@ -142,14 +142,14 @@ def next_steps(runs: Sequence[RunFiles]) -> list[Next]:
             Next(f"unsee report {_place(runs[0])} OTHER", "compares it with another run"),
         ]
     places = " ".join(map(_place, runs))
-    found = [
+    commands = [
         Next(
             f"unsee compare {places}",
             "after unsee evaluate RUN of each: their scores on tasks, with intervals",
         )
     ]
-    found += [Next(f"unsee report {_place(run)}", f"the page of {run.name} alone") for run in runs]
-    return found
+    commands += [Next(f"unsee report {_place(run)}", f"the page of {run.name} alone") for run in runs]
+    return commands
 
 
 def _place(run: RunFiles) -> str:
@@ -157,23 +157,23 @@ def _place(run: RunFiles) -> str:
 
 
 def _of_one(run: RunFiles) -> list[Next]:
-    place, found = _place(run), list[Next]()
+    place, commands = _place(run), list[Next]()
     if run.state in ("stopped", "begun"):
         changed = {key: pair[1] for start in run.starts for key, pair in start.changed.items()}
         more = "".join(f" {shlex.quote(f'{key}={_typed(value)}')}" for key, value in changed.items())
-        found.append(
+        commands.append(
             Next(f"unsee train {place}/config.yaml{more}", "continues it, from the folder it was started in")
         )
     if run.state in ("running", "silent"):
-        found.append(Next("unsee runs", "shows how far it is"))
+        commands.append(Next("unsee runs", "shows how far it is"))
     scores = run.best or run.last
     if scores and not collapse(scores):
-        found.append(
+        commands.append(
             Next(
                 f"unsee evaluate {place} --tier sts", "scores it on published tasks; --tasks DIR on your own"
             )
         )
-        found.append(
+        commands.append(
             Next(f"unsee export {place} --out my-encoder", "writes it for others, with a model card")
         )
     if collapse(run.last) or (scores and decline(scores)):
@@ -182,19 +182,19 @@ def _of_one(run: RunFiles) -> list[Next]:
         other = free_name(run.folder)
         names = f"run.dir={shlex.quote(str(other))} run.name={shlex.quote(other.name)}"
         command = f"unsee train {place}/config.yaml train.lr={rate} {names}"
-        found.append(Next(command, "tries a third of its learning rate"))
+        commands.append(Next(command, "tries a third of its learning rate"))
     if run.manifest and run.config and run.state == "complete":
         ending = Ending(run.manifest.progress, run.folder, run.config.model.encoder)
-        found += [Next(text, "in Python") for text in ending.next if text.startswith("Sentence")]
-    return found
+        commands += [Next(text, "in Python") for text in ending.next if text.startswith("Sentence")]
+    return commands
 
 
 def _faults(run: RunFiles) -> list[Event]:
     last = run.training[-1] if run.training else {}
     words = {SKIPPED: "steps skipped", PASSED_OVER: "steps passed over after a return to a checkpoint"}
-    found = [Event("", "", f"{last[key]:.0f} {what}") for key, what in words.items() if last.get(key)]
+    events = [Event("", "", f"{last[key]:.0f} {what}") for key, what in words.items() if last.get(key)]
     damaged = sum(line.get(DAMAGED, 0) for line in run.training)
-    return found + ([Event("", "", f"{damaged:.0f} damaged sentences replaced")] if damaged else [])
+    return events + ([Event("", "", f"{damaged:.0f} damaged sentences replaced")] if damaged else [])
 
 
 def _number(value: float) -> str:

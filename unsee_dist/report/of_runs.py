@@ -9,7 +9,7 @@ from pathlib import Path
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import tfidf_baseline
 from unsee_dist.masking import published
-from unsee_dist.report import curves, facts, verdict
+from unsee_dist.report import curves, facts, headline
 from unsee_dist.report.encoders import Encoded, before_and_after, read_sets
 from unsee_dist.report.page import (
     NAME,
@@ -25,18 +25,17 @@ from unsee_dist.report.page import (
     Words,
     write_page,
 )
+from unsee_dist.report.pairs import PairsView, of_pairs
 from unsee_dist.report.run_files import RunFiles, open_run, tried
 from unsee_dist.report.sentences import (
-    PairsView,
     all_sentences,
     map_of,
     neighbours,
-    of_pairs,
     pool_of,
     sample,
     usable,
 )
-from unsee_dist.training.start import check_record, check_scores
+from unsee_dist.training.edited import check_record, check_scores
 
 MOST_RUNS = 8  # colours
 MOST_MAPS = 4
@@ -83,46 +82,50 @@ def report_ended(folder: Path, baseline: Mapping[str, float]) -> Path:
 def look(runs: Sequence[RunFiles]) -> Looked:
     """Open the encoders of each run and encode the sets and a sample of the corpus of the first one."""
     sets = read_sets(runs[0])
-    found = Looked(problems=list(sets.problems))
-    same = {(_judged_by(run), run.config is None) for run in runs}
+    looked = Looked(problems=list(sets.problems))
+    same = {(_evaluated_by(run), run.config is None) for run in runs}
     if len(same) == 1 and (sets.sts or sets.retrieval):
-        found.baseline = tfidf_baseline(sets.sts, sets.retrieval)
+        looked.baseline = tfidf_baseline(sets.sts, sets.retrieval)
     sampled = sample(sets)
     sentences = all_sentences(sampled)
     if not sentences:
-        found.problems.append("There is nothing to encode: neither the sets nor the corpus can be read here.")
-        return found
-    found.pool = pool_of(sampled)
+        looked.problems.append(
+            "There is nothing to encode: neither the sets nor the corpus can be read here."
+        )
+        return looked
+    looked.pool = pool_of(sampled)
     done: dict[str, Encoded] = {}
     afters = []
     for place, run in enumerate(runs):
         before, after, problems = before_and_after(run, sentences, done)
-        found.problems += [f"{run.name}: {problem}" if len(runs) > 1 else problem for problem in problems]
+        looked.problems += [f"{run.name}: {problem}" if len(runs) > 1 else problem for problem in problems]
         if before is None or after is None:
             continue
         if not all(usable(each, sentences) for each in (before, after)):
-            found.problems.append(
+            looked.problems.append(
                 f"{run.name}: its embeddings are one point or not finite, so there is nothing to see."
             )
             continue
-        found.pairs += of_pairs(sampled, before.embeddings, after.embeddings, run.name, place)
+        looked.pairs += of_pairs(sampled, before.embeddings, after.embeddings, run.name, place)
         name = after.name if len(runs) == 1 else f"{run.name}, {after.name}"
         afters.append(Encoded(f"after: {name}", after.embeddings))
-    found.encoders = [
+    looked.encoders = [
         Encoded(f"before: {_short(each.name)}", each.embeddings) for each in done.values()
     ] + afters
     if not afters:
-        found.encoders = []
-    return found
+        looked.encoders = []
+    return looked
 
 
-def page_of(runs: Sequence[RunFiles], found: Looked) -> Page:
+def page_of(runs: Sequence[RunFiles], looked: Looked) -> Page:
     one = runs[0] if len(runs) == 1 else None
-    said = (
-        verdict.verdict(one, found.baseline, found.pairs) if one else verdict.comparison(runs, found.baseline)
+    summary = (
+        headline.verdict(one, looked.baseline, looked.pairs)
+        if one
+        else headline.comparison(runs, looked.baseline)
     )
-    sections = [] if one else [Section("Runs", [Grid(facts.overview(runs, found.baseline))])]
-    for group in curves.groups(runs, found.baseline):
+    sections = [] if one else [Section("Runs", [Grid(facts.overview(runs, looked.baseline))])]
+    for group in curves.groups(runs, looked.baseline):
         blocks: list[Block] = [Plots(group.plots) if group.plots else Words([group.empty])]
         if group.title == "Scores" and group.plots:
             blocks += [
@@ -130,23 +133,23 @@ def page_of(runs: Sequence[RunFiles], found: Looked) -> Page:
                 for run in runs
             ]
         sections.append(Section(group.title, blocks))
-    sections += [*_of_sentences(found), *_of_records(runs)]
+    sections += [*_of_sentences(looked), *_of_records(runs)]
     title = one.name if one else " · ".join(run.name for run in runs)
     subtitle = str(one.folder.absolute()) if one else f"{len(runs)} runs"
     legend = [] if one else [(place, run.name) for place, run in enumerate(runs)]
-    return Page(title, subtitle, said, sections, legend)
+    return Page(title, subtitle, summary, sections, legend)
 
 
-def _of_sentences(found: Looked) -> list[Section]:
-    problems: list[Block] = [Words(found.problems)] if found.problems else []
-    if not found.encoders:
+def _of_sentences(looked: Looked) -> list[Section]:
+    problems: list[Block] = [Words(looked.problems)] if looked.problems else []
+    if not looked.encoders:
         return [Section("Pairs, neighbours, a map", problems)]
-    pairs: list[Block] = [Plots([view.plot for view in found.pairs])] if found.pairs else []
+    pairs: list[Block] = [Plots([view.plot for view in looked.pairs])] if looked.pairs else []
     nothing: list[Block] = [Words(["No pairs: neither evaluate.sts nor evaluate.retrieval could be read."])]
-    rows = neighbours(found.pool, found.encoders)
-    head = [encoder.name for encoder in found.encoders]
-    maps = [found.encoders[0], *found.encoders[1:][-MOST_MAPS:]]
-    shown = map_of(found.pool, maps)
+    rows = neighbours(looked.pool, looked.encoders)
+    head = [encoder.name for encoder in looked.encoders]
+    maps = [looked.encoders[0], *looked.encoders[1:][-MOST_MAPS:]]
+    shown = map_of(looked.pool, maps)
     return [
         Section(
             "Gold pairs before and after",
@@ -157,7 +160,7 @@ def _of_sentences(found: Looked) -> list[Section]:
         Section(
             "Nearest neighbours",
             [Nearest(head, rows)],
-            f"Of {len(rows)} sentences drawn by chance, the nearest among {len(found.pool)} others, with their cosine. A bar on the "
+            f"Of {len(rows)} sentences drawn by chance, the nearest among {len(looked.pool)} others, with their cosine. A bar on the "
             "left: not among the nearest before training.",
         ),
         Section(
@@ -203,7 +206,7 @@ def _of_records(runs: Sequence[RunFiles]) -> list[Section]:
     return [*sections, Section("Next", [Commands(facts.next_steps(runs))], narrow=True)]
 
 
-def _judged_by(run: RunFiles) -> str:
+def _evaluated_by(run: RunFiles) -> str:
     return str(run.config and (run.config.evaluate.sts, run.config.evaluate.retrieval))
 
 

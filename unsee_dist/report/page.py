@@ -19,9 +19,9 @@ from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
 from unsee_dist.masking import published
 from unsee_dist.report.facts import Event, Next, Table
+from unsee_dist.report.headline import Verdict
 from unsee_dist.report.plots import Plot
 from unsee_dist.report.sentences import Cluster, Neighbours
-from unsee_dist.report.verdict import Verdict
 from unsee_dist.tracking.recorder import PAGE
 
 NAME = PAGE

@@ -224,8 +224,8 @@ def _mark(axes: Axes, dot: Dot) -> None:
 def _binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Means of equally many points, and their lowest and highest."""
     parts = [part for part in np.array_split(np.arange(len(x)), MOST_POINTS) if np.isfinite(y[part]).any()]
-    found = [(x[part].mean(), *_mean_and_range(y[part])) for part in parts]
-    centre, mean, low, high = np.array(found).T
+    bins = [(x[part].mean(), *_mean_and_range(y[part])) for part in parts]
+    centre, mean, low, high = np.array(bins).T
     return centre, mean, low, high
 
 

@@ -72,8 +72,8 @@ class RunFiles:
     @property
     def best(self) -> Line:
         """The evaluation that became best/; {} where none has."""
-        found = [line for line in self.after if line.get(dev(BEST))]
-        return self._with_gain(found[-1]) if found else {}
+        lines = [line for line in self.after if line.get(dev(BEST))]
+        return self._with_gain(lines[-1]) if lines else {}
 
     @property
     def last(self) -> Line:
@@ -164,8 +164,8 @@ def tried(problems: list[str], read: Callable[[], Value], instead: Value) -> Val
 
 def _newest(folder: Path) -> Manifest | None:
     """Of the newest checkpoint. UserError: it is damaged."""
-    found = folders(folder / CHECKPOINTS)
-    return read_manifest(found[-1]) if found else None
+    checkpoints = folders(folder / CHECKPOINTS)
+    return read_manifest(checkpoints[-1]) if checkpoints else None
 
 
 def _exported(folder: Path) -> int | None:

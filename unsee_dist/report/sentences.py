@@ -1,4 +1,4 @@
-"""What an encoder does to sentences, before and after: gold pairs, nearest neighbours, a map.
+"""What an encoder does to sentences, before and after: nearest neighbours, a map; and which sentences are drawn.
 
 Drawn by chance, always with the same seed: nothing is chosen because it looks good.
 Shapes: N sentences, D width, K neighbours.
@@ -7,17 +7,15 @@ Shapes: N sentences, D width, K neighbours.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from unsee_dist.evaluation.intervals import ScoreDifference, paired_difference
 from unsee_dist.metrics.cosine import collapsed, unit_rows
 from unsee_dist.metrics.retrieval import Questions
-from unsee_dist.metrics.sts import Pairs, spearman_of
-from unsee_dist.report.encoders import Embeddings, Encoded, Sets
-from unsee_dist.report.plots import INK, MUTED, SURFACE, Plot, colour, svg
+from unsee_dist.metrics.sts import Pairs
+from unsee_dist.report.encoders import Encoded, Sets
+from unsee_dist.report.plots import SURFACE, Plot, colour, svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,20 +23,9 @@ if TYPE_CHECKING:
 SEED = 0
 MOST_PAIRS = 1500  # of a set, for the plots and the interval
 MOST_QUESTIONS = 300
-BINS = 5  # of the gold score
 SHOWN, NEAREST = 6, 3  # sentences whose neighbours are listed, and how many of them
 MAPPED, CLUSTERS = 400, 6
 FEWEST = 30  # sentences, for neighbours and a map
-
-
-@dataclass(frozen=True)
-class PairsView:
-    """Cosines of a set's pairs before and after. difference: of the Spearman x 100; None for retrieval."""
-
-    name: str
-    pairs: int
-    plot: Plot
-    difference: ScoreDifference | None
 
 
 class Neighbour(NamedTuple):
@@ -74,12 +61,12 @@ def sample(sets: Sets) -> Sets:
 
 
 def all_sentences(sets: Sets) -> list[str]:
-    found = [*sets.pool]
+    sentences = [*sets.pool]
     for pairs in sets.sts.values():
-        found += pairs.first + pairs.second
+        sentences += pairs.first + pairs.second
     for questions in sets.retrieval.values():
-        found += questions.queries + questions.answers
-    return list(dict.fromkeys(found))
+        sentences += questions.queries + questions.answers
+    return list(dict.fromkeys(sentences))
 
 
 def pool_of(sets: Sets) -> list[str]:
@@ -91,34 +78,25 @@ def pool_of(sets: Sets) -> list[str]:
     return others[:MAPPED]
 
 
-def of_pairs(sets: Sets, before: Embeddings, after: Embeddings, run: str, place: int) -> list[PairsView]:
-    """A view of each set. place: of the run's colour."""
-    views = [_of_sts(name, pairs, before, after, run, place) for name, pairs in sets.sts.items()]
-    return views + [
-        _of_questions(name, questions, before, after, run, place)
-        for name, questions in sets.retrieval.items()
-    ]
-
-
 def neighbours(pool: Sequence[str], encoders: Sequence[Encoded]) -> list[Neighbours]:
     """Of some sentences of the pool, the nearest others of it by cosine. The first encoder is the one before training."""
-    chosen = sorted(np.random.default_rng(SEED).choice(len(pool), size=min(SHOWN, len(pool)), replace=False))
-    nearest = [_nearest(_rows(pool, encoder.embeddings), chosen) for encoder in encoders]
-    found = []
-    for row, number in enumerate(chosen):
+    drawn = sorted(np.random.default_rng(SEED).choice(len(pool), size=min(SHOWN, len(pool)), replace=False))
+    nearest = [_nearest(rows_of(pool, encoder.embeddings), drawn) for encoder in encoders]
+    views = []
+    for row, number in enumerate(drawn):
         known = {other for other, _ in nearest[0][row]}
         columns = [
             [Neighbour(pool[other], cosine, other not in known) for other, cosine in of_encoder[row]]
             for of_encoder in nearest
         ]
-        found.append(Neighbours(pool[number], columns))
-    return found
+        views.append(Neighbours(pool[number], columns))
+    return views
 
 
 def map_of(pool: Sequence[str], encoders: Sequence[Encoded]) -> Map:
     """t-SNE of each encoder's embeddings. A colour is a cluster (k-means) of the last encoder, in all of them."""
     texts = list(pool)[:MAPPED]
-    units = [_rows(texts, encoder.embeddings) for encoder in encoders]
+    units = [rows_of(texts, encoder.embeddings) for encoder in encoders]
     cluster_N = _clusters(units[-1])
     plots = []
     for encoder, u_ND in zip(encoders, units, strict=True):
@@ -133,7 +111,7 @@ def map_of(pool: Sequence[str], encoders: Sequence[Encoded]) -> Map:
 
 def usable(encoded: Encoded | None, texts: Sequence[str]) -> bool:
     """Whether an encoder's embeddings can be looked at: finite, and not one point."""
-    return encoded is not None and not collapsed(_rows(texts, encoded.embeddings))
+    return encoded is not None and not collapsed(rows_of(texts, encoded.embeddings))
 
 
 def _some_pairs(pairs: Pairs, rng: np.random.Generator) -> Pairs:
@@ -151,49 +129,14 @@ def _some_questions(questions: Questions, rng: np.random.Generator) -> Questions
     return Questions([questions.queries[i] for i in kept], [questions.answers[i] for i in answers], own)
 
 
-def _of_sts(
-    name: str, pairs: Pairs, before: Embeddings, after: Embeddings, run: str, place: int
-) -> PairsView:
-    cosines = [_cosines(pairs.first, pairs.second, each) for each in (before, after)]
-    low, high = float(pairs.scores.min()), float(pairs.scores.max())
-    edges = np.linspace(low, high, BINS + 1)
-    bin_N = np.clip(np.digitize(pairs.scores, edges) - 1, 0, BINS - 1)
-    labels = [f"{edges[i]:.3g}–{edges[i + 1]:.3g}" for i in range(BINS)]
-    grouped = [[cosine_N[bin_N == number] for number in range(BINS)] for cosine_N in cosines]
-    rho = [spearman_of(pairs, each) for each in (before, after)]
-    unit = f"cosine of {len(pairs.scores):,} pairs by the score that people gave; Spearman x 100: {rho[0]:.2f} → {rho[1]:.2f}"
-    gap = paired_difference(cosines[1][None], cosines[0][None], pairs.scores, SEED)
-    plot = Plot(
-        f"{run}: {name}", unit, svg(_boxes(labels, grouped, place, "score"), f"{run}: {name}, {unit}")
-    )
-    return PairsView(name, len(pairs.scores), plot, gap)
-
-
-def _of_questions(
-    name: str, questions: Questions, before: Embeddings, after: Embeddings, run: str, place: int
-) -> PairsView:
-    own = [questions.answers[i] for i in questions.own]
-    others = [questions.answers[(i + 1) % len(questions.answers)] for i in questions.own]
-    grouped = [
-        [_cosines(questions.queries, answers, each) for answers in (own, others)] for each in (before, after)
-    ]
-    unit = f"cosine of {len(own):,} questions to their answer and to another one's"
-    fill = _boxes(["its answer", "another answer"], grouped, place, "")
-    return PairsView(name, len(own), Plot(f"{run}: {name}", unit, svg(fill, f"{run}: {name}, {unit}")), None)
-
-
-def _cosines(first: Sequence[str], second: Sequence[str], embeddings: Embeddings) -> np.ndarray:
-    return np.sum(_rows(first, embeddings) * _rows(second, embeddings), axis=1)
-
-
-def _rows(texts: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
+def rows_of(texts: Sequence[str], embeddings: Mapping[str, np.ndarray]) -> np.ndarray:
     """Unit vectors."""
     return unit_rows(np.stack([embeddings[text] for text in texts]))
 
 
-def _nearest(u_ND: np.ndarray, chosen: Sequence[int]) -> list[list[tuple[int, float]]]:
-    cosines_KN = u_ND[chosen] @ u_ND.T
-    cosines_KN[np.arange(len(chosen)), chosen] = -np.inf  # itself
+def _nearest(u_ND: np.ndarray, drawn: Sequence[int]) -> list[list[tuple[int, float]]]:
+    cosines_KN = u_ND[drawn] @ u_ND.T
+    cosines_KN[np.arange(len(drawn)), drawn] = -np.inf  # itself
     order_KN = np.argsort(-cosines_KN, axis=1, kind="stable")[:, :NEAREST]
     return [[(int(i), float(row[i])) for i in order] for row, order in zip(cosines_KN, order_KN, strict=True)]
 
@@ -223,41 +166,12 @@ def _words(texts: Sequence[str], cluster_N: np.ndarray) -> list[str]:
     except ValueError:  # no such word: a language without blanks, or few sentences
         return [""] * CLUSTERS
     weights_NV, names = counts.transform(texts).toarray(), counts.get_feature_names_out()
-    found = []
+    words = []
     for number in range(CLUSTERS):
         inside = cluster_N == number
         gain_V = weights_NV[inside].mean(axis=0) - weights_NV[~inside].mean(axis=0)
-        found.append(", ".join(names[i] for i in np.argsort(-gain_V)[:4]))
-    return found
-
-
-def _boxes(
-    labels: Sequence[str], grouped: Sequence[Sequence[np.ndarray]], place: int, x_label: str
-) -> Callable[[Axes], None]:
-    """Two boxes a label, before and after: median, quartiles, and whiskers to the 5th and 95th percentile."""
-
-    def fill(axes: Axes) -> None:
-        for side, groups in enumerate(grouped):
-            shade = (MUTED, colour(place))[side]
-            found = [(i + (-0.19, 0.19)[side], each) for i, each in enumerate(groups) if len(each)]
-            axes.boxplot(
-                [each for _, each in found],
-                positions=[at for at, _ in found],
-                widths=0.3,
-                whis=(5, 95),
-                showfliers=False,
-                patch_artist=True,
-                boxprops={"facecolor": shade, "edgecolor": shade, "alpha": 0.55},
-                medianprops={"color": INK, "linewidth": 1.5},
-                whiskerprops={"color": shade},
-                capprops={"color": shade},
-                manage_ticks=False,
-            )
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlim(-0.6, len(labels) - 0.4)
-        axes.set_xlabel(x_label)
-
-    return fill
+        words.append(", ".join(names[i] for i in np.argsort(-gain_V)[:4]))
+    return words
 
 
 def _points(place_N2: np.ndarray, cluster_N: np.ndarray) -> Callable[[Axes], None]:

@@ -1,4 +1,4 @@
-"""`unsee reproduce`: train or continue all runs of an experiment, judge them, write its page and results.json.
+"""`unsee reproduce`: train or continue all runs of an experiment, score them, write its page and results.json.
 
 OUT/report.html       sentences, table, figures
     results.json      the same for programs, and for the docs
@@ -57,7 +57,7 @@ def reproduce(request: Request) -> ExitCode:
         select_tasks(
             request.tasks.tiers, request.tasks.folders
         )  # a missing file is found before hours of training
-    overrides = judged(request)
+    overrides = with_evaluation(request)
     units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         try:
@@ -80,8 +80,8 @@ def find(name: str) -> Experiment:
     return EXPERIMENTS[name]
 
 
-def judged(request: Request) -> list[str]:
-    """The overrides with something that judges: the user's, else the pairs that the corpus holds out. UserError: neither."""
+def with_evaluation(request: Request) -> list[str]:
+    """The overrides with something that evaluates: the user's, else the pairs that the corpus holds out. UserError: neither."""
     given = {key(text): text.partition("=")[2] for text in request.overrides}
     if {"evaluate.sts", "evaluate.retrieval"} & given.keys():
         return list(request.overrides)
@@ -89,7 +89,7 @@ def judged(request: Request) -> list[str]:
     if held_out is not None and held_out.is_file():
         return [*request.overrides, f"evaluate.retrieval={held_out}"]
     raise UserError(
-        "nothing judges the runs: evaluate.sts and evaluate.retrieval are absent, and data.shards holds no pairs of its own. "
+        "nothing evaluates the runs: evaluate.sts and evaluate.retrieval are absent, and data.shards holds no pairs of its own. "
         "Write evaluate.sts=FILE (pairs with scores), or prepare the corpus with unsee prepare --dev 1000."
     )
 

@@ -12,8 +12,8 @@ from unsee_dist.evaluation.intervals import half_width
 from unsee_dist.metrics.names import EFFECTIVE_RANK, dev
 from unsee_dist.metrics.verdict import collapse
 from unsee_dist.report.facts import Next, Table
+from unsee_dist.report.headline import Tile, Verdict
 from unsee_dist.report.page import Block, Commands, Grid, Page, Plots, Section, Words
-from unsee_dist.report.verdict import Tile, Verdict
 from unsee_dist.reproduce.charts import charts
 from unsee_dist.reproduce.experiment import BEFORE
 from unsee_dist.reproduce.results import Results, UnitResult, arms_of, best_step, digits, name_of
@@ -142,12 +142,12 @@ def _range(values: set[int]) -> str:
 
 def _common_before(results: Results) -> dict[str, float]:
     """The scores of the encoder before training, where all runs have the same ones."""
-    found = {}
+    common = {}
     for score in results.scores:
         values = [value for arm in arms_of(results) for value in results.before(arm, score).values()]
         if values and np.ptp(values) < 10.0 ** -digits(score):
-            found[score] = values[0]
-    return found
+            common[score] = values[0]
+    return common
 
 
 def _next(results: Results) -> list[Next]:

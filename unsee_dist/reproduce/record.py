@@ -55,8 +55,12 @@ def as_dict(results: Results) -> dict[str, Any]:
 
 
 def _claim(results: Results, claim: Claim) -> dict[str, Any]:
-    found = [difference(results, claim, score) for score in results.claimed]
-    return {"arm": claim.arm, "against": claim.against, "scores": {each.score: _gap(each) for each in found}}
+    differences = [difference(results, claim, score) for score in results.claimed]
+    return {
+        "arm": claim.arm,
+        "against": claim.against,
+        "scores": {each.score: _gap(each) for each in differences},
+    }
 
 
 def _gap(of: Difference) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from unsee_dist.metrics.names import SENTENCES_PER_S, STEP, best_metric
 from unsee_dist.metrics.verdict import DIGITS
 from unsee_dist.report.run_files import RunFiles, open_run
 from unsee_dist.reproduce.experiment import BEFORE, Experiment, Plan
-from unsee_dist.reproduce.judge import Scores, score_run, score_untrained
 from unsee_dist.reproduce.runner import said
+from unsee_dist.reproduce.scoring import Scores, score_run, score_untrained
 from unsee_dist.reproduce.units import Unit
 from unsee_dist.tracking.metrics_file import Line
 
@@ -56,7 +56,7 @@ class Results:
     @property
     def deciding(self) -> str | None:
         """What chose best/ in every run; None without one."""
-        names = {found[0] for each in self.units if (found := best_metric(each.before or each.best))}
+        names = {best[0] for each in self.units if (best := best_metric(each.before or each.best))}
         return names.pop() if len(names) == 1 else None
 
     @property
@@ -75,19 +75,19 @@ class Results:
 
     def values(self, arm: str, score: str) -> dict[int, float]:
         """By seed, where it has one. Of BEFORE, nothing: it is what each run began with."""
-        found = {each.unit.seed: _score(each, score) for each in self.of(arm)}
-        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+        by_seed = {each.unit.seed: _score(each, score) for each in self.of(arm)}
+        return {seed: value for seed, value in by_seed.items() if math.isfinite(value)}
 
     def before(self, arm: str, score: str) -> dict[int, float]:
         """The same of the encoder that the runs of an arm began with."""
-        found = {each.unit.seed: _score_before(each, score) for each in self.of(arm)}
-        return {seed: value for seed, value in found.items() if math.isfinite(value)}
+        by_seed = {each.unit.seed: _score_before(each, score) for each in self.of(arm)}
+        return {seed: value for seed, value in by_seed.items() if math.isfinite(value)}
 
 
 def collect(
     experiment: Experiment, small: bool, units: Sequence[Unit], tasks: EvaluationRequest, out: Path
 ) -> Results:
-    """Read all units; what is not judged yet is judged."""
+    """Read all units; what is not scored yet is scored."""
     plan = experiment.plan(small)
     results = [_read(unit, tasks, out) for unit in units]
     return Results(experiment, plan, small, 1 + max(unit.seed for unit in units), results)
@@ -134,15 +134,15 @@ def _why(unit: Unit, run: RunFiles) -> str:
 def _score(result: UnitResult, score: str) -> float:
     if score.startswith("dev/"):
         return float(result.best.get(score, math.nan))
-    found = result.tasks.get(score)
-    return math.nan if found is None or found.score is None else found.score
+    task = result.tasks.get(score)
+    return math.nan if task is None or task.score is None else task.score
 
 
 def _score_before(result: UnitResult, score: str) -> float:
     if score.startswith("dev/"):
         return float(result.before.get(score, math.nan))
-    found = result.untrained.get(score)
-    return math.nan if found is None or found.score is None else found.score
+    task = result.untrained.get(score)
+    return math.nan if task is None or task.score is None else task.score
 
 
 def best_step(result: UnitResult) -> int | None:

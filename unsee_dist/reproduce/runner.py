@@ -20,7 +20,7 @@ from rich.console import Console
 from unsee_dist.errors import ExitCode, UserError, writing
 from unsee_dist.evaluation.tasks import EvaluationRequest
 from unsee_dist.report.run_files import is_run, open_run
-from unsee_dist.reproduce.judge import score_run
+from unsee_dist.reproduce.scoring import score_run
 from unsee_dist.reproduce.units import Unit
 from unsee_dist.supervision.signals import OF_A_LAUNCHER, Stopped, StopSignal
 from unsee_dist.tracking.bars import counting
@@ -40,7 +40,7 @@ class RemoteUnit(NamedTuple):
 
 
 def run_here(units: Sequence[Unit], tasks: EvaluationRequest, console: Console, stop: StopSignal) -> None:
-    """Train and judge the units. Raises Stopped after a signal: the unit under way has a checkpoint."""
+    """Train and score the units. Raises Stopped after a signal: the unit under way has a checkpoint."""
     left = [unit for unit in units if not unit.complete]
     with counting(console, len(left), "runs") as begin:
         for unit in left:
@@ -98,14 +98,14 @@ def said(unit: Unit) -> str:
 
 def _wait(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> int:
     """Its exit code; it is told of a signal once, and is gone when this ends, however it ends."""
-    told = False
+    announced = False
     try:
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 return process.wait(timeout=LOOK_S)
-            if stopped() and not told:
+            if stopped() and not announced:
                 process.terminate()
-                told = True
+                announced = True
     finally:
         if process.poll() is None:
             process.terminate()

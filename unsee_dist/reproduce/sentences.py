@@ -28,11 +28,11 @@ def sentences(results: Results) -> list[str]:
 
 def claimed(results: Results, claim: Claim) -> str:
     """One claim on all scores it is about, what it shows first."""
-    found = [difference(results, claim, score) for score in results.claimed]
+    differences = [difference(results, claim, score) for score in results.claimed]
     groups = [
-        f"{words} {', '.join(_one(each) for each in found if each.finding == finding)}"
+        f"{words} {', '.join(_one(each) for each in differences if each.finding == finding)}"
         for finding, words in WORDS.items()
-        if any(each.finding == finding for each in found)
+        if any(each.finding == finding for each in differences)
     ]
     return f"{claim.arm} against {claim.against}: {'; '.join(groups) or 'no score to compare'}."
 
@@ -53,20 +53,20 @@ def _interval(of: ScoreDifference, places: int) -> str:
 
 def troubles(results: Results) -> list[str]:
     """Collapses, and runs that ended early."""
-    found = []
+    sentences = []
     for arm in arms_of(results):
         units = results.of(arm)
         fallen = [each for each in units if each.last.get(dev(COLLAPSED))]
         if fallen:
             how = collapse(fallen[0].last)
-            found.append(f"{arm} has collapsed at its end in {len(fallen)} of {len(units)} seeds: {how}.")
-        found += [f"{each.unit.name}: {each.why}" for each in units if each.why]
-    return found
+            sentences.append(f"{arm} has collapsed at its end in {len(fallen)} of {len(units)} seeds: {how}.")
+        sentences += [f"{each.unit.name}: {each.why}" for each in units if each.why]
+    return sentences
 
 
 def notes(results: Results) -> list[str]:
     """On the reading of the numbers."""
-    found = []
+    sentences = []
     intervals = [
         each
         for claim in results.plan.claims
@@ -74,16 +74,16 @@ def notes(results: Results) -> list[str]:
         if (each := difference(results, claim, score)).seeds is not None
     ]
     if intervals:
-        found.append(
+        sentences.append(
             "Intervals are 95%, each on its own: over seeds by Student's t, over pairs by the bootstrap. A difference is called "
             f"better or worse where all of its intervals leave out 0. There are {len(intervals)}; of equal arms, one in 20 would by chance."
         )
     if results.deciding and not results.tasks:
-        found.append(
+        sentences.append(
             f"{results.deciding} also chose best/ in each run, so every arm's value is high by that choice: --tasks DIR "
-            "judges by what chose nothing."
+            "scores by tasks that chose nothing."
         )
-    return found
+    return sentences
 
 
 def headline(results: Results) -> str:

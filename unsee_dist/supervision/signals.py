@@ -150,10 +150,13 @@ def is_launched() -> bool:
 
 def launched_as() -> tuple[int, int]:
     """Rank and ranks by what the launcher says, before torch is loaded; a wrong number is reported when they meet."""
-    seen = os.environ
-    rank, ranks = seen.get("RANK", seen.get("SLURM_PROCID", "0")), seen.get("WORLD_SIZE", "1")
-    if "RANK" not in seen:
-        ranks = seen.get("SLURM_STEP_NUM_TASKS", "1")
+    environment = os.environ
+    rank, ranks = (
+        environment.get("RANK", environment.get("SLURM_PROCID", "0")),
+        environment.get("WORLD_SIZE", "1"),
+    )
+    if "RANK" not in environment:
+        ranks = environment.get("SLURM_STEP_NUM_TASKS", "1")
         rank = rank if ranks != "1" else "0"
     return (int(rank), int(ranks)) if rank.isdecimal() and ranks.isdecimal() else (0, 1)
 

@@ -5,7 +5,7 @@ A thread of every rank writes the rank's `RankStatus` to the store and reads tho
     no new status for timeout_s, or its process    that rank is dead, stopped, or cut off from the network
     is seen to have ended
     every rank writes, and none has entered a      the rank that has issued the fewest collectives blocks the others
-    phase or issued a collective for timeout_s     (verdict.py)
+    phase or issued a collective for timeout_s     (blocking.py)
     the store does not answer for timeout_s        the rank or the launcher that serves it is stopped
 
 Beyond ALL_WATCH ranks, WATCHERS of them read the statuses of all, and the others those of the watchers: the store is asked
@@ -37,19 +37,19 @@ from unsee_dist.distributed import groups
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode, ends_process
 from unsee_dist.files.process import own_process
+from unsee_dist.supervision.blocking import (
+    RankStatus,
+    Received,
+    describe_lost,
+    lost_ranks,
+    without_progress,
+)
 from unsee_dist.supervision.deadline import Deadline
 from unsee_dist.supervision.phases import (
     background_groups,
     blocks_training,
     current_phase,
     register_background_thread,
-)
-from unsee_dist.supervision.verdict import (
-    RankStatus,
-    Received,
-    describe_lost,
-    lost_ranks,
-    without_progress,
 )
 
 SLOW_PHASES = ("start", "build")  # an encoder may be downloading: more time is allowed

@@ -26,7 +26,7 @@ from unsee_dist.tracking.metrics_file import METRICS, MetricsFile
 from unsee_dist.tracking.metrics_file import read as read_metrics
 
 if TYPE_CHECKING:
-    from unsee_dist.sweep.tune import TrialState
+    from unsee_dist.sweep.study import TrialState
 
 STOP = "stop"
 TrialStatus = Literal["waiting", "running", "complete", "stopped", "broken", "failed"]

@@ -17,9 +17,9 @@ from unsee_dist.metrics.names import COLLAPSED, DISTANCE, EFFECTIVE_RANK, MRR, S
 from unsee_dist.metrics.verdict import DIGITS
 from unsee_dist.report.curves import TITLES
 from unsee_dist.report.facts import Next, Table
+from unsee_dist.report.headline import Tile, Tone, Verdict
 from unsee_dist.report.page import Bars, Block, Commands, Grid, Page, Plots, Section, Words
 from unsee_dist.report.plots import Dot, Level, Mark, Panel, Series, draw
-from unsee_dist.report.verdict import Tile, Tone, Verdict
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import BAD, LedgerRow
 from unsee_dist.sweep.plots import levels
@@ -50,7 +50,7 @@ def page(sweep: Sweep, rows: Sequence[LedgerRow], weights: Mapping[str, float]) 
     keys = dict.fromkeys((metric, *ALSO))
     drawn = [plot for key in keys if (plot := draw(_curves(sweep, rows, lines, key, baseline)))]
     axes = [plot for axis in sweep.space.axes if (plot := draw(_of_axis(sweep, rows, axis, baseline)))]
-    found = [plot for plot in [draw(_found(sweep, rows, baseline))] if plot]
+    plots = [plot for plot in [draw(_found(sweep, rows, baseline))] if plot]
     nothing: list[Block] = [Words(["No trial has been evaluated yet."])]
     sections = [
         Section(
@@ -60,7 +60,7 @@ def page(sweep: Sweep, rows: Sequence[LedgerRow], weights: Mapping[str, float]) 
         ),
         Section(
             "What the settings did",
-            [Plots([*found, *axes])] if found else nothing,
+            [Plots([*plots, *axes])] if plots else nothing,
             "Each trial's best score. A stopped trial was given up early: its score is of fewer steps.",
         ),
     ]
@@ -226,20 +226,20 @@ def _settings(sweep: Sweep, top: LedgerRow) -> Table:
     """What differs from base.yaml, with what the sweep varied standing out."""
     from unsee_dist.config import RunConfig
 
-    chosen, base = flat(sweep.config(dict(top.point))), flat(RunConfig())
-    keys = [key for key in chosen if key not in OF_A_TRIAL and chosen[key] != base.get(key)]
-    keys += [key for key in top.point if key in chosen and key not in keys]
+    best, base = flat(sweep.config(dict(top.point))), flat(RunConfig())
+    keys = [key for key in best if key not in OF_A_TRIAL and best[key] != base.get(key)]
+    keys += [key for key in top.point if key in best and key not in keys]
     marked = frozenset(place for place, key in enumerate(keys) if key in top.point)
-    rows = [[key, *(_value(each.get(key)) for each in (chosen, base))] for key in keys]
+    rows = [[key, *(_value(each.get(key)) for each in (best, base))] for key in keys]
     return Table(["setting", "best trial", "base.yaml"], rows, marked)
 
 
 def _next(sweep: Sweep, rows: Sequence[LedgerRow], top: LedgerRow | None) -> list[Next]:
-    place, found = shlex.quote(str(sweep.folder)), []
+    place, commands = shlex.quote(str(sweep.folder)), []
     if len(rows) < sweep.trials or any(not row.ended for row in rows):
-        found.append(Next(f"unsee sweep --resume {place}", "continues it"))
+        commands.append(Next(f"unsee sweep --resume {place}", "continues it"))
     if top is not None:
-        found += [
+        commands += [
             Next(
                 f"unsee report {place}/trials/{top.trial}",
                 "the page of the best trial: pairs, neighbours, a map",
@@ -253,7 +253,7 @@ def _next(sweep: Sweep, rows: Sequence[LedgerRow], top: LedgerRow | None) -> lis
                 "trains with the best settings",
             ),
         ]
-    return found
+    return commands
 
 
 def _baseline(sweep: Sweep) -> tuple[dict[str, float], list[str]]:

@@ -30,8 +30,9 @@ from unsee_dist.sweep.ledger import Goal, LedgerRow
 from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
+from unsee_dist.sweep.study import Calls, Group, Study, TrialState
 from unsee_dist.sweep.trial import DriverProcess, request_end, train_trial, trial_folder
-from unsee_dist.sweep.tune import NAME, Calls, Group, Study, TrialState, search
+from unsee_dist.sweep.tune import NAME, search
 from unsee_dist.tracking.bars import Update, counted
 from unsee_dist.tracking.environment import describe
 from unsee_dist.tracking.mlflow_parent import ParentRun

@@ -161,9 +161,9 @@ class Space:
             return self._point_of(rest, given) if _is_among(given[key], legal) else None
         if axis is not None and axis.kind == "choice":
             for value in (value for value in axis.values if _is_among(value, legal)):
-                found = self._point_of([*rest, *axis.when.items()], given | {key: value})
-                if found is not None:
-                    return found
+                point = self._point_of([*rest, *axis.when.items()], given | {key: value})
+                if point is not None:
+                    return point
         # an axis that is not active leaves the base's value
         by_base = (axis is None or axis.when) and _is_among(self.fixed.get(key), legal)
         return self._point_of(rest, given) if by_base else None

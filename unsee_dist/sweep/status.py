@@ -12,8 +12,8 @@ from rich.console import Console
 from unsee_dist.errors import UserError
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import SWEEP, driver_of
+from unsee_dist.sweep.load import load_sweep
 from unsee_dist.sweep.report import CONFIRM, table
-from unsee_dist.sweep.settings import load_sweep
 
 PATIENCE_S = 120.0  # for the driver to see the request and save its state
 

@@ -22,7 +22,7 @@ from unsee_dist.metrics.names import COLLAPSED, STEP, dev
 from unsee_dist.sweep.failures import write_failure
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
-from unsee_dist.sweep.tune import ReportToTune
+from unsee_dist.sweep.study import ReportToTune
 from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import Line
 

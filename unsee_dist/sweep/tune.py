@@ -19,28 +19,32 @@ import pickle
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, TypedDict, cast
 
 from unsee_dist.log import quiet
 from unsee_dist.metrics.names import STEP  # in every report: schedulers compare trials at the same step
 from unsee_dist.sweep.space import Point
+from unsee_dist.sweep.study import (
+    Calls,
+    End,
+    Group,
+    Study,
+    Suggest,
+    TrialRefused,
+    TrialState,
+    TuneStatus,
+    Watch,
+    Work,
+)
 
 if TYPE_CHECKING:
-    import optuna
     from ray import tune
     from ray.tune.execution.tune_controller import TuneController
     from ray.tune.experiment import Trial
     from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
     from ray.tune.search.optuna import OptunaSearch
-
-Numbers = Mapping[str, float]
-ReportToTune = Callable[[Numbers], None]  # collective over the ranks of a trial
-Work = Callable[[str, Point, ReportToTune], None]  # (trial, point, report), on every rank
-Suggest = Callable[["optuna.Trial"], None]  # takes the values of a point from it
-Begin = Callable[[str], str | None]  # before each attempt at a trial: why there must be none
 
 NAME = "tune"  # Tune's state: <folder>/tune
 POINT = "point"  # of Tune's configuration where the points are given
@@ -57,70 +61,6 @@ SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # one process a trial, for warnings of clouds we do not read
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
 }
-
-
-@dataclass(frozen=True)
-class Study:
-    """How to search. metric and mode: of the reports; steps and grace: when a trial may end early."""
-
-    folder: Path
-    metric: str
-    mode: Literal["max", "min"]
-    trials: int
-    at_once: int
-    search: Literal["tpe", "random"]
-    scheduler: Literal["asha", "median", "none"]
-    steps: int
-    grace: int
-    reduction: int
-    hours: float | None
-    seed: int
-
-
-@dataclass(frozen=True)
-class Group:
-    """The workers of one trial."""
-
-    ranks: int
-    cpus: float
-    gpus: float
-    retries: int
-
-    def bundle(self) -> dict[str, float]:
-        """What one rank takes of a node."""
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
-
-
-TuneStatus = Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
-
-
-@dataclass(frozen=True)
-class TrialState:
-    """A trial of Tune. error: the text of the exception that ended it, traceback included."""
-
-    id: str
-    status: TuneStatus
-    point: Point
-    last: Numbers
-    error: str | None
-
-
-Watch = Callable[[Sequence[TrialState]], bool]  # True: stop the search, to be continued later
-End = Callable[[str], None]  # ask the workers of a trial to end it
-
-
-class TrialRefused(RuntimeError):
-    """`begin` has refused an attempt at the trial."""
-
-
-@dataclass(frozen=True)
-class Calls:
-    """What a search calls: `work` in the workers, `begin` in the trial's process, the others where it was started."""
-
-    work: Work
-    begin: Begin
-    watch: Watch
-    end: End
 
 
 def search(

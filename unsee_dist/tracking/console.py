@@ -52,11 +52,11 @@ SCORES = (
     (dev(MEAN_COSINE), "mean cosine", "{:.3f}"),
 )
 
-ORDER = (1, 1, 4, 5, 2, 3, 6, 6)  # of the scores, see Piece
+ORDER = (1, 1, 4, 5, 2, 3, 6, 6)  # of the scores, see Fragment
 
 Line = Mapping[str, object]
-# A piece of a line: from which width of a terminal on it is shown, as an order (0: always), and its text.
-Piece = tuple[int, str]
+# A fragment of a line: from which width of a terminal on it is shown, as an order (0: always), and its text.
+Fragment = tuple[int, str]
 
 
 def step_line(line: Line, steps: int, eta_s: float, width: int | None = None) -> str:
@@ -69,13 +69,15 @@ def step_line(line: Line, steps: int, eta_s: float, width: int | None = None) ->
     damaged = f"{_number(line[DAMAGED]):.0f} damaged" if line.get(DAMAGED) else ""
     cells = [
         [(0, f"step {_number(line[STEP]):0{digits}.0f}/{steps}")],
-        _pieces(0, loss) + _pieces(5, terms),
-        _pieces(2, _named(line, (LR, "lr", "{:.1e}"))) + _pieces(6, _named(line, (DECAY, "decay", "{:.4f}"))),
-        _pieces(3, _named(line, (GRAD_NORM, "grad", "{:.2f}"))),
-        _pieces(7, _named(line, (DISTANCE, "distance", "{:.3g}"))),
-        _pieces(1, speed) + _pieces(4, _named(line, (WAIT, "wait", "{:.0%}"))),
-        _pieces(1, [f"skipped {_number(line[SKIPPED]):.0f}"] if line.get(SKIPPED) else []),
-        _pieces(1, [damaged] if damaged else []) + _pieces(6, ["(unsee shards verify)"] if damaged else []),
+        _fragments(0, loss) + _fragments(5, terms),
+        _fragments(2, _named(line, (LR, "lr", "{:.1e}")))
+        + _fragments(6, _named(line, (DECAY, "decay", "{:.4f}"))),
+        _fragments(3, _named(line, (GRAD_NORM, "grad", "{:.2f}"))),
+        _fragments(7, _named(line, (DISTANCE, "distance", "{:.3g}"))),
+        _fragments(1, speed) + _fragments(4, _named(line, (WAIT, "wait", "{:.0%}"))),
+        _fragments(1, [f"skipped {_number(line[SKIPPED]):.0f}"] if line.get(SKIPPED) else []),
+        _fragments(1, [damaged] if damaged else [])
+        + _fragments(6, ["(unsee shards verify)"] if damaged else []),
         [(0, f"eta {clock(eta_s)}")],
     ]
     return _fitted(cells, width)
@@ -85,31 +87,31 @@ def evaluation_line(line: Line, steps: int, best: bool, width: int | None = None
     """An evaluation line of metrics.jsonl as text, on a terminal as much of it as fits."""
     digits = len(str(steps))
     cells = [[(0, f"eval {_number(line[STEP]):0{digits}.0f}/{steps}")]]
-    cells += [_pieces(order, _named(line, score)) for order, score in zip(ORDER, SCORES, strict=True)]
+    cells += [_fragments(order, _named(line, score)) for order, score in zip(ORDER, SCORES, strict=True)]
     numbers = {key: _number(value) for key, value in line.items()}
-    if found := state(numbers):
+    if collapsed := state(numbers):
         known = {
             "one point": "COLLAPSED: all embeddings are one point",
             "not finite": "BROKEN: embeddings are not finite",
         }
-        cells.append([(0, known.get(found, f"COLLAPSED: {found}"))])
+        cells.append([(0, known.get(collapsed, f"COLLAPSED: {collapsed}"))])
     if worse := decline(numbers):
         what, _, numbers_of_it = worse.partition(": ")
         cells.append([(0, f"{what}:"), (7, numbers_of_it)])
     return _fitted([*cells, [(1, "best so far")] if best else []], width)
 
 
-def _pieces(order: int, texts: Iterable[str]) -> list[Piece]:
+def _fragments(order: int, texts: Iterable[str]) -> list[Fragment]:
     return [(order, text) for text in texts]
 
 
-def _fitted(cells: Sequence[Sequence[Piece]], width: int | None) -> str:
-    """The cells with all pieces, or without those of the highest orders, so that they fit into the width."""
+def _fitted(cells: Sequence[Sequence[Fragment]], width: int | None) -> str:
+    """The cells with all fragments, or without those of the highest orders, so that they fit into the width."""
     orders = sorted({order for cell in cells for order, _ in cell}, reverse=True)
     return first_that_fits((_joined(cells, most) for most in orders), width)
 
 
-def _joined(cells: Sequence[Sequence[Piece]], most: int) -> str:
+def _joined(cells: Sequence[Sequence[Fragment]], most: int) -> str:
     texts = (" ".join(text for order, text in cell if order <= most).removesuffix(":") for cell in cells)
     return " | ".join(filter(None, texts))
 

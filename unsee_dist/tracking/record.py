@@ -106,15 +106,15 @@ def starts(run: Path) -> list[PastStart]:
 def changes(run: Path, before: float = math.inf, keys: Callable[[str], bool] | None = None) -> list[str]:
     """Words for each start that changed settings: "after step 200: data.workers 2 -> 0". before: only steps before this
     one. keys: which are shown."""
-    found = []
+    sentences = []
     for line in starts(run):
         pairs = [
             str(SettingDifference(key, *pair))
             for key, pair in line.changed.items()
             if keys is None or keys(key)
         ]
-        found += [f"after step {line.step}: {', '.join(pairs)}"] if pairs and line.step < before else []
-    return found
+        sentences += [f"after step {line.step}: {', '.join(pairs)}"] if pairs and line.step < before else []
+    return sentences
 
 
 def begin(run: Path, config: RunConfig) -> None:

@@ -53,7 +53,7 @@ class TensorboardSink:
             )
 
     def _work(self) -> None:
-        wait_s, said = 0.0, False
+        wait_s, warned = 0.0, False
         while True:
             stopping = self._stop.wait(wait_s)
             try:
@@ -63,11 +63,11 @@ class TensorboardSink:
             except Exception as error:  # training goes on without pictures of it
                 if is_our_bug(error):
                     report(error, "writing for TensorBoard")
-                if not said:
+                if not warned:
                     self._warn(
                         f"{self._folder} cannot be written ({error}). Training continues; {self._metrics} keeps everything"
                     )
-                said = True
+                warned = True
                 self._again.set()
             if stopping:
                 return

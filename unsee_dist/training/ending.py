@@ -34,10 +34,10 @@ class Ending:
     def folders(self) -> dict[str, str]:
         """Name -> what it is; best/ only where this run has one, final/ only where it has not collapsed."""
         progress = self.progress
-        found = {"best": note_of("best", progress.best.step, progress.best.scores)} if progress.best else {}
+        notes = {"best": note_of("best", progress.best.step, progress.best.scores)} if progress.best else {}
         if not collapse(progress.scores):
-            found["final"] = note_of("final", progress.step, progress.scores)
-        return {name: note.what for name, note in found.items() if (self.folder / name).is_dir()}
+            notes["final"] = note_of("final", progress.step, progress.scores)
+        return {name: note.what for name, note in notes.items() if (self.folder / name).is_dir()}
 
     @property
     def warnings(self) -> list[str]:

@@ -6,7 +6,6 @@ settings do), with what is there, what was given, and what to write.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +27,13 @@ from unsee_dist.config.sections import RunConfig, TrainSettings
 from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.errors import UserError
-from unsee_dist.metrics.names import STEP
 from unsee_dist.model.target import decay_at
 from unsee_dist.tracking import record
-from unsee_dist.tracking.metrics_file import METRICS, cut_back, evaluations
+from unsee_dist.tracking.metrics_file import METRICS, cut_back
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
+from unsee_dist.training.edited import check_record, readable_manifest
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate, rising_steps, total_steps
 
@@ -89,62 +88,11 @@ def refuse_other_settings(world: World, config: RunConfig) -> None:
     """The refusal of a start by its settings alone, before hours of work on what they name. Collective."""
     folder = Path(config.run.dir)
     with share_errors(world):
-        found = directory.folders(folder / directory.CHECKPOINTS) if world.rank == 0 else []
-        if found and (manifest := _readable(found[-1])) is not None:
+        checkpoints = directory.folders(folder / directory.CHECKPOINTS) if world.rank == 0 else []
+        if checkpoints and (manifest := readable_manifest(checkpoints[-1])) is not None:
             different = differences(manifest.identity.settings, of_kind(flat(config), Kind.RESULT))
             if different:
                 raise UserError(_refusal(folder, config.train.steps or 0, different, manifest.step))
-
-
-def check_record(run: Path) -> None:
-    """UserError: config.yaml states other settings than those by which the run's checkpoints were trained."""
-    found, first = directory.folders(run / directory.CHECKPOINTS), record.first_settings(run)
-    manifest = _readable(found[-1]) if found else None
-    if manifest is None or first is None:
-        return
-    different = differences(of_kind(flat(first), Kind.RESULT), manifest.identity.settings)
-    if different:
-        raise UserError(
-            f"{run / record.CONFIG} was edited: it states (there) what the checkpoints were not trained with (here):\n"
-            f"{kinds.table(different)}\nRestore it; or move it away, and the next start writes it anew."
-        )
-
-
-def check_scores(run: Path) -> None:
-    """UserError: the last or the best scores in metrics.jsonl are others than the newest checkpoint's."""
-    found = directory.folders(run / directory.CHECKPOINTS)
-    manifest = _readable(found[-1]) if found else None
-    if manifest is None:
-        return
-    progress = manifest.progress
-    kept = {progress.evaluated: progress.scores}
-    if progress.best is not None:
-        kept[progress.best.step] = progress.best.scores
-    try:
-        lines = evaluations(run / METRICS)
-    except UserError:  # it is damaged, which whoever needs it says
-        return
-    for line in lines:
-        for key, value in kept.get(int(line[STEP]), {}).items():
-            if key in line and not _equal(line[key], value):
-                raise UserError(
-                    f"{run / METRICS} was edited: {key} of step {int(line[STEP])} is {line[key]:g} there, and {value:g} was "
-                    "measured. Restore it."
-                )
-
-
-def _equal(a: float, b: float) -> bool:
-    """What is not finite is null in metrics.jsonl."""
-    finite = math.isfinite(a), math.isfinite(b)
-    return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12) if all(finite) else not any(finite)
-
-
-def _readable(checkpoint: Path) -> Manifest | None:
-    """The manifest of a checkpoint; None where it is damaged, which is said when the run looks for a whole one."""
-    try:
-        return read_manifest(checkpoint)
-    except UserError:
-        return None
 
 
 def _plan(request: StartRequest, checkpoint: Path | None, own: bool) -> Start:

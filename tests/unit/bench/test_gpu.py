@@ -166,7 +166,7 @@ def test_the_tables_have_a_line_for_rows_of_every_kind(capsys: pytest.CaptureFix
     for page in gpu.gpu_table.pages(result):
         console.print(page)
     printed = capsys.readouterr().out
-    assert all(said in printed for said in ("no memory", "late", "2 gloo ranks", "log-normal"))
+    assert all(sentence in printed for sentence in ("no memory", "late", "2 gloo ranks", "log-normal"))
 
 
 def test_labels_are_unique_and_every_case_is_a_legal_configuration() -> None:

@@ -8,14 +8,14 @@ import pytest
 STARTED = """
 import multiprocessing, os, signal, sys
 from multiprocessing import forkserver
-from unsee_dist.train import begin_workers, parse
+from unsee_dist.train import begin_workers, config_of, parse
 
 def imported(names):
     return [name in sys.modules for name in names]
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    begin_workers(parse(["--config", "unsee-vicreg", "data.workers=%d"]))
+    begin_workers(config_of(parse(["--config", "unsee-vicreg", "data.workers=%d"])))
     assert "torch" not in sys.modules
     pid = forkserver._forkserver._forkserver_pid
     print(pid is not None)
@@ -31,14 +31,14 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize(
-    ("workers", "told"), [(2, ["True", "[True, True, False]"]), (0, ["False"])], ids=["two", "none"]
+    ("workers", "lines"), [(2, ["True", "[True, True, False]"]), (0, ["False"])], ids=["two", "none"]
 )
-def test_the_fork_server_of_a_run_starts_before_torch(tmp_path, workers: int, told: list[str]) -> None:
+def test_the_fork_server_of_a_run_starts_before_torch(tmp_path, workers: int, lines: list[str]) -> None:
     script = tmp_path / "started.py"
     script.write_text(STARTED % workers)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == told
+    assert done.stdout.splitlines() == lines
 
 
 PLAIN = """

@@ -104,22 +104,22 @@ def test_what_places_do_not_fit(places: list[Place], words: str | None) -> None:
     ("uuids", "fault"), [(("a", "b", "c"), ""), (("a", "b", "a"), "rank 0 on n0 and rank 2 on n1")]
 )
 def test_all_ranks_are_told_of_one_fault(uuids: tuple[str, ...], fault: str) -> None:
-    store, told = HashStore(), [""] * len(uuids)
+    store, faults = HashStore(), [""] * len(uuids)
 
     def join(rank: int) -> None:
         try:
             agree(store, place(rank, uuids[rank]), len(uuids))
         except UserError as error:
-            told[rank] = str(error)
+            faults[rank] = str(error)
 
     threads = [threading.Thread(target=join, args=(rank,)) for rank in range(len(uuids))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(set(told)) == 1
-    assert fault in told[0]
-    assert bool(told[0]) == bool(fault)
+    assert len(set(faults)) == 1
+    assert fault in faults[0]
+    assert bool(faults[0]) == bool(fault)
 
 
 def test_a_rank_without_a_gpu_tells_the_others(gpus) -> None:

@@ -192,8 +192,8 @@ def limited(*arguments: int) -> str:
 
 def test_the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_a_sentence() -> None:
     assert limited(256, 4096, 1024) == "(4096, 4096)\n"
-    said = limited(256, 1024, 1024)
-    assert said.startswith(
+    refusal = limited(256, 1024, 1024)
+    assert refusal.startswith(
         "WORLD_SIZE = 1024: rank 0 needs 2304 open files for that many ranks, and this host allows 1024."
     )
     assert limited(256, 1024, 8) == "(1024, 1024)\n"

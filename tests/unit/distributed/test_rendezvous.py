@@ -20,21 +20,21 @@ from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of
 
 def meet(size: int, coming: int, stopped_rank: int | None) -> list[str]:
     """What each of the ranks that come says; rank `stopped_rank` has got a signal."""
-    store, said = HashStore(), [""] * coming
+    store, messages = HashStore(), [""] * coming
 
     def rank(number: int) -> None:
         try:
             rendezvous.meet(store, number, size, lambda: number == stopped_rank)
-            said[number] = "met"
+            messages[number] = "met"
         except RendezvousStopped:
-            said[number] = "stopped"
+            messages[number] = "stopped"
 
     threads = [threading.Thread(target=rank, args=(number,)) for number in range(coming)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return said
+    return messages
 
 
 @pytest.mark.parametrize("stopped_rank", [0, 1, 2])

@@ -36,10 +36,10 @@ def test_the_scripts_derive_a_port() -> None:
 def test_the_scripts_derive_the_same_port_as_the_ranks(path: Path) -> None:
     (formula,) = FORMULA.findall(path.read_text())
     for job in (1, 12767, 12768, 32768, 40123, 2**31):
-        told = subprocess.run(
+        done = subprocess.run(
             ["bash", "-c", f"SLURM_JOB_ID={job}; echo $(({formula}))"], capture_output=True, text=True
         )
-        assert int(told.stdout) == port_of_job(job), path.name
+        assert int(done.stdout) == port_of_job(job), path.name
 
 
 def test_a_bare_srun_meets_at_the_port_of_its_job() -> None:

@@ -17,9 +17,9 @@ def test_eight_ranks_of_four_sentences_are_said() -> None:
     config = load("base", ["evaluate.retrieval=x.tsv"])
     found = derive(config, 1_000_000, 8)
     assert (found.steps, found.batch_a_rank, found.at_once, found.warmup) == (31_250, 4, 4, 3125)
-    (said,) = advice(config, found)
-    assert "8 ranks get 4 sentences each" in said
-    assert "Use 2 ranks, or train.batch=128" in said
+    (sentence,) = advice(config, found)
+    assert "8 ranks get 4 sentences each" in sentence
+    assert "Use 2 ranks, or train.batch=128" in sentence
     assert list(advice(config, derive(config, 1_000_000, 2))) == []
     assert list(advice(config, derive(config, 1_000_000, 1))) == []
 

@@ -10,11 +10,11 @@ from unit.report.made_runs import export, make_run, write_lines
 
 from unsee_dist.config import load
 from unsee_dist.evaluation.intervals import ScoreDifference
-from unsee_dist.report import curves, facts, verdict
+from unsee_dist.report import curves, facts, headline
+from unsee_dist.report.headline import Tone
+from unsee_dist.report.pairs import PairsView
 from unsee_dist.report.plots import Plot
 from unsee_dist.report.run_files import open_run
-from unsee_dist.report.sentences import PairsView
-from unsee_dist.report.verdict import Tone
 
 BASELINE = {"dev/sts": 75.46}
 
@@ -24,7 +24,7 @@ def pairs(low: float, value: float, high: float) -> list[PairsView]:
 
 
 @pytest.mark.parametrize(
-    ("scores", "found", "headline", "tone"),
+    ("scores", "found", "words", "tone"),
     [
         ({20: 61.5}, [], "Better than before training: dev/sts 61.50, +1.50", "good"),
         ({20: 58.5}, [], "Worse than before training: dev/sts 58.50, -1.50", "bad"),
@@ -42,47 +42,47 @@ def pairs(low: float, value: float, high: float) -> list[PairsView]:
             "No worse than before training: dev/sts 59.90, -0.10, which may be chance",
             "even",
         ),
-        ({}, [], "Not judged yet", "none"),
-        (None, [], "Not judged yet", "none"),
+        ({}, [], "Not evaluated yet", "none"),
+        (None, [], "Not evaluated yet", "none"),
     ],
 )
 def test_the_headline(
-    tmp_path: Path, scores: dict[int, float] | None, found: list[PairsView], headline: str, tone: Tone
+    tmp_path: Path, scores: dict[int, float] | None, found: list[PairsView], words: str, tone: Tone
 ) -> None:
-    said = verdict.verdict(open_run(make_run(tmp_path / "a", scores)), BASELINE, found)
-    assert (said.headline, said.tone) == (headline, tone)
+    verdict = headline.verdict(open_run(make_run(tmp_path / "a", scores)), BASELINE, found)
+    assert (verdict.headline, verdict.tone) == (words, tone)
 
 
 def test_what_is_below_tfidf_is_said_and_what_is_above_too(tmp_path: Path) -> None:
     run = open_run(make_run(tmp_path / "a", {20: 61.5}))
-    below = " ".join(verdict.verdict(run, BASELINE, []).sentences)
+    below = " ".join(headline.verdict(run, BASELINE, []).sentences)
     assert "dev/sts 61.5 is below TF-IDF (75.46), which only counts words" in below
-    above = " ".join(verdict.verdict(run, {"dev/sts": 50.0}, []).sentences)
+    above = " ".join(headline.verdict(run, {"dev/sts": 50.0}, []).sentences)
     assert "above TF-IDF (50.00)" in above
-    assert "TF-IDF was not measured" in " ".join(verdict.verdict(run, {}, []).sentences)
+    assert "TF-IDF was not measured" in " ".join(headline.verdict(run, {}, []).sentences)
 
 
 def test_an_end_that_is_worse_than_before_is_said_beside_a_better_best(tmp_path: Path) -> None:
     run = open_run(make_run(tmp_path / "a", {10: 61.5, 40: 57.0}))
-    said = verdict.verdict(run, BASELINE, [])
-    assert said.tone == "good"
+    verdict = headline.verdict(run, BASELINE, [])
+    assert verdict.tone == "good"
     assert (
         "At step 40: worse than before training: dev/sts 57.00, before 60.00; best/ is of step 10."
-        in said.sentences
+        in verdict.sentences
     )
 
 
 def test_two_equal_runs_have_no_best_one(tmp_path: Path) -> None:
     runs = [open_run(make_run(tmp_path / name, {20: 61.5}, f"run.name={name}")) for name in ("one", "two")]
-    assert verdict.comparison(runs, {}).headline == "one and two are equal: dev/sts 61.50"
+    assert headline.comparison(runs, {}).headline == "one and two are equal: dev/sts 61.50"
 
 
 def test_a_collapse_is_the_headline_and_advice_follows_a_harm(tmp_path: Path) -> None:
     flat = {"dev/collapsed": 1.0, "dev/std": 1e-6}
-    collapsed = verdict.verdict(open_run(make_run(tmp_path / "a", {20: 61.5}, **flat)), BASELINE, [])
+    collapsed = headline.verdict(open_run(make_run(tmp_path / "a", {20: 61.5}, **flat)), BASELINE, [])
     assert collapsed.tone == "bad"
     assert collapsed.headline == "The embeddings of all sentences are one point"
-    worse = verdict.verdict(open_run(make_run(tmp_path / "b", {20: 58.0})), BASELINE, [])
+    worse = headline.verdict(open_run(make_run(tmp_path / "b", {20: 58.0})), BASELINE, [])
     assert any(sentence.startswith("Try a third of train.lr") for sentence in worse.sentences)
 
 
@@ -90,8 +90,8 @@ def test_several_runs_have_a_best_one_and_no_score_in_common_is_said(tmp_path: P
     one = open_run(make_run(tmp_path / "a", {20: 61.5}, "run.name=one"))
     two = open_run(make_run(tmp_path / "b", {20: 63.0}, "run.name=two"))
     bare = open_run(make_run(tmp_path / "c", None))
-    assert verdict.comparison([one, two], {}).headline == "two is best: dev/sts 63.00, +1.50 against one"
-    assert verdict.comparison([bare, bare], {}).headline == "No common score"
+    assert headline.comparison([one, two], {}).headline == "two is best: dev/sts 63.00, +1.50 against one"
+    assert headline.comparison([bare, bare], {}).headline == "No common score"
     rows = facts.overview([one, two, bare], BASELINE).rows
     assert [row[4] for row in rows] == ["+1.50", "+3.00", "–"]
     assert [row[5] for row in rows] == ["-13.96", "-12.46", "–"]

@@ -11,6 +11,7 @@ from unit.report.made_runs import make_run
 
 from unsee_dist.errors import UserError
 from unsee_dist.report.facts import Event, Next, Table
+from unsee_dist.report.headline import Tile, Verdict
 from unsee_dist.report.of_runs import Looked, page_of
 from unsee_dist.report.page import (
     Bars,
@@ -30,7 +31,6 @@ from unsee_dist.report.page import (
 from unsee_dist.report.plots import Level, Panel, Series, draw
 from unsee_dist.report.run_files import open_run
 from unsee_dist.report.sentences import Cluster, Neighbour, Neighbours
-from unsee_dist.report.verdict import Tile, Verdict
 
 EVIL = "\"><img src=x onerror=alert(1)><script>alert(2)</script>'&{{ 7 * 7 }}"
 VOID = {"meta", "img", "br", "hr", "link", "input"}

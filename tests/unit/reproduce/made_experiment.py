@@ -26,7 +26,7 @@ def made(
     overrides: Sequence[str] = (),
     **more: Any,
 ) -> Results:
-    """All runs of the small plan, 40 steps each, judged at 20 and 40. more: what every evaluation also has."""
+    """All runs of the small plan, 40 steps each, evaluated at 20 and 40. more: what every evaluation also has."""
     given = ["evaluate.sts=pairs.tsv", "train.steps=40"]
     given = [text for text in given if text.partition("=")[0] not in experiment.small.varied]
     units = units_of(experiment, experiment.small, [*given, *overrides], seeds, out)

@@ -13,7 +13,7 @@ from unit.reproduce.made_experiment import NO_TASKS, made, wave
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.intervals import over_seeds
 from unsee_dist.report.page import render
-from unsee_dist.reproduce.command import Request, find, judged
+from unsee_dist.reproduce.command import Request, find, with_evaluation
 from unsee_dist.reproduce.differences import difference
 from unsee_dist.reproduce.experiment import BEFORE, Claim
 from unsee_dist.reproduce.experiments import EXPERIMENTS
@@ -131,10 +131,10 @@ def test_every_experiment_has_a_page(name: str, tmp_path: Path) -> None:
 
 def test_what_judges_is_the_users_or_the_corpuss_or_a_sentence(tmp_path: Path) -> None:
     def asked(*overrides: str) -> list[str]:
-        return judged(Request("objectives", overrides, tmp_path, tasks=NO_TASKS))
+        return with_evaluation(Request("objectives", overrides, tmp_path, tasks=NO_TASKS))
 
     assert asked("evaluate.sts=a.tsv") == ["evaluate.sts=a.tsv"]
-    with pytest.raises(UserError, match="nothing judges"):
+    with pytest.raises(UserError, match="nothing evaluates"):
         asked(f"data.shards={tmp_path}")
     (tmp_path / "dev.tsv").write_text("query\tanswer\n", encoding="utf-8")
     assert asked(f"data.shards={tmp_path}")[-1] == f"evaluate.retrieval={tmp_path / 'dev.tsv'}"

@@ -44,8 +44,8 @@ def test_arms_differ_only_in_what_they_say(tmp_path: Path) -> None:
 def test_the_users_settings_win_over_the_plans_and_are_left_out_where_they_mean_nothing(
     tmp_path: Path,
 ) -> None:
-    told = ["model.encoder=x", "train.steps=7", "projector.width=3"]
-    by_arm = {unit.arm: unit.config for unit in units_of(OBJECTIVES, OBJECTIVES.small, told, 1, tmp_path)}
+    settings = ["model.encoder=x", "train.steps=7", "projector.width=3"]
+    by_arm = {unit.arm: unit.config for unit in units_of(OBJECTIVES, OBJECTIVES.small, settings, 1, tmp_path)}
     assert {config.train.steps for config in by_arm.values()} == {7}
     assert by_arm["byol"].projector.width == 3
     assert by_arm["simcse-fair"].projector.kind == "tanh"

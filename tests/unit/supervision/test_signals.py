@@ -48,29 +48,29 @@ def wait_for(path: Path, word: str, timeout_s: float = 60) -> str:
 @pytest.mark.parametrize("variable", ["RANK", "SLURM_STEP_NUM_TASKS"])
 def test_the_end_of_a_launcher_with_threads_asks_once(tmp_path: Path, variable: str) -> None:
     """Linux sends the signal again for every thread of the dying process."""
-    said = tmp_path / "said"
+    output = tmp_path / "said"
     launcher = subprocess.Popen(
-        [sys.executable, "-c", LAUNCHER, sys.executable, "-c", RANK, str(said)],
+        [sys.executable, "-c", LAUNCHER, sys.executable, "-c", RANK, str(output)],
         env=os.environ | {variable: "0"},
         stdout=subprocess.PIPE,
     )
     assert launcher.stdout is not None
     assert int(launcher.stdout.readline()) > 0
-    wait_for(said, "listens")
+    wait_for(output, "listens")
     launcher.kill()
     launcher.wait()
-    assert wait_for(said, "saved") == "listens\nSIGUSR2\nsaved\n"
+    assert wait_for(output, "saved") == "listens\nSIGUSR2\nsaved\n"
 
 
 def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
-    said = tmp_path / "said"
-    rank = subprocess.Popen([sys.executable, "-c", RANK, str(said)])
-    wait_for(said, "listens")
+    output = tmp_path / "said"
+    rank = subprocess.Popen([sys.executable, "-c", RANK, str(output)])
+    wait_for(output, "listens")
     rank.send_signal(signal.SIGUSR1)
-    wait_for(said, "SIGUSR1")
+    wait_for(output, "SIGUSR1")
     rank.send_signal(signal.SIGTERM)
     assert rank.wait(60) == 128 + signal.SIGTERM
-    assert said.read_text() == "listens\nSIGUSR1\n"
+    assert output.read_text() == "listens\nSIGUSR1\n"
 
 
 def test_close_gives_the_signals_back() -> None:

@@ -20,8 +20,9 @@ from unsee_dist.sweep.failures import (
 )
 from unsee_dist.sweep.ledger import Goal, LedgerRow
 from unsee_dist.sweep.search import exit_code
+from unsee_dist.sweep.study import TrialState
 from unsee_dist.sweep.trial import DriverProcess, _enter, trial_folder
-from unsee_dist.sweep.tune import TrialState, read_error
+from unsee_dist.sweep.tune import read_error
 
 GOAL = Goal("dev/sts", "max", trials=1, steps=40)
 
@@ -146,7 +147,7 @@ WHOLE = pickle.dumps(RuntimeError("rank 1 has failed"))
 
 
 @pytest.mark.parametrize(
-    ("pickled", "text", "told"),
+    ("pickled", "text", "sentence"),
     [
         (WHOLE, None, "rank 1 has failed"),
         (b"", RuntimeError("as text"), "as text"),  # made, and nothing in it yet
@@ -158,9 +159,9 @@ WHOLE = pickle.dumps(RuntimeError("rank 1 has failed"))
     ],
 )
 def test_an_error_that_ray_is_still_copying_is_read_as_far_as_it_is_there(
-    pickled: object, text: object, told: str
+    pickled: object, text: object, sentence: str
 ) -> None:
-    assert read_error(Copied(pickled, text)) == told
+    assert read_error(Copied(pickled, text)) == sentence
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from unsee_dist.files.trees import sealed
 from unsee_dist.sweep import ledger, status
 from unsee_dist.sweep.driver import DRIVER, driver_of, make_folder, registered_driver
 from unsee_dist.sweep.ledger import Goal, LedgerRow, write
-from unsee_dist.sweep.settings import Sweep, load_sweep
+from unsee_dist.sweep.load import load_sweep
+from unsee_dist.sweep.settings import Sweep
 
 
 def sweep_in(folder: Path, *given: str) -> Sweep:

@@ -9,8 +9,8 @@ import pytest
 
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import Goal
+from unsee_dist.sweep.study import TrialState
 from unsee_dist.sweep.trial import OUTCOME, WORST, TrialOutcome, comparable_score, trial_folder
-from unsee_dist.sweep.tune import TrialState
 
 GOAL = Goal("dev/sts", "max", trials=3, steps=40)
 

@@ -10,8 +10,9 @@ import yaml
 from unsee_dist.config import load
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import LedgerRow
+from unsee_dist.sweep.load import load_sweep
 from unsee_dist.sweep.report import rungs, write_confirmation, write_report
-from unsee_dist.sweep.settings import Sweep, load_sweep
+from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import trial_folder
 
 RATES = [1e-5, 3e-5, 1e-4, 2e-4, 3e-4, 5e-4, 8e-4, 1e-3]

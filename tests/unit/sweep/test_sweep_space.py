@@ -10,7 +10,7 @@ import pytest
 
 from unsee_dist.config import ConfigError
 from unsee_dist.errors import UserError
-from unsee_dist.sweep.settings import load_sweep
+from unsee_dist.sweep.load import load_sweep
 
 BASE = "extends: base.yaml\ntrain: {steps: 100}\nevaluate: {sts: x.tsv}\n"
 CONDITIONAL = """space:
@@ -238,9 +238,9 @@ def test_more_trials_than_a_grid_has_and_a_misspelt_section_are_mistakes(tmp_pat
     axes = "space:\n  train.lr: {choice: [1e-4, 1e-3]}\n"
     found = mistakes(write(tmp_path, axes), "sweep.search=grid", "sweep.scheduler=none", "sweep.trials=100")
     assert "more than the 2 points of the grid" in found["sweep.trials"]
-    said = mistakes(write(tmp_path, axes), "sweep.dir=s3://me:Pa55-w0rd@b/x")["sweep.dir"]
-    assert "is a URL" in said
-    assert "Pa55" not in said
+    mistake = mistakes(write(tmp_path, axes), "sweep.dir=s3://me:Pa55-w0rd@b/x")["sweep.dir"]
+    assert "is a URL" in mistake
+    assert "Pa55" not in mistake
     assert "did you mean sweep.dir?" in mistakes(write(tmp_path, axes), "swep.dir=x")["swep.dir"]
 
 

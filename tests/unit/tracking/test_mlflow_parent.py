@@ -118,19 +118,19 @@ def test_one_parent_with_its_trials_and_the_newest_report_also_after_a_restart(s
 def test_a_trial_that_ended_while_the_server_was_dead_arrives_once_below_its_parent(sweep, uri, monkeypatch):
     monkeypatch.setitem(mlflow_run.QUIET, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    said = []
+    sentences = []
     dead = f"http://127.0.0.1:{_unused_port()}"
-    parent = _parent(sweep, dead, said.append)
+    parent = _parent(sweep, dead, sentences.append)
     variables = parent.environment()
     assert "MLFLOW_PARENT_RUN_ID" not in variables
     trial = _trial(sweep, "a")
     assert not _train(trial, variables).close(5)
     assert not parent.send_left(trial, timeout_s=5)
     assert not parent.close(timeout_s=5)
-    assert f"MLflow at {dead} does not answer" in said[0]
+    assert f"MLflow at {dead} does not answer" in sentences[0]
 
     for _ in range(2):
-        later = _parent(sweep, uri, said.append)
+        later = _parent(sweep, uri, sentences.append)
         assert later.send_left(trial, timeout_s=60)
         assert later.close(timeout_s=60)
     runs, count = _runs(uri)
@@ -142,12 +142,17 @@ def test_a_trial_that_ended_while_the_server_was_dead_arrives_once_below_its_par
 
 def test_trials_that_began_before_the_parent_was_known_or_were_killed_are_put_right(sweep, uri):
     parent = _parent(sweep, uri)
-    told = parent.environment()
-    early = _train(_trial(sweep, "early"), {k: v for k, v in told.items() if k != "MLFLOW_PARENT_RUN_ID"})
+    variables = parent.environment()
+    early = _train(
+        _trial(sweep, "early"), {k: v for k, v in variables.items() if k != "MLFLOW_PARENT_RUN_ID"}
+    )
     assert early.close(60, "FAILED")
     client = connect(uri)
     experiment = client.get_experiment_by_name("sweeps").experiment_id
-    tags = {"unsee.parent": told["UNSEE_PARENT_KEY"], "mlflow.parentRunId": told["MLFLOW_PARENT_RUN_ID"]}
+    tags = {
+        "unsee.parent": variables["UNSEE_PARENT_KEY"],
+        "mlflow.parentRunId": variables["MLFLOW_PARENT_RUN_ID"],
+    }
     client.create_run(experiment, tags=tags, run_name="killed")
     client.create_run(experiment, run_name="a stranger")
     assert parent.close(timeout_s=60)
@@ -159,13 +164,13 @@ def test_trials_that_began_before_the_parent_was_known_or_were_killed_are_put_ri
 
 
 def test_a_database_that_is_locked_is_said_and_gets_everything_when_it_is_free(sweep, uri):
-    said = []
+    sentences = []
     holder = sqlite3.connect(uri.removeprefix("sqlite:///"), isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
-    parent = _parent(sweep, uri, said.append)
+    parent = _parent(sweep, uri, sentences.append)
     trial = _trial(sweep, "a")
-    _until(lambda: said)
-    assert "database is locked" in said[0]
+    _until(lambda: sentences)
+    assert "database is locked" in sentences[0]
     holder.execute("ROLLBACK")
     holder.close()
     assert parent.send_left(trial, timeout_s=60)
@@ -174,13 +179,13 @@ def test_a_database_that_is_locked_is_said_and_gets_everything_when_it_is_free(s
 
 
 def test_a_database_that_is_read_only_is_said_and_nothing_else_happens(sweep, uri):
-    said = []
+    sentences = []
     path = uri.removeprefix("sqlite:///")
-    parent = _parent(sweep, f"sqlite:///file:{path}?mode=ro&uri=true", said.append)
-    _until(lambda: said)
-    assert "readonly database" in said[0]
+    parent = _parent(sweep, f"sqlite:///file:{path}?mode=ro&uri=true", sentences.append)
+    _until(lambda: sentences)
+    assert "readonly database" in sentences[0]
     assert not parent.close(timeout_s=20)
-    assert "the same command sends the rest when the server answers" in said[-1]
+    assert "the same command sends the rest when the server answers" in sentences[-1]
     assert _runs(uri)[1] == 0
 
 
@@ -192,11 +197,11 @@ def _unused_port():
 
 def test_what_is_left_of_a_trial_whose_record_holds_a_password_arrives_without_it(sweep, uri):
     """Earlier versions wrote the settings as they were."""
-    said = []
-    parent, trial = _parent(sweep, uri, said.append), _trial(sweep, "a")
+    sentences = []
+    parent, trial = _parent(sweep, uri, sentences.append), _trial(sweep, "a")
     mix = {"data": {"mix": "2 s3://me:secret-word@bucket/corpus, 1 mine"}, "run": {"name": "a"}}
     (trial / "config.yaml").write_text(yaml.safe_dump(mix))
-    assert parent.send_left(trial, timeout_s=60), said
+    assert parent.send_left(trial, timeout_s=60), sentences
     assert parent.close(timeout_s=60)
     sent = _runs(uri)[0]["a"].data.params
     assert sent["data.mix"] == "2 s3://***@bucket/corpus, 1 mine"

@@ -141,18 +141,20 @@ def test_a_server_that_refuses_or_never_answers_costs_nothing_and_is_said_once(f
     with socket.socket() as silent:  # accepts connections, says nothing
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
-        said = []
+        sentences = []
         began = time.monotonic()
-        sink = MlflowSink(folder, DESCRIBED, f"http://127.0.0.1:{silent.getsockname()[1]}", warn=said.append)
+        sink = MlflowSink(
+            folder, DESCRIBED, f"http://127.0.0.1:{silent.getsockname()[1]}", warn=sentences.append
+        )
         sink.tag("model.best", "here")
         assert sink.run_id is None
         assert time.monotonic() - began < 0.5
-        _until(lambda: said)
+        _until(lambda: sentences)
         time.sleep(0.5)
         assert not sink.close(5)
-        assert len(said) == 2
-        assert "does not answer" in said[0]
-        assert "the same command sends the rest" in said[1]
+        assert len(sentences) == 2
+        assert "does not answer" in sentences[0]
+        assert "the same command sends the rest" in sentences[1]
     later = MlflowSink(folder, DESCRIBED, uri)
     assert later.close(60)
     assert len(_history(uri, later.run_id, "loss")) == 10
@@ -161,14 +163,14 @@ def test_a_server_that_refuses_or_never_answers_costs_nothing_and_is_said_once(f
 
 def test_a_bug_of_ours_is_no_server_that_does_not_answer(folder, uri, capsys):
     _write(folder, range(1, 5))
-    said = []
+    sentences = []
     broken = RunDescription("laws", "a run", None)  # what no configuration can make
-    assert not MlflowSink(folder, broken, uri, warn=said.append).close(60)
+    assert not MlflowSink(folder, broken, uri, warn=sentences.append).close(60)
     printed = capsys.readouterr().err
     assert "AttributeError" in printed
     assert "in _connect" in printed
     assert "sending to MLflow: this is a bug of unsee_dist" in printed
-    assert not any("does not answer" in sentence for sentence in said)
+    assert not any("does not answer" in sentence for sentence in sentences)
 
 
 def test_a_bug_of_ours_after_an_outage_is_shown_too(folder, uri, capsys, monkeypatch):
@@ -214,22 +216,22 @@ def test_a_server_killed_and_restarted_has_every_line_once(folder, tmp_path, uri
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    said = []
+    sentences = []
     server = _server(uri, port, tmp_path)
     try:
-        sink = MlflowSink(folder, DESCRIBED, f"http://127.0.0.1:{port}", warn=said.append)
+        sink = MlflowSink(folder, DESCRIBED, f"http://127.0.0.1:{port}", warn=sentences.append)
         _write(folder, range(1, 301))
         _until(lambda: sink.run_id and len(_history(uri, sink.run_id, "loss")) == 300)
         _kill(server)
         _write(folder, range(301, 601))
-        _until(lambda: said)
+        _until(lambda: sentences)
         server = _server(uri, port, tmp_path)
         _write(folder, range(601, 901))
         assert sink.close(60)
     finally:
         _kill(server)
     assert _history(uri, sink.run_id, "loss") == [(s, 1 / (s + 1)) for s in range(1, 901)]
-    assert len(said) == 1
+    assert len(sentences) == 1
     assert len(_runs(uri)) == 1
 
 

@@ -62,8 +62,8 @@ def test_without_mlflow_a_run_is_recorded_and_says_what_to_install(tmp_path, cap
     assert (tmp_path / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize(("lost", "said"), [(0, False), (1, True), (13, True)])
-def test_lines_that_a_checkpoint_had_counted_and_that_are_gone_are_said(tmp_path, capsys, lost, said):
+@pytest.mark.parametrize(("lost", "warned"), [(0, False), (1, True), (13, True)])
+def test_lines_that_a_checkpoint_had_counted_and_that_are_gone_are_said(tmp_path, capsys, lost, warned):
     _run(tmp_path, 0, 0, 12)
     path = tmp_path / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True)
@@ -74,4 +74,4 @@ def test_lines_that_a_checkpoint_had_counted_and_that_are_gone_are_said(tmp_path
     assert recorder.lines == 13 - lost
     recorder.close()
     sentence = f"metrics.jsonl has lost {lost} of the 13 lines that the checkpoint of step 12 had counted"
-    assert (sentence in capsys.readouterr().err) == said
+    assert (sentence in capsys.readouterr().err) == warned

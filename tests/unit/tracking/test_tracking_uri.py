@@ -55,10 +55,10 @@ def test_warnings_and_parameters_hold_no_password(tmp_path: Path, monkeypatch: p
     secret = "Pa55-w0rd"
     description = describe("x", {"data": {"mix": f"1 s3://me:{secret}@b/c", "shards": "/home/me/corpus"}})
     assert description.params == {"data.mix": "1 s3://***@b/c", "data.shards": "~/corpus"}
-    said: list[str] = []
+    sentences: list[str] = []
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
-    sink = MlflowSink(tmp_path, description, f"http://me:{secret}@127.0.0.1:9/a", warn=said.append)
+    sink = MlflowSink(tmp_path, description, f"http://me:{secret}@127.0.0.1:9/a", warn=sentences.append)
     assert sink.close(timeout_s=60) is False
-    assert said
-    assert all("http://***@127.0.0.1:9/a" in sentence for sentence in said)
-    assert secret not in "".join([*said, *(path.read_text() for path in tmp_path.iterdir())])
+    assert sentences
+    assert all("http://***@127.0.0.1:9/a" in sentence for sentence in sentences)
+    assert secret not in "".join([*sentences, *(path.read_text() for path in tmp_path.iterdir())])

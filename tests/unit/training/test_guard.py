@@ -36,10 +36,10 @@ def losses(seed: int, count: int) -> list[float]:
 def test_a_jump_is_said_and_a_falling_noisy_loss_is_not() -> None:
     for seed in range(20):
         state = GuardState()
-        said = [
+        sentences = [
             after_step(SETTINGS, state, step, loss, True)[1] for step, loss in enumerate(losses(seed, 600))
         ]
-        assert not any(said)
+        assert not any(sentences)
         jumped = after_step(SETTINGS, state, 600, 60.0, True)
         assert "loss 60" in jumped[1]
         assert jumped[0] is Action.CONTINUE
@@ -145,11 +145,12 @@ def test_a_skip_is_said_with_its_step_and_its_loss_and_the_last_one_acts() -> No
 def test_overflows_in_fp16_are_no_skips_in_a_row() -> None:
     """A loss scale of 2^16 may be halved many times before it fits."""
     state = GuardState()
-    said = [after_step(SETTINGS, state, step, 3.0, False, overflow=True) for step in range(1, 20)]
-    assert {action for action, _ in said} == {Action.CONTINUE}
+    sentences = [after_step(SETTINGS, state, step, 3.0, False, overflow=True) for step in range(1, 20)]
+    assert {action for action, _ in sentences} == {Action.CONTINUE}
     assert state.skips_in_row == 0
     assert (
-        said[6][1] == "step 7 skipped on all ranks: its gradients overflow in fp16, the loss scale is halved"
+        sentences[6][1]
+        == "step 7 skipped on all ranks: its gradients overflow in fp16, the loss scale is halved"
     )
 
 
@@ -175,8 +176,8 @@ def test_the_sentence_about_a_collapse_has_the_numbers() -> None:
 def test_a_loss_that_stands_still_is_no_spike() -> None:
     """Its deviation is 0, and a step on the mean is not above it."""
     state = GuardState()
-    said = [after_step(SETTINGS, state, step, 3.0, True)[1] for step in range(200)]
-    assert not any(said)
+    sentences = [after_step(SETTINGS, state, step, 3.0, True)[1] for step in range(200)]
+    assert not any(sentences)
     assert state.spikes == 0
 
 

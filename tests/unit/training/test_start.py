@@ -19,12 +19,12 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import NAME, Identity, read_manifest
+from unsee_dist.training.edited import check_scores
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate
 from unsee_dist.training.start import (
     Start,
     StartRequest,
-    check_scores,
     free_name,
     keep_record,
     plan_start,
@@ -297,9 +297,9 @@ def test_a_record_that_was_edited_is_refused(tmp_path: Path) -> None:
     whole = path.read_text()
     path.write_text(whole.replace("lr: 0.0001", "lr: 0.5"))
     assert path.read_text() != whole
-    said = refusal(request(run))
-    assert f"{path} was edited" in said
-    assert "train.lr  0.5" in said
+    message = refusal(request(run))
+    assert f"{path} was edited" in message
+    assert "train.lr  0.5" in message
     path.write_text(whole)
     assert plan_start(ALONE, request(run)).complete
 
@@ -355,9 +355,9 @@ def test_a_configuration_of_the_users_in_the_folder_of_the_run_stays(tmp_path: P
     run.mkdir()
     text = "# my notes\nextends: base\ntrain:\n  steps: 10\n"
     (run / "config.yaml").write_text(text)
-    said = refusal(request(run))
-    assert f"{run}/config.yaml is a file of yours" in said
-    assert f"Write run.dir={run}/run" in said
+    message = refusal(request(run))
+    assert f"{run}/config.yaml is a file of yours" in message
+    assert f"Write run.dir={run}/run" in message
     assert (run / "config.yaml").read_text() == text
 
 

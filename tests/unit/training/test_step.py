@@ -220,12 +220,12 @@ def refused(error: Exception, *sentences: int) -> str:
     ],
 )
 def test_memory_that_runs_out_names_half_the_largest_micro_batch(error: Exception) -> None:
-    said = refused(error, 3, 9, 5)
-    assert said.startswith(
+    message = refused(error, 3, 9, 5)
+    assert message.startswith(
         f"train.micro_batch = 9 does not fit into the memory of {socket.gethostname()} at step {STEP}: CUDA out of"
     )
-    assert said.endswith(" Write train.micro_batch=4: a step then needs less at once.")
-    assert "See the documentation" not in said
+    assert message.endswith(" Write train.micro_batch=4: a step then needs less at once.")
+    assert "See the documentation" not in message
 
 
 def test_one_sentence_that_does_not_fit_asks_for_shorter_ones_or_more_ranks() -> None:
@@ -242,11 +242,11 @@ def test_memory_for_the_gradients_is_no_matter_of_the_micro_batch() -> None:
     exec("def reduce(): raise MemoryError('2 GB were asked for')", asks)
     with pytest.raises(UserError) as caught, explain_out_of_memory(batch(3, 9)):
         asks["reduce"]()
-    said = str(caught.value)
-    assert "does not fit into the memory of" in said
-    assert ": 2 GB were asked for" in said
-    assert "A smaller train.micro_batch does not change that. Use parallel.zero=3 on more ranks" in said
-    assert "Write train.micro_batch" not in said
+    message = str(caught.value)
+    assert "does not fit into the memory of" in message
+    assert ": 2 GB were asked for" in message
+    assert "A smaller train.micro_batch does not change that. Use parallel.zero=3 on more ranks" in message
+    assert "Write train.micro_batch" not in message
 
 
 @pytest.mark.parametrize(

@@ -14,28 +14,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import xxhash
 
 from unsee_dist.config.prepare import BLOCK_SENTENCES
-from unsee_dist.data.corpus.blocks import LENGTH, ROW, BlockColumns, BlockRows, Layout, as_rows
+from unsee_dist.data.corpus.blocks import LENGTH, ROW, AnyEntry, BlockColumns, BlockRows, Layout, as_rows
 from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.corpus.store import Store, Unreachable
 from unsee_dist.errors import TransientError, UserError, is_transient
 from unsee_dist.files import atomic
 
-if TYPE_CHECKING:
-    from unsee_dist.data.corpus.index import ShardEntry
-    from unsee_dist.data.corpus.tokens import TokenShard
-
 BLOCKS = "blocks.npy"
 LISTED_BLOCKS = 4096  # blocks that an index lists itself, at most: 4 million sentences, 300 kB
 HEADER = 192  # bytes
-PIECE = 1 << 18  # rows read at once: 4.7 MB
+ROWS_AT_ONCE = 1 << 18  # rows read at once: 4.7 MB
 
-Entry = TypeVar("Entry", "ShardEntry", "TokenShard")
+Entry = TypeVar("Entry", bound=AnyEntry)
 
 
 def header(blocks: int) -> bytes:
@@ -111,11 +107,11 @@ class FiledRows:
         return rows
 
     def verify(self) -> None:
-        """Read all rows, a piece at a time."""
+        """Read all rows, some at a time."""
         first, shards = self.layout.first, len(self.layout.names)
         start = 0
         while start < shards:
-            stop = int(np.searchsorted(first, first[start] + PIECE, side="right")) - 1
+            stop = int(np.searchsorted(first, first[start] + ROWS_AT_ONCE, side="right")) - 1
             stop = min(max(stop, start + 1), shards)
             self._read(start, stop)
             start = stop

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -57,6 +57,18 @@ class BlockRows:
 
     number: Annotated[int, Field(ge=1, lt=1 << 40)]
     xxh3: Xxh3
+
+
+class AnyEntry(Protocol):
+    """An entry of the index of a corpus or of its tokens, whose blocks lie in one file: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def blocks(self) -> BlockColumns | BlockRows: ...
 
 
 class Rows(Protocol):

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from itertools import accumulate
-from typing import Any, ClassVar, Protocol
+from typing import Protocol
 
 from unsee_dist.data.corpus.block_file import FiledRows
-from unsee_dist.data.corpus.blocks import BlockColumns, BlockRows, Layout, ListedRows, Rows
+from unsee_dist.data.corpus.blocks import AnyEntry, BlockColumns, BlockRows, Layout, ListedRows, Rows
 from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.files import trees
 
 LISTED = 2  # the format of an index whose entries list their blocks
 APART = 3  # of one whose blocks are in a file of their own; everything else is the same
-
-
-class AnyEntry(Protocol):
-    """An entry of an index, whose blocks lie in one file: a dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def blocks(self) -> BlockColumns | BlockRows: ...
 
 
 class Index(Protocol):

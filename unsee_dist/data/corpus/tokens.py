@@ -105,8 +105,8 @@ class Tokens:
             raise UserError(f"{where}, but it cannot be read ({error}). {_remedy(self.store)}") from error
         actual = xxhash.xxh3_64_hexdigest(raw)
         if actual != expected.xxh3:
-            found = f"found {len(raw)} with xxh3 {actual}"
-            raise UserError(f"{where} with xxh3 {expected.xxh3}, {found}. {_remedy(self.store)}")
+            difference = f"found {len(raw)} with xxh3 {actual}"
+            raise UserError(f"{where} with xxh3 {expected.xxh3}, {difference}. {_remedy(self.store)}")
         lengths = np.frombuffer(raw, dtype="<u2", count=expected.sentences).astype(np.int64)
         ids = np.frombuffer(raw, dtype=self._dtype, offset=2 * expected.sentences)
         if lengths.sum() != len(ids) or lengths.max() > self._max_tokens:

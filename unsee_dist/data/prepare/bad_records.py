@@ -44,8 +44,8 @@ class BadRecords:
 
     def take(self) -> Skipped:
         """Those since the last call."""
-        taken, self.skipped = self.skipped, Skipped()
-        return taken
+        skipped, self.skipped = self.skipped, Skipped()
+        return skipped
 
 
 def stop(what: str, remedy: str) -> NoReturn:

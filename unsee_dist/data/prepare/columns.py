@@ -68,9 +68,9 @@ def read_parquet(name: str, field: str, advance: Advance, bad: BadRecords) -> It
             for batch in table.iter_batches(TABLE_ROWS, columns=[field]):
                 advance(size * batch.num_rows // table.metadata.num_rows)
                 for row, value in enumerate(_values(batch.column(0)), start=place + 1):
-                    found = _of_value(f"{name} row {row}", field, value, bad)
-                    if found is not None:
-                        yield found
+                    texts = _of_value(f"{name} row {row}", field, value, bad)
+                    if texts is not None:
+                        yield texts
                 place += batch.num_rows
         except (pyarrow.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError) as error:
             if is_transient(error):
@@ -134,9 +134,9 @@ def read_dataset(name: str, field: str, bad: BadRecords) -> Iterator[list[str]]:
         for number, row in enumerate(rows, start=1):
             if wrong := missing(name, field, row):
                 raise UserError(". ".join(wrong))
-            found = _of_value(f"{name} row {number}", field, row[field], bad)
-            if found is not None:
-                yield found
+            texts = _of_value(f"{name} row {number}", field, row[field], bad)
+            if texts is not None:
+                yield texts
 
 
 def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:

@@ -121,15 +121,15 @@ def cut_documents(
     """Documents in splits of about split_bytes characters. UserError when there is none. bad: of these documents."""
     bad = bad or BadRecords()
     collected: list[list[str]] = []
-    size, found = 0, False
+    size, ended = 0, False
     for document in documents:
         collected.append(document)
         size += sum(map(len, document))
         if size >= split_bytes:
             yield InputSplit(name, collected, skipped=bad.take())
-            collected, size, found = [], 0, True
+            collected, size, ended = [], 0, True
     last = InputSplit(name, collected, skipped=bad.take())
-    if not last.documents and not last.skipped.number and not found:
+    if not last.documents and not last.skipped.number and not ended:
         raise UserError(f"{name} is empty. {FORMATS}")
     yield last
 

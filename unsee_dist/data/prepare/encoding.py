@@ -31,9 +31,9 @@ def is_text(head: bytes) -> bool:
 
 def check_text(name: str, head: bytes) -> None:
     """UserError when these first bytes of a file are no UTF-8 text, but in another encoding or of another format."""
-    found = wide_encoding(head)
-    if found is not None:
-        encoding, why = found
+    wide = wide_encoding(head)
+    if wide is not None:
+        encoding, why = wide
         new = "NEW" + (last_suffix(name) or ".txt")
         raise UserError(
             f"{name} is {encoding} text ({why}), and UTF-8 is read. Unpack it where it is packed, write "

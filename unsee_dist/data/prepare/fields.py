@@ -55,9 +55,9 @@ def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> li
 def document(where: str, field: str, record: Mapping[str, object], bad: BadRecords) -> list[str] | None:
     """The document in a field of a record; None of a bad record that is skipped."""
     value = record[field]
-    found = [value] if isinstance(value, str) else value
-    if isinstance(found, list) and all(isinstance(sentence, str) for sentence in found):
-        return found
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, list) and all(isinstance(sentence, str) for sentence in texts):
+        return texts
     others = {name: each for name, each in record.items() if name != field}
     remedy = hint(field, others) if any(map(_fits, others.values())) else "Correct it."
     holds = "null" if value is None else type(value).__name__
@@ -90,9 +90,9 @@ def _json_remedy(line: str) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    found = list(names)
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return (", ".join(found[:SHOWN]) or "none") + more
+    listed = list(names)
+    more = f" and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
+    return (", ".join(listed[:SHOWN]) or "none") + more
 
 
 def _fits(value: object) -> bool:

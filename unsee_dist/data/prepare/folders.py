@@ -24,13 +24,13 @@ def files_below(folder: str, field: str | None, leave_out: LeaveOut) -> list[str
     field: files of JSON that are only known by their content must have it; None = any. Raises UserError when the folder itself
     cannot be listed, TransientError when any entry cannot be looked at for a while: nothing is left out for a passing fault.
     """
-    found = []
+    files = []
     for path, entry in _walk(folder, leave_out):
         if why := _unread(path, entry, field):
             leave_out(path, why)
         else:
-            found.append(path)
-    return sorted(found)
+            files.append(path)
+    return sorted(files)
 
 
 def not_a_file(path: str) -> str | None:

@@ -89,7 +89,7 @@ class Preparation:
         shards = self.write_shards(runs, counted, held)
         about: dict[str, object] = {"counters": dict(sorted(counts.items()))}
         about |= {"bad_records": done.bad} if done.bad else {}
-        about |= {"left_out": found} if (found := left_out.as_dict()) else {}
+        about |= {"left_out": reasons} if (reasons := left_out.as_dict()) else {}
         return self.finish(shards, done.pairs, about)
 
     def sorted(self, names: list[str], split_bytes: int) -> Sorted:

@@ -42,16 +42,16 @@ def is_copy(folder: Path, manifest: Manifest) -> bool:
 
 
 def newest_valid(
-    checkpoints: Path, check: Callable[[Path], Manifest], found: Sequence[Path] | None = None
+    checkpoints: Path, check: Callable[[Path], Manifest], candidates: Sequence[Path] | None = None
 ) -> tuple[Path | None, list[str]]:
     """The newest valid folder, and what is wrong with newer ones. `check` raises UserError for a damaged one.
 
-    found: the folders, oldest first; None = those that are there. (None, []) when there never was a checkpoint. Raises
+    candidates: the folders, oldest first; None = those that are there. (None, []) when there never was a checkpoint. Raises
     UserError when there are some, or a pointer to one, and none is valid: a run must not start from scratch without a word.
     """
     problems: list[str] = []
-    found = folders(checkpoints) if found is None else found
-    for folder in reversed(found):
+    candidates = folders(checkpoints) if candidates is None else candidates
+    for folder in reversed(candidates):
         try:
             check(folder)
         except (
@@ -63,7 +63,7 @@ def newest_valid(
         else:
             return folder, problems
     pointer = checkpoints / POINTER
-    if pointer.exists() and _pointed(pointer) not in {folder.name for folder in found}:
+    if pointer.exists() and _pointed(pointer) not in {folder.name for folder in candidates}:
         problems.append(f"{pointer} names {_pointed(pointer)}, which does not exist")
     if problems:
         raise UserError(

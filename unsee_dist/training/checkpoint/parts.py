@@ -31,7 +31,7 @@ BUFFERS = "buffers.safetensors"
 KEY = re.compile(rf"({KIND})/(.+)@({NUMBER})")
 
 
-class Part(NamedTuple):
+class StoredPart(NamedTuple):
     """Elements start..stop of `kind` of a flattened parameter, under `key` in the file of this name."""
 
     kind: str
@@ -45,7 +45,7 @@ class Part(NamedTuple):
         return f"{self.kind}/{self.name}@{self.start}"
 
 
-Parts = dict[tuple[str, str], list[Part]]  # (kind, name of the parameter) -> parts in order
+Parts = dict[tuple[str, str], list[StoredPart]]  # (kind, name of the parameter) -> parts in order
 
 
 def listed(elements: Mapping[str, int]) -> tuple[str, ...]:
@@ -57,7 +57,7 @@ def listed(elements: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(f"{','.join(of)}/{name}@{start}+{number}" for (name, start, number), of in kinds.items())
 
 
-def parts_in(files: Iterable[StoredFile]) -> Iterator[Part]:
+def parts_in(files: Iterable[StoredFile]) -> Iterator[StoredPart]:
     """What the manifest says is in these files. Opens none."""
     for file in files:
         for each in file.parts:
@@ -65,7 +65,7 @@ def parts_in(files: Iterable[StoredFile]) -> Iterator[Part]:
             assert match is not None, each  # the manifest was checked when it was read
             start = int(match[3])
             for kind in match[1].split(","):
-                yield Part(kind, match[2], start, start + int(match[4]), file.name)
+                yield StoredPart(kind, match[2], start, start + int(match[4]), file.name)
 
 
 def all_parts(folder: Path, manifest: Manifest) -> Parts:
@@ -127,9 +127,9 @@ def _check_keys(path: Path, stored: StoredFile) -> None:
         if expected:
             raise UserError(f"{path} is damaged: {min(expected)} is listed, and no file of a rank")
         return
-    found = set(file.keys())
-    for key in sorted(found | expected.keys()):
-        part = file.get_slice(key) if key in found else None
+    keys = set(file.keys())
+    for key in sorted(keys | expected.keys()):
+        part = file.get_slice(key) if key in keys else None
         if part is not None and (
             KEY.fullmatch(key) is None or len(part.get_shape()) != 1 or part.get_dtype() != "F32"
         ):

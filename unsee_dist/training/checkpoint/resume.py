@@ -31,19 +31,19 @@ def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, 
 
     Damaged checkpoints are named on stderr when an older one is used.
     """
-    checkpoints, found = run / directory.CHECKPOINTS, list[Path]()
+    checkpoints, candidates = run / directory.CHECKPOINTS, list[Path]()
     with share_errors(world):
         if world.rank == 0:
             directory.recover(checkpoints)
-            found = directory.folders(checkpoints)
-            if resume == "never" and found:
+            candidates = directory.folders(checkpoints)
+            if resume == "never" and candidates:
                 raise UserError(
-                    f"resume = never, but {checkpoints} holds {found[-1].name}. Write resume: auto to continue it, or give "
+                    f"resume = never, but {checkpoints} holds {candidates[-1].name}. Write resume: auto to continue it, or give "
                     "this run a run.dir of its own."
                 )
     if resume == "never":
         return None, True
-    own, problems = _newest_valid(world, checkpoints, from_rank_0(world, found))
+    own, problems = _newest_valid(world, checkpoints, from_rank_0(world, candidates))
     for problem in problems:
         print_on_rank_0(world, f"warning: {problem}; using {own} instead")
     if own is not None or resume == "auto":
@@ -53,7 +53,7 @@ def find_checkpoint(world: World, run: Path, resume: str) -> tuple[Path | None, 
 
 def of_other_run(world: World, path: Path) -> Path:
     """The checkpoint that `resume = path` names: itself, or a run's newest whole one. Collective; UserError: there is none."""
-    checkpoints, found, is_checkpoint = path / directory.CHECKPOINTS, list[Path](), False
+    checkpoints, candidates, is_checkpoint = path / directory.CHECKPOINTS, list[Path](), False
     with share_errors(world):
         if world.rank == 0:
             is_checkpoint = (path / NAME).exists()
@@ -61,26 +61,28 @@ def of_other_run(world: World, path: Path) -> Path:
                 raise UserError(
                     f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
                 )
-            found = directory.folders(checkpoints)
-    is_checkpoint, found = from_rank_0(world, (is_checkpoint, found))
+            candidates = directory.folders(checkpoints)
+    is_checkpoint, candidates = from_rank_0(world, (is_checkpoint, candidates))
     if is_checkpoint:
         with share_errors(world):
             verify_together(world, path)
         return path
-    chosen, _ = _newest_valid(world, checkpoints, found)
-    if chosen is None:
+    newest, _ = _newest_valid(world, checkpoints, candidates)
+    if newest is None:
         raise SharedUserError(
             f"resume = {path} has no checkpoint yet. Write resume: auto to start without one."
         )
-    return chosen
+    return newest
 
 
-def _newest_valid(world: World, checkpoints: Path, found: Sequence[Path]) -> tuple[Path | None, list[str]]:
+def _newest_valid(
+    world: World, checkpoints: Path, candidates: Sequence[Path]
+) -> tuple[Path | None, list[str]]:
     """directory.newest_valid, by all ranks together. They go through the same folders, of which rank 0 has made the list."""
-    chosen: tuple[Path | None, list[str]] = None, []
+    newest: tuple[Path | None, list[str]] = None, []
     with share_errors(world):
-        chosen = directory.newest_valid(checkpoints, partial(verify_together, world), found)
-    return chosen  # noqa: RET504  (mypy takes share_errors for a block that may swallow errors)
+        newest = directory.newest_valid(checkpoints, partial(verify_together, world), candidates)
+    return newest  # noqa: RET504  (mypy takes share_errors for a block that may swallow errors)
 
 
 def verify_together(world: World, folder: Path) -> Manifest:

@@ -26,7 +26,7 @@ from unsee_dist.training.checkpoint.parts import (
     ADAM,
     BUFFERS,
     RANK,
-    Part,
+    StoredPart,
     no_number,
     open_tensors,
     parts_in,
@@ -160,25 +160,25 @@ class CheckpointReader:
             if not values.isfinite().all() or (each.kind == "exp_avg_sq" and (values < 0).any()):
                 raise UserError(no_number(self.folder, each.kind, each.name))
 
-    def _plan(self, wanted: Sequence[StateSlice]) -> dict[str, list[tuple[StateSlice, Part]]]:
+    def _plan(self, wanted: Sequence[StateSlice]) -> dict[str, list[tuple[StateSlice, StoredPart]]]:
         """File -> what of it goes where."""
         slices: dict[tuple[str, str], list[StateSlice]] = defaultdict(list)
         for each in wanted:
             slices[each.kind, each.name].append(each)
-        reads: dict[str, list[tuple[StateSlice, Part]]] = defaultdict(list)
-        found: dict[str, int] = defaultdict(int)
+        reads: dict[str, list[tuple[StateSlice, StoredPart]]] = defaultdict(list)
+        elements: dict[str, int] = defaultdict(int)
         for part in parts_in(self.manifest.files):
             for each in slices.get((part.kind, part.name), ()):
                 common = min(each.stop, part.stop) - max(each.start, part.start)
                 if common > 0:
                     reads[part.file].append((each, part))
-                    found[each.key] += common
+                    elements[each.key] += common
         for each in wanted:
-            if found[each.key] != len(each.tensor):
-                raise UserError(self._other(each.kind, each.name, found[each.key], len(each.tensor)))
+            if elements[each.key] != len(each.tensor):
+                raise UserError(self._other(each.kind, each.name, elements[each.key], len(each.tensor)))
         return reads
 
-    def _read(self, path: Path, reads: Sequence[tuple[StateSlice, Part]]) -> None:
+    def _read(self, path: Path, reads: Sequence[tuple[StateSlice, StoredPart]]) -> None:
         file = open_tensors(path, "pt")
         try:
             for each, part in reads:

@@ -108,9 +108,9 @@ def test_damage_is_named_where_the_stock_reader_says_nothing(copy, member, damag
     where = (
         rf"{FIRST} is damaged in block 1 at offset {member.offset}: .*expected .*found|should have .*found"
     )
-    with pytest.raises(ValueError, match=where) as said:
+    with pytest.raises(ValueError, match=where) as reason:
         read_all(copy)
-    assert f"{FIRST} is damaged in block 1 at offset {member.offset}: " in str(said.value)
+    assert f"{FIRST} is damaged in block 1 at offset {member.offset}: " in str(reason.value)
 
 
 def test_any_flipped_bit_is_found(copy):

@@ -71,8 +71,8 @@ def test_a_mix_is_the_same_on_every_layout_and_at_every_place(corpus, small, tok
     batch = next(Stream(mix, tokenizer, CONFIG()).batches(3, 3))
     (micro_batch,) = batch.micro_batches
     for place, i in enumerate(batch.ids):
-        told = corpus.sentence(i) if i < 2500 else small.sentence(i - 2500)
-        wanted = tokenizer(told, truncation=True, max_length=9)["input_ids"]
+        expected = corpus.sentence(i) if i < 2500 else small.sentence(i - 2500)
+        wanted = tokenizer(expected, truncation=True, max_length=9)["input_ids"]
         assert micro_batch.input_ids[micro_batch.segment_ids == place].tolist() == wanted
 
 

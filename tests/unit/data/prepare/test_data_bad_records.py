@@ -195,7 +195,7 @@ def test_the_hint_of_parquet_is_a_column_of_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "sentence"),
     [
         ("t.csv", b"id;text\n1;one two\n", "a semicolon"),
         ("t.csv", b"id\ttext\n1\tone two\n", "a tab"),
@@ -204,9 +204,9 @@ def test_the_hint_of_parquet_is_a_column_of_text(tmp_path: Path) -> None:
         ("t.csv", b"text,text\n1,one two\n", "2 columns 'text'"),
     ],
 )
-def test_a_foreign_separator_is_named(tmp_path: Path, name: str, data: bytes, told: str) -> None:
+def test_a_foreign_separator_is_named(tmp_path: Path, name: str, data: bytes, sentence: str) -> None:
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(UserError, match=rf"{name} has .*{told}"):
+    with pytest.raises(UserError, match=rf"{name} has .*{sentence}"):
         prepare([str(tmp_path / name)], tmp_path / "out", PrepareSettings(), processes=1)
 
 
@@ -217,7 +217,7 @@ def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
     (folder / os.fsdecode(b"n\xfe.md")).write_bytes(b"x")
     report = prepare([str(folder)], folder / "out", SKIP, processes=1)
     assert report.kept == 3
-    told = " ".join([report.title(), *report.notices()])
-    told.encode()
-    assert "n\\xfe.md" in told
+    printed = " ".join([report.title(), *report.notices()])
+    printed.encode()
+    assert "n\\xfe.md" in printed
     assert prepare([str(folder)], folder / "out", SKIP, processes=1).seconds is None

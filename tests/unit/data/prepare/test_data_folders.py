@@ -114,9 +114,9 @@ def test_what_is_left_out(tmp_path: Path, name: str) -> None:
     write(tmp_path / "in", name, data)
     read, reasons = found(tmp_path / "in")
     assert read == {"a.txt"}
-    ((path, told),) = reasons.items()
+    ((path, reason),) = reasons.items()
     assert name.startswith(path)
-    assert why in told
+    assert why in reason
 
 
 def test_all_is_counted_in_the_table_and_in_the_index(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_all_is_counted_in_the_table_and_in_the_index(tmp_path: Path) -> None:
     kept = [path for each in index["preparation"]["left_out"].values() for path in each["first"]]
     assert len(kept) == len(LEFT_OUT)
     assert all(path.startswith("in/") for path in kept)  # not where this machine has it
-    told = "\n".join(report.notices())
-    assert all(path in told for path in ("in/README", "in/.ipynb_checkpoints", "in/notes.md"))
+    notices = "\n".join(report.notices())
+    assert all(path in notices for path in ("in/README", "in/.ipynb_checkpoints", "in/notes.md"))
 
 
 def test_links_pipes_and_loops(tmp_path: Path) -> None:

@@ -214,8 +214,8 @@ def test_any_cut_into_pieces_ranges_and_marks_gives_the_same_shards(tmp_path, ma
 
 def test_documents_are_split_into_sentences(tmp_path):
     """By the splitter of the extra, whose version the corpus remembers."""
-    told = "Dr. Smith went home early. He slept until ten. It cost 3.5 dollars a night!"
-    source = write_lines(tmp_path / "d.jsonl", [json.dumps({"text": told})])
+    document = "Dr. Smith went home early. He slept until ten. It cost 3.5 dollars a night!"
+    source = write_lines(tmp_path / "d.jsonl", [json.dumps({"text": document})])
     prepare([source], tmp_path / "out", PrepareSettings(split="sentence"))
     assert sorted(read_all(tmp_path / "out")) == [
         "Dr. Smith went home early.",

@@ -99,7 +99,7 @@ def read(path: Path, skip: bool, split_bytes: int) -> list[str]:
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("count", [15, pytest.param(1500, marks=pytest.mark.slow)])
 def test_damage_of_any_kind_is_a_sentence_with_the_name(tmp_path: Path, name: str, count: int) -> None:
-    draw, told = random.Random(f"{name} {count}"), list[str]()
+    draw, messages = random.Random(f"{name} {count}"), list[str]()
     path = tmp_path / name
     path.write_bytes(FILES[name])
     assert len(read(path, False, 1000)) >= len(LINES)
@@ -108,9 +108,9 @@ def test_damage_of_any_kind_is_a_sentence_with_the_name(tmp_path: Path, name: st
         try:
             read(path, draw.random() < 0.5, draw.choice([100, 5000, 10**6]))
         except UserError as error:
-            told.append(str(error))
-    assert len(told) > count // 5
-    assert all(name in sentence for sentence in told)
+            messages.append(str(error))
+    assert len(messages) > count // 5
+    assert all(name in sentence for sentence in messages)
 
 
 PACK: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".zst": zstandard.compress}

@@ -119,21 +119,21 @@ def test_wrong_files_are_named(tmp_path, name):
 
 def test_tables(tmp_path, make_sentence):
     """The column of each kind of table is the column; quotes hold separators and line ends only in CSV."""
-    told = [make_sentence(i) for i in range(300)] + ['He said: "no, never"\r\nand left', "a\u2028b, c", ""]
+    texts = [make_sentence(i) for i in range(300)] + ['He said: "no, never"\r\nand left', "a\u2028b, c", ""]
     with (tmp_path / "t.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        csv.writer(file).writerows([["n", "told"], *enumerate(told)])
+        csv.writer(file).writerows([["n", "told"], *enumerate(texts)])
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress((tmp_path / "t.csv").read_bytes()))
-    plain = [sentence.replace("\r\n", " ") for sentence in told]
+    plain = [sentence.replace("\r\n", " ") for sentence in texts]
     rows = "".join(f"{n}\t{sentence}\n" for n, sentence in enumerate(plain))
     (tmp_path / "t.tsv").write_text("n\ttold\n" + rows, encoding="utf-8")
     pyarrow.parquet.write_table(
-        pyarrow.table({"n": range(303), "told": [t or None for t in told]}),
+        pyarrow.table({"n": range(303), "told": [t or None for t in texts]}),
         tmp_path / "t.parquet",
         row_group_size=100,
     )
-    nested = pyarrow.table({"told": [told[i : i + 3] for i in range(0, 303, 3)]})
+    nested = pyarrow.table({"told": [texts[i : i + 3] for i in range(0, 303, 3)]})
     pyarrow.parquet.write_table(nested, tmp_path / "nested.parquet")
-    for name, expected in {"t.csv": told, "t.csv.gz": told, "t.tsv": plain, "t.parquet": told}.items():
+    for name, expected in {"t.csv": texts, "t.csv.gz": texts, "t.tsv": plain, "t.parquet": texts}.items():
         assert sentences([str(tmp_path / name)], "told") == expected
     assert documents([str(tmp_path / "nested.parquet")], "told") == nested["told"].to_pylist()
 

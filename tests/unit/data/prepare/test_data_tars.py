@@ -227,7 +227,7 @@ def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("members", "said"),
+    ("members", "sentence"),
     [
         ([("a.txt", b"\x80\x81")], "member a.txt is not UTF-8"),
         ([("a.txt", "a sentence".encode("utf-16"))], "member a.txt is UTF-16 text .its byte order mark"),
@@ -240,8 +240,8 @@ def test_what_follows_the_end_of_a_tar_is_damage(tmp_path: Path) -> None:
         ([("a.jpg", b"x"), ("b.cls", b"1")], r"has no member .txt, .json, .jsonl \(it has .cls, .jpg\)"),
     ],
 )
-def test_a_wrong_member_is_named(tmp_path: Path, members: list[tuple[str, bytes]], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_member_is_named(tmp_path: Path, members: list[tuple[str, bytes]], sentence: str) -> None:
+    with pytest.raises(UserError, match=sentence):
         sentences(write_tar(tmp_path / "t.tar", members))
 
 

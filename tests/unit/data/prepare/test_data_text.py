@@ -45,12 +45,12 @@ def test_lines_end_in_any_way(tmp_path_factory: pytest.TempPathFactory, ends: li
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_tables_and_json_end_their_lines_in_any_way(tmp_path: Path, kind: str) -> None:
-    told = {
+    contents = {
         "csv": 'n,text\r1,"one, two three"\r2,four five six\r\n3,"seven\reight nine"\n',
         "tsv": "n\ttext\r1\tone, two three\r2\tfour five six\r\n3\tseven eight nine\n",
         "jsonl": '{"text": "one, two three"}\r{"text": "four five six"}\r\n{"text": "seven eight nine"}\n',
     }[kind]
-    (tmp_path / f"t.{kind}").write_bytes(told.encode())
+    (tmp_path / f"t.{kind}").write_bytes(contents.encode())
     report = prepare([str(tmp_path / f"t.{kind}")], tmp_path / "out", PrepareSettings(), processes=1)
     assert report.read == 3
     assert sorted(Shards(tmp_path / "out").head(9)) == ["four five six", "one, two three", "seven eight nine"]
@@ -70,7 +70,7 @@ def test_wide_encodings_are_named_with_the_remedy(
 ) -> None:
     data = ("\ufeff" * (mark and encoding[-2:] in ("le", "be")) + text).encode(encoding)
     name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
-    said = name.removesuffix("LE").removesuffix("BE") if mark else name
+    family = name.removesuffix("LE").removesuffix("BE") if mark else name
     for path, packed in (
         (tmp_path / "t.txt", bytes),
         (tmp_path / "t.jsonl", bytes),
@@ -79,7 +79,7 @@ def test_wide_encodings_are_named_with_the_remedy(
         path.write_bytes(packed(data))
         with pytest.raises(
             UserError,
-            match=rf"{path.name} is {said} text .*`iconv -f {said} -t UTF-8 .* > {NEW[path.name]}`, and give {NEW[path.name]}",
+            match=rf"{path.name} is {family} text .*`iconv -f {family} -t UTF-8 .* > {NEW[path.name]}`, and give {NEW[path.name]}",
         ):
             prepare([str(path)], tmp_path / "out", PrepareSettings(), processes=1)
 
@@ -270,10 +270,10 @@ def test_the_command_against_what_is_almost_jsonl_works(tmp_path: Path, kind: st
         prepare([str(source)], tmp_path / "out", PrepareSettings(), processes=1)
     command = re.search("`(.*)`", str(refused.value))
     assert command, refused.value
-    told = command[1].replace("FILE", source.name)
-    if "jq" in told and shutil.which("jq") is None:
+    shell_command = command[1].replace("FILE", source.name)
+    if "jq" in shell_command and shutil.which("jq") is None:
         pytest.skip("jq is not installed here")
-    subprocess.run(["sh", "-c", told], cwd=tmp_path, check=True)
+    subprocess.run(["sh", "-c", shell_command], cwd=tmp_path, check=True)
     report = prepare([str(tmp_path / "NEW.jsonl")], tmp_path / "new", PrepareSettings(), processes=1)
     assert report.read == 2
     assert sorted(Shards(tmp_path / "new").head(9)) == sorted(each["text"] for each in TWO)
@@ -333,8 +333,10 @@ def test_a_table_that_is_read_as_text_is_said(
 ) -> None:
     (tmp_path / "t.txt").write_text("\n".join(lines))
     prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
-    said = capsys.readouterr().err
-    assert f"t.txt: {'each' if notice is None else ''}" not in said if notice is None else notice in said
+    printed = capsys.readouterr().err
+    assert (
+        f"t.txt: {'each' if notice is None else ''}" not in printed if notice is None else notice in printed
+    )
 
 
 def test_no_piece_of_a_record_becomes_a_sentence(tmp_path: Path) -> None:

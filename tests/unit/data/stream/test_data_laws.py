@@ -176,7 +176,7 @@ def test_lanes_that_are_keyed_by_ranks_break_the_law(tokenizer):
     assert is_permutation_of_every_epoch(np.append(read(2, first, 6), read(3, second, 6)), sum(sizes), 1)
 
 
-class Asked:
+class NotingOrder:
     """An order that notes the positions that it is asked for."""
 
     def __init__(self, order):
@@ -194,7 +194,7 @@ def test_a_rank_computes_the_ids_of_its_slice_only(tokenizer, ranks, workers):
     for rank in range(ranks):
         own = parts_of_step(corpus, tokenizer, 1, batch, rank, ranks, workers)
         for part in range(len(own.parts)):
-            own.order = asked = Asked(corpus.order(1, batch))
+            own.order = asked = NotingOrder(corpus.order(1, batch))
             for step in range(1, 101):
                 own.ids(step, part)
             positions = np.concatenate(asked.positions)

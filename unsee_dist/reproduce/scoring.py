@@ -49,8 +49,8 @@ def score_untrained(unit: Unit, out: Path, tasks: EvaluationRequest) -> Scores:
 
 
 def _scores(model: EvaluationModel, tasks: EvaluationRequest) -> Scores:
-    found = evaluate_tasks(model, select_tasks(tasks.tiers, tasks.folders), progress_console())
-    return {score.task: score for score in found}
+    scores = evaluate_tasks(model, select_tasks(tasks.tiers, tasks.folders), progress_console())
+    return {score.task: score for score in scores}
 
 
 def _has_encoder(run: Path) -> bool:

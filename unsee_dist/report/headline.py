@@ -10,8 +10,8 @@ from typing import Literal, NamedTuple
 from unsee_dist.evaluation.development import warnings
 from unsee_dist.metrics.names import GAIN, STEP, best_metric, dev
 from unsee_dist.metrics.verdict import ADVICE, DIGITS, collapse, decline
+from unsee_dist.report.pairs import PairsView
 from unsee_dist.report.run_files import RunFiles
-from unsee_dist.report.sentences import PairsView
 from unsee_dist.tracking.metrics_file import Line
 
 Tone = Literal["good", "bad", "even", "none"]
@@ -47,7 +47,7 @@ def verdict(run: RunFiles, baseline: Mapping[str, float], pairs: Sequence[PairsV
     sentences = [_state(run)]
     if not scores:
         return Verdict(
-            "Not judged yet", "none", _tiles(run, baseline), [*sentences, *_unjudged(run), *run.problems]
+            "Not evaluated yet", "none", _tiles(run, baseline), [*sentences, *_not_scored(run), *run.problems]
         )
     deciding, gain = best_metric(scores), scores.get(dev(GAIN), math.nan)
     headline, tone = _headline(scores, gain)
@@ -75,7 +75,7 @@ def verdict(run: RunFiles, baseline: Mapping[str, float], pairs: Sequence[PairsV
         headline += ", which may be chance"
     if decline(scores):
         sentences.append(ADVICE)
-    sentences += [] if deciding else _unjudged(run)
+    sentences += [] if deciding else _not_scored(run)
     return Verdict(headline, tone, _tiles(run, baseline), [*sentences, *run.problems])
 
 
@@ -84,13 +84,13 @@ def comparison(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> Verdi
     sentences = [f"{run.name}: {problem}" for run in runs for problem in run.problems]
     sets = {(run.manifest.identity.sts, run.manifest.identity.retrieval) for run in runs if run.manifest}
     if len(sets) > 1:
-        sentences.insert(0, "The runs were judged on different sets: their scores cannot be compared.")
-    names = {found[0] for run in runs if (found := best_metric(run.best or run.last))}
+        sentences.insert(0, "The runs were evaluated on different sets: their scores cannot be compared.")
+    names = {deciding[0] for run in runs if (deciding := best_metric(run.best or run.last))}
     if len(names) != 1 or len(sets) > 1:
         return Verdict("No common score", "none", (), sentences)
     (name,) = names
     digits = DIGITS.get(name, 3)
-    scored = [(found[1], run) for run in runs if (found := best_metric(run.best or run.last))]
+    scored = [(deciding[1], run) for run in runs if (deciding := best_metric(run.best or run.last))]
     scored.sort(key=lambda pair: -pair[0])
     headline = f"{scored[0][1].name} is best: {name} {scored[0][0]:.{digits}f}"
     if len(scored) > 1:
@@ -107,14 +107,14 @@ def comparison(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> Verdi
     return Verdict(headline, tone, tiles, sentences)
 
 
-def against(found: tuple[str, float] | None, baseline: Mapping[str, float]) -> str:
-    if found is None or found[0] not in baseline:
+def against(best: tuple[str, float] | None, baseline: Mapping[str, float]) -> str:
+    if best is None or best[0] not in baseline:
         return "–"
-    return f"{found[1] - baseline[found[0]]:+.{DIGITS.get(found[0], 3)}f}"
+    return f"{best[1] - baseline[best[0]]:+.{DIGITS.get(best[0], 3)}f}"
 
 
-def score(found: tuple[str, float] | None) -> str:
-    return f"{found[1]:.{DIGITS.get(found[0], 3)}f}" if found else "–"
+def score(best: tuple[str, float] | None) -> str:
+    return f"{best[1]:.{DIGITS.get(best[0], 3)}f}" if best else "–"
 
 
 def _state(run: RunFiles) -> str:
@@ -167,7 +167,7 @@ def _tiles(run: RunFiles, baseline: Mapping[str, float]) -> list[Tile]:
     return tiles
 
 
-def _unjudged(run: RunFiles) -> list[str]:
+def _not_scored(run: RunFiles) -> list[str]:
     """Why a score is missing."""
     if run.config is None or run.config.evaluate.sts or run.config.evaluate.retrieval:
         return []

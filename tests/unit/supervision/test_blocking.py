@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unsee_dist.files.process import has_ended, own_process
-from unsee_dist.supervision.verdict import RankStatus, Received, blocking_ranks, lost_ranks, without_progress
+from unsee_dist.supervision.blocking import RankStatus, Received, blocking_ranks, lost_ranks, without_progress
 
 
 def status(rank: int, collectives: int = 40, awaited: int = -1, outside: bool | None = None) -> RankStatus:
@@ -71,8 +71,8 @@ def test_the_sentences() -> None:
 
 
 def test_a_status_crosses_the_store_unchanged() -> None:
-    told = replace(status(3, 7, 2, True), exit_reason="it has exited")
-    assert RankStatus.from_dict(json.loads(json.dumps(asdict(told)))) == told
+    sent = replace(status(3, 7, 2, True), exit_reason="it has exited")
+    assert RankStatus.from_dict(json.loads(json.dumps(asdict(sent)))) == sent
 
 
 def test_no_clock_of_another_host_is_in_a_status() -> None:

@@ -1,0 +1,71 @@
+"""Whether the folder of an encoder is whole: a file that is missing or cut off is named before a loader meets it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from unsee_dist.errors import UserError
+
+
+def refuse_half_written(path: Path) -> None:
+    """UserError: a file of an encoder's folder is missing or cut off, or it has python code of its own."""
+    for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
+        try:
+            json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise UserError(
+                f"{path} is a half-written export: {file.name} is cut off. Export it again."
+            ) from error
+    missing = _missing(path)
+    if len(missing) > 1 and not (path / "config.json").exists():
+        raise UserError(
+            f"{path} is not a model: no config.yaml of a run, no modules.json, no config.json. Give a run, a "
+            "checkpoint, an exported folder or owner/name."
+        )
+    if missing:
+        raise UserError(f"{path} is a half-written export: {missing[0]} is missing. Export it again.")
+    _check_weights(path)
+
+
+def _missing(path: Path) -> list[str]:
+    """The files and folders that an encoder's folder lacks."""
+    if (path / "modules.json").is_file():
+        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+        try:
+            folders = [path / module["path"] for module in modules]
+            foreign = [str(module["type"]) for module in modules if not _is_known(str(module["type"]))]
+        except (TypeError, KeyError) as error:
+            raise UserError(
+                f"{path} is a damaged export: modules.json names no folders. Export it again."
+            ) from error
+        if foreign:
+            raise UserError(
+                f"{path} comes with python code of its own ({foreign[0]}), which is never run. Export it again, with the "
+                "modules that sentence-transformers itself has."
+            )
+        missing = [str(folder) for folder in folders if not folder.is_dir()]
+    else:
+        traces = ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
+        missing = ["modules.json"] if any((path / name).exists() for name in traces) else []
+    if not (path / "config.json").is_file():
+        missing.append("config.json")
+    if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):
+        missing.append("model.safetensors")
+    return missing
+
+
+def _is_known(module: str) -> bool:
+    return module.startswith("sentence_transformers.")
+
+
+def _check_weights(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    for file in path.glob("*.safetensors"):
+        try:
+            safe_open(file, framework="np")
+        except SafetensorError as error:
+            raise UserError(
+                f"{path} is a half-written export: {file.name} is cut off ({error}). Export it again."
+            ) from error
