@@ -70,7 +70,9 @@ def test_scores_order_encoders_whose_order_is_known(of):
     for name in ("neighbour_mrr", "neighbour_recall", "hard_mrr", "likelihood", "same_document", "alignment"):
         assert topic[name] > words[name] > nothing[name], name
     assert words["corruption"] > 0.9
-    assert nothing["corruption"] < 0.7  # the whole sentence is 1 to itself, and the order of the others is noise
+    assert (
+        nothing["corruption"] < 0.7
+    )  # the whole sentence is 1 to itself, and the order of the others is noise
     assert topic["dropout_recall"] == 1
     assert nothing["dropout_recall"] < 0.2
     assert nothing["rank"] > topic["rank"]
