@@ -4,7 +4,8 @@
     published("/home/me/data/x.tsv")      ~/data/x.tsv                     MLflow's parameters, a model card
 
 A setting never holds a secret (config/sections.py refuses it); records of earlier versions are masked when they are read. Secrets
-come from the environment: AWS_*, HF_TOKEN, MLFLOW_TRACKING_PASSWORD, or FSSPEC_<PROTOCOL> for any other store.
+come from the environment: AWS_*, HF_TOKEN, MLFLOW_TRACKING_PASSWORD, or FSSPEC_<PROTOCOL> for any other store. An address in a
+variable (MLFLOW_TRACKING_URI, HTTPS_PROXY) may hold some, too, which libraries repeat without the rest of the address.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 HIDDEN = "***"
 # The last @ of a URL's server part; of a URL with a colon in it the last of all, since a password may hold a slash.
@@ -29,7 +31,7 @@ KEY = re.compile(r"(?<![\w+/=-])(?=[^\s&;]*\d)(?=[^\s&;]*[a-z])(?=[^\s&;]*[A-Z])
 SECRET = re.compile(
     r"(TOKEN|PASSWORD|PASSWD|SECRET|(SECRET_ACCESS|API|ACCOUNT|PRIVATE)_KEY|SAS|CONNECTION_STRING)$"
 )
-IN_JSON = re.compile("token|pass|secret|key|auth|cookie|credential|sas", re.IGNORECASE)
+NAMES = re.compile("token|pass|secret|key|auth|cookie|credential|sas|sig", re.IGNORECASE)  # in JSON, in a query
 STORE = "FSSPEC_"  # of a file system: one value, or JSON with several
 SHORTEST = 6  # letters: a shorter value would be found in any text
 
@@ -101,9 +103,22 @@ def _in_json(text: str) -> Iterator[str]:
             waiting += value.items()
         elif isinstance(value, list):
             waiting += ((key, each) for each in value)
-        elif isinstance(value, str) and IN_JSON.search(key):
+        elif isinstance(value, str) and NAMES.search(key):
             yield value
             yield value.rpartition(" ")[2]
+
+
+def _in_address(text: str) -> Iterator[str]:
+    """The password of a URL, what stands alone before its @, and the values of its query that are named like secrets."""
+    try:
+        url = urlsplit(text)
+        userinfo = url.netloc.rpartition("@")[0]
+    except ValueError:
+        return
+    password = userinfo.partition(":")[2] or userinfo
+    values = [value for name, value in parse_qsl(url.query) if NAMES.search(name)]
+    raw = [each.partition("=")[2] for each in url.query.split("&") if NAMES.search(each.partition("=")[0])]
+    yield from (password, unquote(password), *values, *raw)
 
 
 def _secrets(variables: Mapping[str, str]) -> list[str]:
@@ -112,5 +127,7 @@ def _secrets(variables: Mapping[str, str]) -> list[str]:
     for name, value in variables.items():
         if name.startswith(STORE):
             values += _in_json(value)
+        if "://" in value:
+            values += _in_address(value)
     secrets = {value for value in values if len(value) >= SHORTEST}
     return sorted((secret for secret in secrets if not os.path.exists(secret)), key=len, reverse=True)

@@ -84,6 +84,26 @@ def test_secrets_of_the_environment_are_hidden_wherever_they_stand(monkeypatch: 
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "secret"),
+    [
+        ("http://127.0.0.1:1/ml?token=Sekret1234567", "Sekret1234567"),
+        ("http://127.0.0.1:1/ml?sslmode=require&sig=a%2Fb%2Fc12345", "a/b/c12345"),
+        ("http://127.0.0.1:1/ml?sslmode=require&sig=a%2Fb%2Fc12345", "a%2Fb%2Fc12345"),
+        ("postgresql://me:Pass%21word@db/mlflow", "Pass!word"),
+        ("http://Lonely1234@proxy:3128", "Lonely1234"),
+    ],
+)
+@pytest.mark.parametrize("name", ["MLFLOW_TRACKING_URI", "HTTPS_PROXY"])
+def test_what_an_address_in_a_variable_holds_is_hidden_also_without_the_rest_of_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, address: str, secret: str
+) -> None:
+    """urllib3 repeats the path and the query alone."""
+    monkeypatch.setenv(name, address)
+    text = f"Max retries exceeded with url: /ml?token={secret}/api/2.0, require it"
+    assert masked(text) == text.replace(secret, "***")
+
+
 def test_what_a_store_of_fsspec_takes_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the form that `credentials` names, and as its own variables."""
     headers = {"client_kwargs": {"headers": {"Authorization": f"Bearer {KEY}"}}, "block_size": "1048576"}

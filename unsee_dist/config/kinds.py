@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from unsee_dist.config.sections import RunConfig
 
+LONGEST = 200  # letters of a value in a message
 Plain = str | int | float | bool | list[str] | None
 
 
@@ -74,7 +75,7 @@ class SettingDifference(NamedTuple):
     here: object
 
     def __str__(self) -> str:
-        return f"{self.key} {shown(self.there)} -> {shown(self.here)}"
+        return f"{legible(self.key)} {legible(self.there)} -> {legible(self.here)}"
 
 
 def kind_of(key: str) -> Kind:
@@ -116,7 +117,11 @@ def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list
 def table(different: Iterable[SettingDifference]) -> str:
     """Lines of three columns: the setting, there, here."""
     rows = [("setting", "there", "here")]
-    rows += [(each.key, shown(each.there), shown(each.here)) for each in different]
+    for each in different:
+        there, here = legible(each.there), legible(each.here)
+        if there == here:  # of two types: 1 and "1"
+            there, here = repr(each.there)[:LONGEST], repr(each.here)[:LONGEST]
+        rows.append((legible(each.key), there, here))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"  {key:{widths[0]}}  {there:{widths[1]}}  {here}" for key, there, here in rows)
 
@@ -126,3 +131,11 @@ def shown(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return "absent" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def legible(value: object) -> str:
+    """`shown` on one line of a message, whoever wrote the value: what is not printable is escaped, and of a long one the middle
+    is left out."""
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in shown(value))
+    half = (LONGEST - 3) // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"

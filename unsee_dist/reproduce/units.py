@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unsee_dist.config import RunConfig, load
-from unsee_dist.config.kinds import Kind, differences, flat, kind_of, shown
+from unsee_dist.config.kinds import Kind, differences, flat, kind_of, legible
 from unsee_dist.config.unused import UNUSED, under
 from unsee_dist.errors import UserError
 from unsee_dist.report.run_files import is_run, open_run
@@ -93,5 +93,5 @@ def _check_same(unit: Unit) -> None:
     for setting, before, now in differences(there, here):
         if not setting.startswith("run.") and kind_of(setting) is not Kind.CHANGE:
             raise UserError(
-                f"{unit.folder} is a run with {setting} = {shown(before)}, and here it is {shown(now)}. Write another --out."
+                f"{unit.folder} is a run with {setting} = {legible(before)}, and here it is {legible(now)}. Write another --out."
             )

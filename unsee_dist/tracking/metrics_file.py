@@ -2,7 +2,8 @@
 
 Lines are valid JSON: NaN and infinities, which JSON does not have, are written as null and read as NaN. Lines are held
 in memory for up to a second, so a kill loses at most the last moment; `flush` before a checkpoint is
-published, and `cut_back` to the checkpoint's step on resume, make the file the history of one run.
+published, and `cut_back` to the checkpoint's step on resume, make the file the history of one run. What a kill or a full disk
+left of a last line is cut off before the next one is appended.
 """
 
 import json
@@ -14,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from unsee_dist.errors import UserError, writing
-from unsee_dist.files.trees import parse_json
+from unsee_dist.errors import UserError, file_error, writing
+from unsee_dist.files.trees import open_regular, parse_json
+from unsee_dist.log import LOG
 from unsee_dist.metrics.names import DEV, LOSS, STEP
 
 METRICS = "metrics.jsonl"  # in a run's folder
@@ -28,10 +30,12 @@ Line = dict[str, Any]  # at least "step"
 
 
 class MetricsFile:
-    """Appends one line a call to `path`, whose folder is made when missing."""
+    """Appends one line a call to `path`, whose folder is made when missing; a torn last line is cut off, and said."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if torn := cut_torn(path):
+            LOG.warning(f"{path}: its last line was never finished, and was cut off ({torn} bytes).")
         with writing(path, REMEDY):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = path.open("a", encoding="utf-8", buffering=1 << 16)
@@ -87,7 +91,7 @@ def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[
     waits. UserError: a line is damaged."""
     if not path.exists():
         return [], offset
-    with path.open("rb") as file:
+    with _opened(path) as file:
         file.seek(offset)
         text = file.read(-1 if most is None else most)
     whole = text[: text.rfind(b"\n") + 1]
@@ -104,7 +108,7 @@ def count_lines(path: Path) -> int:
     """The whole lines of a file, 0 when there is none."""
     if not path.exists():
         return 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return sum(line.endswith(b"\n") for line in file)
 
 
@@ -118,7 +122,7 @@ def cut_back(path: Path, step: int) -> int:
     if not path.exists():
         return 0
     kept, cut, damaged, before = 0, 0, 0, -1
-    with path.open("rb") as lines:
+    with _opened(path) as lines:
         for number, line in enumerate(lines, start=1):
             at = _step(line)
             if at is None:
@@ -143,6 +147,37 @@ def cut_back(path: Path, step: int) -> int:
             file.truncate(kept)
             os.fsync(file.fileno())
     return cut
+
+
+def cut_torn(path: Path) -> int:
+    """Cut off what follows the last line end of a file; returns how many bytes. None are cut of a file that is missing."""
+    if not path.exists():
+        return 0
+    with _opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        whole = size
+        while whole:
+            start = max(0, whole - READ_BYTES)
+            file.seek(start)
+            if (end := file.read(whole - start).rfind(b"\n")) >= 0:
+                whole = start + end + 1
+                break
+            whole = start
+    if whole < size:
+        with writing(path, REMEDY), path.open("rb+") as file:
+            file.truncate(whole)
+            os.fsync(file.fileno())
+    return size - whole
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """A file for reading. UserError: it cannot be read, or is a pipe or a device, which could be waited for without end."""
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise file_error(
+            f"{path} cannot be read ({error.strerror}). Restore it, or move it away.", error
+        ) from error
 
 
 def _step(line: bytes) -> int | None:

@@ -97,3 +97,19 @@ def test_what_another_run_must_share_with_the_checkpoint_it_starts_from(key: str
 )
 def test_a_value_is_shown_as_it_is_typed(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+def test_what_a_foreign_file_holds_is_one_short_line_of_a_table() -> None:
+    lines = table(
+        [
+            SettingDifference("model.encoder", "bert \x1b[2J" + 3000 * "x", "bert"),
+            SettingDifference("evil\nkey", 5000 * "y", None),
+            SettingDifference("train.lr", "0.001", 0.001),
+        ]
+    ).splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) < 300
+    assert all(line.isprintable() for line in lines)
+    assert "bert \\x1b[2Jxxx" in lines[1]
+    assert "'0.001'" in lines[3]  # a text there, a number here
+    assert "0.001" in lines[3].replace("'0.001'", "")

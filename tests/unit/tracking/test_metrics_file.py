@@ -11,7 +11,7 @@ import pytest
 
 from unsee_dist.errors import UserError
 from unsee_dist.tracking import metrics_file
-from unsee_dist.tracking.metrics_file import MetricsFile, cut_back
+from unsee_dist.tracking.metrics_file import MetricsFile, count_lines, cut_back, read
 
 
 def _read(path):
@@ -129,3 +129,34 @@ def test_lines_reach_the_file_at_intervals_without_a_flush(tmp_path, monkeypatch
     file.write({"step": 1})
     assert _read(tmp_path / "m.jsonl") == [{"step": 1}]
     file.close()
+
+
+@pytest.mark.parametrize("rest", [b'{"step": 0, "ti', b"{", b"\x00" * 700_000])
+@pytest.mark.parametrize("whole", [b"", b'{"step":1}\n', b'{"step":1}\n{"step":2}\n'])
+def test_a_torn_last_line_is_cut_off_and_said_before_another_is_appended(tmp_path, caplog, whole, rest):
+    """Else the next line would be glued to it, and both be lost."""
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(whole + rest)
+    file = MetricsFile(path)
+    file.write({"step": 3})
+    file.close()
+    assert path.read_bytes() == whole + b'{"step": 3}\n'
+    assert f"{path}: its last line was never finished, and was cut off ({len(rest)} bytes)" in caplog.text
+
+
+def test_a_whole_file_is_appended_to_without_a_word(tmp_path, caplog):
+    path = tmp_path / "m.jsonl"
+    for step in (1, 2):
+        file = MetricsFile(path)
+        file.write({"step": step})
+        file.close()
+    assert [line["step"] for line in read(path)] == [1, 2]
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("use", [read, count_lines, lambda path: cut_back(path, 3), MetricsFile])
+def test_a_pipe_in_its_place_is_a_sentence_and_not_waited_for(tmp_path, use):
+    path = tmp_path / "m.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"m\.jsonl cannot be read \(It is no regular file\)"):
+        use(path)

@@ -84,7 +84,7 @@ def test_steps_that_are_passed_over_are_counted_and_skipped() -> None:
 
 
 def test_a_nan_among_the_scores_survives(tmp_path: Path) -> None:
-    progress = Progress(step=8, before={"dev/sts": math.nan})
+    progress = Progress(step=8, updates=8, before={"dev/sts": math.nan})
     (tmp_path / NAME).write_text(replace(MANIFEST, progress=progress).to_json())
     assert math.isnan(read_manifest(tmp_path).progress.before["dev/sts"])
 
@@ -163,6 +163,15 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
         (("progress", "evaluated"), 10),
         (("progress", "best", "step"), 10),
         (("progress", "best", "value"), math.nan),
+        (("progress", "best", "value"), 70.0),  # its own score is another
+        (("progress", "best", "value"), 1e300),
+        (("progress", "best", "metric"), "dev/mrr"),
+        (("progress", "best", "metric"), "../../x"),
+        (("progress", "best", "scores"), {"dev/sts": 99.0}),
+        (("progress", "best"), {"metric": "dev/sts", "value": 101.0, "step": 6, "scores": {"dev/sts": 101.0}}),
+        (("progress", "best"), {"metric": "dev/mrr", "value": 1.5, "step": 6, "scores": {"dev/mrr": 1.5}}),
+        (("progress", "updates"), 0),  # the optimizer's own count is another
+        (("adam_updates",), 0),
         (("progress", "guard", "spikes"), -1),
         (("progress", "guard", "mean"), math.inf),
         (("progress", "guard", "variance"), -1.0),
@@ -183,7 +192,7 @@ def test_a_value_that_no_run_has_written_is_refused_although_the_digest_was_made
 ) -> None:
     tree = edited(path, value)
     with pytest.raises(
-        UserError, match=rf"{NAME} cannot be read \({path[0]}.* has a value that no run can have"
+        UserError, match=rf"{NAME} cannot be read \((adam_updates|{path[0]}.*) has a value that no run can have"
     ):
         read_manifest(written(tmp_path, tree))
 

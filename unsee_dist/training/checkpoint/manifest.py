@@ -24,6 +24,7 @@ from unsee_dist.config.kinds import Plain
 from unsee_dist.distributed.loss_scale import HIGHEST, LOWEST, LossScale
 from unsee_dist.errors import UserError
 from unsee_dist.files.trees import DIGEST, is_sealed, parse_json, read_within, sealed
+from unsee_dist.metrics.names import MRR, RECALL_AT_1, STS, dev
 from unsee_dist.training.guard import GuardState
 from unsee_dist.training.progress import Best, Progress
 
@@ -38,6 +39,8 @@ MOST = 1 << 53  # of a count
 MOST_STEPS = 1 << 40  # at a thousand a second, more than thirty years
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a file of this folder, and of no other
 HEX = re.compile(r"[0-9a-f]+")
+# Of the scores that may decide: Spearman x 100, shares
+RANGES = {dev(STS): (-100 - 1e-9, 100 + 1e-9), dev(MRR): (0, 1), dev(RECALL_AT_1): (0, 1)}
 KIND = "(?:master|exp_avg|exp_avg_sq|ema)"
 NUMBER = "(?:0|[1-9][0-9]{0,14})"
 PART = re.compile(rf"({KIND}(?:,{KIND}){{0,3}})/(.+)@({NUMBER})\+({NUMBER})")  # kinds, name, start, elements
@@ -165,7 +168,7 @@ def _contradiction(manifest: Manifest) -> str | None:
         "progress.waited": 0 <= progress.waited <= step,
         "progress.best": progress.best is None or _is_sane(progress.best, step),
         "progress.guard": _are_counts(progress.guard),
-        "adam_updates": 0 <= manifest.adam_updates <= step,
+        "adam_updates": manifest.adam_updates == progress.updates,
         "loss_scale": scale is None or (LOWEST <= scale.value <= HIGHEST and 0 <= scale.steady < MOST),
         "files": _are_files(manifest.files),
     }
@@ -173,7 +176,14 @@ def _contradiction(manifest: Manifest) -> str | None:
 
 
 def _is_sane(best: Best, step: int) -> bool:
-    return math.isfinite(best.value) and 0 <= best.step <= step
+    """Its value is that of the score which decides, and within what this score can be."""
+    lowest, highest = RANGES.get(best.metric, (-math.inf, math.inf))
+    return (
+        lowest <= best.value <= highest
+        and math.isfinite(best.value)
+        and best.scores.get(best.metric) == best.value
+        and 0 <= best.step <= step
+    )
 
 
 def _are_counts(guard: GuardState) -> bool:
