@@ -30,11 +30,11 @@ def test_standard_input_is_a_file_that_was_piped(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_bytes(text)
     assert prepare(tmp_path / "t.txt", "--out", tmp_path / "file").returncode == 0
     for _ in range(2):  # the second time it is already complete
-        done = prepare("-", "--out", tmp_path / "piped", told=text)
+        done = prepare("-", "--out", tmp_path / "piped", standard_input=text)
         assert done.returncode == 0, done.stderr
     assert b"already complete" in b" ".join(done.stdout.split())  # the title is as long as the path
     assert Shards(tmp_path / "piped").fingerprint == Shards(tmp_path / "file").fingerprint
-    refused = prepare("-", "--out", tmp_path / "piped", told=text + b"one more sentence here\n")
+    refused = prepare("-", "--out", tmp_path / "piped", standard_input=text + b"one more sentence here\n")
     assert (refused.returncode, refused.stderr.count(b"\n")) == (2, 1)
     assert b"already has another corpus" in refused.stderr
     assert not (tmp_path / "piped" / "preparing").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -52,8 +53,10 @@ def test_a_fault_while_the_configuration_is_read_leaves_a_mark(
 
     monkeypatch.setattr("unsee_dist.config.load", stale)
     monkeypatch.setattr("unsee_dist.distributed.process_group.join_world", lambda **_: ALONE)
-    monkeypatch.setattr("unsee_dist.distributed.process_group.leave_world", lambda _code: None)
-    assert train.main(["--config", "quickstart"]) == ExitCode.TRANSIENT
+    monkeypatch.setattr("unsee_dist.distributed.process_group.exit_together", lambda _, code: sys.exit(code))
+    with pytest.raises(SystemExit) as ended:
+        train.main(["--config", "quickstart"])
+    assert ended.value.code == ExitCode.TRANSIENT
     assert mark.read_text() == "step-00000000\n"
 
 

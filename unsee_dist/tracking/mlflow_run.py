@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from unsee_dist.tracking.unsent import Unsent
 
@@ -23,6 +23,7 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+Item = TypeVar("Item")
 SQLITE = "sqlite:///"
 NOTE = "mlflow.note.content"  # the Markdown that the run's page shows as description
 # How MLflow's page shows an experiment: as one of machine learning, not of "GenAI apps & agents".
@@ -171,5 +172,5 @@ def log_metrics(client: "MlflowClient", run_id: str, values: Sequence[tuple[str,
         client.log_batch(run_id, metrics=part)
 
 
-def _parts(items: list[Any], size: int) -> Iterator[list[Any]]:
+def _parts(items: list[Item], size: int) -> Iterator[list[Item]]:
     return (items[start : start + size] for start in range(0, len(items), size))
