@@ -31,7 +31,9 @@ KEY = re.compile(r"(?<![\w+/=-])(?=[^\s&;]*\d)(?=[^\s&;]*[a-z])(?=[^\s&;]*[A-Z])
 SECRET = re.compile(
     r"(TOKEN|PASSWORD|PASSWD|SECRET|(SECRET_ACCESS|API|ACCOUNT|PRIVATE)_KEY|SAS|CONNECTION_STRING)$"
 )
-NAMES = re.compile("token|pass|secret|key|auth|cookie|credential|sas|sig", re.IGNORECASE)  # in JSON, in a query
+NAMES = re.compile(
+    "token|pass|secret|key|auth|cookie|credential|sas|sig", re.IGNORECASE
+)  # in JSON, in a query
 STORE = "FSSPEC_"  # of a file system: one value, or JSON with several
 SHORTEST = 6  # letters: a shorter value would be found in any text
 

@@ -168,7 +168,10 @@ def test_a_field_of_another_type_is_named_although_the_digest_was_made_anew(
         (("progress", "best", "metric"), "dev/mrr"),
         (("progress", "best", "metric"), "../../x"),
         (("progress", "best", "scores"), {"dev/sts": 99.0}),
-        (("progress", "best"), {"metric": "dev/sts", "value": 101.0, "step": 6, "scores": {"dev/sts": 101.0}}),
+        (
+            ("progress", "best"),
+            {"metric": "dev/sts", "value": 101.0, "step": 6, "scores": {"dev/sts": 101.0}},
+        ),
         (("progress", "best"), {"metric": "dev/mrr", "value": 1.5, "step": 6, "scores": {"dev/mrr": 1.5}}),
         (("progress", "updates"), 0),  # the optimizer's own count is another
         (("adam_updates",), 0),
@@ -192,7 +195,8 @@ def test_a_value_that_no_run_has_written_is_refused_although_the_digest_was_made
 ) -> None:
     tree = edited(path, value)
     with pytest.raises(
-        UserError, match=rf"{NAME} cannot be read \((adam_updates|{path[0]}.*) has a value that no run can have"
+        UserError,
+        match=rf"{NAME} cannot be read \((adam_updates|{path[0]}.*) has a value that no run can have",
     ):
         read_manifest(written(tmp_path, tree))
 
