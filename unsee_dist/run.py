@@ -166,6 +166,7 @@ def make_engine(config: RunConfig, model: Unsee, world: World, stage: int | None
         config.parallel.precision,
         weight_decay=config.train.weight_decay,
         clip=config.train.clip or 0.0,
+        waiting="online" if config.train.projector_first else "",
     )
 
 

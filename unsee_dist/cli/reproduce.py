@@ -16,7 +16,10 @@ app = typer.Typer()
 @app.command(cls=TakesSettings)
 def reproduce(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="objectives, target, projector, spectrum or scale.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="objectives, target, projector, spectrum, scale, peers or start."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],
     overrides: Overrides = None,
@@ -25,6 +28,10 @@ def reproduce(
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Seeds of each arm. Absent: the experiment's, 3.")
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="Of start: another encoder to begin with; repeatable."),
     ] = None,
     tasks: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own task files; repeatable.")
@@ -45,6 +52,8 @@ def reproduce(
     """
     from unsee_dist.evaluation.tasks import EvaluationRequest
     from unsee_dist.reproduce.command import Request, reproduce
+    from unsee_dist.reproduce.starts import parse_starts
 
     wanted = EvaluationRequest("", tier or (), tasks or (), engine=engine)
-    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, wanted)))
+    starts = parse_starts(start or ())
+    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, starts, wanted)))
