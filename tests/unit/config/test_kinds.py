@@ -6,6 +6,7 @@ import pytest
 
 from unsee_dist.config import load
 from unsee_dist.config.kinds import (
+    BEFORE,
     CARRIED,
     KINDS,
     Kind,
@@ -97,3 +98,13 @@ def test_what_another_run_must_share_with_the_checkpoint_it_starts_from(key: str
 )
 def test_a_value_is_shown_as_it_is_typed(value: object, text: str) -> None:
     assert shown(value) == text
+
+
+def test_a_checkpoint_that_is_older_than_a_setting_had_its_default() -> None:
+    """Only where that is what all runs did before there was the setting."""
+    now = flat(load("base"))
+    older = {key: value for key, value in now.items() if key not in BEFORE}
+    assert differences(older, now) == []
+    assert {key: now[key] for key in BEFORE} == BEFORE
+    crop = flat(load("base", ["data.views=crop", "data.crop_distance=5"]))
+    assert {each.key for each in differences(older, crop)} == {"data.views", "data.crop_distance"}
