@@ -14,7 +14,8 @@ Two thirds of the digits train, without their labels. Judges of the others: the 
 linear probe on 8 labelled digits of each kind, mean of 5 draws. A seed is a split, weights, masks, order and draws; all
 arms of a seed begin with the same encoder.
 
-DIR/runs/ARM-SEED.json has a run: what is there is not run again. DIR/vision.json and vision.png are made of all of them.
+DIR/runs/ARM-SEED.json has a run: what is there is not run again. DIR/vision.json and vision.png are made of all of them, and
+`unsee reproduce vision` makes its page of them.
 """
 
 from __future__ import annotations
@@ -44,9 +45,9 @@ from unsee_dist.objectives import OBJECTIVES, Stateful
 from unsee_dist.training.schedule import learning_rate
 
 VIEWS, TARGETS = ("dropout", "shifts"), ("ema", "online")
-SEEDS, STEPS, EVALUATIONS = 5, 400, 5
+SEEDS, STEPS, EVALUATIONS = 5, 400, 4
 BATCH, LR, WARMUP, DECAY, DROPOUT = 128, 1e-3, 0.1, 0.99, 0.1
-HIDDEN, WIDTH, FACTOR = 256, 64, 4  # of the encoder, of its embeddings, of the projector
+HIDDEN, WIDTH, FACTOR = 128, 64, 4  # of the encoder, of its embeddings, of the projector
 NEIGHBOURS, LABELLED, DRAWS = "digits: 5 nearest", 8, 5
 PROBE = "digits: probe of 8 labels"
 RANK = "effective_rank"
@@ -168,14 +169,13 @@ def train(arm: Arm, seed: int, steps: int) -> list[dict[str, float]]:
 
 
 def judged(encoder: nn.Module, data: Digits, seed: int) -> dict[str, float]:
-    """Accuracies x 100 of the images that did not train, and the effective rank (RankMe) of their embeddings."""
+    """Accuracies x 100 of the images that did not train, and the geometry of their embeddings (effective rank, spectrum)."""
     train_ND, test_ND = embedded(encoder, data.train), embedded(encoder, data.test)
     nearest = KNeighborsClassifier(5, metric="cosine").fit(train_ND, data.train_digits)
     return {
         NEIGHBOURS: 100 * float(nearest.score(test_ND, data.test_digits)),
         PROBE: 100 * float(np.mean([probed(train_ND, test_ND, data, [seed, draw]) for draw in range(DRAWS)])),
-        RANK: geometry(moments(test_ND))[RANK],
-    }
+    } | geometry(moments(test_ND))
 
 
 def probed(train_ND: np.ndarray, test_ND: np.ndarray, data: Digits, seed: Sequence[int]) -> float:

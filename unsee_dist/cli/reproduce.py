@@ -16,7 +16,10 @@ app = typer.Typer()
 @app.command(cls=TakesSettings)
 def reproduce(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="objectives, target, projector, spectrum or scale.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="objectives, target, projector, spectrum, scale, views or vision."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],
     overrides: Overrides = None,

@@ -5,6 +5,7 @@
 experiment.py   what an experiment is: a question, arms (a preset and settings), seeds, claims, charts
 experiments.py  the experiments
 units.py        an arm under a seed: its settings, its folder, whether it is complete
+vision.py       an experiment whose runs are those of docs/examples/vision.py
 runner.py       each unit trained or continued by `unsee train` in a process of its own
 judge.py        the tasks' scores of the trained encoders, and of the one they began with
 results.py      what all units have: scores by arm and seed, as results.json has them

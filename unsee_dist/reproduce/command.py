@@ -22,6 +22,7 @@ from unsee_dist.files.owner import OWNER, owned
 from unsee_dist.files.remote import check_local
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.report.page import NAME, write_page
+from unsee_dist.reproduce import vision
 from unsee_dist.reproduce.experiment import Experiment, key
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page
@@ -52,6 +53,8 @@ def reproduce(request: Request) -> ExitCode:
     experiment = find(request.name)
     plan = experiment.plan(request.small)
     check_local(request.out, "--out")
+    if request.name == vision.NAME:
+        return _vision(request)
     check_engine(request.tasks.engine)
     if request.tasks.tiers or request.tasks.folders:
         select_tasks(
@@ -66,6 +69,21 @@ def reproduce(request: Request) -> ExitCode:
             LOG.info("stopped; the same command continues")
             return ExitCode.STOPPED
         results = collect(experiment, request.small, units, request.tasks, request.out)
+        write(results, request.out)
+    return ExitCode.COMPLETE
+
+
+def _vision(request: Request) -> ExitCode:
+    vision.check_asked(request.overrides, request.tasks)
+    with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
+        stop = StopSignal()
+        try:
+            results = vision.run(vision.Asked(request.out, request.small, request.seeds), stop)
+        except Stopped:
+            LOG.info("stopped; the same command continues")
+            return ExitCode.STOPPED
+        finally:
+            stop.close()
         write(results, request.out)
     return ExitCode.COMPLETE
 

@@ -5,11 +5,13 @@ target       with and without the EMA target, over learning rates and batches   
 projector    none, on the online side, on both, four blocks                        figure 4
 spectrum     eigenvalues and alignment with and without target and projector       open question 2
 scale        more sentences, larger batches                                        open question 3
+vision       with and without the EMA target on images (vision.py)                 open question 1
 """
 
 from __future__ import annotations
 
 from unsee_dist.metrics.names import ALIGNMENT, DISTANCE, EFFECTIVE_RANK, SPECTRUM, dev, part
+from unsee_dist.reproduce import vision
 from unsee_dist.reproduce.experiment import BEFORE, Arm, Chart, Claim, Experiment, Plan, against_all
 
 # Of every experiment. No tracker: the folder has all numbers.
@@ -147,4 +149,7 @@ def _scaled(points: list[tuple[int, int]]) -> tuple[tuple[Arm, ...], tuple[Claim
     return tuple(arms), tuple(claims)
 
 
-EXPERIMENTS = {each.name: each for each in (_objectives(), _target(), _projector(), _spectrum(), _scale())}
+EXPERIMENTS = {
+    each.name: each
+    for each in (_objectives(), _target(), _projector(), _spectrum(), _scale(), vision.experiment())
+}
