@@ -171,6 +171,8 @@ TABLE = [
     ("reproduce objectives --out new --seeds 0", "--seeds = 0 must be at least 1"),
     ("reproduce objectives --out new --engine dask", "--engine dask is unknown. Write --engine ray"),
     ("reproduce objectives --out new", "nothing judges the runs", "unsee prepare --dev 1000"),
+    ("reproduce vision --out new train.lr=1", "train.lr=1 has no use in vision"),
+    ("reproduce vision --out new --engine ray", "--engine ray has no use in vision"),
     ("sweep", "nothing given: write one of SWEEP"),
     ("sweep nowhere", "there is no such file, and no sweep of this name; sweeps are ablation"),
     ("sweep tniy", "did you mean tiny?"),

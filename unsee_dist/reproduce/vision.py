@@ -74,9 +74,8 @@ def check_asked(overrides: Sequence[str], tasks: EvaluationRequest) -> None:
 
 def run(asked: Asked, stop: StopSignal) -> Results:
     """All runs, or those that are not there yet. Raises Stopped: the same command continues."""
-    whole = experiment()
-    plan = whole.plan(asked.small)
-    seeds, steps = asked.seeds or plan.seeds, SMALL if asked.small else FULL
+    seeds = asked.seeds or experiment().plan(asked.small).seeds
+    steps = SMALL if asked.small else FULL
     log = asked.out / LOGS / f"{NAME}.log"
     command = [str(shipped(EXAMPLES) / "vision.py"), "--out", str(asked.out)]
     command += ["--seeds", str(seeds), "--steps", str(steps)]
@@ -85,8 +84,15 @@ def run(asked: Asked, stop: StopSignal) -> Results:
         raise Stopped
     if code != ExitCode.COMPLETE:
         raise UserError(f"vision ended with exit code {code}. Its output: {log}")
-    units = [_read(asked.out, arm.name, seed) for seed in range(seeds) for arm in plan.arms]
-    return Results(whole, plan, asked.small, seeds, units)
+    return collect(asked.out, asked.small, seeds)
+
+
+def collect(out: Path, small: bool, seeds: int) -> Results:
+    """What the runs in the folder have measured."""
+    whole = experiment()
+    plan = whole.plan(small)
+    units = [_read(out, arm.name, seed) for seed in range(seeds) for arm in plan.arms]
+    return Results(whole, plan, small, seeds, units)
 
 
 def _read(out: Path, arm: str, seed: int) -> UnitResult:
