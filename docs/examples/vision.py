@@ -45,7 +45,7 @@ from unsee_dist.objectives import OBJECTIVES, Stateful
 from unsee_dist.training.schedule import learning_rate
 
 VIEWS, TARGETS = ("dropout", "shifts"), ("ema", "online")
-SEEDS, STEPS, EVALUATIONS = 5, 400, 4
+SEEDS, STEPS, EVALUATIONS = 5, 200, 2
 BATCH, LR, WARMUP, DECAY, DROPOUT = 128, 1e-3, 0.1, 0.99, 0.1
 HIDDEN, WIDTH, FACTOR = 128, 64, 4  # of the encoder, of its embeddings, of the projector
 NEIGHBOURS, LABELLED, DRAWS = "digits: 5 nearest", 8, 5
@@ -107,13 +107,14 @@ class Siamese(nn.Module):
 
     def loss(self, first: Tensor, second: Tensor) -> Tensor:
         """Of two views of a batch. The target has dropout masks of its own."""
-        online_VBD = torch.stack([self.online(first), self.online(second)])
+        both = torch.cat([first, second])
+        online_VBD = self.online(both).unflatten(0, (2, -1))
         projected_VBD = self.projector(online_VBD)
         if self.target is None:
             loss: Tensor = self.objective(*projected_VBD).loss
             return loss
         with torch.no_grad():
-            target_VBD = torch.stack([self.target(first), self.target(second)])
+            target_VBD = self.target(both).unflatten(0, (2, -1))
         pairs = 2 if self.objective.symmetric else 1
         symmetric: Tensor = self.objective(projected_VBD[:pairs], target_VBD.flip(0)[:pairs]).loss
         return symmetric

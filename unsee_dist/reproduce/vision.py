@@ -32,7 +32,7 @@ from unsee_dist.training.guard import with_verdict
 NAME = "vision"
 VIEWS = ("dropout", "shifts")
 OBJECTIVES = ("barlowtwins", "vicreg", "corinfomax", "byol", "simcse")
-SMALL, FULL = 400, 4000  # steps
+SMALL, FULL = 200, 2000  # steps
 ACCURACIES = ("digits: 5 nearest", "digits: probe of 8 labels")
 
 

@@ -130,9 +130,11 @@ def attention_mask(segment_ids: Tensor) -> Tensor:
 
 
 def _unpickle(*packed: Any) -> MicroBatch:
-    ids, positions, segments, sentences, keys, views = packed
-    tensors = (torch.from_numpy(grid) for grid in (ids, positions, segments))
-    return MicroBatch(*tensors, sentences, None if keys is None else torch.from_numpy(keys), views)
+    *grids, sentences, keys, views = packed
+    ids, positions, segments = map(torch.from_numpy, grids)
+    return MicroBatch(
+        ids, positions, segments, sentences, None if keys is None else torch.from_numpy(keys), views
+    )
 
 
 def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
