@@ -1,4 +1,4 @@
-"""Pages of the reference, made from the package while the site is built: nothing in them is written by hand.
+"""Pages made from the package, and from what it measured, while the site is built: nothing in them is written by hand.
 
     <!-- generated: configuration -->         in a page is replaced by what configuration() returns
     NAME.ipynb                                a notebook becomes a page. (myst-nb would bring Jupyter, of which nothing else is used.)
@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from evidence_page import evidence
 from pydantic import BaseModel
 from wording import comments, settings, table, text
 
@@ -188,6 +189,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "commands": commands,
     "metrics": metrics,
     "exit-codes": exit_codes,
+    "evidence": evidence,
 }
 
 

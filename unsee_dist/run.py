@@ -139,6 +139,7 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         config.parallel.precision,
         weight_decay=config.train.weight_decay,
         clip=config.train.clip or 0.0,
+        waiting="online" if config.train.projector_first else "",
     )
     target = build_target(engine)
     progress = Progress()

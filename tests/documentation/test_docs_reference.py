@@ -95,7 +95,7 @@ def test_a_page_is_filled_and_a_marker_without_a_page_is_a_mistake(reference) ->
         reference.fill("<!-- generated: nothing -->")
     used = {
         name
-        for page in (REPOSITORY / "docs" / "reference").glob("*.md")
+        for page in (REPOSITORY / "docs").rglob("*.md")
         for name in reference.MARKER.findall(page.read_text())
     }
     assert used == set(reference.GENERATED)

@@ -24,9 +24,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-import torch
 from torch import nn
 
+from unsee_dist.bench.sentence_trainer import PEERS, make_loss, make_model, make_trainer
 from unsee_dist.config import RunConfig, load
 from unsee_dist.config.unused import under
 from unsee_dist.data import Shards
@@ -78,36 +78,16 @@ def _sentences(config: RunConfig) -> list[str]:
 
 
 def _sentence_transformers(config: RunConfig, bf16: bool) -> list[float]:
-    from datasets import Dataset
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
-    from sentence_transformers import SentenceTransformerTrainingArguments as Arguments
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.models import Pooling, Transformer
-
-    words = Transformer(config.model.encoder, max_seq_length=config.model.max_tokens)
-    model = SentenceTransformer(
-        modules=[words, Pooling(words.get_word_embedding_dimension(), config.model.pooling)],
-        device="cuda" if torch.cuda.is_available() else "cpu",
-    )
+    precision = config.parallel.model_copy(update={"precision": "bf16" if bf16 else "fp32"})
+    config = config.model_copy(update={"parallel": precision})
+    model = make_model(config, config.model.max_tokens)
     sentences = _sentences(config)
     marks: list[float] = []
-    loss = MultipleNegativesRankingLoss(model)
+    loss = make_loss("simcse", model)
     loss.forward = _marked(loss.forward, marks)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = Arguments(
-            folder,
-            num_train_epochs=1,
-            per_device_train_batch_size=config.train.batch,
-            learning_rate=config.train.lr,
-            warmup_steps=0,
-            bf16=bf16,
-            use_cpu=not torch.cuda.is_available(),
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-        )
-        pairs = Dataset.from_dict({"anchor": sentences, "positive": sentences})
-        SentenceTransformerTrainer(model, arguments, pairs, loss=loss).train()
+        data = PEERS["simcse"].columns(sentences)
+        make_trainer(config, model, loss, data, folder, num_train_epochs=1, warmup_steps=0).train()
     return marks
 
 

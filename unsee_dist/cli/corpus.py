@@ -152,7 +152,7 @@ def shards_info(corpus: Corpus, as_json: AsJson = False) -> None:
     """Print what a corpus holds."""
     from unsee_dist.data.corpus.shards import Shards
 
-    shards = Shards(corpus)
+    shards = Shards(corpus, setting="DIR")
     files = shards.blocks.layout
     if as_json:
         numbers: dict[str, object] = {
@@ -177,7 +177,7 @@ def shards_head(
     """Print the first sentences of a corpus, by id."""
     from unsee_dist.data.corpus.shards import Shards
 
-    for sentence in Shards(corpus).head(count):
+    for sentence in Shards(corpus, setting="DIR").head(count):
         typer.echo(sentence)
 
 

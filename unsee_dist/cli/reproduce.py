@@ -18,7 +18,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="objectives, target, projector, spectrum, scale, views or vision."
+            metavar="NAME",
+            help="objectives, target, projector, spectrum, scale, peers, start, views or vision.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],
@@ -28,6 +29,10 @@ def reproduce(
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Seeds of each arm. Absent: the experiment's, 3.")
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FOLDER", help="Of start: another encoder to begin with; repeatable."),
     ] = None,
     tasks: Annotated[
         list[Path] | None, typer.Option(metavar="DIR", help="A folder of your own task files; repeatable.")
@@ -48,6 +53,8 @@ def reproduce(
     """
     from unsee_dist.evaluation.tasks import EvaluationRequest
     from unsee_dist.reproduce.command import Request, reproduce
+    from unsee_dist.reproduce.starts import parse_starts
 
     wanted = EvaluationRequest("", tier or (), tasks or (), engine=engine)
-    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, wanted)))
+    starts = parse_starts(start or ())
+    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, starts, wanted)))

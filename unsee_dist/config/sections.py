@@ -87,6 +87,9 @@ class TrainSettings(Section):
     epochs: Annotated[float, Field(gt=0)] | None = 1.0  # passes over the corpus
     lr: Annotated[float, Field(gt=0)] = 1e-4  # peak of the schedule
     warmup: Share = 0.1  # fraction of the steps that rise to lr; then linear to 0
+    projector_first: Share = (
+        0.0  # fraction of the steps in which the encoder waits while the projector learns
+    )
     weight_decay: Annotated[float, Field(ge=0)] = 0.01  # not on biases and LayerNorms
     clip: Annotated[float, Field(gt=0)] | None = 1.0  # bound of the global gradient norm; absent = none
 

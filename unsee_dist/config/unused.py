@@ -38,7 +38,7 @@ UNUSED = (
         "leave it out, or use it with projector.kind=blocks",
     ),
     Unused(
-        ("projector.width", "projector.side"),
+        ("projector.width", "projector.side", "train.projector_first"),
         "projector.blocks",
         lambda config: config.projector.kind == "blocks" and config.projector.blocks == 0,
         "leave it out, or use it with projector.blocks=1",

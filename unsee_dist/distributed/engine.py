@@ -45,9 +45,10 @@ Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Engine(Generic[Trained]):
-    """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views. clip: 0 is none."""
+    """A module under ZeRO `stage` with AdamW. `shards`: this rank's master weights, views. clip: 0 is none. waiting: the child
+    whose weights `hold` keeps as they are."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (every choice of an engine, by keyword)
         self,
         module: Trained,
         world: World,
@@ -56,6 +57,7 @@ class Engine(Generic[Trained]):
         *,
         weight_decay: float,
         clip: float,
+        waiting: str = "",
     ) -> None:
         deepspeed = import_deepspeed()
         check_precision(precision, world)
@@ -76,7 +78,11 @@ class Engine(Generic[Trained]):
         self.world, self.stage, self.precision = world, stage, precision
         names = {p: name for name, p in module.named_parameters() if p.requires_grad}
         initial = {name: p.detach().clone() for p, name in names.items()}
-        groups = parameter_groups(module, weight_decay)
+        groups, self._waiting, self._held = parameter_groups(module, weight_decay), 0, False
+        if waiting:
+            child = module.get_submodule(waiting)
+            held, others = (_part(groups, child, inside) for inside in (True, False))
+            groups, self._waiting = [*held, *others], len(held)
         optimizer = torch.optim.AdamW(groups, lr=0.0, betas=BETAS, eps=EPS, fused=True)
         self.engine: DeepSpeedEngine
         self.optimizer: Optimizer
@@ -136,10 +142,15 @@ class Engine(Generic[Trained]):
         *means, total = report.tolist()
         return means, math.sqrt(total) / self._loss_scale if total >= 0 else math.nan
 
+    def hold(self, held: bool) -> None:
+        """Whether the next steps leave the child's weights as they are: at a rate of 0 AdamW changes no bit of them, and keeps
+        the averages of their gradients."""
+        self._held = held
+
     def step(self, lr: float, norm: float) -> None:
         """Apply the gradients, clipped. norm: as `reduce` returned it, finite."""
-        for group in self._adam.param_groups:
-            group["lr"] = lr
+        for number, group in enumerate(self._adam.param_groups):
+            group["lr"] = 0.0 if self._held and number < self._waiting else lr
         divisor = self._loss_scale
         if self.clip:
             divisor *= max(1.0, (norm + 1e-6) / self.clip)  # torch.nn.utils.clip_grad_norm_
@@ -223,12 +234,19 @@ def cpu_computes_bf16() -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """The paper's groups: no decay for biases and normalisation (every parameter of fewer than two dimensions)."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     matrices = [p for p in trainable if p.ndim >= 2]
     vectors = [p for p in trainable if p.ndim < 2]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def _part(groups: list[dict[str, Any]], child: nn.Module, inside: bool) -> list[dict[str, Any]]:
+    """The groups without the parameters that are not inside of the child, or not outside; none is empty."""
+    own = set(child.parameters())
+    parts = [group | {"params": [p for p in group["params"] if (p in own) == inside]} for group in groups]
+    return [part for part in parts if part["params"]]
 
 
 def deepspeed_config(stage: int, precision: Precision, ranks: int, size: int) -> dict[str, object]:

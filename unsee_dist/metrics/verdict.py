@@ -15,7 +15,7 @@ from unsee_dist.metrics.names import COLLAPSED, DECIDING, EFFECTIVE_RANK, GAIN, 
 DIGITS = {dev(STS): 2}
 ADVICE = (
     "Try a third of train.lr, fewer train.steps, a larger train.batch, or another objective; most harm is done early, so "
-    "evaluate.every=0.01 shows it soon."
+    "evaluate.every=0.01 shows it soon. What helps which encoder: the page of evidence in the docs (unsee reproduce start)."
 )
 
 

@@ -5,14 +5,16 @@ OUT/report.html       sentences, table, figures
     runs/ARM-SEED/    a run like any other
     logs/             what each training printed
     untrained/        the encoder that the runs begin with, and its scores
+    random/           of `start`: the same architecture with random weights
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unsee_dist.bench.sentence_trainer import check_installed
 from unsee_dist.config.spelling import closest
 from unsee_dist.data.prepare.stages import DEV as HELD_OUT
 from unsee_dist.errors import ExitCode, UserError
@@ -23,13 +25,14 @@ from unsee_dist.files.remote import check_local
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.report.page import NAME, write_page
 from unsee_dist.reproduce import vision
-from unsee_dist.reproduce.experiment import Experiment, key
+from unsee_dist.reproduce.experiment import Experiment, from_each, key
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page
 from unsee_dist.reproduce.record import write_results
 from unsee_dist.reproduce.results import Results, collect
 from unsee_dist.reproduce.runner import run_here, run_on_ray
 from unsee_dist.reproduce.sentences import headline, sentences
+from unsee_dist.reproduce.starts import RANDOM, all_starts, write_random
 from unsee_dist.reproduce.units import Unit, units_of
 from unsee_dist.supervision.signals import Stopped, StopSignal
 
@@ -45,6 +48,7 @@ class Request:
     out: Path
     small: bool = False
     seeds: int | None = None
+    starts: Mapping[str, str] = field(default_factory=dict)  # other encoders to begin with, folders by name
     tasks: EvaluationRequest = field(default_factory=lambda: EvaluationRequest(""))
 
 
@@ -56,25 +60,39 @@ def reproduce(request: Request) -> ExitCode:
     if request.name == vision.NAME:
         return _vision(request)
     check_engine(request.tasks.engine)
+    if any(arm.trainer for arm in plan.arms):
+        check_installed(experiment.name)
     if request.tasks.tiers or request.tasks.folders:
         select_tasks(
             request.tasks.tiers, request.tasks.folders
         )  # a missing file is found before hours of training
     overrides = judged(request)
+    if experiment.starts:
+        plan = from_each(plan, all_starts(request.starts, request.out))
+    elif request.starts:
+        raise UserError(
+            f"--start is of {starts_of()}, and {experiment.name} begins with model.encoder alone. Leave it out."
+        )
     units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
+        if experiment.starts:
+            write_random(request.out / RANDOM, units[0].config.model.encoder)
         try:
             run_all(units, request.tasks)
         except Stopped:
             LOG.info("stopped; the same command continues")
             return ExitCode.STOPPED
-        results = collect(experiment, request.small, units, request.tasks, request.out)
+        results = collect(experiment, plan, units, request.tasks, request.out)
         write(results, request.out)
     return ExitCode.COMPLETE
 
 
+def starts_of() -> str:
+    return " and ".join(name for name, each in EXPERIMENTS.items() if each.starts)
+
+
 def _vision(request: Request) -> ExitCode:
-    vision.check_asked(request.overrides, request.tasks)
+    vision.check_asked([*request.overrides, *(f"--start {name}" for name in request.starts)], request.tasks)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         stop = StopSignal()
         try:

@@ -6,8 +6,8 @@ and half an hour; `full` is the paper's setting for a GPU.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 BEFORE = "before training"  # what an arm may be compared with: the encoder it began with
@@ -15,11 +15,19 @@ BEFORE = "before training"  # what an arm may be compared with: the encoder it b
 
 @dataclass(frozen=True)
 class Arm:
-    """A row of the table. name: also of its folders. settings: `key=value`, which nobody may override."""
+    """A row of the table. name: also of its folders. settings: `key=value`, which nobody may override.
+
+    trainer: "" = ours, else a peer of bench/sentence_trainer.py, which trains for as many seconds as the arm `as_long_as` did.
+    start: where arms begin with different encoders, the name of this one's; encoder: its folder, "" = the user's.
+    """
 
     name: str
     preset: str
     settings: tuple[str, ...] = ()
+    trainer: str = ""
+    as_long_as: str = ""
+    start: str = ""
+    encoder: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Plan:
     claims: tuple[Claim, ...]
     settings: tuple[str, ...]
     seeds: int = 3
+    small: bool = False
 
     @property
     def varied(self) -> frozenset[str]:
@@ -70,9 +79,21 @@ class Experiment:
     full: Plan
     charts: tuple[Chart, ...]
     note: str = ""  # what a reader should know before the numbers
+    starts: bool = False  # its arms are trained from each of several encoders
 
     def plan(self, small: bool) -> Plan:
-        return self.small if small else self.full
+        return replace(self.small, small=True) if small else self.full
+
+
+def from_each(plan: Plan, starts: Mapping[str, str]) -> Plan:
+    """The plan with each of its arms from each start, and their claims. starts: folders by name, "" = the user's encoder."""
+    arms, claims = [], []
+    for name, folder in starts.items():
+        arms += [replace(arm, name=f"{name}-{arm.name}", start=name, encoder=folder) for arm in plan.arms]
+        for claim in plan.claims:
+            against = claim.against if claim.against == BEFORE else f"{name}-{claim.against}"
+            claims.append(Claim(f"{name}-{claim.arm}", against))
+    return replace(plan, arms=tuple(arms), claims=tuple(claims))
 
 
 def key(setting: str) -> str:

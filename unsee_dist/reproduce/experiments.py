@@ -5,12 +5,15 @@ target       with and without the EMA target, over learning rates and batches   
 projector    none, on the online side, on both, four blocks                        figure 4
 spectrum     eigenvalues and alignment with and without target and projector       open question 2
 scale        more sentences, larger batches                                        open question 3
+peers        sentence-transformers' SimCSE, TSDAE and Contrastive Tension in as many seconds
+start        from random, given and other encoders: when it helps, when it harms
 views        one span of a document in both views, or two
 vision       with and without the EMA target on images (vision.py)                 open question 1
 """
 
 from __future__ import annotations
 
+from unsee_dist.bench.sentence_trainer import PEERS
 from unsee_dist.metrics.names import ALIGNMENT, DISTANCE, EFFECTIVE_RANK, SPECTRUM, dev, part
 from unsee_dist.reproduce import vision
 from unsee_dist.reproduce.experiment import BEFORE, Arm, Chart, Claim, Experiment, Plan, against_all
@@ -152,6 +155,62 @@ def _scaled(points: list[tuple[int, int]]) -> tuple[tuple[Arm, ...], tuple[Claim
     return tuple(arms), tuple(claims)
 
 
+def _peers() -> Experiment:
+    ours = "unsee-vicreg"
+    arms = (
+        Arm(ours, ours),
+        *(
+            Arm(f"st-{name}", "base", peer.settings, trainer=name, as_long_as=ours)
+            for name, peer in PEERS.items()
+        ),
+    )
+    claims = (*against_all((ours,), tuple(arm.name for arm in arms[1:])), *(Claim(arm.name) for arm in arms))
+    return Experiment(
+        "peers",
+        "Does UNSEE give a better encoder than what sentence-transformers offers, on the same sentences, encoder and time?",
+        Plan(arms, claims, (*SMALL, "train.steps=300")),
+        Plan(arms, claims, QUIET),
+        CURVES,
+        "The peers are trained by sentence-transformers' own trainer, with the batch, rate, pooling and length of its documentation, "
+        "for as many seconds as our run of the same seed: those of its steps, without loading, evaluations and saves. They are "
+        "evaluated as often, and best/ is chosen by the same score. Their rate falls with the clock; tsdae's is constant. A sentence has at "
+        "most 32 word pieces for simcse, and at most 75 or model.max_tokens for the others. tsdae reads [CLS], as its authors do, "
+        "which an encoder that was never trained for it pays for: tsdae-mean is the same with the mean.",
+    )
+
+
+def _start() -> Experiment:
+    """Each arm changes one thing of the preset that might turn harm into gain."""
+    preset = "unsee-vicreg"
+    small = (
+        Arm("default", preset),
+        Arm("third-of-rate", preset, ("train.lr=3.3e-5",)),
+        Arm("tenth-of-rate", preset, ("train.lr=1e-5",)),
+        Arm("faster-target", preset, ("target.decay=0.99",)),
+        Arm("no-projector", preset, ("projector.blocks=0",)),
+        Arm("projector-first", preset, ("train.projector_first=0.25",)),
+    )
+    more = (
+        Arm("slower-target", preset, ("target.decay=0.9999",)),
+        Arm("third-of-variance", preset, ("objective.variance=8",)),
+    )
+    return Experiment(
+        "start",
+        "From which encoders does training help, from which does it harm, and which setting turns harm into gain?",
+        Plan(small, _of_all(small), (*SMALL, "evaluate.every=0.25", "train.steps=80")),
+        Plan((*small, *more), _of_all((*small, *more)), QUIET),
+        CURVES,
+        "Each arm is trained from each start: random is the given encoder's architecture with random weights (the same ones under each "
+        "seed), given is model.encoder, and others are those of --start NAME=FOLDER. What counts is the difference to the start "
+        "itself. projector-first trains the projector alone for a quarter of the steps, then both.",
+        starts=True,
+    )
+
+
+def _of_all(arms: tuple[Arm, ...]) -> tuple[Claim, ...]:
+    return tuple(Claim(arm.name) for arm in arms)
+
+
 def _views() -> Experiment:
     spans = {"dropout": 0, "near": 64, "any": "null"}
     pairs = [("vicreg", "unsee-vicreg"), ("simcse", "simcse-fair")]
@@ -185,6 +244,8 @@ EXPERIMENTS = {
         _projector(),
         _spectrum(),
         _scale(),
+        _peers(),
+        _start(),
         _views(),
         vision.experiment(),
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unsee_dist.bench.sentence_trainer import PEERS
 from unsee_dist.evaluation.intervals import half_width
 from unsee_dist.metrics.names import EFFECTIVE_RANK, dev
 from unsee_dist.metrics.verdict import collapse
@@ -17,7 +18,7 @@ from unsee_dist.report.page import Block, Commands, Grid, Page, Plots, Section, 
 from unsee_dist.report.run_files import is_run
 from unsee_dist.report.verdict import Tile, Verdict
 from unsee_dist.reproduce.charts import charts
-from unsee_dist.reproduce.experiment import BEFORE
+from unsee_dist.reproduce.experiment import BEFORE, Arm
 from unsee_dist.reproduce.results import Results, UnitResult, arms_of, best_step, digits, name_of
 from unsee_dist.reproduce.sentences import headline, sentences
 
@@ -101,9 +102,13 @@ def runs_table(results: Results) -> Table:
 
 
 def arms_table(results: Results) -> Table:
-    head = ["arm", "preset", "what it changes"]
-    rows = [[arm.name, arm.preset or "–", " ".join(arm.settings) or "–"] for arm in results.plan.arms]
+    head = ["arm", "preset or loss", "its settings"]
+    rows = [[arm.name, _trained_by(arm), " ".join(arm.settings) or "–"] for arm in results.plan.arms]
     return Table(head, rows)
+
+
+def _trained_by(arm: Arm) -> str:
+    return f"sentence-transformers {PEERS[arm.trainer].loss}" if arm.trainer else arm.preset or "–"
 
 
 def _shared(results: Results) -> str:

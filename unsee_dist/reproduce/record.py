@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unsee_dist import __version__
+from unsee_dist.bench.sentence_trainer import PEERS
 from unsee_dist.config import load
 from unsee_dist.config.kinds import flat
 from unsee_dist.evaluation.mteb_tasks import VERSION as MTEB
@@ -43,6 +44,7 @@ def as_dict(results: Results) -> dict[str, Any]:
         "arms": {
             arm.name: {
                 "preset": arm.preset,
+                **({"trainer": f"sentence-transformers {PEERS[arm.trainer].loss}"} if arm.trainer else {}),
                 "settings": list(arm.settings),
                 "scores": {score: list(results.values(arm.name, score).values()) for score in results.scores},
                 "before": {score: list(results.before(arm.name, score).values()) for score in results.scores},

@@ -46,12 +46,15 @@ class UnitResult:
 class Results:
     experiment: Experiment
     plan: Plan
-    small: bool
     seeds: int
     units: Sequence[UnitResult]
 
     def of(self, arm: str) -> list[UnitResult]:
         return [each for each in self.units if each.unit.arm == arm]
+
+    @property
+    def small(self) -> bool:
+        return self.plan.small
 
     @property
     def deciding(self) -> str | None:
@@ -85,12 +88,11 @@ class Results:
 
 
 def collect(
-    experiment: Experiment, small: bool, units: Sequence[Unit], tasks: EvaluationRequest, out: Path
+    experiment: Experiment, plan: Plan, units: Sequence[Unit], tasks: EvaluationRequest, out: Path
 ) -> Results:
     """Read all units; what is not judged yet is judged."""
-    plan = experiment.plan(small)
     results = [_read(unit, tasks, out) for unit in units]
-    return Results(experiment, plan, small, 1 + max(unit.seed for unit in units), results)
+    return Results(experiment, plan, 1 + max(unit.seed for unit in units), results)
 
 
 def name_of(score: str) -> str:

@@ -1,5 +1,5 @@
-"""Each unit is trained, or continued, by the ordinary `unsee train` in a process of its own; one after another here, side
-by side on a Ray cluster. What a process prints is in the unit's log.
+"""Each unit is trained, or continued, by the ordinary `unsee train` in a process of its own, and a peer's by train_peer.py; one
+after another here, side by side on a Ray cluster, peers when the runs are there that say how long they may take. What a process prints is in the unit's log.
 
 A unit that ends after its first step (a loss that is not finite, say) is a result, and the others go on. One that ends
 before it is a mistake which the others would repeat: it ends the experiment with its sentence.
@@ -61,9 +61,12 @@ def run_on_ray(units: Sequence[Unit], tasks: EvaluationRequest, console: Console
         machines = nodes()
         gpus = float(any(node.gpus for node in machines))
         cpus = min(CPUS, max(node.cpus for node in machines))
-        remote = [RemoteUnit(unit, tasks, os.getcwd(), gpus) for unit in left]
-        for done, (index, _) in enumerate(map_unordered(run_remote, remote, cpus=cpus, gpus=gpus), start=1):
-            console.print(f"{done}/{len(left)} {left[index].name}", style="dim")
+        done = 0
+        for part in ([unit for unit in left if not unit.timed_by], [unit for unit in left if unit.timed_by]):
+            remote = [RemoteUnit(unit, tasks, os.getcwd(), gpus) for unit in part]
+            for index, _ in map_unordered(run_remote, remote, cpus=cpus, gpus=gpus):
+                done += 1
+                console.print(f"{done}/{len(left)} {part[index].name}", style="dim")
 
 
 def run_remote(remote: RemoteUnit) -> None:
@@ -75,8 +78,7 @@ def run_remote(remote: RemoteUnit) -> None:
 
 def train(unit: Unit, stop: StopSignal | None) -> None:
     """Run a unit's training to its end. Raises Stopped; UserError when it ended before its first step."""
-    command = [sys.executable, "-m", "unsee_dist.train", "--config", unit.preset, *unit.overrides]
-    code = run_logged(command, unit.log, stop)
+    code = run_logged([sys.executable, "-m", *unit.command], unit.log, stop)
     if code == ExitCode.COMPLETE:
         return
     if code == ExitCode.STOPPED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from unsee_dist.evaluation.intervals import ScoreDifference
 from unsee_dist.metrics.names import COLLAPSED, dev
@@ -11,6 +11,13 @@ from unsee_dist.reproduce.differences import Difference, Finding, difference
 from unsee_dist.reproduce.experiment import Claim
 from unsee_dist.reproduce.results import Results, arms_of, digits, name_of
 
+EFFECTS = {  # of an arm on its start
+    "helps": "training helps with",
+    "harms": "it harms with",
+    "both": "it helps on some scores and harms on others with",
+    "noise": "no difference can be seen with",
+    "unknown": "there is nothing to claim with",
+}
 WORDS: dict[Finding, str] = {
     "better": "better on",
     "worse": "worse on",
@@ -21,9 +28,44 @@ WORDS: dict[Finding, str] = {
 
 
 def sentences(results: Results) -> list[str]:
-    """Of all claims, then what went wrong, then what the reader should know."""
+    """Of each start, of all claims, then what went wrong, then what the reader should know."""
     claims = [claimed(results, claim) for claim in results.plan.claims]
-    return [*claims, *troubles(results), *notes(results)]
+    return [*by_start(results), *claims, *troubles(results), *notes(results)]
+
+
+def by_start(results: Results) -> list[str]:
+    """For each encoder that arms begin with: which of them help, which harm, and whether a setting turns harm into gain."""
+    return [
+        of_start(results, start) for start in dict.fromkeys(arm.start for arm in results.plan.arms) if start
+    ]
+
+
+def of_start(results: Results, start: str) -> str:
+    """An arm helps where it is better than the start on some score and worse on none, and harms the other way round."""
+    groups: dict[str, list[str]] = {effect: [] for effect in EFFECTS}
+    for arm in (arm for arm in results.plan.arms if arm.start == start):
+        found = {difference(results, Claim(arm.name), score).finding for score in results.claimed}
+        groups[_effect(found)].append(arm.name.removeprefix(f"{start}-"))
+    said = "; ".join(f"{EFFECTS[effect]} {', '.join(arms)}" for effect, arms in groups.items() if arms)
+    return f"From {start}: {said}. {_turned(groups)}".rstrip()
+
+
+def _effect(findings: Set[Finding]) -> str:
+    if findings <= {"one seed", "no score"}:
+        return "unknown"
+    better, worse = "better" in findings, "worse" in findings
+    return "both" if better and worse else "helps" if better else "harms" if worse else "noise"
+
+
+def _turned(groups: Mapping[str, Sequence[str]]) -> str:
+    """Of harm that the preset's own settings do."""
+    if "default" not in groups["harms"] + groups["both"]:
+        return ""
+    if groups["helps"]:
+        return f"Harm is turned into gain by {', '.join(groups['helps'])}."
+    if groups["noise"]:
+        return f"No setting that was tried turns harm into gain; {', '.join(groups['noise'])} does no harm that can be seen."
+    return "No setting that was tried turns harm into gain."
 
 
 def claimed(results: Results, claim: Claim) -> str:

@@ -24,7 +24,7 @@ OURS = ("run.dir", "run.name", "seed", "resume")  # each unit has its own
 
 @dataclass(frozen=True)
 class Unit:
-    """arguments: of `unsee train`, behind --config."""
+    """overrides: of the preset. trainer, timed_by: of a peer, and the run whose training it may take as long as."""
 
     arm: str
     seed: int
@@ -32,6 +32,8 @@ class Unit:
     overrides: tuple[str, ...]
     folder: Path
     log: Path
+    trainer: str = ""
+    timed_by: Path | None = None
 
     @property
     def name(self) -> str:
@@ -40,6 +42,19 @@ class Unit:
     @property
     def config(self) -> RunConfig:
         return load(self.preset, self.overrides)
+
+    @property
+    def command(self) -> list[str]:
+        """What trains it, behind `python -m`."""
+        if self.trainer:
+            return [
+                "unsee_dist.reproduce.train_peer",
+                self.trainer,
+                str(self.timed_by),
+                self.preset,
+                *self.overrides,
+            ]
+        return ["unsee_dist.train", "--config", self.preset, *self.overrides]
 
     @property
     def complete(self) -> bool:
@@ -66,10 +81,13 @@ def _check_not_ours(experiment: Experiment, plan: Plan, setting: str) -> None:
 
 def _unit(plan: Plan, arm: Arm, seed: int, overrides: Sequence[str], out: Path) -> Unit:
     name = f"{arm.name}-{seed}"
-    own = (f"run.dir={out / RUNS / name}", f"run.name={name}", f"seed={seed}")
+    own = [f"run.dir={out / RUNS / name}", f"run.name={name}", f"seed={seed}"]
+    own += [f"model.encoder={arm.encoder}"] if arm.encoder else []
     shared = [text for text in under(overrides, plan.settings) if key(text) not in _meaningless(arm)]
     settings = _last_of_each([*under(arm.settings, shared), *own])
-    unit = Unit(arm.name, seed, arm.preset, settings, out / RUNS / name, out / LOGS / f"{name}.log")
+    timed_by = out / RUNS / f"{arm.as_long_as}-{seed}" if arm.as_long_as else None
+    folder, log = out / RUNS / name, out / LOGS / f"{name}.log"
+    unit = Unit(arm.name, seed, arm.preset, settings, folder, log, arm.trainer, timed_by)
     _check_same(unit)
     return unit
 

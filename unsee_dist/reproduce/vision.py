@@ -92,7 +92,7 @@ def collect(out: Path, small: bool, seeds: int) -> Results:
     whole = experiment()
     plan = whole.plan(small)
     units = [_read(out, arm.name, seed) for seed in range(seeds) for arm in plan.arms]
-    return Results(whole, plan, small, seeds, units)
+    return Results(whole, plan, seeds, units)
 
 
 def _read(out: Path, arm: str, seed: int) -> UnitResult:

@@ -47,7 +47,7 @@ from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
 from unsee_dist.training.checkpoint.saving import Saver
 from unsee_dist.training.guard import Action, after_evaluation, after_step
 from unsee_dist.training.progress import Best, Progress
-from unsee_dist.training.schedule import learning_rate
+from unsee_dist.training.schedule import encoder_waits, learning_rate
 from unsee_dist.training.step import StepResult, train_step
 
 CONSOLE_LINES = 100  # log lines of a run on the console
@@ -212,6 +212,7 @@ def run_step(run: Training, batch: Batch) -> tuple[StepResult, tuple[float, floa
     update = progress.updates + 1
     lr = learning_rate(update, run.steps, config.train.lr, config.train.warmup)
     decay = decay_at(update, run.steps, config.target.decay, config.target.schedule)
+    run.engine.hold(encoder_waits(update, run.steps, config.train.projector_first))
     result = train_step(run.engine, run.target, batch.to(world.device), lr, decay, run.stop)
     progress.step, progress.updates = batch.step, progress.updates + result.applied
     run.recorder.trace(batch.step, batch.ids)

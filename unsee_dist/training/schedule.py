@@ -24,6 +24,11 @@ def rising_steps(updates: int, warmup: float) -> int:
     return round(warmup * updates)
 
 
+def encoder_waits(update: int, updates: int, projector_first: float) -> bool:
+    """Whether only the projector is trained in this update (1..updates)."""
+    return update <= round(projector_first * updates)
+
+
 def total_steps(train: TrainSettings, sentences: int) -> int:
     """`train.steps` when it is a number; else the whole batches in `train.epochs` passes over the corpus, at least 1."""
     if train.steps is not None:

@@ -98,27 +98,27 @@ def blocks_of(store: Store, shards: Sequence[ShardEntry]) -> Blocks:
     return Blocks(layout, rows_of(store, layout, shards, remedy(store.path)))
 
 
-def read_index(store: Store, sizes: bool = True, rows: bool = True) -> CorpusIndex:
+def read_index(
+    store: Store, sizes: bool = True, rows: bool = True, setting: str = "data.shards"
+) -> CorpusIndex:
     """The corpus's index, checked against itself; unless sizes is False, against the shards' sizes on disk; unless rows is
-    False, against all rows of its blocks that are in a file."""
+    False, against all rows of its blocks that are in a file. setting: what named the folder, for messages."""
     path = store.path
     if not store.exists():
         if os.path.isfile(path):
             raise UserError(
-                f"data.shards = {path} is a file. Give the folder of a corpus: unsee prepare {path} --out DIR makes one of a text."
+                f"{setting} = {path} is a file. Give the folder of a corpus: unsee prepare {path} --out DIR makes one of a text."
             )
-        raise UserError(
-            f"data.shards = {path} does not exist; write `unsee prepare INPUT --out {path}` first."
-        )
+        raise UserError(f"{setting} = {path} does not exist; write `unsee prepare INPUT --out {path}` first.")
     try:
         raw = store.read(INDEX, length=BYTES + 1)
     except FileNotFoundError as error:
         raise UserError(
-            f"data.shards = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; "
+            f"{setting} = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; "
             f"write `unsee prepare INPUT --out {path}` first."
         ) from error
     except OSError as error:
-        raise file_error(f"data.shards = {path} cannot be read ({error}).", error) from error
+        raise file_error(f"{setting} = {path} cannot be read ({error}).", error) from error
     index = parse_index(raw, CORPUS_INDEX, store, remedy(path))
     if contradiction := _contradiction(index):
         raise UserError(damaged_index(store, contradiction, remedy(path)))

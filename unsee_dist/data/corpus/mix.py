@@ -266,5 +266,7 @@ def open_corpus(data: DataSettings, check: bool = True) -> Shards | Mix:
         raise UserError(
             f"data.mix = {data.mix} has shares that sum to more than {SHARES:,}. Write smaller ones."
         )
-    corpora = [Shards(path, data.on_damage, data.cache_gb, check) for path in share_of]
+    corpora = [
+        Shards(path, data.on_damage, data.cache_gb, check, "a folder of data.mix") for path in share_of
+    ]
     return Mix(corpora, list(share_of.values()))

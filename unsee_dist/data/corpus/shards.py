@@ -46,7 +46,7 @@ class Shards:
 
     path: a folder or a URL. on_damage: "stop", or "skip": `replacement_block` then gives the block to read for a damaged
     one. cache_gb: most that is kept on this machine of a remote corpus. check: False where another process has looked at the
-    shards' sizes, and at all rows of blocks.npy.
+    shards' sizes, and at all rows of blocks.npy. setting: what named the folder, for messages.
     Raises UserError when the folder is not a corpus, or is empty, incomplete or damaged; with "skip" only for what the
     index shows.
     """
@@ -57,12 +57,13 @@ class Shards:
         on_damage: OnDamage = DEFAULT.on_damage,
         cache_gb: float = DEFAULT.cache_gb,
         check: bool = True,
+        setting: str = "data.shards",
     ) -> None:
         cached = cache_gb and is_remote(str(path))
         cache = BlockCache(default_cache_folder(), int(cache_gb * 1e9)) if cached else None
         self.store, self.on_damage, self._check = Store(path, cache), on_damage, check
         self.path = Path(path) if not self.store.remote else path
-        self.index = read_index(self.store, sizes=check and on_damage == "stop", rows=check)
+        self.index = read_index(self.store, sizes=check and on_damage == "stop", rows=check, setting=setting)
         self.fingerprint = self.index.fingerprint
         self.blocks = blocks_of(self.store, self.index.shards)
         self.sizes = self.blocks.sizes

@@ -13,7 +13,7 @@ from unsee_dist.errors import UserError
 
 def verify(corpus: Path) -> list[str]:
     """What is whole, a line each. UserError: a line for every damaged block."""
-    shards = Shards(corpus, on_damage="skip")
+    shards = Shards(corpus, on_damage="skip", setting="DIR")
     damage = _of_blocks(shards.read, len(shards.blocks))
     whole = [f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified"]
     for folder in sorted(corpus.glob(FOLDERS)):

@@ -1,7 +1,7 @@
 """Clean: one normal form for a sentence, and the reasons to drop one.
 
-Normal form: control and invisible characters removed, Unicode NFKC, runs of whitespace (line ends among them) one
-space, none at the ends. `normalise` is idempotent, so what a block holds is what a second preparation would keep.
+Normal form: control sequences of terminals, control and invisible characters removed, Unicode NFKC, runs of whitespace
+(line ends among them) one space, none at the ends. `normalise` is idempotent, so what a block holds is what a second preparation would keep.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import re
 import unicodedata
 
 _OPENS_DATA = frozenset("{[(\"'<")
+# The colours and cursor moves in the log of a terminal (ECMA-48: CSI, and OSC up to its end): without its ESC, "[31m" would stay.
+_TERMINAL = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)")
 # Control characters that are not whitespace; soft hyphen, zero-width space, word joiner, byte order mark; and
 # surrogates, which JSON can spell ("\ud800") and UTF-8 cannot. Joiners stay: Persian and emoji need them.
 _INVISIBLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u00ad\u200b\u2060\ufeff\ud800-\udfff]")
@@ -40,7 +42,7 @@ def normalise(text: str) -> str:
     """The normal form of a sentence; it holds no line end and no tab."""
     if text.isascii() and text.isprintable() and "  " not in text and not text.startswith(" "):
         return text.removesuffix(" ")  # most are in it already, and this is a tenth of the time
-    text = _INVISIBLE.sub("", text)
+    text = _INVISIBLE.sub("", _TERMINAL.sub("", text))
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.split())

@@ -42,6 +42,15 @@ def test_normal_form_is_one_clean_line_and_stays(text):
     once.encode("utf-8")
 
 
+def test_control_sequences_of_a_terminal_are_no_text():
+    """A log with colours: without its ESC alone, "[31m" would become a word."""
+    assert normalise("\x1b[1;31mError:\x1b[0m the disk\x1b[K is full") == "Error: the disk is full"
+    assert normalise("\x9b31mred\x9b0m, and [0m is text") == "red, and [0m is text"
+    link = "\x1b]8;;https://example.org\x1b\\a link\x1b]8;;\x07 in a log"
+    assert normalise(link) == "a link in a log"
+    assert normalise("an \x1b alone, \x1b] never ended") == "an alone, ] never ended"
+
+
 @given(st.text(max_size=60), st.integers(0, 30), st.integers(0, 30), st.integers(0, 6), st.integers(0, 6))
 @settings(max_examples=300, deadline=None)
 def test_a_kept_sentence_is_within_all_bounds(text, low, high, few, many):
