@@ -14,8 +14,11 @@ from integration.tiny import REPOSITORY
 
 from unsee_dist.config.shipped import EXAMPLES, shipped
 from unsee_dist.errors import ExitCode
+from unsee_dist.report.page import render
 from unsee_dist.reproduce import vision as experiment
 from unsee_dist.reproduce.command import Request, reproduce
+from unsee_dist.reproduce.page import page
+from unsee_dist.reproduce.record import as_dict
 from unsee_dist.reproduce.sentences import claimed
 
 
@@ -129,3 +132,8 @@ def test_the_sentences_are_about_target_and_none_over_seeds(tmp_path: Path) -> N
         "dropout-barlowtwins-ema against dropout-barlowtwins-online: better on digits: probe of 8 labels (+2.87"
     )
     assert "inside the noise on digits: 5 nearest" in said
+    text = render(page(results, tmp_path))
+    assert text.count("<svg") == 3  # both accuracies by arm, the effective rank over steps
+    assert all(arm.name in text for arm in plan.arms)
+    kept = as_dict(results)
+    assert (kept["small"], kept["seeds"], kept["runs"][0]["settings"]) == (True, 3, {"steps": 1})
