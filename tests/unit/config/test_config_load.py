@@ -212,7 +212,7 @@ def test_a_record_with_a_password_is_read_and_masked_where_a_configuration_is_re
 def test_a_crop_is_no_longer_than_what_is_encoded() -> None:
     found = mistakes("base", "data.views=crop", "data.crop_tokens=65", "data.crop_distance=-1")
     assert found.keys() == {"data.crop_distance", "data.crop_tokens"}
-    assert "= 65 is more than model.max_tokens = 64" in found["data.crop_tokens"]
+    assert "= 65 — command line — is more than model.max_tokens = 64" in found["data.crop_tokens"]
     assert "write at most 64" in found["data.crop_tokens"]
     config = load("base", ["data.views=crop", "data.crop_tokens=64"])
     assert (config.read_tokens, load("base").read_tokens) == (65535, 64)
