@@ -32,14 +32,11 @@ from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import Ragged, joined, ragged
 from unsee_dist.data.corpus.tokens import Window
 from unsee_dist.data.processes import end_with_parent
-from unsee_dist.data.stream.crops import Crops
+from unsee_dist.data.stream.crops import Crops, beginnings
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 
-CHARACTERS = (
-    16  # of a word piece, more than nearly any has: to cut a whole document for its first 64 takes 5 ms
-)
 LOOKED_AT = 64  # records, before crops are made of them
 PREFETCH_STEPS = 4  # times the workers: steps that all of them prefetch
 POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.6 ms, all of them 4 ms
@@ -155,10 +152,8 @@ class Stream:
         return batch.pin_memory() if torch.cuda.is_available() else batch
 
     def sample(self, n: int) -> list[str]:
-        """The first n sentences of the corpus by id; of records to crop, more of their text than an encoder sees of it."""
-        seen = CHARACTERS * self.config.model.max_tokens
-        head = self.corpus.head(n)
-        return head if self.config.data.views == "dropout" else [text[:seen] for text in head]
+        """The first n sentences of the corpus by id, or the beginnings of the records that are cropped."""
+        return beginnings(self.corpus.head(n), self.config)
 
 
 class _Tasks(Sampler[tuple[int, int]]):
