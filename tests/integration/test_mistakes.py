@@ -177,6 +177,8 @@ TABLE = [
     ("reproduce objectives --out new", "nothing judges the runs", "unsee prepare --dev 1000"),
     ("reproduce vision --out new train.lr=1", "train.lr=1 has no use in vision"),
     ("reproduce vision --out new --engine ray", "--engine ray has no use in vision"),
+    ("reproduce start --out new --start mini", "--start mini is no NAME=FOLDER"),
+    ("reproduce target --out new --start a=b evaluate.sts=x.tsv", "--start is of start", "Leave it out"),
     ("sweep", "nothing given: write one of SWEEP"),
     ("sweep nowhere", "there is no such file, and no sweep of this name; sweeps are ablation"),
     ("sweep tniy", "did you mean tiny?"),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from integration import tiny as launch
 from integration.evaluating import write_tasks
 from integration.tiny import Tiny
+from safetensors.torch import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -73,3 +76,76 @@ def test_a_mistake_that_every_run_would_repeat_ends_it_at_once(tiny: Tiny, tmp_p
     assert "nowhere" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert len(list((tmp_path / "out" / "logs").iterdir())) == 1
+
+
+PEERS = ("unsee-vicreg", "st-simcse", "st-tsdae", "st-tsdae-mean", "st-ct")
+
+
+def test_peers_are_trained_by_their_own_losses_killed_continued_and_judged(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    pytest.importorskip("nltk")
+    pytest.importorskip("accelerate")
+    write_tasks(tmp_path / "tasks")
+    told = ["projector.width=2", "train.steps=60", "evaluate.every=20", "model.max_tokens=16"]
+    told += [f"model.encoder={tiny.encoder}", f"data.shards={tiny.shards}"]
+    told += [f"evaluate.sts={tmp_path / 'tasks' / 'similar.tsv'}", "--tasks", str(tmp_path / "tasks")]
+    out = tmp_path / "out"
+    words = [sys.executable, "-m", "unsee_dist", "reproduce", "peers", "--small", "--seeds", "1"]
+    words += ["--out", str(out), *told]
+    env = launch.environment(
+        PYTHONPATH=os.pathsep.join([str(launch.REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    )
+    begun = launch.start(words, cwd=tmp_path, env=env)
+    until = time.monotonic() + 300
+    while not (out / "runs" / "st-simcse-0" / "metrics.jsonl").exists():
+        assert begun.poll() is None, begun.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    launch.kill(begun)
+
+    launch.succeed(words, cwd=tmp_path, env=env, timeout_s=550)
+    ours = (out / "logs" / "unsee-vicreg-0.log").read_text(encoding="utf-8")
+    assert ours.count("60 steps of 32 sentences") == 1, "a complete run was started again"
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert [run["arm"] for run in found["runs"]] == list(PEERS)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    records = {}
+    for arm in PEERS[1:]:
+        folder = out / "runs" / f"{arm}-0"
+        records[arm] = json.loads((folder / "peer.json").read_text(encoding="utf-8"))
+        assert records[arm]["steps"] > 0
+        assert records[arm]["trained_s"] >= records[arm]["seconds"]
+        assert len(found["arms"][arm]["scores"]["similar"]) == 1
+        assert arm in page
+        trained, untrained = (
+            load_file(path / "model.safetensors") for path in (folder / "final", tiny.encoder)
+        )
+        moved = [name for name in untrained if not torch.equal(trained[name], untrained[name])]
+        assert len(moved) > len(untrained) / 2, f"{arm} has trained nothing"
+    assert len({each["digest"] for each in records.values()}) == len(records)
+
+    launch.succeed(words, cwd=tmp_path, env=env, timeout_s=300)
+    for arm, record in records.items():
+        assert json.loads((out / "runs" / f"{arm}-0" / "peer.json").read_text(encoding="utf-8")) == record
+
+
+def test_arms_from_a_random_and_the_given_encoder(tiny: Tiny, tmp_path: Path) -> None:
+    write_tasks(tmp_path / "tasks")
+    told = [
+        f"model.encoder={tiny.encoder}",
+        f"data.shards={tiny.shards}",
+        "model.max_tokens=16",
+        "train.batch=8",
+    ]
+    told += ["projector.width=2", "train.steps=4", "evaluate.every=2"]
+    told += [f"evaluate.sts={tmp_path / 'tasks' / 'similar.tsv'}", "--out", str(tmp_path / "out")]
+    words = [sys.executable, "-m", "unsee_dist", "reproduce", "start", "--small", "--seeds", "1", *told]
+    launch.succeed(
+        words, cwd=tmp_path, env=launch.environment(PYTHONPATH=str(launch.REPOSITORY)), timeout_s=580
+    )
+    found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert len(found["arms"]) == 12
+    before = {name: arm["before"]["dev/sts"] for name, arm in found["arms"].items()}
+    assert before["random-default"] != before["given-default"]
+    assert found["sentences"][0].startswith("From random: there is nothing to claim with default")

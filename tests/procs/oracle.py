@@ -211,11 +211,12 @@ def running(  # noqa: PLR0913  (every choice of a run, by keyword)
     *,
     projector_reduction: Reduction | None = None,
     objective_reduction: Reduction | None = None,
+    waiting: str = "",
 ) -> Running:
     reduction = Reduction(rank, size)
     module = model(case, projector_reduction or reduction, objective_reduction or reduction)
     world = World(rank, size, rank, DEVICE)
-    engine = Engine(module, world, stage, precision, weight_decay=WEIGHT_DECAY, clip=CLIP)
+    engine = Engine(module, world, stage, precision, weight_decay=WEIGHT_DECAY, clip=CLIP, waiting=waiting)
     frozen = engine.module.frozen()
     if not frozen:
         return Running(engine, None)
@@ -236,10 +237,12 @@ class Oracle:
     ema: dict[str, Tensor]
 
 
-def oracle(case: Case, steps: int) -> Oracle:
+def oracle(case: Case, steps: int, held: int = 0) -> Oracle:
+    """held: in the first so many steps the online encoder is put back to where it began."""
     alone = Reduction()
     module = model(case, alone, alone)
     optimizer = torch.optim.AdamW(parameter_groups(module, WEIGHT_DECAY), lr=LR)
+    began = {p: p.detach().clone() for p in module.online.parameters()}
     names = {n: p for n, p in module.named_parameters() if p.requires_grad}
     frozen = {n: p for n, p in module.frozen().items() if n in names}
     seen = Oracle([], [], [], {}, {})
@@ -249,6 +252,9 @@ def oracle(case: Case, steps: int) -> Oracle:
         loss.backward()
         norm = float(nn.utils.clip_grad_norm_(list(names.values()), CLIP))
         optimizer.step()
+        with torch.no_grad():
+            for parameter, value in began.items() if step <= held else ():
+                parameter.copy_(value)
         if hasattr(module.objective, "commit"):
             module.objective.commit()
         with torch.no_grad():

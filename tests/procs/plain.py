@@ -26,7 +26,7 @@ def low_precision_oracle(case: Case, steps: int, precision: str) -> Oracle:
     masters = {n: nn.Parameter(p.detach().clone()) for n, p in trained.items()}
     groups = parameter_groups(module, WEIGHT_DECAY)
     by_parameter = {p: masters[n] for n, p in trained.items()}
-    grouped: list[dict[str, Any]] = [g | {"params": [by_parameter[p] for p in g["params"]]} for g in groups]  # type: ignore[attr-defined]
+    grouped: list[dict[str, Any]] = [g | {"params": [by_parameter[p] for p in g["params"]]} for g in groups]
     optimizer = torch.optim.AdamW(grouped, lr=LR)
     ema = {n: masters[n].detach().clone() for n in frozen}
     for parameter in module.parameters():

@@ -1,6 +1,7 @@
 """`unsee bench`: the time of each part of a step, and the speed of whole training, beside others. Tables, and one JSON.
 
-training.py      a step by the case (step.py) and whole training beside other trainers (peers.py)
+training.py      a step by the case (step.py) and whole training beside other trainers (peers.py,
+                  sentence_trainer.py)
 masks.py         the cost of masks by sentence, beside torch's dropout
 recovery.py      the pause of a save, and the time from a kill to the first new step
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)

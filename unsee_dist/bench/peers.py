@@ -3,8 +3,8 @@
     python -m unsee_dist.bench.peers TRAINER PEER_PATH CONFIG [key=value ...]
 
 unsee_dist                      this package's `train`, as configured (and in fp32)
-sentence-transformers SimCSE    SentenceTransformerTrainer, MultipleNegativesRankingLoss on (s, s): two encodings
-                                of a sentence a step, where UNSEE has four
+sentence-transformers SimCSE    the trainer of sentence_trainer.py with our batch, rate and length: two encodings of a
+                                sentence a step, where UNSEE has four
 released code                   asparius/UNSEE's own `fit` and VICRegLoss with the configured number of projector
                                 blocks, from a checkout; on a CPU it has fp32 only
 

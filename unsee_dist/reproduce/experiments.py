@@ -168,7 +168,7 @@ def _peers() -> Experiment:
     return Experiment(
         "peers",
         "Does UNSEE give a better encoder than what sentence-transformers offers, on the same sentences, encoder and time?",
-        Plan(arms, claims, (*SMALL, "train.steps=300")),
+        Plan(arms, claims, (*SMALL, "evaluate.every=0.2", "train.steps=200")),
         Plan(arms, claims, QUIET),
         CURVES,
         "The peers are trained by sentence-transformers' own trainer, with the batch, rate, pooling and length of its documentation, "
@@ -197,7 +197,7 @@ def _start() -> Experiment:
     return Experiment(
         "start",
         "From which encoders does training help, from which does it harm, and which setting turns harm into gain?",
-        Plan(small, _of_all(small), (*SMALL, "evaluate.every=0.25", "train.steps=80")),
+        Plan(small, _of_all(small), (*SMALL, "evaluate.every=0.5", "train.steps=80")),
         Plan((*small, *more), _of_all((*small, *more)), QUIET),
         CURVES,
         "Each arm is trained from each start: random is the given encoder's architecture with random weights (the same ones under each "

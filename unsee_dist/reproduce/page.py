@@ -49,7 +49,7 @@ def page(results: Results, out: Path) -> Page:
 
 
 def scores_table(results: Results) -> Table:
-    """A row an arm, the first the encoder before training where all began with one."""
+    """A row an arm; above those that began with one encoder, that encoder."""
     head = [
         "arm",
         "seeds",
@@ -57,14 +57,17 @@ def scores_table(results: Results) -> Table:
         "effective rank",
         "best/ of step",
     ]
-    rows = []
-    arms = arms_of(results)
-    if same := _common_before(results):
-        ranks = {each.before.get(dev(EFFECTIVE_RANK)) for each in results.units} - {None}
-        rank = f"{ranks.pop():.1f}" if len(ranks) == 1 else "–"
-        cells = [f"{same[score]:.{digits(score)}f}" if score in same else "–" for score in results.scores]
-        rows.append([BEFORE, "–", *cells, rank, "–"])
-    for arm in arms:
+    rows: list[list[str]] = []
+    above: dict[str, float] = {}
+    for arm in arms_of(results):
+        began = _began(results, arm)
+        if began and began != above:
+            cells = [
+                f"{began[score]:.{digits(score)}f}" if score in began else "–" for score in results.scores
+            ]
+            rank = f"{began[dev(EFFECTIVE_RANK)]:.1f}" if dev(EFFECTIVE_RANK) in began else "–"
+            rows.append([BEFORE, "–", *cells, rank, "–"])
+            above = began
         cells = [cell(results.values(arm, score), digits(score)) for score in results.scores]
         ranks_now = {
             each.unit.seed: each.last[dev(EFFECTIVE_RANK)]
@@ -74,6 +77,17 @@ def scores_table(results: Results) -> Table:
         steps = ", ".join(str(best_step(each) or "–") for each in results.of(arm))
         rows.append([arm, str(len(results.of(arm))), *cells, cell(ranks_now, 1), steps])
     return Table(head, rows)
+
+
+def _began(results: Results, arm: str) -> dict[str, float]:
+    """Scores and effective rank of the encoder that all runs of an arm began with."""
+    ranks = {each.before.get(dev(EFFECTIVE_RANK)) for each in results.of(arm)} - {None}
+    found = {dev(EFFECTIVE_RANK): rank for rank in ranks if rank is not None and len(ranks) == 1}
+    for score in results.scores:
+        values = list(results.before(arm, score).values())
+        if values and np.ptp(values) < 10.0 ** -digits(score):
+            found[score] = round(values[0], digits(score))
+    return found
 
 
 def cell(values: Mapping[int, float], places: int) -> str:

@@ -59,7 +59,7 @@ def _effect(findings: Set[Finding]) -> str:
 
 def _turned(groups: Mapping[str, Sequence[str]]) -> str:
     """Of harm that the preset's own settings do."""
-    if "default" not in groups["harms"] + groups["both"]:
+    if "default" not in (*groups["harms"], *groups["both"]):
         return ""
     if groups["helps"]:
         return f"Harm is turned into gain by {', '.join(groups['helps'])}."

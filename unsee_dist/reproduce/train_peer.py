@@ -122,9 +122,9 @@ def train_peer(name: str, run: RunFiles, config: RunConfig, stop: StopSignal) ->
             config, model, loss, peer.columns(sentences), scratch,
             callbacks=[clock], max_steps=ENDLESS, logging_steps=LOGGED,
         )  # fmt: skip
-        trainer.create_optimizer()
+        optimizer = trainer.create_optimizer()
         rate = (lambda _: 1.0) if peer.constant else (lambda _: risen(clock.share, config.train.warmup))
-        trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(trainer.optimizer, rate)
+        trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         trainer.train()
     if stop.requested:
         raise Stopped
@@ -155,7 +155,7 @@ def _record(name: str, peer: Peer, clock: _Clock, length: int) -> PeerRecord:
     )
 
 
-class _Clock(TrainerCallback):  # type: ignore[misc]  # untyped there
+class _Clock(TrainerCallback):
     """Counts the seconds of steps, evaluates at each `every` of them, and ends the training when they are over."""
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from unsee_dist.config.sections import TrainSettings
-from unsee_dist.training.schedule import learning_rate, total_steps
+from unsee_dist.training.schedule import encoder_waits, learning_rate, total_steps
 
 
 def test_it_rises_to_the_peak_in_the_last_update_of_the_warmup_and_falls_to_the_last_share() -> None:
@@ -46,3 +46,8 @@ def test_steps_of_a_run(
     steps: int | None, epochs: float | None, sentences: int, batch: int, total: int
 ) -> None:
     assert total_steps(TrainSettings(steps=steps, epochs=epochs, batch=batch), sentences) == total
+
+
+def test_the_encoder_waits_in_the_first_updates_only_and_not_at_all_by_default() -> None:
+    assert [encoder_waits(update, 8, 0.25) for update in range(1, 9)] == [True] * 2 + [False] * 6
+    assert not any(encoder_waits(update, 8, TrainSettings().projector_first) for update in range(1, 9))
