@@ -68,7 +68,7 @@ def tokenise_ahead(config: RunConfig, world: World, tokenizer: PreTrainedTokeniz
     refuse_other_settings(world, config)
     with share_errors(world):
         corpus = open_corpus(config.data, check=world.rank == 0)
-    tokenise_first(corpus, tokenizer, config.model.max_tokens, config.data.workers or 1, world)
+    tokenise_first(corpus, tokenizer, config.read_tokens, config.data.workers or 1, world)
 
 
 def start_request(config: RunConfig, inputs: Inputs) -> StartRequest:

@@ -36,7 +36,12 @@ def state(folder: Path, step: int | None = None) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "views", [(), ("data.views=crop", "data.crop_tokens=5", "train.micro_batch=3")], ids=["dropout", "crop"]
+)
+def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(
+    tmp_path: Path, views: tuple[str, ...]
+) -> None:
     tiny = launch.make(tmp_path, sentences=600)
     folder, alone = tmp_path / "chain", tmp_path / "alone"
 
@@ -50,6 +55,7 @@ def test_a_run_handed_from_layout_to_layout_is_the_run_of_one_rank(tmp_path: Pat
                 "objective.eps=1e-3",
                 "evaluate.every=100",
             ),
+            *views,
         ]
 
     for size, stage, workers, last in CHAIN:

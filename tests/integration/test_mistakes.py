@@ -175,6 +175,8 @@ TABLE = [
     ("reproduce objectives --out new --seeds 0", "--seeds = 0 must be at least 1"),
     ("reproduce objectives --out new --engine dask", "--engine dask is unknown. Write --engine ray"),
     ("reproduce objectives --out new", "nothing evaluates the runs", "unsee prepare --dev 1000"),
+    ("reproduce vision --out new train.lr=1", "train.lr=1 has no use in vision"),
+    ("reproduce vision --out new --engine ray", "--engine ray has no use in vision"),
     ("reproduce start --out new --start mini", "--start mini is no NAME=FOLDER"),
     ("reproduce target --out new --start a=b evaluate.sts=x.tsv", "--start is of start", "Leave it out"),
     ("sweep", "nothing given: write one of SWEEP"),

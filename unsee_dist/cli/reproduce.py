@@ -18,7 +18,8 @@ def reproduce(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="objectives, target, projector, spectrum, scale, peers or start."
+            metavar="NAME",
+            help="objectives, target, projector, spectrum, scale, peers, start, views or vision.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],

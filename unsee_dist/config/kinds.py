@@ -41,6 +41,9 @@ KINDS = {
     "data": Kind.CHANGE,
     "data.shards": Kind.CONTENT,
     "data.mix": Kind.CONTENT,
+    "data.views": Kind.RESULT,
+    "data.crop_tokens": Kind.RESULT,
+    "data.crop_distance": Kind.RESULT,
     "train": Kind.RESULT,
     "train.micro_batch": Kind.CHANGE,
     "train.steps": Kind.GROW,
@@ -65,6 +68,10 @@ CARRIED = (
     "data.shards",
     "order",
 )
+
+
+# Settings that are newer than checkpoints which are still read, and what all runs did before there were these.
+BEFORE: dict[str, Plain] = {"data.views": "dropout", "data.crop_tokens": 16}
 
 
 class SettingDifference(NamedTuple):
@@ -110,7 +117,7 @@ def differences(there: Mapping[str, object], here: Mapping[str, object]) -> list
     keys = dict.fromkeys([*there, *here])
     if there.get("objective.name") != here.get("objective.name"):
         keys = {key: None for key in keys if not key.startswith("objective.") or key == "objective.name"}
-    pairs = ((key, there.get(key), here.get(key)) for key in keys)
+    pairs = ((key, there.get(key, BEFORE.get(key)), here.get(key, BEFORE.get(key))) for key in keys)
     return [SettingDifference(*pair) for pair in pairs if pair[1] != pair[2]]
 
 

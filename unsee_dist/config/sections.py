@@ -22,12 +22,14 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Cadence = Annotated[float, Field(gt=0)]  # steps, or below 1 a fraction of the run's steps
 Text = Annotated[str, Field(min_length=1)]
+RECORD_TOKENS = (1 << 16) - 1  # of a record, in a corpus's prepared tokens: data/corpus/tokens.py
 
 # The choices of settings, by the names that components import.
 Pooling = Literal["mean", "cls"]
 ProjectorKind = Literal["blocks", "tanh"]
 DecaySchedule = Literal["constant", "cosine"]
 OnDamage = Literal["stop", "skip"]
+Views = Literal["dropout", "crop"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
@@ -73,6 +75,9 @@ class DataSettings(Section):
     trace: bool = False  # write trace/rank-R.jsonl, the sentence ids of every step
     pack: bool | Literal["auto"] = "auto"  # several sentences share a row; auto = where the encoder can
     on_damage: OnDamage = "stop"  # skip = other sentences are read instead, counted in metrics.jsonl
+    views: Views = "dropout"  # crop = each view is a span of the record, too: for documents
+    crop_tokens: Annotated[int, Field(ge=3)] = 16  # word pieces of a crop at least, [CLS] and [SEP] counted
+    crop_distance: Annotated[int, Field(ge=0)] | None = None  # between the views' first tokens; absent = any
 
 
 class TrainSettings(Section):
@@ -164,6 +169,11 @@ class RunConfig(Section):
     guard: GuardSettings = GuardSettings()
     track: TrackSettings = TrackSettings()
 
+    @property
+    def read_tokens(self) -> int:
+        """Word pieces of a record that are read: of one that is cropped, as many as a corpus can keep."""
+        return self.model.max_tokens if self.data.views == "dropout" else RECORD_TOKENS
+
     @model_validator(mode="after")
     def _agree(self) -> RunConfig:
         if between := conflicts(self):
@@ -200,6 +210,10 @@ def conflicts(config: RunConfig) -> list[Conflict]:
         why = f"is larger than train.batch = {train.batch}"
         instead = f"write at most {train.batch}, or leave it out to encode a rank's part at once"
         between.append(Conflict("train.micro_batch", ("train.batch",), why, instead))
+    data, most = config.data, config.model.max_tokens
+    if data.views == "crop" and data.crop_tokens > most:
+        why, instead = f"is more than model.max_tokens = {most}", f"write at most {most}"
+        between.append(Conflict("data.crop_tokens", ("model.max_tokens",), why, instead))
     if train.steps is None and train.epochs is None:
         why = "and train.epochs are both absent, so the run has no end"
         between.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))

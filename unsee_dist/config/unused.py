@@ -50,6 +50,12 @@ UNUSED = (
         "name the folder in data.mix, or use it with data.mix=null",
     ),
     Unused(
+        ("data.crop_tokens", "data.crop_distance"),
+        "data.views",
+        lambda config: config.data.views == "dropout",
+        "leave it out, or use it with data.views=crop",
+    ),
+    Unused(
         ("train.epochs",),
         "train.steps",
         lambda config: config.train.steps is not None,
@@ -67,14 +73,19 @@ def unused(config: RunConfig, layers: Sequence[Layer]) -> list[Mistake]:
     mistakes = []
     for rule in UNUSED:
         for key in rule.keys if rule.holds(config) else ():
-            mine, other = stated.get(key, -1), stated[rule.by]  # no default makes another setting meaningless
-            if mine < other:
+            mine, other = stated.get(key, -1), stated.get(rule.by, -1)  # -1: the default
+            if mine < max(other, 0):
                 continue
             value, where = layers[mine][key]
             if value is not None and (mine > other or where == COMMAND_LINE or not _states_all(layers[mine])):
-                why = f"has no effect with {rule.by} = {layers[other][rule.by].value}"
+                why = f"has no effect with {rule.by} = {_value(config, rule.by)}"
                 mistakes.append(Mistake(key, value, where, why, rule.instead))
     return mistakes
+
+
+def _value(config: RunConfig, key: str) -> object:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
 
 
 def _states_all(layer: Layer) -> bool:

@@ -65,18 +65,21 @@ class Masks:
         assert micro_batch.keys is not None
         segments_RT, positions_RT = micro_batch.segment_ids, micro_batch.position_ids
         own_S = masks.combined(micro_batch.keys, self.network)
+        times = range(0, views, micro_batch.views)  # the rows, and the first view that is in them
         keys_RT = [
-            masks.combined(masks.combined(own_S, view)[segments_RT.clamp(min=0)], positions_RT)
-            for view in range(views)
+            masks.combined(
+                _of_segments(own_S, first, micro_batch.views)[segments_RT.clamp(min=0)], positions_RT
+            )
+            for first in times
         ]
-        packed = micro_batch.sentences != len(segments_RT)
+        packed = micro_batch.segments != len(segments_RT)
         spans = _spans(segments_RT, positions_RT) if packed and segments_RT.device.type == "cpu" else []
         self._rows = MaskRows(
             torch.cat(keys_RT),
-            positions_RT.repeat(views, 1) if packed else None,
+            positions_RT.repeat(len(times), 1) if packed else None,
             [
-                (row + view * len(segments_RT), start, end)
-                for view in range(views)
+                (row + place * len(segments_RT), start, end)
+                for place in range(len(times))
                 for row, start, end in spans
             ],
         )
@@ -119,6 +122,12 @@ def has_triton() -> bool:
 
 class UnknownShape(RuntimeError):
     """A tensor that is neither hidden states nor attention weights is dropped."""
+
+
+def _of_segments(own_S: Tensor, first: int, views: int) -> Tensor:
+    """The keys of the texts in the rows, which hold so many views from the first on."""
+    keys = [masks.combined(own_S, view) for view in range(first, first + views)]
+    return keys[0] if views == 1 else torch.cat(keys)
 
 
 def _attention_lanes(rows: MaskRows, site: int, heads: int) -> Tensor:

@@ -175,20 +175,21 @@ def _dropouts(config: PreTrainedConfig, dropout: float) -> list[str]:
 def encode(encoder: PreTrainedModel, micro_batch: MicroBatch, pooling: Pooling, views: int) -> Tensor:
     """(V * S, D) fp32: every sentence `views` times in one pass, view by view, each under its own dropout masks."""
     ids_RT, segments_RT = micro_batch.input_ids, micro_batch.segment_ids
-    packed = bool(micro_batch.sentences != len(ids_RT))
-    arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(views, 1)}
+    packed = bool(micro_batch.segments != len(ids_RT))
+    times = views // micro_batch.views  # rows that hold all views are not repeated
+    arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(times, 1)}
     if packed:
         arguments["attention_mask"] = _additive(attention_mask(segments_RT), encoder.dtype).repeat(
-            views, 1, 1, 1
+            times, 1, 1, 1
         )
-        arguments["position_ids"] = (micro_batch.position_ids + _first_position(encoder)).repeat(views, 1)
+        arguments["position_ids"] = (micro_batch.position_ids + _first_position(encoder)).repeat(times, 1)
     else:
-        arguments["attention_mask"] = (segments_RT >= 0).long().repeat(views, 1)
+        arguments["attention_mask"] = (segments_RT >= 0).long().repeat(times, 1)
     with masks_for(encoder, micro_batch, views):
         hidden_RTD = encoder(**arguments)[0]
-    offsets = torch.arange(views, device=ids_RT.device).repeat_interleave(len(ids_RT)) * micro_batch.sentences
+    offsets = torch.arange(times, device=ids_RT.device).repeat_interleave(len(ids_RT)) * micro_batch.segments
     sentence_RT = torch.where(
-        segments_RT.repeat(views, 1) >= 0, segments_RT.repeat(views, 1) + offsets[:, None], -1
+        segments_RT.repeat(times, 1) >= 0, segments_RT.repeat(times, 1) + offsets[:, None], -1
     )
     return pool(hidden_RTD, sentence_RT, views * micro_batch.sentences, pooling)
 

@@ -32,8 +32,7 @@ class Target:
     @torch.no_grad()
     def follow(self, decay: float) -> None:
         """Call after an applied step, never after a skipped one."""
-        if self.ema:
-            torch._foreach_lerp_(self.ema, self.masters, 1.0 - decay)
+        follow(self.ema, self.masters, decay)
         self.publish()
 
     def publish(self) -> None:
@@ -48,6 +47,13 @@ class Target:
         gaps = torch._foreach_norm(torch._foreach_sub(self.masters, self.ema), 2)
         sizes = torch._foreach_norm(self.masters, 2)
         return torch.stack([torch.stack(list(norms)).double().square().sum() for norms in (gaps, sizes)])
+
+
+@torch.no_grad()
+def follow(average: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
+    """The rule, in place: each of `average` becomes decay times itself and 1 - decay times its weight."""
+    if average:
+        torch._foreach_lerp_(list(average), list(weights), 1.0 - decay)
 
 
 def decay_at(update: int, updates: int, base: float, schedule: DecaySchedule) -> float:

@@ -19,6 +19,7 @@ import torch
 
 from unsee_dist.config import RunConfig
 from unsee_dist.data import open_corpus
+from unsee_dist.data.stream.crops import beginnings
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.half_written import refuse_half_written
@@ -59,11 +60,13 @@ def read_sets(run: RunFiles) -> Sets:
     """The sets of evaluate.sts and evaluate.retrieval and the first sentences of the corpus, as they are now."""
     if run.config is None:
         return Sets({}, {}, [], [])
-    config, identity = run.config.evaluate, run.manifest.identity if run.manifest else None
+    of_run, identity = run.config, run.manifest.identity if run.manifest else None
+    config = of_run.evaluate
     problems: list[str] = []
     sts: dict[str, Pairs] = tried(problems, lambda: load_sets(config.sts or ()), {})
     retrieval: dict[str, Questions] = tried(problems, lambda: load_question_sets(config.retrieval or ()), {})
-    pool: list[str] = tried(problems, lambda: open_corpus(run.config.data, check=False).head(POOL), [])  # type: ignore[union-attr]
+    corpus = tried(problems, lambda: open_corpus(of_run.data, check=False).head(POOL), list[str]())
+    pool = beginnings(corpus, of_run)
     pairs = [(each.first, each.second, each.scores) for each in sts.values()]
     questions = [(each.queries, each.answers, each.own) for each in retrieval.values()]
     for key, digest, known in (

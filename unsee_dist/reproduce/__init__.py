@@ -6,6 +6,7 @@ experiment.py   what an experiment is: a question, arms (a preset and settings),
 experiments.py  the experiments
 starts.py       the encoders that arms begin with
 units.py        an arm under a seed: its settings, its folder, whether it is complete
+vision.py       an experiment whose runs are those of docs/examples/vision.py
 runner.py       each unit trained or continued by `unsee train` in a process of its own
 train_peer.py   a peer trained by sentence-transformers, into a folder that is read as a run's
 scoring.py      the tasks' scores of the trained encoders, and of the one they began with

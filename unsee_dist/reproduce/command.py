@@ -24,6 +24,7 @@ from unsee_dist.files.owner import OWNER, owned
 from unsee_dist.files.remote import check_local
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.report.page import NAME, write_page
+from unsee_dist.reproduce import vision
 from unsee_dist.reproduce.experiment import Experiment, from_each, key
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page
@@ -56,6 +57,8 @@ def reproduce(request: Request) -> ExitCode:
     experiment = find(request.name)
     plan = experiment.plan(request.small)
     check_local(request.out, "--out")
+    if request.name == vision.NAME:
+        return _vision(request)
     check_engine(request.tasks.engine)
     if any(arm.trainer for arm in plan.arms):
         check_installed(experiment.name)
@@ -86,6 +89,21 @@ def reproduce(request: Request) -> ExitCode:
 
 def starts_of() -> str:
     return " and ".join(name for name, each in EXPERIMENTS.items() if each.starts)
+
+
+def _vision(request: Request) -> ExitCode:
+    vision.check_asked([*request.overrides, *(f"--start {name}" for name in request.starts)], request.tasks)
+    with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
+        stop = StopSignal()
+        try:
+            results = vision.run(vision.Asked(request.out, request.small, request.seeds), stop)
+        except Stopped:
+            LOG.info("stopped; the same command continues")
+            return ExitCode.STOPPED
+        finally:
+            stop.close()
+        write(results, request.out)
+    return ExitCode.COMPLETE
 
 
 def find(name: str) -> Experiment:

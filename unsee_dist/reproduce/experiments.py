@@ -7,18 +7,23 @@ spectrum     eigenvalues and alignment with and without target and projector    
 scale        more sentences, larger batches                                        open question 3
 peers        sentence-transformers' SimCSE, TSDAE and Contrastive Tension in as many seconds
 start        from random, given and other encoders: when it helps, when it harms
+views        one span of a document in both views, or two
+vision       with and without the EMA target on images (vision.py)                 open question 1
 """
 
 from __future__ import annotations
 
 from unsee_dist.bench.sentence_trainer import PEERS
 from unsee_dist.metrics.names import ALIGNMENT, DISTANCE, EFFECTIVE_RANK, SPECTRUM, dev, part
+from unsee_dist.reproduce import vision
 from unsee_dist.reproduce.experiment import BEFORE, Arm, Chart, Claim, Experiment, Plan, against_all
 
 # Of every experiment. No tracker: the folder has all numbers.
 QUIET = ("track.mlflow=false",)
 # fp32: a CPU without units for bf16 is slower with it.
 SMALL = (*QUIET, "data.workers=0", "parallel.precision=fp32", "evaluate.every=0.1", "checkpoint.every=0.25")
+# Documents are read in many steps: a step of 32 is 70,000 word pieces.
+CROPPED = ("data.tokenise=true",)
 RANK = Chart("steps", dev(EFFECTIVE_RANK))
 CURVES = (Chart("steps"), Chart("arms"), RANK)
 
@@ -206,7 +211,42 @@ def _of_all(arms: tuple[Arm, ...]) -> tuple[Claim, ...]:
     return tuple(Claim(arm.name) for arm in arms)
 
 
+def _views() -> Experiment:
+    spans = {"dropout": 0, "near": 64, "any": "null"}
+    pairs = [("vicreg", "unsee-vicreg"), ("simcse", "simcse-fair")]
+    arms = tuple(
+        Arm(f"{name}-{kind}", preset, ("data.views=crop", f"data.crop_distance={distance}"))
+        for name, preset in pairs
+        for kind, distance in spans.items()
+    )
+    claims = tuple(
+        Claim(f"{name}-{kind}", against)
+        for name, _ in pairs
+        for kind in ("near", "any")
+        for against in (f"{name}-dropout", BEFORE)
+    )
+    return Experiment(
+        "views",
+        "Are two spans of one document better views than one span under two dropout masks?",
+        Plan(arms, (*claims, Claim("vicreg-near", "simcse-near")), (*SMALL, *CROPPED, "train.steps=200")),
+        Plan(arms, (*claims, Claim("vicreg-near", "simcse-near")), (*QUIET, *CROPPED)),
+        CURVES,
+        "data.shards holds whole documents. In every arm a view is a span of one and its dropout is on: dropout has the same span in "
+        "both views, near two that begin at most 64 word pieces apart, any two of the whole document.",
+    )
+
+
 EXPERIMENTS = {
     each.name: each
-    for each in (_objectives(), _target(), _projector(), _spectrum(), _scale(), _peers(), _start())
+    for each in (
+        _objectives(),
+        _target(),
+        _projector(),
+        _spectrum(),
+        _scale(),
+        _peers(),
+        _start(),
+        _views(),
+        vision.experiment(),
+    )
 }

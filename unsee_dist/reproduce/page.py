@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from unsee_dist.metrics.verdict import collapse
 from unsee_dist.report.facts import Next, Table
 from unsee_dist.report.headline import Tile, Verdict
 from unsee_dist.report.page import Block, Commands, Grid, Page, Plots, Section, Words
+from unsee_dist.report.run_files import is_run
 from unsee_dist.reproduce.charts import charts
 from unsee_dist.reproduce.experiment import BEFORE, Arm
 from unsee_dist.reproduce.results import Results, UnitResult, arms_of, best_step, digits, name_of
@@ -108,7 +110,7 @@ def runs_table(results: Results) -> Table:
             for value, score in zip(values, scores, strict=True)
         ]
         rows.append(
-            [each.unit.name, str(each.steps), *cells, _last(results, each), f"{each.sentences_per_s:.0f}"]
+            [each.unit.name, str(each.steps), *cells, _last(results, each), _speed(each.sentences_per_s)]
         )
     return Table(head, rows)
 
@@ -120,7 +122,7 @@ def arms_table(results: Results) -> Table:
 
 
 def _trained_by(arm: Arm) -> str:
-    return f"sentence-transformers {PEERS[arm.trainer].loss}" if arm.trainer else arm.preset
+    return f"sentence-transformers {PEERS[arm.trainer].loss}" if arm.trainer else arm.preset or "–"
 
 
 def _shared(results: Results) -> str:
@@ -128,6 +130,10 @@ def _shared(results: Results) -> str:
     first, *others = [set(each.unit.overrides) for each in results.units]
     same = first.intersection(*others)
     return f"All arms: {' '.join(text for text in results.units[0].unit.overrides if text in same)}"
+
+
+def _speed(sentences_per_s: float) -> str:
+    return f"{sentences_per_s:.0f}" if math.isfinite(sentences_per_s) else "–"
 
 
 def _last(results: Results, each: UnitResult) -> str:
@@ -171,6 +177,8 @@ def _common_before(results: Results) -> dict[str, float]:
 
 def _next(results: Results) -> list[Next]:
     first = results.units[0].unit
+    if not is_run(first.folder):
+        return []
     best = f"unsee report {shlex.quote(str(first.folder))}"
     every = " ".join(shlex.quote(str(each.unit.folder)) for each in results.units if each.unit.seed == 0)
     return [

@@ -77,18 +77,11 @@ def _gap(of: Difference) -> dict[str, Any]:
 
 
 def _run(each: UnitResult) -> dict[str, Any]:
-    """settings: what differs from the preset's, names instead of paths."""
-    config = load(each.unit.preset, each.unit.overrides)
-    preset = flat(load(each.unit.preset))
-    settings = {
-        key: Path(str(value)).name if key in PATHS else value
-        for key, value in flat(config).items()
-        if value != preset.get(key) and not key.startswith("run.")
-    }
+    """settings: what differs from the preset's, where it has one."""
     return {
         "arm": each.unit.arm,
         "seed": each.unit.seed,
-        "settings": settings,
+        "settings": _settings(each) if each.unit.preset else dict(each.settings),
         "steps": each.steps,
         "ended_early": each.why != "",
         "best_step": best_step(each),
@@ -96,6 +89,16 @@ def _run(each: UnitResult) -> dict[str, Any]:
         "sentences_per_s": each.sentences_per_s,
         "tasks": {name: score.score for name, score in each.tasks.items()},
         "evaluations": [_scores(line) for line in each.evaluations],
+    }
+
+
+def _settings(each: UnitResult) -> dict[str, object]:
+    """Names instead of paths."""
+    preset = flat(load(each.unit.preset))
+    return {
+        key: Path(str(value)).name if key in PATHS else value
+        for key, value in flat(load(each.unit.preset, each.unit.overrides)).items()
+        if value != preset.get(key) and not key.startswith("run.")
     }
 
 

@@ -78,18 +78,22 @@ def run_remote(remote: RemoteUnit) -> None:
 
 def train(unit: Unit, stop: StopSignal | None) -> None:
     """Run a unit's training to its end. Raises Stopped; UserError when it ended before its first step."""
-    command = [sys.executable, "-m", *unit.command]
-    with writing(unit.log):
-        unit.log.parent.mkdir(parents=True, exist_ok=True)
-        with unit.log.open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=_environment())
-    code = _wait(process, lambda: stop is not None and stop.requested)
+    code = run_logged([sys.executable, "-m", *unit.command], unit.log, stop)
     if code == ExitCode.COMPLETE:
         return
     if code == ExitCode.STOPPED:
         raise Stopped
     if not is_run(unit.folder) or open_run(unit.folder).step == 0:
         raise UserError(f"{unit.name} ended before its first step, with exit code {code}: {said(unit)}")
+
+
+def run_logged(command: Sequence[str], log: Path, stop: StopSignal | None) -> int:
+    """The exit code of a command, which is told of a signal. What it prints is added to the log."""
+    with writing(log):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=_environment())
+    return _wait(process, lambda: stop is not None and stop.requested)
 
 
 def said(unit: Unit) -> str:

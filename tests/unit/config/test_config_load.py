@@ -75,6 +75,7 @@ def test_a_corrected_mistake_leaves_the_others_as_they_were(tmp_path: Path) -> N
         ("objective.name=vicrge", "did you mean vicreg?"),
         ("objective.name=null", "barlow_twins, vicreg, corinfomax, byol, simcse"),
         ("data.pack=sometimes", "must be true or false, or auto"),
+        ("data.views=corp", "dropout or crop"),
         ("target.decay=1.1", "at most 1"),
         ("model.dropout=1", "less than 1"),
         ("model.encoder=null", "must be text"),
@@ -206,3 +207,12 @@ def test_a_record_with_a_password_is_read_and_masked_where_a_configuration_is_re
     with pytest.raises(ConfigError, match="password or a token"):
         load(str(tmp_path / "config.yaml"))
     assert recorded(tmp_path).data.mix == "2 s3://***@bucket/a, 1 b"
+
+
+def test_a_crop_is_no_longer_than_what_is_encoded() -> None:
+    found = mistakes("base", "data.views=crop", "data.crop_tokens=65", "data.crop_distance=-1")
+    assert found.keys() == {"data.crop_distance", "data.crop_tokens"}
+    assert "= 65 — command line — is more than model.max_tokens = 64" in found["data.crop_tokens"]
+    assert "write at most 64" in found["data.crop_tokens"]
+    config = load("base", ["data.views=crop", "data.crop_tokens=64"])
+    assert (config.read_tokens, load("base").read_tokens) == (65535, 64)

@@ -6,6 +6,7 @@ import pytest
 
 from unsee_dist.config import load
 from unsee_dist.config.kinds import (
+    BEFORE,
     CARRIED,
     KINDS,
     Kind,
@@ -113,3 +114,13 @@ def test_what_a_foreign_file_holds_is_one_short_line_of_a_table() -> None:
     assert "bert \\x1b[2Jxxx" in lines[1]
     assert "'0.001'" in lines[3]  # a text there, a number here
     assert "0.001" in lines[3].replace("'0.001'", "")
+
+
+def test_a_checkpoint_that_is_older_than_a_setting_had_its_default() -> None:
+    """Only where that is what all runs did before there was the setting."""
+    now = flat(load("base"))
+    older = {key: value for key, value in now.items() if key not in BEFORE}
+    assert differences(older, now) == []
+    assert {key: now[key] for key in BEFORE} == BEFORE
+    crop = flat(load("base", ["data.views=crop", "data.crop_distance=5"]))
+    assert {each.key for each in differences(older, crop)} == {"data.views", "data.crop_distance"}

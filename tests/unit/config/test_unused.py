@@ -29,6 +29,8 @@ def refusal(name: str, *overrides: str) -> str:
         ("base", ("data.mix=1 a, 2 b", "data.shards=c"), "name the folder in data.mix"),
         ("quickstart", ("train.epochs=3",), "has no effect with train.steps = 1000"),
         ("base", ("train.steps=5", "train.epochs=3"), "write the number of steps alone"),
+        ("base", ("data.crop_tokens=20",), "data.crop_tokens = 20 — command line — has no effect with data.views = dropout"),
+        ("base", ("data.views=dropout", "data.crop_distance=20"), "use it with data.views=crop"),
     ],
 )  # fmt: skip
 def test_a_setting_without_effect_is_refused(name: str, overrides: tuple[str, ...], words: str) -> None:
@@ -46,6 +48,7 @@ def test_a_setting_without_effect_is_refused(name: str, overrides: tuple[str, ..
         ("base", ("data.mix=1 a, 2 b",)),
         ("quickstart", ("train.steps=null", "train.epochs=3")),
         ("quickstart", ("train.steps=20",)),
+        ("base", ("data.views=crop", "data.crop_tokens=20", "data.crop_distance=0")),
         ("base", ("projector.kind=tanh", "projector.side=both")),
     ],
 )

@@ -99,6 +99,31 @@ def without_views(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_text_for_each_view_has_that_view_s_masks(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each text as if its sentence had it in every view. Under the masks of one view for both, it fails."""
+    encoder, which = made("bert"), [0, 1, 2]
+    keys = mask_keys(0, 1, IDS[which])
+
+    def both() -> Tensor:
+        texts = [text for i in which for text in (SENTENCES[i], SENTENCES[i + 3])]
+        with torch.no_grad():
+            return encode(encoder, pack(texts, 30, 1, shared, keys, views=2), "mean", 2).view(
+                2, len(which), -1
+            )
+
+    with torch.no_grad():
+        alone = [
+            encode(encoder, pack([SENTENCES[i + 3 * view] for i in which], 30, 1, False, keys), "mean", 2)[
+                3 * view :
+            ][:3]
+            for view in range(2)
+        ]
+    torch.testing.assert_close(both(), torch.stack(alone), atol=2e-6, rtol=1e-5)
+    without_views(monkeypatch)
+    assert (both()[1] - alone[1]).abs().max() > 1e-2
+
+
 def test_masks_by_place_fail_the_law(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = made("bert")
     by_row(monkeypatch)

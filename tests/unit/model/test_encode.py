@@ -133,3 +133,16 @@ def test_sums_of_a_gpu_are_those_of_a_cpu(dtype: torch.dtype, order: list[int]) 
     ):
         assert torch.equal(one, other)
         assert one.dtype == other.dtype
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("share", [False, True])
+def test_rows_that_hold_a_text_for_each_view(pooling: Any, share: bool) -> None:
+    """Two sentences, two texts each, one after the other in the input: embeddings come view by view, and no row twice."""
+    micro_batch = pack(SENTENCES, 6, 0, share, views=2)
+    assert (micro_batch.sentences, micro_batch.views, micro_batch.segments) == (2, 2, 4)
+    encoder = Seen()
+    embedded = encode(encoder, micro_batch, pooling, views=2)
+    assert len(encoder.given["input_ids"]) == len(micro_batch.input_ids)
+    tokens = [sum(ids) / len(ids) if pooling == "mean" else ids[0] for ids in SENTENCES]
+    assert embedded[:, 0].tolist() == pytest.approx([tokens[0], tokens[2], tokens[1], tokens[3]])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,10 @@ LOOP_SENTENCES = 1024
 class MicroBatch:
     """Sentences encoded at once. input_ids, position_ids and segment_ids are (rows, T) int64.
 
+    views: 1 = each sentence is there once, and is repeated for every view; 2 = each view has a text of its own.
+
     input_ids: padded with the tokenizer's pad id. position_ids: restart at 0 for every sentence.
-    segment_ids: which sentence of this micro_batch a token belongs to (0..sentences-1), -1 for padding.
+    segment_ids: which text a token belongs to, view * sentences + sentence (0..segments-1), -1 for padding.
     keys: (sentences,) int64, of the sentences' dropout masks; None where nothing is dropped.
     """
 
@@ -38,6 +41,12 @@ class MicroBatch:
     segment_ids: Tensor
     sentences: int
     keys: Tensor | None = None
+    views: int = 1
+
+    @property
+    def segments(self) -> int:
+        """Texts in the rows."""
+        return self.sentences * self.views
 
     @property
     def tokens(self) -> int:
@@ -54,15 +63,15 @@ class MicroBatch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         ids, positions, segments = map(change, (self.input_ids, self.position_ids, self.segment_ids))
-        return MicroBatch(
-            ids, positions, segments, self.sentences, None if self.keys is None else change(self.keys)
-        )
+        keys = None if self.keys is None else change(self.keys)
+        return MicroBatch(ids, positions, segments, self.sentences, keys, self.views)
 
     def __reduce__(self) -> tuple[Callable[..., MicroBatch], tuple[np.ndarray | int | None, ...]]:
         """Pickle as plain bytes: torch would use a file descriptor for every tensor, 3,072 of them for a batch
         of 1,024 in micro_batches of one, and a process may open 1,024."""
         grids = (t.cpu().numpy() for t in (self.input_ids, self.position_ids, self.segment_ids))
-        return _unpickle, (*grids, self.sentences, None if self.keys is None else self.keys.cpu().numpy())
+        keys = None if self.keys is None else self.keys.cpu().numpy()
+        return _unpickle, (*grids, self.sentences, keys, self.views)
 
 
 def pack(
@@ -71,11 +80,14 @@ def pack(
     pad_id: int,
     share_rows: bool,
     keys: np.ndarray | None = None,
+    views: int = 1,
 ) -> MicroBatch:
     """Put sentences (lists of token ids, or Ragged) into rows; a sentence's segment is its index in the input.
 
+    views: of several, each sentence is there so many times, its views one after the other.
+
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens, as many rows as that needs.
-    Otherwise one sentence a row in input order, T = the longest sentence. keys: (sentences,) int64, of their masks.
+    Otherwise one text a row in input order, T = the longest one. keys: (sentences,) int64, of their masks.
 
     Raises UserError for a sentence without tokens or longer than row_tokens.
     """
@@ -95,7 +107,18 @@ def pack(
     else:
         width, rows, starts = int(lengths.max()), np.arange(len(lengths)), np.zeros_like(lengths)
     filled = _fill_rows(sentences, rows, starts, (int(rows.max()) + 1, width), pad_id)
+    if views > 1:
+        filled = _by_view(filled, views)
     return filled if keys is None else replace(filled, keys=torch.from_numpy(keys))
+
+
+def _by_view(filled: MicroBatch, views: int) -> MicroBatch:
+    """The same rows; the segments of the first view come before those of the second."""
+    segments, sentences = filled.segment_ids, filled.sentences // views
+    numbers = segments % views * sentences + torch.div(segments, views, rounding_mode="floor")
+    return replace(
+        filled, segment_ids=numbers.where(segments >= 0, segments), sentences=sentences, views=views
+    )
 
 
 def attention_mask(segment_ids: Tensor) -> Tensor:
@@ -106,11 +129,12 @@ def attention_mask(segment_ids: Tensor) -> Tensor:
     return (segment_ids[:, :, None] == segment_ids[:, None, :]).unsqueeze(1)
 
 
-def _unpickle(
-    input_ids: np.ndarray, position_ids: np.ndarray, segment_ids: np.ndarray, n: int, keys: np.ndarray | None
-) -> MicroBatch:
-    ids, positions, segments = (torch.from_numpy(grid) for grid in (input_ids, position_ids, segment_ids))
-    return MicroBatch(ids, positions, segments, n, None if keys is None else torch.from_numpy(keys))
+def _unpickle(*packed: Any) -> MicroBatch:
+    *grids, sentences, keys, views = packed
+    ids, positions, segments = map(torch.from_numpy, grids)
+    return MicroBatch(
+        ids, positions, segments, sentences, None if keys is None else torch.from_numpy(keys), views
+    )
 
 
 def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:

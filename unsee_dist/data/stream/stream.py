@@ -1,7 +1,7 @@
 """Stream: the batch of step t, for any rank and any number of workers.
 
     step t, of G sentences:   positions (t-1)·G .. t·G-1  →  rank r takes its slice of G/R, each of its workers a part
-                              →  sentence ids (order.py)  →  text  →  tokens (or the prepared tokens)
+                              →  sentence ids (order.py)  →  text  →  tokens (or the prepared tokens)  →  crops (crops.py)
                               →  the parts of all workers  →  micro_batches
 
 A batch is a pure function of (seed, corpus, G, t, r, R): workers only prefetch, no state is kept, and a run resumes
@@ -32,10 +32,12 @@ from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import Ragged, joined, ragged
 from unsee_dist.data.corpus.tokens import Window
 from unsee_dist.data.processes import end_with_parent
+from unsee_dist.data.stream.crops import Crops, beginnings
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
 
+LOOKED_AT = 64  # records, before crops are made of them
 PREFETCH_STEPS = 4  # times the workers: steps that all of them prefetch
 POSITIONS = 1 << 14  # ids computed at once: 32 of them alone take 0.6 ms, all of them 4 ms
 AHEAD = 1 << 20  # positions of all ranks among which those are
@@ -76,8 +78,8 @@ class Stream:
         for batch in stream.batches(1, 1000):       # steps 1 to 1000, in order
             batch.micro_batches[0].input_ids               # (rows, T)
 
-    It reads seed, train.batch, train.micro_batch, model.max_tokens, data.pack and data.workers; `data.pack: auto` packs (a
-    run tries the encoder first and then writes true or false).
+    It reads seed, train.batch, train.micro_batch, model.max_tokens, data.pack, data.workers and data.views; `data.pack: auto`
+    packs (a run tries the encoder first and then writes true or false).
 
     Workers live as long as the stream and serve one `batches` at a time. Raises UserError for a batch that cannot be
     split and, while iterating, for a damaged block; TransientError for a store that does not answer.
@@ -139,17 +141,19 @@ class Stream:
         )
         step = parts[0].step
         size, share_rows = self.config.train.micro_batch or len(ids), self.config.data.pack is not False
-        keys = mask_keys(self.config.seed, step, ids)
+        keys, views = mask_keys(self.config.seed, step, ids), len(sentences.lengths) // len(ids)
+        row_tokens = self.config.model.max_tokens
         micro_batches = tuple(
-            pack(part, self.config.model.max_tokens, self._pad, share_rows, keys[start : start + size])
-            for start, part in zip(range(0, len(ids), size), sentences.cut(size), strict=True)
+            pack(part, row_tokens, self._pad, share_rows, keys[start : start + size], views)
+            for start, part in zip(range(0, len(ids), size), sentences.cut(views * size), strict=True)
         )
-        batch = Batch(step, tuple(ids.tolist()), micro_batches, len(sentences.ids), parts[0].damaged)
+        tokens = len(sentences.ids) // views
+        batch = Batch(step, tuple(ids.tolist()), micro_batches, tokens, parts[0].damaged)
         return batch.pin_memory() if torch.cuda.is_available() else batch
 
     def sample(self, n: int) -> list[str]:
-        """The first n sentences of the corpus by id."""
-        return self.corpus.head(n)
+        """The first n sentences of the corpus by id, or the beginnings of the records that are cropped."""
+        return beginnings(self.corpus.head(n), self.config)
 
 
 class _Tasks(Sampler[tuple[int, int]]):
@@ -168,7 +172,7 @@ class _Tasks(Sampler[tuple[int, int]]):
 
 @dataclass(frozen=True)
 class Part:
-    """What a worker has read of a step. damaged: see Batch; of the first part only."""
+    """What a worker has read of a step. sentences: or both crops of each. damaged: see Batch; of the first part only."""
 
     step: int
     ids: np.ndarray
@@ -210,7 +214,8 @@ class _Parts(Dataset[Part | WorkerError]):
         cuts = cut_slice(rank * own, (rank + 1) * own, config.data.workers or 1, self.order.edges())
         self.parts = list(pairwise(cuts))
         kept = max(self.order.open_blocks(*part) for part in self.parts)
-        reader = corpus.tokens(tokenizer, config.model.max_tokens)
+        self.crops = Crops.of(config, tokenizer) if config.data.views == "crop" else None
+        reader = corpus.tokens(tokenizer, config.read_tokens)
         self.tokens = Window(reader.read, kept) if reader else None
         self.texts = Texts(corpus, kept)
         self._computed: tuple[int, int, np.ndarray] = (0, 0, np.empty((0, 0), dtype=np.int64))
@@ -231,6 +236,8 @@ class _Parts(Dataset[Part | WorkerError]):
         ids, damaged = self.ids(step, part)
         blocks, lines = self.corpus.find(ids)
         sentences = self.tokens.take(blocks, lines) if self.tokens else self._tokenise(blocks, lines)
+        if self.crops:
+            sentences = self.crops(step, ids, sentences)
         return Part(step, ids, sentences, damaged)
 
     def ids(self, step: int, part: int) -> tuple[np.ndarray, int]:
@@ -275,7 +282,7 @@ class _Parts(Dataset[Part | WorkerError]):
             self.tokenizer(
                 self.texts.take(blocks, lines),
                 truncation=True,
-                max_length=self.config.model.max_tokens,
+                max_length=self.config.read_tokens,
                 return_attention_mask=False,
                 return_token_type_ids=False,
             )["input_ids"]
@@ -371,4 +378,20 @@ def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig
         raise UserError(
             f"train.batch = {config.train.batch} is more than the {corpus.sentences} sentences of {corpus.path}. "
             f"Use at most {corpus.sentences}, or prepare a larger corpus."
+        )
+    if config.data.views == "crop":
+        _check_records(corpus, tokenizer, config)
+
+
+def _check_records(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig) -> None:
+    """UserError: most of the first records are too short for two crops, as where documents were split into sentences."""
+    least = 2 * config.data.crop_tokens
+    texts = corpus.head(LOOKED_AT)
+    tokens = tokenizer(texts, truncation=True, max_length=least, return_attention_mask=False)["input_ids"]
+    short = sum(len(each) < least for each in tokens)
+    if 2 * short > len(texts):
+        raise UserError(
+            f"data.views = crop needs records of at least {least} word pieces, two crops of data.crop_tokens, and {short} of the "
+            f"first {len(texts)} of {corpus.path} are shorter. Prepare whole documents (a text a record, without --split), or "
+            "write data.views=dropout."
         )
