@@ -33,6 +33,7 @@ from unsee_dist.files.contents import owner_name
 from unsee_dist.inputs import open_inputs, start_request, tokenise_ahead
 from unsee_dist.masking import masked, published
 from unsee_dist.model.checked import load_once
+from unsee_dist.model.compiled import compile_encoders
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.publish.sentence_transformers import point_to, write_encoder
@@ -179,6 +180,9 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         progress=progress,
         engine=engine,
         target=target,
+        compilations=compile_encoders(engine.module, config.model.encoder)
+        if config.parallel.compile
+        else None,
         stream=inputs.stream,
         recorder=recorder,
         saver=Saver(world, config.checkpoint.background),

@@ -31,6 +31,7 @@ class MicroBatch:
     input_ids: padded with the tokenizer's pad id. position_ids: restart at 0 for every sentence.
     segment_ids: which sentence of this micro_batch a token belongs to (0..sentences-1), -1 for padding.
     keys: (sentences,) int64, of the sentences' dropout masks; None where nothing is dropped.
+    packed: a row may hold several sentences, or none; otherwise one, from its first token on.
     """
 
     input_ids: Tensor
@@ -38,6 +39,7 @@ class MicroBatch:
     segment_ids: Tensor
     sentences: int
     keys: Tensor | None = None
+    packed: bool = False
 
     @property
     def tokens(self) -> int:
@@ -54,15 +56,15 @@ class MicroBatch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         ids, positions, segments = map(change, (self.input_ids, self.position_ids, self.segment_ids))
-        return MicroBatch(
-            ids, positions, segments, self.sentences, None if self.keys is None else change(self.keys)
-        )
+        keys = None if self.keys is None else change(self.keys)
+        return MicroBatch(ids, positions, segments, self.sentences, keys, self.packed)
 
     def __reduce__(self) -> tuple[Callable[..., MicroBatch], tuple[np.ndarray | int | None, ...]]:
         """Pickle as plain bytes: torch would use a file descriptor for every tensor, 3,072 of them for a batch
         of 1,024 in micro_batches of one, and a process may open 1,024."""
         grids = (t.cpu().numpy() for t in (self.input_ids, self.position_ids, self.segment_ids))
-        return _unpickle, (*grids, self.sentences, None if self.keys is None else self.keys.cpu().numpy())
+        keys = None if self.keys is None else self.keys.cpu().numpy()
+        return _unpickle, (*grids, self.sentences, keys, self.packed)
 
 
 def pack(
@@ -71,11 +73,13 @@ def pack(
     pad_id: int,
     share_rows: bool,
     keys: np.ndarray | None = None,
+    few_shapes: bool = False,
 ) -> MicroBatch:
     """Put sentences (lists of token ids, or Ragged) into rows; a sentence's segment is its index in the input.
 
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens, as many rows as that needs.
     Otherwise one sentence a row in input order, T = the longest sentence. keys: (sentences,) int64, of their masks.
+    few_shapes: of shared rows, rows of padding are added up to `bucket`: a compiled encoder is compiled for each number.
 
     Raises UserError for a sentence without tokens or longer than row_tokens.
     """
@@ -94,8 +98,17 @@ def pack(
         width, (rows, starts) = row_tokens, _first_fit_decreasing(lengths, row_tokens)
     else:
         width, rows, starts = int(lengths.max()), np.arange(len(lengths)), np.zeros_like(lengths)
-    filled = _fill_rows(sentences, rows, starts, (int(rows.max()) + 1, width), pad_id)
-    return filled if keys is None else replace(filled, keys=torch.from_numpy(keys))
+    number = int(rows.max()) + 1
+    padded = bucket(number) if share_rows and few_shapes else number
+    filled = _fill_rows(sentences, rows, starts, (padded, width), pad_id)
+    packed = share_rows and (few_shapes or number != len(lengths))
+    return replace(filled, keys=None if keys is None else torch.from_numpy(keys), packed=packed)
+
+
+def bucket(rows: int) -> int:
+    """The next of 1 2 3 4 5 6 7 8, 10 12 14 16, 20 24 28 32, 40 ...: four an octave, less than a quarter is added."""
+    step = 1 << max((rows - 1).bit_length() - 3, 0)
+    return -(-rows // step) * step
 
 
 def attention_mask(segment_ids: Tensor) -> Tensor:
@@ -107,10 +120,15 @@ def attention_mask(segment_ids: Tensor) -> Tensor:
 
 
 def _unpickle(
-    input_ids: np.ndarray, position_ids: np.ndarray, segment_ids: np.ndarray, n: int, keys: np.ndarray | None
+    input_ids: np.ndarray,
+    position_ids: np.ndarray,
+    segment_ids: np.ndarray,
+    n: int,
+    keys: np.ndarray | None,
+    packed: bool,
 ) -> MicroBatch:
     ids, positions, segments = (torch.from_numpy(grid) for grid in (input_ids, position_ids, segment_ids))
-    return MicroBatch(ids, positions, segments, n, None if keys is None else torch.from_numpy(keys))
+    return MicroBatch(ids, positions, segments, n, None if keys is None else torch.from_numpy(keys), packed)
 
 
 def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
