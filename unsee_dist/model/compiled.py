@@ -163,7 +163,7 @@ def _compile(encoder: PreTrainedModel, network: str, name: str, compilations: Co
     encoder.forward = forward
 
 
-def _options() -> dict[str, bool]:
+def _options() -> dict[str, Any]:
     """Of inductor: without deterministic it times kernels on a GPU, and may take others in the next process."""
     return {"deterministic": True} if "deterministic" in torch._inductor.list_options() else {}
 
