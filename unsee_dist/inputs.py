@@ -18,6 +18,7 @@ from unsee_dist.evaluation.development import Development
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.model.checked import Loaded
+from unsee_dist.model.compiled import check_compile
 from unsee_dist.model.encoder import layout_warning, packs_exactly
 from unsee_dist.model.projector import make_projector
 from unsee_dist.model.unsee import Unsee
@@ -56,6 +57,8 @@ def open_inputs(config: RunConfig, world: World, loaded: Loaded) -> Inputs:
             world,
             f"{config.model.encoder} cannot separate sentences that share a row: each gets a row of its own",
         )
+    if config.parallel.compile:
+        check_compile(config.model.encoder, model.online, share_rows)
     resolved = config.data.model_copy(update={"pack": share_rows})
     stream = Stream(shards, tokenizer, config.model_copy(update={"data": resolved}), world.rank, world.size)
     return Inputs(shards, tokenizer, model, share_rows, stream, build_development(config, stream, world))

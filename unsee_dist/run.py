@@ -26,6 +26,7 @@ from unsee_dist.exports import exporter, recover_exports
 from unsee_dist.inputs import Inputs, open_inputs, start_request, tokenise_ahead
 from unsee_dist.masking import masked
 from unsee_dist.model.checked import load_once
+from unsee_dist.model.compiled import compile_encoders
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.recording import open_recorder, print_ending
@@ -132,6 +133,9 @@ def build(config: RunConfig, world: World, stop: StopSignal | None = None) -> Tr
         progress=progress,
         engine=engine,
         target=target,
+        compilations=compile_encoders(engine.module, config.model.encoder)
+        if config.parallel.compile
+        else None,
         stream=inputs.stream,
         recorder=recorder,
         saver=Saver(world, config.checkpoint.background),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import test_checkpoint
+import test_compiled
 import test_engine
 import test_precision
 import test_target
@@ -21,6 +22,13 @@ SIMCSE = Case("simcse", ema=False, both=True, projector="tanh")
 @pytest.mark.parametrize("dropout", test_engine.DROPOUTS)
 def test_one_rank_equals_plain_torch(device: str, dropout: float) -> None:
     print("\n".join(run(test_engine.equals_one_process, 1, dropout, timeout_s=500, device=device)[0]))
+
+
+@pytest.mark.parametrize("micro_batch", [None, 5])
+def test_a_compiled_encoder_equals_plain_torch(device: str, micro_batch: int | None) -> None:
+    case = Case("vicreg", dropout=0.1)
+    worker = test_compiled.equals_one_process
+    print(run(worker, 1, case, 0, micro_batch, timeout_s=500, device=device))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -108,13 +108,14 @@ def model(case: Case, projector_reduction: Reduction, objective_reduction: Reduc
     return unsee.to(DEVICE)
 
 
-def batch(
+def batch(  # noqa: PLR0913  (every choice of a batch)
     step: int,
     rank: int = 0,
     size: int = 1,
     micro_batch: int | None = None,
     packed: bool = True,
     by_rank: bool = False,
+    few_shapes: bool = False,
 ) -> Batch:
     """This rank's part of step `step`; the global batch is the same for any size, and differs from rank to rank.
 
@@ -129,7 +130,8 @@ def batch(
     ids = np.arange(BATCH)[rank * part : (rank + 1) * part]
     keys = mask_keys(MASK_SEED, step, np.arange(part) if by_rank else ids)
     micro_batches = tuple(
-        pack(mine[at : at + cut], ROW, 0, packed, keys[at : at + cut]) for at in range(0, part, cut)
+        pack(mine[at : at + cut], ROW, 0, packed, keys[at : at + cut], few_shapes)
+        for at in range(0, part, cut)
     )
     return Batch(step, tuple(ids.tolist()), micro_batches, sum(map(len, mine)))
 
@@ -148,10 +150,11 @@ class Running:
         micro_batch: int | None = None,
         packed: bool = True,
         by_rank: bool = False,
+        few_shapes: bool = False,
         lr: float = LR,
     ) -> StepResult:
         world = self.engine.world
-        part = batch(step, world.rank, world.size, micro_batch, packed, by_rank).to(DEVICE)
+        part = batch(step, world.rank, world.size, micro_batch, packed, by_rank, few_shapes).to(DEVICE)
         return train_step(self.engine, self.target, part, lr, DECAY)
 
     def whole(self, kind: str) -> dict[str, Tensor]:

@@ -251,7 +251,10 @@ def fake_step(
 
         batches = [
             MicroBatch(
-                *map(on_gpu, (b.input_ids, b.position_ids, b.segment_ids)), b.sentences, on_gpu(b.keys)
+                *map(on_gpu, (b.input_ids, b.position_ids, b.segment_ids)),
+                b.sentences,
+                on_gpu(b.keys),
+                b.packed,
             )
             for b in real.micro_batches
         ]

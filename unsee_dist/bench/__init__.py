@@ -3,6 +3,9 @@
 training.py      a step by the case (step.py) and whole training beside other trainers (peers.py,
                   sentence_trainer.py)
 masks.py         the cost of masks by sentence, beside torch's dropout
+compiled.py      steps eager and compiled by turns, and what compiling takes
+turns.py         steps of several runs by turns
+hooks.py         what deepspeed adds to a step of plain torch
 recovery.py      the pause of a save, and the time from a kill to the first new step
 corpus.py        preparing and reading a corpus, beside other readers (corpus_peers.py)
 order.py         seeking in the order of four billion sentences
@@ -29,7 +32,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError, writing
 
-PARTS = ("training", "masks", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
+PARTS = ("training", "masks", "compile", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"order", "index", "scale", "gpu"}  # they make what they measure
 INCLUDED = {
     "scale": ("index",)
@@ -118,6 +121,7 @@ def _measure(
     console: Console,
 ) -> Mapping[str, object]:
     from unsee_dist.bench import (
+        compiled,
         corpus,
         index,
         masks,
@@ -138,6 +142,10 @@ def _measure(
         rows = masks.cost(config, overrides, scratch / "masks")
         console.print(masks.page(rows))
         return {"masks": rows}
+    if part == "compile":
+        rows = compiled.cost(config, overrides, scratch / "compile")
+        console.print(compiled.page(rows))
+        return {"compile": rows}
     if part == "corpus":
         return corpus.read_and_prepare(load(config, overrides), scratch, console)
     if part == "recovery":

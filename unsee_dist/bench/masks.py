@@ -13,10 +13,8 @@ ranks of the turns' ratios, whatever their distribution.
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,19 +22,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.table import Table
-from scipy.stats import quantile_test
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from unsee_dist.bench.launch import in_processes
 from unsee_dist.bench.table import BenchRow, table
+from unsee_dist.bench.turns import median, turn_s
 from unsee_dist.config import load
-from unsee_dist.data import Batch
 from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.model import masks
 from unsee_dist.model.dropout import masks_of, remove
 from unsee_dist.run import build
-from unsee_dist.training.loop import Training, run_step
+from unsee_dist.training.loop import Training
 
 BATCHES = (32, 256)
 KINDS = ("by sentence", "drawn", "torch's")
@@ -89,7 +86,7 @@ def measure(config: str, overrides: Sequence[str]) -> BenchRow:
     for encoder in encoders(runs[2]):
         remove(encoder)
     streams = [run.stream.batches(1, WARM_UP + turns) for run in runs]
-    seconds = [_turn(runs, [next(stream) for stream in streams], turn) for turn in range(WARM_UP + turns)]
+    seconds = [turn_s(runs, [next(stream) for stream in streams], turn) for turn in range(WARM_UP + turns)]
     for run in runs:
         run.recorder.close()
     leave_world()
@@ -103,12 +100,6 @@ def measure(config: str, overrides: Sequence[str]) -> BenchRow:
         },
         "ratio": {kind: median(ours / times) for kind, times in zip(KINDS[1:], others, strict=True)},
     }
-
-
-def median(ratios: np.ndarray) -> list[float]:
-    """The median and the ends of its 95% interval, by order statistics."""
-    interval = quantile_test(ratios, p=0.5).confidence_interval(0.95)
-    return [float(np.median(ratios)), float(interval.low), float(interval.high)]
 
 
 def encoders(run: Training) -> list[PreTrainedModel]:
@@ -133,16 +124,6 @@ def draw(encoder: PreTrainedModel) -> None:
         yield
 
     own.__dict__.update(drop=drop, of=of)
-
-
-def _turn(runs: Sequence[Training], batches: Sequence[Batch], turn: int) -> list[float]:
-    """Seconds of a step of each run, in each order once before one comes again: a step after torch's dropout is slower."""
-    seconds, orders = [0.0] * len(runs), list(itertools.permutations(range(len(runs))))
-    for place in orders[turn % len(orders)]:
-        started = time.perf_counter()
-        run_step(runs[place], batches[place])
-        seconds[place] = time.perf_counter() - started
-    return seconds
 
 
 if __name__ == "__main__":

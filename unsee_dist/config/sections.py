@@ -105,6 +105,9 @@ class TrainSettings(Section):
 class ParallelSettings(Section):
     zero: Annotated[int, Field(ge=0, le=3)] = 1  # DeepSpeed ZeRO stage
     precision: Precision = "bf16"  # of parameters and compute; masters stay fp32
+    compile: bool = (
+        False  # encoders by torch.compile, once for each of a few numbers of rows; needs a compiler
+    )
 
     def stage(self, ranks: int) -> int:
         """The ZeRO stage on so many ranks: one has nothing to shard, and would pay for it."""
@@ -217,6 +220,8 @@ def conflicts(config: RunConfig) -> list[Conflict]:
     if train.steps is None and train.epochs is None:
         why = "and train.epochs are both absent, so the run has no end"
         between.append(Conflict("train.steps", ("train.epochs",), why, "write one of them"))
+    if config.parallel.compile:
+        between += _against_compile(config)
     evaluated = config.evaluate
     if evaluated.patience is not None and not (evaluated.sts or evaluated.retrieval):
         instead = "write evaluate.sts or evaluate.retrieval, too, or leave it out"
@@ -228,6 +233,19 @@ def conflicts(config: RunConfig) -> list[Conflict]:
         instead = "write a folder, of this machine or shared by all"
         between.append(Conflict("run.dir", (), "is a URL, and a run needs a folder", instead))
     return between + secrets(config.model_dump())
+
+
+def _against_compile(config: RunConfig) -> list[Conflict]:
+    found, key, without = [], "parallel.compile", "or leave parallel.compile out"
+    if config.parallel.zero == 3:
+        why = (
+            "cannot go with parallel.zero = 3, which gathers the weights of each layer while the encoder runs"
+        )
+        found.append(Conflict(key, ("parallel.zero",), why, f"write parallel.zero=2, {without}"))
+    if config.data.pack is False:
+        why = "needs sentences that share rows (data.pack = false), since rows of one sentence have any width"
+        found.append(Conflict(key, ("data.pack",), why, f"leave data.pack out, {without}"))
+    return found
 
 
 def secrets(tree: Mapping[str, object], section: str = "") -> list[Conflict]:

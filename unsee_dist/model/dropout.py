@@ -8,19 +8,16 @@ micro-batch, at least.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from unsee_dist.data.stream.packing import MicroBatch
-from unsee_dist.model import masks
+from unsee_dist.model import mask_operations, masks
+from unsee_dist.model.mask_rows import MaskRows, dropped, fits, spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,22 +29,6 @@ CALL = (
 )  # more than the modules of an encoder: site + CALL n is the site at its call n + 1 in a forward
 
 
-Span = tuple[int, int, int]  # of a sentence: row, first token, end
-
-
-@dataclass(frozen=True)
-class MaskRows:
-    """What is in the rows of a forward. keys_RT: of the tokens.
-
-    positions_RT: of the tokens in their sentences, None where each row holds one sentence from its first token on.
-    spans: of all sentences then, on a CPU.
-    """
-
-    keys_RT: Tensor
-    positions_RT: Tensor | None
-    spans: Sequence[Span]
-
-
 class Masks:
     """The masks of one encoder, for its dropouts. network: ONLINE or TARGET, which have masks of their own.
 
@@ -56,8 +37,8 @@ class Masks:
 
     def __init__(self) -> None:
         self.network = ONLINE
-        self._rows: MaskRows | None = None
-        self._calls: Counter[int] = Counter()  # of each site in this forward
+        self.rows: MaskRows | None = None  # of the forward that runs
+        self._calls: dict[int, int] = {}  # of each site in this forward
 
     @contextmanager
     def of(self, micro_batch: MicroBatch, views: int) -> Iterator[None]:
@@ -72,52 +53,33 @@ class Masks:
             )
             for first in times
         ]
-        packed = micro_batch.segments != len(segments_RT)
-        spans = _spans(segments_RT, positions_RT) if packed and segments_RT.device.type == "cpu" else []
-        self._rows = MaskRows(
+        packed = micro_batch.packed
+        self.rows = MaskRows(
             torch.cat(keys_RT),
             positions_RT.repeat(len(times), 1) if packed else None,
-            [
-                (row + place * len(segments_RT), start, end)
-                for place in range(len(times))
-                for row, start, end in spans
-            ],
+            spans(segments_RT, positions_RT, len(times)) if packed else None,
         )
         self._calls.clear()
         try:
             yield
         finally:
-            self._rows = None
+            self.rows = None
 
     def drop(self, x: Tensor, p: float, site: int) -> Tensor:
         """x under the masks of its place: (R, T, F) hidden states, or (R, H, T, T) attention weights. 0 <= p < 1."""
         if p == 0:
             return x
-        rows = self._rows
+        rows = self.rows
         if rows is None:
             raise RuntimeError("an encoder in training mode has no sentences: call `encode`, or eval()")
-        grid, site = rows.keys_RT.shape, site + CALL * self._calls[site]
-        self._calls[site % CALL] += 1
-        hidden = x.shape[:2] == grid and x.dim() == 3
-        weights = x.dim() == 4 and (x.shape[0], x.shape[2], x.shape[3]) == (grid[0], grid[1], grid[1])
-        if (hidden or weights) and x.is_cuda and has_triton():
-            from unsee_dist.model import mask_kernels
-
-            return mask_kernels.dropped(x, rows.keys_RT, rows.positions_RT, p, site)
-        if hidden:
-            lanes = masks.hidden_lanes(rows.keys_RT, site, x.shape[2])
-        elif weights:
-            lanes = _attention_lanes(rows, site, x.shape[1])
-        else:
+        call = self._calls.get(site, 0)
+        self._calls[site] = call + 1
+        if not fits(x, rows):
             raise UnknownShape(
-                f"dropout of a tensor of shape {tuple(x.shape)} over rows of shape {tuple(grid)}"
+                f"dropout of a tensor of shape {tuple(x.shape)} over rows of shape {tuple(rows.keys_RT.shape)}"
             )
-        return x * masks.multiplier(lanes, p, x.dtype)
-
-
-@lru_cache(maxsize=1)
-def has_triton() -> bool:
-    return find_spec("triton") is not None
+        drop = mask_operations.dropped if torch.compiler.is_compiling() else dropped
+        return drop(x, rows, p, site + CALL * call)
 
 
 class UnknownShape(RuntimeError):
@@ -128,48 +90,6 @@ def _of_segments(own_S: Tensor, first: int, views: int) -> Tensor:
     """The keys of the texts in the rows, which hold so many views from the first on."""
     keys = [masks.combined(own_S, view) for view in range(first, first + views)]
     return keys[0] if views == 1 else torch.cat(keys)
-
-
-def _attention_lanes(rows: MaskRows, site: int, heads: int) -> Tensor:
-    """(R, H, T, T) int16: lane of the key's position in its sentence, for every query. Between sentences: anything."""
-    if rows.positions_RT is None:
-        return masks.attention_lanes(rows.keys_RT, site, heads, rows.keys_RT.shape[1])
-    if rows.keys_RT.device.type == "cpu":
-        return _shifted_lanes(rows, site, heads)
-    return _gathered_lanes(rows.keys_RT, rows.positions_RT, site, heads)
-
-
-def _gathered_lanes(keys_RT: Tensor, positions_RT: Tensor, site: int, heads: int) -> Tensor:
-    tokens = keys_RT.shape[1]
-    lanes = masks.attention_lanes(keys_RT, site, heads, tokens)
-    return lanes.gather(-1, positions_RT[:, None, None, :].expand_as(lanes))
-
-
-def _shifted_lanes(rows: MaskRows, site: int, heads: int) -> Tensor:
-    """The lanes of a sentence that starts at column s are those s places on: one copy a sentence, of all its queries.
-
-    What is shifted out of the last column goes to the next query, before the sentence, or to a query of the next sentence
-    before that one: between sentences, all of it. On a CPU a gather of single elements takes many times as long.
-    """
-    tokens = rows.keys_RT.shape[1]
-    lanes = masks.attention_lanes(rows.keys_RT, site, heads, tokens)
-    flat = lanes.numpy().reshape(len(lanes), heads, tokens * tokens)
-    for row, start, end in reversed(rows.spans):  # none before what it overwrites is shifted
-        if start > 0:
-            first, last = start * tokens + start, min(end * tokens + start, tokens * tokens)
-            flat[row, :, first:last] = flat[row, :, first - start : last - start]
-    return lanes
-
-
-def _spans(segments_RT: Tensor, positions_RT: Tensor) -> list[Span]:
-    inside = segments_RT >= 0
-    lengths = torch.bincount(segments_RT[inside]).tolist()
-    starts = (inside & (positions_RT == 0)).nonzero()
-    sentences = segments_RT[starts[:, 0], starts[:, 1]].tolist()
-    return [
-        (row, start, start + lengths[sentence])
-        for (row, start), sentence in zip(starts.tolist(), sentences, strict=True)
-    ]
 
 
 class Dropout(nn.Module):

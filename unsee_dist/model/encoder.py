@@ -175,10 +175,9 @@ def _dropouts(config: PreTrainedConfig, dropout: float) -> list[str]:
 def encode(encoder: PreTrainedModel, micro_batch: MicroBatch, pooling: Pooling, views: int) -> Tensor:
     """(V * S, D) fp32: every sentence `views` times in one pass, view by view, each under its own dropout masks."""
     ids_RT, segments_RT = micro_batch.input_ids, micro_batch.segment_ids
-    packed = bool(micro_batch.segments != len(ids_RT))
     times = views // micro_batch.views  # rows that hold all views are not repeated
     arguments: dict[str, Tensor] = {"input_ids": ids_RT.repeat(times, 1)}
-    if packed:
+    if micro_batch.packed:
         arguments["attention_mask"] = _additive(attention_mask(segments_RT), encoder.dtype).repeat(
             times, 1, 1, 1
         )

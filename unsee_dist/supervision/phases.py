@@ -44,6 +44,17 @@ def enter_phase(phase: str, step: int | None = None) -> None:
 
 
 @contextmanager
+def inside_phase(phase: str) -> Iterator[None]:
+    """In this block the main thread is in another phase; then in the one it was in."""
+    before = _phase.phase
+    enter_phase(phase)
+    try:
+        yield
+    finally:
+        enter_phase(before)
+
+
+@contextmanager
 def observing(observer: Callable[[str, int], None]) -> Iterator[None]:
     """Call observer(phase, step) whenever the main thread enters a phase: how the bench times the real step."""
     _observers.append(observer)

@@ -52,7 +52,8 @@ from unsee_dist.supervision.phases import (
     register_background_thread,
 )
 
-SLOW_PHASES = ("start", "build")  # an encoder may be downloading: more time is allowed
+# more time is allowed: an encoder may be downloading, or a graph of it compiled
+SLOW_PHASES = ("start", "build", "compile")
 ALL_WATCH, WATCHERS = 64, 16
 BEATS_MISSED = 4  # after an error in a collective, this many missed statuses mean that a rank is gone
 

@@ -37,6 +37,7 @@ from unsee_dist.metrics.names import (
     dev,
 )
 from unsee_dist.metrics.verdict import gain_over
+from unsee_dist.model.compiled import Compilations
 from unsee_dist.model.target import Target, decay_at
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
@@ -68,6 +69,7 @@ class Training:
     progress: Progress
     engine: Engine[Unsee]
     target: Target | None
+    compilations: Compilations | None
     stream: Stream
     recorder: RunRecorder
     saver: Saver
@@ -112,6 +114,8 @@ def train(run: Training) -> None:
             save(run)
         run.saver.wait()
         raise
+    if run.compilations is not None:
+        run.recorder.say(str(run.compilations))
     run.recorder.doing("saving")
     run.saver.wait()
     enter_phase("export", run.progress.step)
@@ -164,6 +168,7 @@ def _train_steps(run: Training) -> None:
         result, rates = run_step(run, batch)
         done = time.perf_counter()
         duration = done - started
+        report_compilations(run)
         speed = {SENTENCES_PER_S: config.train.batch / duration, WAIT: (received - started) / duration}
         speed[TOKENS_PER_S] = batch.tokens * world.size / duration
         run.recorder.took("step", duration)
@@ -189,6 +194,17 @@ def _train_steps(run: Training) -> None:
             raise_if_stopped(run)
         started = time.perf_counter() if evaluated or saved else done
         enter_phase("wait", batch.step + 1)
+
+
+def report_compilations(run: Training) -> None:
+    """Say what rank 0 has compiled in the last step; a graph of a shape that had one is a warning."""
+    for graph in run.compilations.news() if run.compilations is not None else ():
+        if graph.again:
+            run.recorder.warn(
+                f"{graph}, again: the graph that it had did not fit. It costs as long each time"
+            )
+        else:
+            run.recorder.say(str(graph))
 
 
 def end_early(run: Training) -> None:

@@ -62,6 +62,18 @@ def test_every_kind_of_mistake_at_once_with_its_place(tmp_path: Path) -> None:
         assert all(part in found[key] for part in parts), found[key]
 
 
+@pytest.mark.parametrize(
+    ("other", "instead"),
+    [("parallel.zero=3", "write parallel.zero=2"), ("data.pack=false", "leave data.pack out")],
+)
+def test_graphs_of_the_encoders_are_refused_where_they_cannot_be(other: str, instead: str) -> None:
+    (said,) = mistakes("unsee-vicreg", "parallel.compile=true", other).values()
+    assert "parallel.compile = true" in said
+    assert other.replace("=", " = ") in said
+    assert f"{instead}, or leave parallel.compile out" in said
+    load("unsee-vicreg", [other])
+
+
 def test_a_corrected_mistake_leaves_the_others_as_they_were(tmp_path: Path) -> None:
     path = write(tmp_path, "mine.yaml", "train:\n  lr: fast\n  batch: 1\n")
     both, one = mistakes(path), mistakes(path, "train.lr=1e-4")

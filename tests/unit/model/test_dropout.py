@@ -22,7 +22,7 @@ from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
-from unsee_dist.model import dropout, masks
+from unsee_dist.model import dropout, mask_rows, masks
 from unsee_dist.model.dropout import TARGET, Dropout, attention, install, masks_of, register, set_network
 from unsee_dist.model.encoder import drops_by_sentence, encode, packs_exactly
 
@@ -198,9 +198,9 @@ def test_each_call_of_a_module_has_a_site_of_its_own() -> None:
     own, x = dropout.Masks(), torch.ones(2, 2, 64)
     batch = pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2)))
     with own.of(batch, 1):
-        assert own._rows is not None
+        assert own.rows is not None
         for call in range(4):
-            lanes = masks.hidden_lanes(own._rows.keys_RT, 7 + dropout.CALL * call, 64)
+            lanes = masks.hidden_lanes(own.rows.keys_RT, 7 + dropout.CALL * call, 64)
             assert torch.equal(own.drop(x, 0.5, 7), masks.multiplier(lanes, 0.5, x.dtype))
 
 
@@ -217,11 +217,11 @@ def test_a_gpu_with_triton_drops_by_the_kernel(
     kernels = SimpleNamespace(dropped=dropped)
     monkeypatch.setitem(sys.modules, "unsee_dist.model.mask_kernels", kernels)
     monkeypatch.setattr("unsee_dist.model.mask_kernels", kernels, raising=False)
-    monkeypatch.setattr(dropout, "has_triton", lambda: True)
+    monkeypatch.setattr(mask_rows, "has_triton", lambda: True)
     with FakeTensorMode():
         x, keys = torch.empty(shape, device="cuda"), torch.empty(2, 2, dtype=torch.int64, device="cuda")
         own = dropout.Masks()
-        own._rows = dropout.MaskRows(keys, keys, [])
+        own.rows = mask_rows.MaskRows(keys, keys)
         assert own.drop(x, 0.25, 3) is x
         with pytest.raises(dropout.UnknownShape):
             own.drop(torch.empty(2, 2, device="cuda"), 0.25, 3)
@@ -230,11 +230,11 @@ def test_a_gpu_with_triton_drops_by_the_kernel(
     assert given[0][3:] == (0.25, 3)
 
 
-def packed_rows() -> dropout.MaskRows:
+def packed_rows() -> mask_rows.MaskRows:
     own, keys = dropout.Masks(), mask_keys(0, 1, IDS)
     with own.of(pack(SENTENCES, 30, 0, True, keys), 2):
-        assert own._rows is not None
-        return own._rows
+        assert own.rows is not None
+        return own.rows
 
 
 @pytest.mark.parametrize(("width", "longest"), [(12, 12), (12, 2), (13, 13), (30, 10), (64, 64)])
@@ -243,14 +243,15 @@ def test_lanes_of_packed_sentences_are_equal_gathered_and_shifted(width: int, lo
     sentences = [[1] * length for length in random.integers(1, longest + 1, 200)]
     own, keys = dropout.Masks(), mask_keys(0, 1, np.arange(len(sentences)))
     with own.of(pack(sentences, width, 0, True, keys), 2):
-        rows = own._rows
+        rows = own.rows
     assert rows is not None
     assert rows.positions_RT is not None
-    gathered = dropout._gathered_lanes(rows.keys_RT, rows.positions_RT, 5, 3)
-    shifted = dropout._shifted_lanes(rows, 5, 3)
+    assert rows.spans_N3 is not None
+    gathered = mask_rows.gathered_lanes(rows.keys_RT, rows.positions_RT, 5, 3)
+    shifted = mask_rows.shifted_lanes(rows.keys_RT, rows.spans_N3, 5, 3)
     assert gathered.shape == shifted.shape
-    assert len(rows.spans) == 2 * len(sentences)
-    for row, start, end in rows.spans:
+    assert len(rows.spans_N3) == 2 * len(sentences)
+    for row, start, end in rows.spans_N3.tolist():
         inside = (row, slice(None), slice(start, end), slice(start, end))
         assert torch.equal(gathered[inside], shifted[inside])
 
@@ -259,9 +260,9 @@ def test_lanes_stay_on_the_device_of_their_keys() -> None:
     """Without numpy, and without a look at the values: torch's meta device has none."""
     rows = packed_rows()
     assert rows.positions_RT is not None
-    away = dropout.MaskRows(rows.keys_RT.to("meta"), rows.positions_RT.to("meta"), [])
-    lanes = dropout._attention_lanes(away, 5, 3)
-    assert (lanes.device.type, lanes.shape) == ("meta", dropout._attention_lanes(rows, 5, 3).shape)
+    away = mask_rows.MaskRows(rows.keys_RT.to("meta"), rows.positions_RT.to("meta"))
+    lanes = mask_rows.attention_lanes(away, 5, 3)
+    assert (lanes.device.type, lanes.shape) == ("meta", mask_rows.attention_lanes(rows, 5, 3).shape)
 
 
 def test_kernels_for_a_gpu_are_left_alone_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +270,7 @@ def test_kernels_for_a_gpu_are_left_alone_on_a_cpu(monkeypatch: pytest.MonkeyPat
     batch = pack([[1, 2], [3, 4]], 4, 0, False, mask_keys(0, 1, np.arange(2)))
     with own.of(batch, 1):
         expected = own.drop(x, 0.5, 0)
-    monkeypatch.setattr(dropout, "has_triton", lambda: True)
+    monkeypatch.setattr(mask_rows, "has_triton", lambda: True)
     with own.of(batch, 1):
         assert torch.equal(own.drop(x, 0.5, 0), expected)
 

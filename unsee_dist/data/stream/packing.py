@@ -34,6 +34,7 @@ class MicroBatch:
     input_ids: padded with the tokenizer's pad id. position_ids: restart at 0 for every sentence.
     segment_ids: which text a token belongs to, view * sentences + sentence (0..segments-1), -1 for padding.
     keys: (sentences,) int64, of the sentences' dropout masks; None where nothing is dropped.
+    packed: a row may hold several sentences, or none; otherwise one, from its first token on.
     """
 
     input_ids: Tensor
@@ -41,6 +42,7 @@ class MicroBatch:
     segment_ids: Tensor
     sentences: int
     keys: Tensor | None = None
+    packed: bool = False
     views: int = 1
 
     @property
@@ -64,22 +66,23 @@ class MicroBatch:
     def _each(self, change: Callable[[Tensor], Tensor]) -> MicroBatch:
         ids, positions, segments = map(change, (self.input_ids, self.position_ids, self.segment_ids))
         keys = None if self.keys is None else change(self.keys)
-        return MicroBatch(ids, positions, segments, self.sentences, keys, self.views)
+        return MicroBatch(ids, positions, segments, self.sentences, keys, self.packed, self.views)
 
     def __reduce__(self) -> tuple[Callable[..., MicroBatch], tuple[np.ndarray | int | None, ...]]:
         """Pickle as plain bytes: torch would use a file descriptor for every tensor, 3,072 of them for a batch
         of 1,024 in micro_batches of one, and a process may open 1,024."""
         grids = (t.cpu().numpy() for t in (self.input_ids, self.position_ids, self.segment_ids))
         keys = None if self.keys is None else self.keys.cpu().numpy()
-        return _unpickle, (*grids, self.sentences, keys, self.views)
+        return _unpickle, (*grids, self.sentences, keys, self.packed, self.views)
 
 
-def pack(
+def pack(  # noqa: PLR0913  (every choice of a row, by keyword)
     token_ids: Sequence[Sequence[int]] | Ragged,
     row_tokens: int,
     pad_id: int,
     share_rows: bool,
     keys: np.ndarray | None = None,
+    few_shapes: bool = False,
     views: int = 1,
 ) -> MicroBatch:
     """Put sentences (lists of token ids, or Ragged) into rows; a sentence's segment is its index in the input.
@@ -88,6 +91,7 @@ def pack(
 
     share_rows: several sentences a row, first-fit decreasing, T = row_tokens, as many rows as that needs.
     Otherwise one text a row in input order, T = the longest one. keys: (sentences,) int64, of their masks.
+    few_shapes: of shared rows, rows of padding are added up to `bucket`: a compiled encoder is compiled for each number.
 
     Raises UserError for a sentence without tokens or longer than row_tokens.
     """
@@ -106,10 +110,19 @@ def pack(
         width, (rows, starts) = row_tokens, _first_fit_decreasing(lengths, row_tokens)
     else:
         width, rows, starts = int(lengths.max()), np.arange(len(lengths)), np.zeros_like(lengths)
-    filled = _fill_rows(sentences, rows, starts, (int(rows.max()) + 1, width), pad_id)
+    number = int(rows.max()) + 1
+    padded = bucket(number) if share_rows and few_shapes else number
+    filled = _fill_rows(sentences, rows, starts, (padded, width), pad_id)
+    packed = share_rows and (few_shapes or number != len(lengths))
     if views > 1:
         filled = _by_view(filled, views)
-    return filled if keys is None else replace(filled, keys=torch.from_numpy(keys))
+    return replace(filled, keys=None if keys is None else torch.from_numpy(keys), packed=packed)
+
+
+def bucket(rows: int) -> int:
+    """The next of 1 2 3 4 5 6 7 8, 10 12 14 16, 20 24 28 32, 40 ...: four an octave, less than a quarter is added."""
+    step = 1 << max((rows - 1).bit_length() - 3, 0)
+    return -(-rows // step) * step
 
 
 def _by_view(filled: MicroBatch, views: int) -> MicroBatch:
@@ -129,12 +142,11 @@ def attention_mask(segment_ids: Tensor) -> Tensor:
     return (segment_ids[:, :, None] == segment_ids[:, None, :]).unsqueeze(1)
 
 
-def _unpickle(*packed: Any) -> MicroBatch:
-    *grids, sentences, keys, views = packed
+def _unpickle(*parts: Any) -> MicroBatch:
+    *grids, sentences, keys, packed, views = parts
     ids, positions, segments = map(torch.from_numpy, grids)
-    return MicroBatch(
-        ids, positions, segments, sentences, None if keys is None else torch.from_numpy(keys), views
-    )
+    own = None if keys is None else torch.from_numpy(keys)
+    return MicroBatch(ids, positions, segments, sentences, own, packed, views)
 
 
 def _first_fit_decreasing(lengths: np.ndarray, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:

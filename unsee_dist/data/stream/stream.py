@@ -78,8 +78,8 @@ class Stream:
         for batch in stream.batches(1, 1000):       # steps 1 to 1000, in order
             batch.micro_batches[0].input_ids               # (rows, T)
 
-    It reads seed, train.batch, train.micro_batch, model.max_tokens, data.pack, data.workers and data.views; `data.pack: auto`
-    packs (a run tries the encoder first and then writes true or false).
+    It reads seed, train.batch, train.micro_batch, model.max_tokens, data.pack, data.workers, data.views and parallel.compile
+    (rows come in few numbers); `data.pack: auto` packs (a run tries the encoder first and then writes true or false).
 
     Workers live as long as the stream and serve one `batches` at a time. Raises UserError for a batch that cannot be
     split and, while iterating, for a damaged block; TransientError for a store that does not answer.
@@ -142,9 +142,9 @@ class Stream:
         step = parts[0].step
         size, share_rows = self.config.train.micro_batch or len(ids), self.config.data.pack is not False
         keys, views = mask_keys(self.config.seed, step, ids), len(sentences.lengths) // len(ids)
-        row_tokens = self.config.model.max_tokens
+        row_tokens, few_shapes = self.config.model.max_tokens, self.config.parallel.compile
         micro_batches = tuple(
-            pack(part, row_tokens, self._pad, share_rows, keys[start : start + size], views)
+            pack(part, row_tokens, self._pad, share_rows, keys[start : start + size], few_shapes, views)
             for start, part in zip(range(0, len(ids), size), sentences.cut(views * size), strict=True)
         )
         tokens = len(sentences.ids) // views

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from unsee_dist.data.corpus.ragged import ragged
 from unsee_dist.data.stream import packing
-from unsee_dist.data.stream.packing import attention_mask, pack
+from unsee_dist.data.stream.packing import attention_mask, bucket, pack
 
 WIDTH = 16
 token_lists = st.lists(st.lists(st.integers(1, 1000), min_size=1, max_size=WIDTH), min_size=1, max_size=40)
@@ -164,3 +164,41 @@ def test_a_micro_batch_of_thousands_is_packed_as_a_small_one():
     rows, starts = packing._one_by_one(lengths, WIDTH)
     first = micro_batch.segment_ids.numpy()[rows, starts]
     assert np.array_equal(first, np.arange(3000))
+
+
+def test_numbers_of_rows_of_a_compiled_encoder() -> None:
+    given = range(1, 5000)
+    got = [bucket(rows) for rows in given]
+    assert sorted(set(got))[:20] == [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64]
+    assert all(rows <= padded < 1.25 * rows for rows, padded in zip(given, got, strict=True))
+    assert got == [min(b for b in set(got) if b >= rows) for rows in given]
+
+
+@given(tokens=token_lists)
+@settings(max_examples=60, deadline=None)
+def test_few_shapes_are_the_same_rows_and_rows_of_padding(tokens):
+    plain, few = pack(tokens, WIDTH, 0, True), pack(tokens, WIDTH, 0, True, few_shapes=True)
+    rows = len(plain.input_ids)
+    assert few.packed
+    assert len(few.input_ids) == bucket(rows)
+    for name in ("input_ids", "position_ids", "segment_ids"):
+        assert torch.equal(getattr(few, name)[:rows], getattr(plain, name))
+    assert not few.input_ids[rows:].any()
+    assert (few.segment_ids[rows:] == -1).all()
+    assert attention_mask(few.segment_ids).any(-1).all()  # a row of a mask without any gives NaN
+
+
+def test_rows_of_one_sentence_each_have_any_number() -> None:
+    alone = pack([[1]] * 9, WIDTH, 0, False, few_shapes=True)
+    assert (len(alone.input_ids), alone.packed) == (9, False)
+
+
+def test_what_is_packed_is_told_by_workers_and_devices() -> None:
+    """Ten sentences in nine rows and one of padding: to count them would say that each has a row."""
+    tokens = [[1] * 12] * 8 + [[1] * 8] * 2
+    assert len(pack(tokens, WIDTH, 0, True).input_ids) == 9
+    few = pack(tokens, WIDTH, 0, True, few_shapes=True)
+    assert len(few.input_ids) == few.sentences == 10
+    assert few.packed
+    assert pickle.loads(pickle.dumps(few)).packed
+    assert few.to("cpu").packed
