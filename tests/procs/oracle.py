@@ -199,10 +199,10 @@ def assemble(mine: list[tuple[str, int, Tensor]], size: int) -> dict[str, Tensor
     return {name: torch.cat([by[start] for start in sorted(by)]) for name, by in slices.items()}
 
 
-def facts(step: int) -> CheckpointInfo:
-    """What a save of that step says beside its tensors."""
+def facts(step: int, updates: int | None = None) -> CheckpointInfo:
+    """What a save of that step says beside its tensors. updates: None = as many as steps."""
     identity = Identity({"seed": 0}, "encoder", "tokenizer", "corpus", "absent", "absent", "version 2")
-    return CheckpointInfo(identity, Progress(step=step, updates=step))
+    return CheckpointInfo(identity, Progress(step=step, updates=step if updates is None else updates))
 
 
 def running(  # noqa: PLR0913  (every choice of a run, by keyword)

@@ -35,7 +35,13 @@ def two_checkpoints(rank: int, size: int, folder: Path) -> None:
     saver = Saver(ours.engine.world, background=True)
     for step in (1, 2):
         ours.train_step(step)
-        saver.save(folder / "checkpoints" / f"step-{step:08d}", ours.engine, ours.target, facts(step), keep=2)
+        saver.save(
+            folder / "checkpoints" / f"step-{step:08d}",
+            ours.engine,
+            ours.target,
+            facts(step, ours.engine.updates()),
+            keep=2,
+        )
     saver.wait()
 
 
@@ -261,7 +267,7 @@ def fill_the_disk(rank: int, size: int, folder: Path, lie: bool) -> list[str]:
         for step in range(1, 9):
             try:
                 place = folder / "checkpoints" / f"step-{step:08d}"
-                saver.save(place, ours.engine, ours.target, facts(step), keep=9)
+                saver.save(place, ours.engine, ours.target, facts(step, ours.engine.updates()), keep=9)
                 saver.wait()
             except ValueError as error:
                 sentences.append(str(error))
@@ -286,7 +292,7 @@ def test_a_full_disk_is_a_sentence_on_every_rank_and_loses_nothing(tmp_path: Pat
 
 
 def _save_and_wait(saver: Saver, place: Path, ours: Running) -> None:
-    saver.save(place, ours.engine, ours.target, facts(2), keep=2)
+    saver.save(place, ours.engine, ours.target, facts(2, ours.engine.updates()), keep=2)
     saver.wait()
 
 
@@ -294,7 +300,13 @@ def write_protected(rank: int, size: int, folder: Path) -> list[str]:
     """One save, then the disk can only be read."""
     ours = running(Case("vicreg"), rank, size, 1)
     saver = Saver(ours.engine.world, True)
-    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1), keep=2)
+    saver.save(
+        folder / "checkpoints" / "step-00000001",
+        ours.engine,
+        ours.target,
+        facts(1, ours.engine.updates()),
+        keep=2,
+    )
     saver.wait()
     if rank == 0:
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
@@ -323,7 +335,13 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
     ours = running(Case("vicreg"), rank, size, 0)
     saver = Saver(ours.engine.world, True)
     saving.directory.write_pointer = None
-    saver.save(folder / "checkpoints" / "step-00000001", ours.engine, ours.target, facts(1), keep=2)
+    saver.save(
+        folder / "checkpoints" / "step-00000001",
+        ours.engine,
+        ours.target,
+        facts(1, ours.engine.updates()),
+        keep=2,
+    )
     with pytest.raises(TypeError) as failure:
         saver.wait()
     return str(failure.value)
@@ -339,7 +357,7 @@ def trained_on_meanwhile(rank: int, size: int, folder: Path) -> int:
 
     ours, gate = running(Case("vicreg"), rank, size, 0), threading.Event()
     saving.failpoint = lambda phase, _: phase != "save.begin" or gate.wait(60)
-    saver, checkpoint = Saver(ours.engine.world, True), facts(1)
+    saver, checkpoint = Saver(ours.engine.world, True), facts(1, ours.engine.updates())
     saver.save(folder / "step-00000001", ours.engine, ours.target, checkpoint, keep=2)
     checkpoint.progress.step = 2
     gate.set()

@@ -118,7 +118,7 @@ def resumes_with_its_scale(rank: int, size: int, folder: Path) -> list[float]:
 
 def save(ours: Running, folder: Path, step: int) -> None:
     saver = Saver(ours.engine.world, background=False)
-    info: CheckpointInfo = facts(step)
+    info: CheckpointInfo = facts(step, ours.engine.updates())
     saver.save(folder, ours.engine, ours.target, info, keep=2)
     saver.wait()
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from unsee_dist.bench.pretended.device import PretendedGPU
 from unsee_dist.bench.pretended.tensors import Patch
 from unsee_dist.distributed.deepspeed_import import import_deepspeed
-from unsee_dist.model import dropout
+from unsee_dist.model import mask_rows
 
 
 class Streams:
@@ -69,7 +69,7 @@ def cuda_answers(gpu: PretendedGPU) -> Iterator[Patch]:
         yield torch.cuda, name, answer
     yield torch.accelerator, "current_stream", answers["current_stream"]
     # Triton needs a real GPU: masks are drawn by the plain operations that define them
-    yield dropout, "has_triton", lambda: False
+    yield mask_rows, "has_triton", lambda: False
 
 
 def accelerator(gpu: PretendedGPU, backend: str) -> Any:
