@@ -47,6 +47,27 @@ def test_prepare(tmp_path: Path) -> None:
                 assert (disk / "corpus" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("kib", [20, 60])
+def test_init(tmp_path: Path, kib: int) -> None:
+    disk = tmp_path / "disk"
+    launch.succeed(unsee("init", tmp_path / "whole"))
+    with small_disk(disk, kib):
+        for _ in range(2):  # what is there of the first try is not taken for the user's
+            refused(
+                unsee("init", disk / "mine"),
+                f"DIR = {disk}/mine cannot be written",
+                "Make room",
+                "same command again",
+            )
+        resize(disk, ROOM)
+        launch.succeed(unsee("init", disk / "mine"))
+        whole = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*"))
+        assert sorted(path.relative_to(disk / "mine") for path in (disk / "mine").rglob("*")) == whole
+        for name in whole:
+            path = disk / "mine" / name
+            assert path.is_dir() or path.read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize("kib", [100, 700, 1300])
 def test_train(tiny: Tiny, tmp_path: Path, kib: int) -> None:
     """Before the first step, at a checkpoint, at best/, at final/: wherever it is, the next start ends as a whole run."""
