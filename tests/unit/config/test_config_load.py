@@ -237,7 +237,7 @@ def test_null_means_absent_where_that_means_something_and_is_a_sentence_elsewher
     ("given", "meant"),
     [
         ("t/tiny.yml", "t/tiny.yaml"),
-        ("t/tyni.yaml", "t/tiny.yaml"),
+        ("t/tniy.yaml", "t/tiny.yaml"),
         ("t/tiyn", "t/tiny.yaml"),
         ("mine.yml", "mine.yaml"),
         ("t/base", "base"),
