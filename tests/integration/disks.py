@@ -28,6 +28,10 @@ def resize(folder: Path, kib: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={kib}k", folder], check=True)
 
 
+def make_read_only(folder: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+
+
 def fill(folder: Path) -> Path:
     """A file that takes all room that is left."""
     path = folder / "other people's file"

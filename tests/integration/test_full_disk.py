@@ -6,15 +6,21 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from integration import tiny as launch
-from integration.disks import fill, resize, small_disk
+from integration.disks import fill, make_read_only, resize, small_disk
 from integration.tiny import Tiny
+from unit.report.made_runs import make_run
 
-from unsee_dist.errors import ExitCode
+from unsee_dist.cli import check
+from unsee_dist.config import load
+from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.files.owner import OWNER, owned
+from unsee_dist.report import of_runs
 
 pytestmark = pytest.mark.slow
 ROOM = 64 * 1024  # KiB
@@ -47,6 +53,27 @@ def test_prepare(tmp_path: Path) -> None:
                 assert (disk / "corpus" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("kib", [20, 60])
+def test_init(tmp_path: Path, kib: int) -> None:
+    disk = tmp_path / "disk"
+    launch.succeed(unsee("init", tmp_path / "whole"))
+    with small_disk(disk, kib):
+        for _ in range(2):  # what is there of the first try is not taken for the user's
+            refused(
+                unsee("init", disk / "mine"),
+                f"DIR = {disk}/mine cannot be written",
+                "Make room",
+                "same command again",
+            )
+        resize(disk, ROOM)
+        launch.succeed(unsee("init", disk / "mine"))
+        whole = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*"))
+        assert sorted(path.relative_to(disk / "mine") for path in (disk / "mine").rglob("*")) == whole
+        for name in whole:
+            path = disk / "mine" / name
+            assert path.is_dir() or path.read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 @pytest.mark.parametrize("kib", [100, 700, 1300])
 def test_train(tiny: Tiny, tmp_path: Path, kib: int) -> None:
     """Before the first step, at a checkpoint, at best/, at final/: wherever it is, the next start ends as a whole run."""
@@ -72,6 +99,39 @@ def test_train(tiny: Tiny, tmp_path: Path, kib: int) -> None:
             weights = f"{name}/model.safetensors"
             assert (disk / "run" / weights).read_bytes() == (whole / weights).read_bytes()
         assert not list((disk / "run").glob(".*.new"))
+
+
+def test_a_check_says_of_a_folder_what_training_says(tmp_path: Path) -> None:
+    """Of a read-only disk, and where nobody can make a folder. Nothing is left by the check."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, 400):
+        (disk / "there").mkdir()
+        assert list(folder_lines(disk / "there")) == [f"run.dir = {disk}/there: is there"]
+        assert list((disk / "there").iterdir()) == []
+        make_read_only(disk)
+        for place in (disk / "run", disk / "there", Path("/proc/x"), Path("/sys/x/y")):
+            with pytest.raises(UserError) as checked:
+                list(folder_lines(place))
+            with pytest.raises(UserError) as trained, owned(place / OWNER, f"run.dir = {place}", ""):
+                pass
+            why = str(trained.value).rpartition("(")[2].partition(")")[0]
+            assert str(checked.value) == f"run.dir = {place} cannot be written ({why}). Write another one."
+
+
+def folder_lines(place: Path) -> Iterator[str]:
+    return check._folder(load("base", [f"run.dir={place}"]))
+
+
+def test_a_page_without_room_is_refused_before_anything_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_runs, "look", lambda _: pytest.fail("encoded"))
+    run, disk = make_run(tmp_path / "run"), tmp_path / "disk"
+    with small_disk(disk, 100):
+        fill(disk)
+        with pytest.raises(UserError, match=f"{disk}/page.html cannot be written .No space left.*Make room"):
+            of_runs.report_runs([run], disk / "page.html")
+        assert [path.name for path in disk.iterdir()] == ["other people's file"]
 
 
 def test_the_database_of_mlflow_is_there_whole_or_not_at_all(tmp_path: Path) -> None:

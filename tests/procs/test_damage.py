@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from unsee_dist.distributed.world import World
+from unsee_dist.errors import UserError
 from unsee_dist.files import atomic, contents
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import StoredFile, read_manifest
@@ -386,7 +387,13 @@ def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], mo
     assert code == 2
     assert "rank-00000.safetensors has changed" in err
     assert unsee("rm", str(a_run), "step-00000007")[0] == 2
-    assert unsee("rm", str(a_run), "step-00000002")[0] == 0
+    code, _, err = unsee("rm", str(a_run), "step-00000001", "step-00000002")
+    assert code == 2
+    assert "would have no checkpoint left to continue from" in err
+    assert unsee("rm", str(a_run), "step-00000002")[:2] == (
+        0,
+        f"{a_run}: removed step-00000002; left: step-00000001\n",
+    )
     assert (
         json.loads((a_run / "checkpoints" / "step-00000001" / "manifest.json").read_text())["progress"][
             "step"
@@ -395,5 +402,18 @@ def test_checkpoint_commands(a_run: Path, capsys: pytest.CaptureFixture[str], mo
     )
     assert [folder.name for folder in directory.folders(a_run / "checkpoints")] == ["step-00000001"]
     assert (a_run / "checkpoints" / "newest").read_text() == "step-00000001\n"
-    assert unsee("rm", str(a_run), "step-00000001")[0] == 0
-    assert find_checkpoint(World.alone(), a_run, "auto") == (None, True)  # asked for, so no silent restart
+    code, _, err = unsee("rm", str(a_run), "step-00000001")
+    assert code == 2
+    assert f"Nothing was removed. To be rid of the run, remove its folder: rm -r {a_run}." in err
+    assert find_checkpoint(World.alone(), a_run, "auto") == (
+        a_run / "checkpoints" / "step-00000001",
+        True,
+    )
+
+
+def test_of_a_damaged_and_a_whole_checkpoint_the_whole_one_stays(a_run) -> None:
+    checkpoints = a_run / "checkpoints"
+    (checkpoints / "step-00000002" / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="Nothing was removed"):
+        directory.remove_by_name(checkpoints, ["step-00000001"])
+    assert directory.remove_by_name(checkpoints, ["step-00000002"]) == ["step-00000001"]

@@ -31,6 +31,8 @@ from pathlib import Path
 from rich.console import Console
 
 from unsee_dist.errors import UserError, writing
+from unsee_dist.files.atomic import write_file
+from unsee_dist.files.room import try_file
 
 PARTS = ("training", "masks", "compile", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
 WITHOUT_CORPUS = {"order", "index", "scale", "gpu"}  # they make what they measure
@@ -54,6 +56,8 @@ def main(
         raise UserError(
             f"--out {out} cannot be written: {out.parent} is no folder. Make it, or write another --out."
         )
+    with writing(f"--out {out}", "Write another --out."):
+        try_file(out)
     if peer_unsee is not None and not os.path.isdir(peer_unsee):
         raise UserError(
             f"--peer-unsee {peer_unsee} is no folder. Give a checkout of asparius/UNSEE, or leave it out."
@@ -102,7 +106,7 @@ def _measure_gpu(
 
 def _write(out: Path, results: Mapping[str, object]) -> None:
     with writing(out, "Write another --out."):
-        out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        write_file(out, json.dumps(results, indent=1))
 
 
 def _crashed(gpu: object) -> list[str]:

@@ -1,17 +1,18 @@
 """`unsee config check`: everything of a run that this machine can look at before it starts, and what it did not look at.
 
-Nothing is written, downloaded or trained.
+Nothing stays written, nothing is downloaded or trained.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import DataSettings
-from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.errors import TransientError, UserError, is_transient, writing
 from unsee_dist.files.hub import is_hub_name
 from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
@@ -54,10 +55,15 @@ def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
 def _folder(config: RunConfig) -> Iterator[str]:
     folder = Path(config.run.dir)
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        file = "it is a file" if there.exists() else "it is a link to nothing"
-        kind = "you may not write to it" if there.is_dir() else file
+    if not there.is_dir():
+        kind = "it is a file" if there.exists() else "it is a link to nothing"
         raise UserError(f"run.dir = {folder} cannot be written: {there}: {kind}. Write another one.")
+    # By doing it: /proc, a read-only mount and a quota do not show in the rights of the folder.
+    with (
+        writing(f"run.dir = {folder}", "Write another one."),
+        tempfile.TemporaryDirectory(dir=there, prefix=".unsee-"),
+    ):
+        pass
     yield f"run.dir = {folder}: {'is there' if there == folder else 'can be made'}"
 
 

@@ -38,7 +38,9 @@ app = typer.Typer()
 shards_app = typer.Typer(no_args_is_help=True, help="Look at a prepared corpus.")
 app.add_typer(shards_app, name="shards")
 
-Corpus = Annotated[Path, typer.Argument(metavar="DIR", help="A folder written by `unsee prepare`.")]
+Corpus = Annotated[
+    str, typer.Argument(metavar="DIR", help="A folder written by `unsee prepare`, or its URL.")
+]
 
 
 def flag(name: str, *declarations: str) -> OptionInfo:

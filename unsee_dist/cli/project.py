@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import filecmp
-import shutil
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from unsee_dist.config.shipped import FOLDERS, shipped
-from unsee_dist.errors import UserError, file_error
+from unsee_dist.errors import ROOM, UserError, file_error
+from unsee_dist.files.atomic import write_file
 from unsee_dist.files.folders import make_folder
 from unsee_dist.files.remote import check_local
 
@@ -83,12 +83,16 @@ def init(
         make_folder(folder)
         for path, source in sources.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, path)
+            write_file(
+                path, source.read_bytes()
+            )  # whole: half of one would be taken for the user's next time
             path.chmod(0o755 if path.suffix == ".sh" else 0o644)
-        readme.write_text(README, encoding="utf-8")
+        write_file(readme, README)
     except OSError as error:
+        full = error.errno in ROOM
+        remedy = "Make room and write the same command again, or give" if full else "Give"
         raise file_error(
-            f"DIR = {folder} cannot be written ({error.strerror}). Give another folder.", error
+            f"DIR = {folder} cannot be written ({error.strerror}). {remedy} another folder.", error
         ) from error
     typer.echo(f"{len(sources) + 1} files in {folder}; {readme} explains them.")
 

@@ -182,10 +182,11 @@ def checkpoint_verify(run: RunFolder) -> None:
 def checkpoint_rm(
     run: RunFolder, names: Annotated[list[str], typer.Argument(help="Folders as `ls` shows them.")]
 ) -> None:
-    """Remove checkpoints by name. When none is left, the next start is a fresh one."""
+    """Remove checkpoints by name. One stays: a run without a checkpoint cannot continue."""
     from unsee_dist.files.owner import OWNER, owned
     from unsee_dist.training.checkpoint.directory import CHECKPOINTS, remove_by_name
 
     _check_is_run(run)
     with owned(run / OWNER, f"run {run}", "Stop it before its checkpoints are removed."):
-        remove_by_name(run / CHECKPOINTS, names)
+        left = remove_by_name(run / CHECKPOINTS, names)
+    typer.echo(f"{run}: removed {', '.join(dict.fromkeys(names))}; left: {', '.join(left)}")

@@ -188,7 +188,7 @@ def _mistakes(
         key = _key(detail["loc"])
         why, instead = _reason(key, detail, tree)
         before = by_key.get(key)
-        if before is not None:  # each member of a union has its own error
+        if before is not None and before.why != why:  # each member of a union has its own error
             why, instead = f"{before.why}, or {why.removeprefix('must be ')}", before.instead or instead
         by_key[key] = _mistake(key, tree, why, instead)
     return list(by_key.values())
@@ -207,6 +207,14 @@ def _default(key: str) -> object:
     return value
 
 
+def _default_of(key: str, tree: Layer) -> object:
+    """The default of a setting, also of an objective's own."""
+    section, _, last = key.rpartition(".")
+    chosen = OBJECTIVE_SETTINGS.get(str(tree["objective.name"].value)) if section == "objective" else None
+    value = chosen.model_fields[last].default if chosen else _default(key)
+    return str(value).lower() if isinstance(value, bool) else value
+
+
 def _key(loc: tuple[int | str, ...]) -> str:
     """pydantic's location as a key, without the tag of the objective and the member names of a union."""
     if loc[0] == "objective":
@@ -220,6 +228,8 @@ def _reason(key: str, detail: ErrorDetails, tree: Layer) -> tuple[str, str]:
     if key == "objective.name":
         typed = tree.get(key, Typed(None, "")).value
         return "must be the name of an objective", _choose(str(typed), list(OBJECTIVE_SETTINGS))
+    if key in tree and tree[key].value is None and detail["type"] != "extra_forbidden":
+        return "cannot be absent", f"write a value, or leave it out for its default, {_default_of(key, tree)}"
     if detail["type"] == "extra_forbidden":
         return _foreign_setting(key, tree)
     if detail["type"] == "literal_error":

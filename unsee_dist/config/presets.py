@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from unsee_dist.config.section import at_home
@@ -19,6 +20,16 @@ def presets() -> dict[str, Path]:
         for path in sorted(folder.glob("*.yaml")):
             files.setdefault(path.stem, path)
     return files
+
+
+def _near_file(name: str, beside: Path) -> str | None:
+    """The YAML file of the named folder that was probably meant, as it is to be written; or None."""
+    folder, asked = os.path.split(name)
+    there = {path.stem: path.name for path in sorted((beside / folder).glob("*.y*ml"))}
+    if not folder and Path(asked).suffix not in (".yaml", ".yml"):
+        return None  # a preset's name
+    meant = closest(Path(asked).stem, there)
+    return os.path.join(folder, there[meant]) if meant else None
 
 
 def find(name: str, beside: Path) -> Path:
@@ -41,7 +52,7 @@ def find(name: str, beside: Path) -> Path:
         return known[bare]
     if (beside / name).is_dir():
         raise UserError("is a folder; name a .yaml file in it")
-    meant = closest(Path(bare).name, known)
+    meant = _near_file(name, beside) or closest(Path(bare).name, known)
     hint = (
         f"did you mean {meant}?" if meant else f"presets are {', '.join(known) or 'none (no configs/ here)'}"
     )

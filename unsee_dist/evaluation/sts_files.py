@@ -1,12 +1,14 @@
 """Sets of sentence pairs with scores, from tables on disk or from the Hub."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.tables import columns, is_table, pick, setting_named
+from unsee_dist.evaluation.tables import columns, is_table, pick, place, setting_named
 from unsee_dist.files.hub import is_load_error, reason
 from unsee_dist.metrics.sts import Pairs
 
@@ -24,8 +26,8 @@ def load_pairs(source: str | Path) -> Pairs:
     wanted = (FIRST, SECOND, SCORE)
     path = Path(source)
     if path.exists() or is_table(path):
-        return _pairs(columns(path, wanted), str(path))
-    return _pairs(_from_hub(str(source), wanted), str(source))
+        return _pairs(columns(path, wanted), str(path), partial(place, path))
+    return _pairs(_from_hub(str(source), wanted), str(source), lambda row: f"{source}, row {row + 1}")
 
 
 def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
@@ -44,19 +46,28 @@ def load_sets(sources: str | Sequence[str]) -> dict[str, Pairs]:
     return sets
 
 
-def _pairs(rows: list[tuple[object, ...]], source: str) -> Pairs:
-    try:
-        scores = np.array([float(str(score)) for _, _, score in rows], dtype=np.float64)
-    except ValueError as error:
+def _pairs(rows: list[tuple[object, ...]], source: str, where: Callable[[int], str]) -> Pairs:
+    """where: the words for the place of a row, by its number from 0."""
+    scores = np.array([_number(score) for _, _, score in rows], dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if len(wrong):
+        row = int(wrong[0])
         raise UserError(
-            f"{source}: a score is not a number ({error}). Write numbers, such as 3.5."
-        ) from error
-    if not np.isfinite(scores).all() or len(scores) < 2 or scores.max() == scores.min():
+            f"{where(row)}: score = {rows[row][2]} is not a number. Write a number, such as 3.5, or delete the pair."
+        )
+    if len(scores) < 2 or scores.max() == scores.min():
         raise UserError(
-            f"{source}: the {len(scores)} scores are not finite or all equal, so they give no order. "
-            "Give at least two pairs with different scores."
+            f"{source}: the {len(scores)} scores are all equal, so they give no order. Give at least two pairs with different scores."
         )
     return Pairs([str(first) for first, _, _ in rows], [str(second) for _, second, _ in rows], scores)
+
+
+def _number(score: object) -> float:
+    """NaN for what is no finite number, as people write one."""
+    try:
+        return math.nan if "_" in str(score) else float(str(score))
+    except ValueError:
+        return math.nan
 
 
 def _from_hub(source: str, wanted: tuple[tuple[str, ...], ...]) -> list[tuple[object, ...]]:

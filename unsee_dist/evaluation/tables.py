@@ -1,15 +1,18 @@
 """Text tables read by the names in their header: .tsv, .csv, .jsonl."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from unsee_dist.errors import UserError
 from unsee_dist.files.tables import TO_UTF8, table_rows
 from unsee_dist.files.trees import parse_json
 
+HALF = re.compile("[\ud800-\udfff]")  # a surrogate alone: JSON can spell it, UTF-8 and tokenizers cannot
 TABLES = (".tsv", ".csv", ".jsonl")
 
 TableRow = Mapping[str, object]
@@ -42,7 +45,7 @@ def columns(
     if not is_table(path):
         raise UserError(f"{path} ends in {path.suffix!r}. Give a .tsv, .csv or .jsonl file.")
     try:
-        rows = list(_rows(path))
+        rows = [row for _, row in _rows(path)]
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). {TO_UTF8}"
@@ -57,7 +60,7 @@ def header(path: Path) -> list[str]:
     if not path.is_file() or not is_table(path):
         raise UserError(f"{path} is not a .tsv, .csv or .jsonl file.")
     try:
-        first = next(_rows(path), None)
+        first = next((row for _, row in _rows(path)), None)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}). {TO_UTF8}"
@@ -87,6 +90,12 @@ def _cell(cell: object, is_list: bool, where: str) -> object:
     texts = isinstance(cell, list) and cell and all(isinstance(text, str) for text in cell)
     if is_list and not texts:
         raise UserError(f"{where} is not a list of texts. Write a list of at least one text.")
+    if any(
+        isinstance(text, str) and HALF.search(text) for text in (cell if isinstance(cell, list) else [cell])
+    ):
+        raise UserError(
+            f"{where} has half of a character (\\ud800 to \\udfff), which is no text. Correct it."
+        )
     return cell
 
 
@@ -98,12 +107,20 @@ def _name(names: Sequence[str], header: list[str], source: str) -> str:
     raise UserError(f"{source} has no column {' or '.join(names)}. Its columns are: {others}. Rename one.")
 
 
-def _rows(path: Path) -> Iterator[TableRow]:
+def place(path: Path, row: int) -> str:
+    """PATH, line N: where a row of a table is, by its number from 0. For messages: the file is read again."""
+    line, _ = next(islice(_rows(path), row, None))
+    return f"{path}, line {line}"
+
+
+def _rows(path: Path) -> Iterator[tuple[int, TableRow]]:
+    """The rows, each with the number of its line, from 1."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
         if path.suffix.lower() == ".jsonl":
             yield from _json_rows(lines, path)
             return
-        rows = table_rows(str(path), lines, "," if path.suffix.lower() == ".csv" else "\t")
+        counted = _Counted(lines)
+        rows = table_rows(str(path), counted, "," if path.suffix.lower() == ".csv" else "\t")
         header = next(rows)
         twice = next((name for name, count in Counter(header).items() if name and count > 1), None)
         if twice is not None:
@@ -111,10 +128,22 @@ def _rows(path: Path) -> Iterator[TableRow]:
                 f"{path} has {header.count(twice)} columns {twice!r}. Rename one in its first line."
             )
         for row in rows:
-            yield dict(zip(header, row, strict=True))
+            yield counted.number, dict(zip(header, row, strict=True))
 
 
-def _json_rows(lines: Iterable[str], path: Path) -> Iterator[TableRow]:
+class _Counted(Iterator[str]):
+    """Lines, and the number of the last one that was taken."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines, self.number = iter(lines), 0
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number += 1
+        return line
+
+
+def _json_rows(lines: Iterable[str], path: Path) -> Iterator[tuple[int, TableRow]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -124,4 +153,4 @@ def _json_rows(lines: Iterable[str], path: Path) -> Iterator[TableRow]:
             raise UserError(f"{path}, line {number} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise UserError(f"{path}, line {number} is not a JSON object. Write one object a line.")
-        yield row
+        yield number, row

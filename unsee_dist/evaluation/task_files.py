@@ -15,7 +15,7 @@ from typing import Any
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.question_files import load_questions
 from unsee_dist.evaluation.sts_files import FIRST, SECOND, load_pairs
-from unsee_dist.evaluation.tables import columns
+from unsee_dist.evaluation.tables import columns, place
 
 TEXT, LABEL = ("text", "sentence", "sentences"), ("label", "labels")
 BEIR = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
@@ -44,8 +44,11 @@ def _pair_classification(files: dict[str, Path]) -> Data:
     names = {"sentence1": FIRST, "sentence2": SECOND, "labels": LABEL}
     table = _strings(_table(files["file"], **names), *names)
     wrong = sorted(set(table["labels"]) - {"0", "1"})
-    if wrong or len(set(table["labels"])) < 2:
-        raise UserError(f"{files['file']}: label = {wrong[:1] or 'one value only'}. Write 0 and 1.")
+    if wrong:
+        where = place(files["file"], table["labels"].index(wrong[0]))
+        raise UserError(f"{where}: label = {wrong[0]} is neither 0 nor 1. Write 0 and 1.")
+    if len(set(table["labels"])) < 2:
+        raise UserError(f"{files['file']}: label = {table['labels'][0]} everywhere. Write 0 and 1.")
     return {"test": table | {"labels": [int(label) for label in table["labels"]]}}
 
 
@@ -57,7 +60,7 @@ def _classification(files: dict[str, Path]) -> Data:
     unknown = sorted(set(parts["test"]["label"]) - set(known))
     if unknown:
         raise UserError(
-            f"{files['test']}: label = {unknown[0]} is not in {files['train']}. Add examples of it."
+            f"{place(files['test'], parts['test']['label'].index(unknown[0]))}: label = {unknown[0]} is not in {files['train']}. Add examples of it."
         )
     number = {label: place for place, label in enumerate(known)}
     return {
@@ -117,11 +120,12 @@ def _retrieval(files: dict[str, Path]) -> Data:
         unknown = sorted(set(qrels[name]) - set(known))
         if unknown:
             raise UserError(
-                f"{path}: the {name} {unknown[0]} is not among the _id of the {name} file. Add it there, or delete the line."
+                f"{place(path, qrels[name].index(unknown[0]))}: the {name} {unknown[0]} is not among the _id of the {name} file. Add it there, or delete the line."
             )
     wrong = [score for score in qrels["score"] if not re.fullmatch(r"-?\d{1,9}(\.0*)?", score)]
     if wrong:
-        raise UserError(f"{path}: score = {wrong[0]} is not a whole number. Write whole numbers, such as 1.")
+        where = place(path, qrels["score"].index(wrong[0]))
+        raise UserError(f"{where}: score = {wrong[0]} is not a whole number. Write whole numbers, such as 1.")
     qrels["score"] = [int(float(score)) for score in qrels["score"]]
     given: dict[tuple[str, str], int] = {}
     for query, document, score in zip(qrels["query"], qrels["document"], qrels["score"], strict=True):

@@ -196,7 +196,8 @@ def _make(path: Path, own: Owner) -> bool:
             raise
         return _make_without_links(path, ready)
     finally:
-        ready.unlink(missing_ok=True)
+        with suppress(OSError):  # of a read-only disk, whose sentence is on its way
+            ready.unlink(missing_ok=True)
     return True
 
 

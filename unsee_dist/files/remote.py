@@ -16,6 +16,7 @@ def is_remote(name: str) -> bool:
 def check_local(folder: Path, what: str) -> None:
     """UserError: the path of a folder to write into is what `Path` leaves of a URL (s3:/bucket/x)."""
     if re.match(r"[A-Za-z][\w+.-]+:/", str(folder)):
+        url = re.sub("^([^:]+:/)(?!/)", r"\1/", str(folder))  # as it was written: Path makes one slash of two
         raise UserError(
-            f"{what} {folder} is a URL, and only a folder can be written into. Write a folder, and copy what is in it there."
+            f"{what} {url} is a URL, and only a folder can be written into. Write a folder, and copy what is in it there."
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import tempfile
 from pathlib import Path
 
 from unsee_dist.errors import UserError
 
+TRIED = 1 << 16
 SPARE = 1.05  # headers, small files beside the large one, the trackers' lines
 
 
@@ -14,6 +18,14 @@ def free_bytes(place: Path) -> int:
     """What is free on the disk of `place`, a folder or the path of one to come."""
     folder = next(each for each in (place.absolute(), *place.absolute().parents) if each.is_dir())
     return shutil.disk_usage(folder).free
+
+
+def try_file(path: Path) -> None:
+    """OSError: no file of TRIED bytes can be written under this name now. Before long work for one; nothing stays."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    with tempfile.TemporaryFile(dir=path.parent) as probe:
+        probe.write(bytes(TRIED))
 
 
 def require_room(place: Path, size: int, what: str, remedy: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.development import tfidf_baseline
+from unsee_dist.files.remote import check_local
 from unsee_dist.masking import published
 from unsee_dist.report import curves, facts, headline
 from unsee_dist.report.encoders import Encoded, before_and_after, read_sets
@@ -23,6 +24,7 @@ from unsee_dist.report.page import (
     Plots,
     Section,
     Words,
+    check_target,
     write_page,
 )
 from unsee_dist.report.pairs import PairsView, of_pairs
@@ -64,8 +66,11 @@ def report_runs(folders: Sequence[Path], out: Path | None) -> Path:
             f"{len(folders)} runs are more than {MOST_RUNS}, and nobody could tell their colours apart. Give fewer, or a sweep's "
             "folder."
         )
+    if out is not None:
+        check_local(out, "--out")
     runs = _named_apart([_checked(open_run(folder)) for folder in folders])
     path = out or (folders[0] / NAME if len(folders) == 1 else Path(NAME))
+    check_target(path)  # the encoders may take minutes
     write_page(page_of(runs, look(runs)), path)
     return path
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from unsee_dist import __version__
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
+from unsee_dist.files.room import try_file
 from unsee_dist.masking import published
 from unsee_dist.report.facts import Event, Next, Table
 from unsee_dist.report.headline import Verdict
@@ -122,8 +123,8 @@ def render(page: Page) -> str:
     )
 
 
-def write_page(page: Page, path: Path) -> None:
-    """Replace an older page. UserError: something else has this name, or it cannot be written."""
+def check_target(path: Path) -> None:
+    """UserError: no page can be written under this name. Before the work for one; only a folder is made."""
     with writing(path):
         if path.exists():
             with path.open("rb") as file:
@@ -133,6 +134,13 @@ def write_page(page: Page, path: Path) -> None:
                     f"{path} is no page that unsee report wrote. Nothing was changed: write --out with another name, or move it."
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
+        try_file(path)
+
+
+def write_page(page: Page, path: Path) -> None:
+    """Replace an older page. UserError: something else has this name, or it cannot be written."""
+    check_target(path)
+    with writing(path):
         write_file(path, render(page))
 
 

@@ -63,6 +63,8 @@ def connect(uri: str) -> "MlflowClient":
     # Not restored: MLflow logs from threads of its own until the process ends, between the lines of the run.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Says at each call, over our lines, what the error says that comes then: databricks without its credentials.
+    logging.getLogger("mlflow.utils.databricks_utils").setLevel(logging.ERROR)
     if uri.startswith(SQLITE) and "?" not in uri:
         _make_database(Path(uri.removeprefix(SQLITE)))
     return MlflowClient(tracking_uri=uri)

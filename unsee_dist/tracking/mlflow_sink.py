@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from unsee_dist.errors import UserError, foreseen, is_our_bug, report
 from unsee_dist.masking import masked
@@ -58,6 +59,12 @@ def _is_address(uri: str) -> bool:
     if scheme in BARE:
         return True
     start = "///" if scheme.startswith("sqlite") else "//"
+    try:
+        address = urlsplit(uri)
+        if address.port == 0 or (scheme in ("http", "https") and not address.hostname):
+            return False
+    except ValueError:  # a port that is no number or above 65535, an open bracket
+        return False
     known = scheme.partition("+")[0].lower() in SCHEMES or bool(entry_points(group=PLUGINS, name=scheme))
     return known and rest.startswith(start) and len(rest) > len(start)
 

@@ -29,7 +29,7 @@ from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.errors import UserError
 from unsee_dist.model.target import decay_at
 from unsee_dist.tracking import record
-from unsee_dist.tracking.metrics_file import METRICS, cut_back
+from unsee_dist.tracking.metrics_file import METRICS, count_lines, cut_back
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
@@ -145,11 +145,29 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
     different = differences(of_kind(there, *matters), of_kind(here, *matters))
     if different and any((request.folder / name).is_dir() for name in EXPORTS):
         raise UserError(_refusal(request.folder, request.steps, different, None))
-    if not different:
+    if (
+        request.folder / "final"
+    ).is_dir():  # written after the checkpoint of the last step: somebody has removed that
+        raise UserError(_without_checkpoints(request.folder))
+    begun = count_lines(request.folder / METRICS)
+    lost = [f"{begun} lines of {METRICS}"] * bool(begun) + ["best/"] * (request.folder / "best").is_dir()
+    if not different and not lost:
         return ()
+    others = (
+        f", with other settings than were tried there before ({', '.join(map(str, different))})"
+        if different
+        else ""
+    )
+    replaced = f". What the earlier start left is replaced: {' and '.join(lost)}" if lost else ""
+    return (f"{request.folder} has no checkpoint: the run begins anew{others}{replaced}",)
+
+
+def _without_checkpoints(folder: Path) -> str:
     return (
-        f"{request.folder} has no checkpoint: the run begins anew, with other settings than were tried there before "
-        f"({', '.join(map(str, different))})",
+        f"run.dir = {folder} has final/, and the checkpoints of that run are gone: it would begin anew at step 1, and its "
+        f"encoders and its record would be replaced. Nothing was changed. Write run.dir={free_name(folder)} for a run of its own "
+        f"(with model.encoder={folder}/final to start from the encoder trained here); or restore its checkpoints; or remove the "
+        "folder."
     )
 
 

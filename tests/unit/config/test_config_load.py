@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from unsee_dist.config import ConfigError, RunConfig, every_steps, load, recorded
+from unsee_dist.config.kinds import flat
 from unsee_dist.config.load import LEGAL
 
 
@@ -90,7 +91,10 @@ def test_a_corrected_mistake_leaves_the_others_as_they_were(tmp_path: Path) -> N
         ("data.views=corp", "dropout or crop"),
         ("target.decay=1.1", "at most 1"),
         ("model.dropout=1", "less than 1"),
-        ("model.encoder=null", "must be text"),
+        (
+            "model.encoder=null",
+            "cannot be absent — write a value, or leave it out for its default, bert-base-uncased",
+        ),
         ("train.lr=nan", "finite"),
         ("train.lr=0", "greater than 0"),
         ("train.batch=32.5", "whole number"),
@@ -228,3 +232,47 @@ def test_a_crop_is_no_longer_than_what_is_encoded() -> None:
     assert "write at most 64" in found["data.crop_tokens"]
     config = load("base", ["data.views=crop", "data.crop_tokens=64"])
     assert (config.read_tokens, load("base").read_tokens) == (65535, 64)
+
+
+@pytest.mark.parametrize("key", sorted(flat(RunConfig()).keys() - {"objective.name"}))
+@pytest.mark.parametrize("absent", ["", "null"])
+def test_null_means_absent_where_that_means_something_and_is_a_sentence_elsewhere(
+    tmp_path: Path, key: str, absent: str
+) -> None:
+    default = flat(RunConfig())[key]
+    others = ["train.steps=3"] if key == "train.epochs" else []
+    try:
+        config = load("base", [*others, f"{key}={absent}"])
+    except ConfigError as error:
+        (mistake,) = error.mistakes
+        shown = str(default).lower() if isinstance(default, bool) else default
+        assert mistake.why == "cannot be absent"
+        assert mistake.instead == f"write a value, or leave it out for its default, {shown}"
+        section, _, last = key.rpartition(".")
+        file = write(tmp_path, "x.yaml", f"{section}: {{{last}: }}\n" if section else f"{last}:\n")
+        assert "cannot be absent" in mistakes(file)[key]
+    else:
+        assert flat(config)[key] is None or key in ("run.name", "run.dir")
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("t/tiny.yml", "t/tiny.yaml"),
+        ("t/tniy.yaml", "t/tiny.yaml"),
+        ("t/tiyn", "t/tiny.yaml"),
+        ("mine.yml", "mine.yaml"),
+        ("t/base", "base"),
+        ("bse", "base"),
+        ("nowhere/tiny.yml", None),
+    ],
+)
+def test_the_nearest_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t").mkdir()
+    for name in ("t/tiny.yaml", "t/other.yaml", "mine.yaml"):
+        write(tmp_path, name, "seed: 1\n")
+    line = mistakes(given)[given]
+    assert f"did you mean {meant}?" in line if meant else "presets are" in line

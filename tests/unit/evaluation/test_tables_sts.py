@@ -113,6 +113,20 @@ def test_every_format_reads_the_same_pairs(tmp_path, suffix):
     assert pairs.scores.tolist() == [3.5, 1.0]
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-Infinity", "1,333", "1_000", "good", "1e999"])
+def test_a_score_that_is_no_number_is_named_with_its_line(tmp_path, suffix, value):
+    path = _write(tmp_path / f"sts{suffix}")
+    lines = path.read_text().replace('"1"', f'"{value}"').replace("\t1", f"\t{value}").split("\n")
+    path.write_text("\n".join([lines[0], "", *lines[1:]]))  # a blank line is counted
+    line = 1 + next(n for n, each in enumerate(path.read_text().split("\n")) if "four" in each)
+    with pytest.raises(UserError) as refused:
+        load_pairs(path)
+    assert str(refused.value) == (
+        f"{path}, line {line}: score = {value} is not a number. Write a number, such as 3.5, or delete the pair."
+    )
+
+
 def test_columns_are_found_by_name_in_any_order(tmp_path):
     path = tmp_path / "a.tsv"
     path.write_text("id\tlabel\tsentence2\tsentence1\n7\t1\tb\ta\n8\t2\td\tc\n")
@@ -216,3 +230,10 @@ def test_scores_of_any_sign_and_scale_give_the_same_result(tmp_path, scale):
     task = local(local_tasks(tmp_path)[0])
     score = evaluate_task(task, Encoder(encode, "test/model", scale), None)
     assert score.score == pytest.approx(expected, abs=1e-4)
+
+
+def test_half_a_character_is_no_text_for_a_tokenizer(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"sentence1": "x \\ud83d", "sentence2": "y", "score": 1}\n')
+    with pytest.raises(UserError, match=r"a.jsonl, row 1: sentence1 has half of a character"):
+        load_pairs(path)

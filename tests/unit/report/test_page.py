@@ -10,6 +10,7 @@ import pytest
 from unit.report.made_runs import make_run
 
 from unsee_dist.errors import UserError
+from unsee_dist.report import of_runs
 from unsee_dist.report.facts import Event, Next, Table
 from unsee_dist.report.headline import Tile, Verdict
 from unsee_dist.report.of_runs import Looked, page_of
@@ -145,3 +146,20 @@ def test_an_older_page_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert path.read_text() == "<html>mine</html>"
     with pytest.raises(UserError, match="cannot be written"):
         write_page(everywhere("x"), tmp_path)
+
+
+def test_a_foreign_file_is_refused_before_anything_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_runs, "look", lambda _: pytest.fail("encoded"))
+    (tmp_path / "mine.html").write_text("mine")
+    (tmp_path / "file").touch()
+    run = make_run(tmp_path / "run")
+    for out, why in (
+        ("mine.html", "is no page that unsee report wrote"),
+        ("file/x.html", "cannot be written"),
+        ("s3://bucket/x.html", "--out s3://bucket/x.html is a URL"),
+    ):
+        with pytest.raises(UserError, match=why):
+            of_runs.report_runs([run], Path(out) if "://" in out else tmp_path / out)
+    assert (tmp_path / "mine.html").read_text() == "mine"

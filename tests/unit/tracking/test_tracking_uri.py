@@ -16,6 +16,7 @@ RIGHT = (
         "postgresql://u:p@h/db",
         "postgresql+psycopg2://h/db",
         "mysql+pymysql://h/db",
+        "http://[::1]:5000",
         "databricks",
         "databricks://p",
         "uc",
@@ -29,6 +30,12 @@ WRONG = (
     "http://",
     "sqlite://x",
     "htp://host",
+    "http://localhost:99999",
+    "http://localhost:0",
+    "http://localhost:port",
+    "https://:5000",
+    "http://[::1",
+    "postgresql://h:70000/db",
     "file:///a",
     "?",
 )
@@ -48,6 +55,20 @@ def test_what_is_no_address_is_a_sentence(uri: str, monkeypatch: pytest.MonkeyPa
     assert str(caught.value).startswith(
         f"MLFLOW_TRACKING_URI = {uri} is no address of an MLflow. Write http://HOST:PORT"
     )
+
+
+def test_databricks_without_credentials_is_one_sentence_and_no_raw_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sentences: list[str] = []
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
+    sink = MlflowSink(tmp_path, describe("x", {}), "databricks", warn=sentences.append)
+    assert sink.close(timeout_s=120) is False
+    assert any("MLflow at databricks" in sentence for sentence in sentences)
+    assert "databricks_utils" not in capfd.readouterr().err
 
 
 def test_warnings_and_parameters_hold_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

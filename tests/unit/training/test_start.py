@@ -251,6 +251,25 @@ def test_a_folder_without_checkpoint_begins_anew_and_says_so(tmp_path: Path) -> 
     assert "was trained with other settings" in refusal(request(run, "train.lr=1e-2"))
 
 
+def test_a_start_without_a_checkpoint_says_what_it_replaces_and_never_replaces_a_whole_run(
+    tmp_path: Path,
+) -> None:
+    run = trained(tmp_path / "a", 10, exported=False)
+    shutil.rmtree(run / "checkpoints")
+    assert plan_start(ALONE, request(run)).sentences == ()  # killed before its first line
+    (run / METRICS).write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 2.0}\n')
+    (run / "best").mkdir()
+    assert plan_start(ALONE, request(run)).sentences == (
+        f"{run} has no checkpoint: the run begins anew. What the earlier start left is replaced: 2 lines of metrics.jsonl and "
+        "best/",
+    )
+    (run / "final").mkdir()
+    for given in (request(run), request(run, "resume=never"), request(run, "data.workers=0")):
+        sentences = refusal(given)
+        assert "the checkpoints of that run are gone" in sentences
+        assert f"Write run.dir={tmp_path}/a-2 for a run of its own" in sentences
+
+
 @pytest.mark.parametrize("text", ["", "{", "train: {lr: x}\n", "tarin: {lr: 1}\n"])
 def test_a_damaged_record_is_named_and_left(tmp_path: Path, text: str) -> None:
     run = trained(tmp_path / "a", 4)

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -33,11 +35,14 @@ from unsee_dist.data.corpus.entries import (
     rows_of,
     wrong_kind,
 )
-from unsee_dist.data.corpus.store import Store
+from unsee_dist.data.corpus.store import Store, Unreachable
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files import trees
+from unsee_dist.files.owner import OWNER, Owner, owner_of
+from unsee_dist.files.remote import is_remote
 
 INDEX = "index.json"
+PREPARING = "preparing"  # the folder for unfinished work, inside that of the corpus
 UNSEALED = 1  # had no digest; everything else is as in LISTED
 BLOCK_BYTES = 1 << 30  # of the text of a block, at most
 BYTES = 1 << 30  # of the largest index
@@ -104,19 +109,24 @@ def read_index(
     """The corpus's index, checked against itself; unless sizes is False, against the shards' sizes on disk; unless rows is
     False, against all rows of its blocks that are in a file. setting: what named the folder, for messages."""
     path = store.path
+    if not store.remote and (owner := _preparing(Path(path))):
+        raise UserError(
+            f"{setting} = {path} is being prepared by {owner}, and is no corpus yet. Wait until that has ended."
+        )
     if not store.exists():
         if os.path.isfile(path):
             raise UserError(
                 f"{setting} = {path} is a file. Give the folder of a corpus: unsee prepare {path} --out DIR makes one of a text."
             )
-        raise UserError(f"{setting} = {path} does not exist; write `unsee prepare INPUT --out {path}` first.")
+        raise UserError(f"{setting} = {path} does not exist; {_made_by(path)}.")
     try:
         raw = store.read(INDEX, length=BYTES + 1)
     except FileNotFoundError as error:
         raise UserError(
-            f"{setting} = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; "
-            f"write `unsee prepare INPUT --out {path}` first."
+            f"{setting} = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; {_made_by(path)}."
         ) from error
+    except Unreachable as error:
+        raise Unreachable(f"{setting} = {path} does not answer ({error}).") from error
     except OSError as error:
         raise file_error(f"{setting} = {path} cannot be read ({error}).", error) from error
     index = parse_index(raw, CORPUS_INDEX, store, remedy(path))
@@ -161,7 +171,26 @@ def fingerprint(sha256s: Iterable[str]) -> str:
 
 def remedy(path: str) -> str:
     """The advice for a damaged corpus, which ends an error message."""
-    return f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {path}`."
+    if is_remote(path):
+        return "Copy the corpus there again."
+    return (
+        f"Copy the corpus again, or delete {path} and write `unsee prepare INPUT --out {shlex.quote(path)}`."
+    )
+
+
+def _made_by(path: str) -> str:
+    if is_remote(path):
+        return "write `unsee prepare INPUT --out DIR` first, and copy DIR there"
+    return f"write `unsee prepare INPUT --out {shlex.quote(path)}` first"
+
+
+def _preparing(path: Path) -> Owner | None:
+    """Whose preparation is at work in a folder that has no index yet; None: nobody's."""
+    try:
+        owner = None if (path / INDEX).exists() else owner_of(path / PREPARING / OWNER)
+    except (UserError, OSError):  # what is wrong there is said by who reads it next
+        return None
+    return None if owner is None or owner.ended else owner
 
 
 def damaged_index(store: Store, why: str, advice: str) -> str:

@@ -21,6 +21,7 @@ FIRST_WAIT_S = 0.5  # before the second; each next wait is twice as long
 # More than that is not read before the file is known to be as large: some stores make a buffer of what they are asked for, and a
 # length may be out of a damaged index.
 ONE_READ = 1 << 26
+MISSING = (404, 410)  # what a web server answers for a file that it does not have
 SCAN_EVERY = 64  # blocks written between two checks of the size of the cache
 
 
@@ -95,7 +96,12 @@ class Store:
     def _size(self, name: str) -> int | None:
         try:
             return int(self._system.info(f"{self._root}/{name}")["size"])
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = (
+                error.__cause__
+            )  # fsspec makes "file not found" of whatever a web server answers, or does not
+            if type(cause).__module__.startswith("aiohttp") and getattr(cause, "status", None) not in MISSING:
+                raise Unreachable(f"{self.path_of(name)} cannot be reached ({cause}).") from error
             return None
 
 

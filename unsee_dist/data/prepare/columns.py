@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from unsee_dist.data.prepare import documents, opening
 from unsee_dist.data.prepare.bad_records import BadRecords
-from unsee_dist.data.prepare.fields import document, missing
-from unsee_dist.data.prepare.formats import CSV
-from unsee_dist.data.prepare.lines import NUL_REMEDY, count_line_ends
+from unsee_dist.data.prepare.fields import document, hint, missing
+from unsee_dist.data.prepare.formats import CSV, last_suffix, suffixes
+from unsee_dist.data.prepare.lines import count_line_ends, nul_remedy, with_line_feeds
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
 from unsee_dist.files.tables import TO_UTF8, table_rows
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import pyarrow
     import pyarrow.parquet
 
+MOST_WORDS = 6  # of the name of a column
+SHOWN_CHARACTERS = 60
 TABLE_ROWS = 4096  # rows of a parquet file read at once
 _LINE = re.compile("[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")  # not splitlines, which also cuts at other separators
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar", ",": "a comma"}
@@ -31,7 +34,7 @@ def read_csv(
     rows = table_rows(name, _text(name, chunks, bad), separator, bad.add)
     header = next(rows)
     first = next(rows, None)
-    _check_header(name, field, header, first or [""] * len(header))
+    _check_header(name, field, separator, header, first or [""] * len(header))
     column = header.index(field)
     if first is not None:
         yield [first[column]]
@@ -39,20 +42,51 @@ def read_csv(
         yield [row[column]]
 
 
-def _check_header(name: str, field: str, header: list[str], first: list[str]) -> None:
+def _check_header(name: str, field: str, separator: str, header: list[str], first: list[str]) -> None:
     """UserError unless one column has the field's name."""
     if header.count(field) > 1:
         raise UserError(f"{name} has {header.count(field)} columns {field!r}. Rename one in its first line.")
     if field in header:
         return
+    data = next((cell for cell in header if _is_data(cell)), None)
+    prose = data is not None and not re.search(
+        r"[;\t|,](?! |$)", header[0]
+    )  # a comma in a sentence has a blank behind it
     other = next((name for mark, name in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
-    if other:
+    if other and not prose:
         raise UserError(
             f"{name} has one column, {header[0]!r}: {other} separates its values. Name it .tsv where that is a tab and "
             ".csv where it is a comma; write it with one of them where it is another."
         )
+    if data is not None:
+        new = f"NEW{last_suffix(name) or '.csv'}"
+        named = hint(field, dict(zip(header, first, strict=True)))
+        raise UserError(
+            f"{name} has no column {field!r}, and its first line looks like data ({data[:SHOWN_CHARACTERS]!r}), not like names of "
+            f"columns. Write `{_with_header(name, field, separator, header, first)} > {new}`, and give {new}. Where it does name the "
+            f"columns: {named}"
+        )
     if wrong := missing(name, field, dict(zip(header, first, strict=True))):
         raise UserError(". ".join(wrong))
+
+
+def _is_data(cell: str) -> bool:
+    """Whether a cell of a first line is a sentence or a measured number: names of columns are shorter."""
+    words, end = len(cell.split()), cell.rstrip("\"'")[-1:]
+    return (
+        (words > 1 and end in ".!?…。！？")
+        or words > MOST_WORDS
+        or re.fullmatch(r"-?\d+\.\d+", cell) is not None
+    )
+
+
+def _with_header(name: str, field: str, separator: str, header: list[str], first: list[str]) -> str:
+    """The command that puts names of columns before a table: the longest cells are the text."""
+    columns = [f"column{place}" for place in range(1, len(header) + 1)]
+    columns[max(range(len(header)), key=lambda place: len(header[place]) + len(first[place]))] = field
+    line = separator.replace("\t", "\\t").join(["%s"] * len(columns))
+    program = {".gz": "zcat", ".zst": "zstdcat"}.get("".join(suffixes(name)[-1:]), "cat")
+    return f"(printf '{line}\\n' {shlex.join(columns)}; {program} {shlex.quote(name)})"
 
 
 def read_parquet(name: str, field: str, advance: Advance, bad: BadRecords) -> Iterator[list[str]]:
@@ -144,7 +178,8 @@ def _text(name: str, chunks: Iterable[bytes], bad: BadRecords) -> Iterator[str]:
     for split in documents.cut_lines(name, chunks, CSV, 1):
         if b"\0" in split.lines:
             line = split.first_line + count_line_ends(split.lines[: split.lines.index(b"\0")])
-            raise UserError(f"{name} is not text (it has a NUL byte in line {line}). {NUL_REMEDY}")
+            wrong = with_line_feeds(split.lines).split(b"\n")[line - split.first_line]
+            raise UserError(f"{name} is not text (it has a NUL byte in line {line}). {nul_remedy(wrong)}")
         try:
             text = split.lines.decode("utf-8-sig")
         except UnicodeDecodeError as error:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.data.prepare.clean import is_record
-from unsee_dist.data.prepare.formats import AS_JSON, WITHOUT_COMMAS, is_json_line
+from unsee_dist.data.prepare.formats import AS_JSON, TEXT_A_LINE, WITHOUT_COMMAS, is_json_line
 
 ONE_A_LINE = "Give one JSON object a line."
+_HALF = re.compile("[\ud800-\udfff]")  # a surrogate alone: JSON can spell it, UTF-8 cannot
 SHOWN = 20  # names of fields in a sentence
 
 
@@ -25,7 +28,11 @@ def hint(field: str, record: Mapping[str, object]) -> str:
     """The --field to write: one that holds text, best of a similar name."""
     fitting = [name for name, value in record.items() if _fits(value)]
     near = get_close_matches(field, fitting, 1) or sorted(fitting, key=lambda name: -_length(record[name]))
-    return f"Write --field {near[0]}." if near else "None of its fields holds text: give another file."
+    return (
+        f"Write --field {shlex.quote(near[0])}."
+        if near
+        else "None of its fields holds text: give another file."
+    )
 
 
 def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> list[str] | None:
@@ -39,9 +46,7 @@ def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> li
         bad.add(f"{where} is not JSON ({error})", _json_remedy(line))
         return None
     if not isinstance(value, dict):
-        kind = type(value).__name__
-        remedy = "Write `jq -c '.[]' FILE > NEW.jsonl`, and give NEW.jsonl." if kind == "list" else ONE_A_LINE
-        bad.add(f"{where} is a JSON {kind}, not an object", remedy)
+        bad.add(f"{where} is a JSON {type(value).__name__}, not an object", _remedy_of(value))
         return None
     if wrong := missing(where, field, value):
         bad.add(*wrong)
@@ -52,11 +57,27 @@ def document_from_json(where: str, line: str, field: str, bad: BadRecords) -> li
     return document(where, field, value, bad)
 
 
+def _remedy_of(value: object) -> str:
+    """The command that makes objects of lines with such a value, where there is one."""
+    texts = value if isinstance(value, list) else [value]
+    if texts and all(isinstance(each, str) for each in texts):
+        return f"Write `{TEXT_A_LINE}`, and give NEW.jsonl."
+    if texts and all(isinstance(each, dict) for each in texts):
+        return "Write `jq -c '.[]' FILE > NEW.jsonl`, and give NEW.jsonl."
+    return ONE_A_LINE
+
+
 def document(where: str, field: str, record: Mapping[str, object], bad: BadRecords) -> list[str] | None:
     """The document in a field of a record; None of a bad record that is skipped."""
     value = record[field]
     texts = [value] if isinstance(value, str) else value
     if isinstance(texts, list) and all(isinstance(sentence, str) for sentence in texts):
+        if half := next(filter(None, map(_HALF.search, texts)), None):
+            code = f"\\u{ord(half[0]):04x}"
+            bad.add(
+                f"{where}: field {field!r} has half of a character ({code}), which is no text", "Correct it."
+            )
+            return None
         return texts
     others = {name: each for name, each in record.items() if name != field}
     remedy = hint(field, others) if any(map(_fits, others.values())) else "Correct it."

@@ -21,6 +21,8 @@ AS_JSON = (
     'python3 -c \'import ast, json, sys; [print(json.dumps(ast.literal_eval(line.strip(", \\r\\n"))))'
     " for line in sys.stdin if line.strip()]' < FILE > NEW.jsonl"
 )
+OF_TEXTS = "jq -c '.[] | {text: .}' FILE > NEW.jsonl"  # of a list of texts, or of lists of them
+TEXT_A_LINE = "jq -c '{text: .}' FILE > NEW.jsonl"  # of a text a line, or a list of them. Not jq -r: it would cut at line ends
 HEAD_BYTES = 1 << 16  # of a file, from which its content is guessed
 PACKED = (".gz", ".zst")
 _BY_SUFFIX = {
@@ -48,6 +50,13 @@ _MAGIC = {
     b"\xfd7zXZ": "xz data",
     b"%PDF": "a PDF",
     b"ARROW1": "an Arrow file",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04\x95", b"\x80\x05\x95"), "a pickle of Python"),
+    b"\x93NUMPY": "an array of NumPy",
+    b"\x89HDF": "an HDF5 file",
+    b"Obj\x01": "an Avro file",
+    b"7z\xbc\xaf": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"\xd0\xcf\x11\xe0": "an old document of Word, Excel or PowerPoint",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
     b"SQLite format 3": "an SQLite database",
@@ -56,6 +65,9 @@ _MAGIC = {
 # A value over several lines: {"key": or [{"key": and no line end where jsonl has one.
 _OPENS_OBJECTS = re.compile(rb'\s*(\[\s*)*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 _OPENS_JSON = re.compile(rb'\s*(\{\s*"(?:[^"\\]|\\.)*"\s*:|\[\s*(\{|\[|"(?:[^"\\]|\\.)*"\s*[,\]]))')
+
+# A list of texts, or of lists of them.
+_OPENS_TEXTS = re.compile(r'\[\s*(\[\s*)?"')
 
 
 def printable(name: str) -> str:
@@ -136,7 +148,7 @@ def json_value(name: str, head: bytes) -> str:
     """The sentence about a file of JSON that is not an object a line."""
     text = head.decode(errors="replace").removeprefix("\ufeff").lstrip()
     if text.startswith("["):
-        command = "jq -c '.[]' FILE > NEW.jsonl"
+        command = OF_TEXTS if _OPENS_TEXTS.match(text) else "jq -c '.[]' FILE > NEW.jsonl"
     elif (end := _end_of_object(text)) is None or not text[end:].lstrip().startswith(","):
         command = "jq -c . FILE > NEW.jsonl"
     elif "\n" not in text[:end] and "\n" in text[end : end + 3]:
@@ -163,6 +175,8 @@ def mostly_records(name: str, head: bytes) -> str | None:
     records = [line for line in lines if is_record(line)]
     if 2 * len(records) <= len(lines):
         return None
+    if sum(map(_is_list_of_texts, records)) * 2 > len(records):
+        return f"most lines of {name} are JSON lists of texts. Write `{TEXT_A_LINE}`, and give NEW.jsonl."
     if sum(is_json_line(line.encode()) for line in records) * 2 > len(records):
         return (
             f"most lines of {name} are JSON objects and no sentences. Name the file .jsonl, and write --field with its key; "
@@ -172,6 +186,23 @@ def mostly_records(name: str, head: bytes) -> str | None:
         f"most lines of {name} are records such as {{'key': 'value'}} and no sentences. Write them as JSON, an object a line: "
         f"`{AS_JSON}`, and give NEW.jsonl."
     )
+
+
+def _is_list_of_texts(line: str) -> bool:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+
+
+def command_for_texts(head: bytes) -> str | None:
+    """The command where the first line is a JSON string; else None."""
+    line = re.split(b"[\r\n]", head.removeprefix(b"\xef\xbb\xbf").lstrip(), maxsplit=1)[0]
+    try:
+        return TEXT_A_LINE if isinstance(json.loads(line), str) else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def markup(head: bytes) -> str | None:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from unsee_dist.data.prepare.bad_records import BadRecords
 from unsee_dist.files.tables import TO_UTF8
 
-NUL_REMEDY = "Write `tr -d '\\0' < FILE > NEW` and give NEW, or give another file."
+# What stands in no text, where bytes are not one with NULs among them: control characters, but for line ends, tabs and the
+# colours of a terminal.
+_OF_NO_TEXT = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+
+
+def nul_remedy(data: bytes) -> str:
+    """What to do about the NULs in these bytes: to delete them helps only where a text is left."""
+    try:
+        is_text = not _OF_NO_TEXT.search(data) and bool(data.replace(b"\0", b"").decode("utf-8").strip())
+    except UnicodeDecodeError:
+        is_text = False
+    return (
+        "Write `tr -d '\\0' < FILE > NEW` and give NEW, or give another file."
+        if is_text
+        else "Give a file of text."
+    )
 
 
 def cut_between_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -50,7 +66,7 @@ def decoded_lines(name: str, data: bytes, first_line: int, bad: BadRecords) -> l
 
 def _decoded(name: str, line: bytes, number: int, bad: BadRecords) -> str:
     if b"\0" in line:
-        bad.add(f"{name} is not text (it has a NUL byte in line {number})", NUL_REMEDY)
+        bad.add(f"{name} is not text (it has a NUL byte in line {number})", nul_remedy(line))
         return ""
     try:
         return line.decode("utf-8")

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from unsee_dist.config.prepare import PrepareSettings
 from unsee_dist.data.corpus.block_file import BLOCKS
-from unsee_dist.data.corpus.index import INDEX, CorpusIndex, read_index
+from unsee_dist.data.corpus.index import INDEX, PREPARING, CorpusIndex, read_index
 from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.prepare import sources, spool
 from unsee_dist.data.prepare.languages import is_written_in
@@ -24,7 +24,6 @@ from unsee_dist.files import atomic
 from unsee_dist.files.owner import OWNER, owned
 from unsee_dist.files.remote import check_local
 
-PREPARING = "preparing"  # the folder for unfinished work, inside the output folder
 PLAN = "plan.json"
 WORK_FORMAT = 3  # of the runs and of what else is in the work folder
 _WRITTEN = re.compile(r"(plan|sorted|shard-\d+\.tar)\.json|run-[\d-]+|.*\.partial")

@@ -123,7 +123,9 @@ def _by_content(name: str, field: str) -> str:
     if kind == formats.TEXT and (sentence := formats.mostly_records(name, head)):
         raise UserError(sentence)
     if kind == formats.TEXT and formats.last_suffix(name) == ".json":
-        raise UserError(f"{name} has no JSON object in its first line. {FORMATS}")
+        command = formats.command_for_texts(head)
+        remedy = f"Write `{command}`, and give NEW.jsonl." if command else FORMATS
+        raise UserError(f"{name} has no JSON object in its first line. {remedy}")
     if kind == formats.JSON:
         raise UserError(formats.json_value(name, head))
     return kind

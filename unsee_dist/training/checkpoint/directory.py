@@ -7,6 +7,7 @@ here reads the pointer `newest` to decide: it is for people and scripts. The ran
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,8 +147,19 @@ def _is_copy(folder: Path) -> bool:
         return False
 
 
-def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
-    """Remove checkpoints, and let `newest` name one that is left. UserError: there is none of that name."""
+def _is_usable(folder: Path) -> bool:
+    try:
+        return not is_copy(folder, read_manifest(folder))
+    except UserError:
+        return False
+
+
+def remove_by_name(checkpoints: Path, names: Iterable[str]) -> list[str]:
+    """Remove checkpoints, and let `newest` name one that is left. Returns the names that are left, oldest first.
+
+    UserError, and nothing is removed: there is none of that name, or none would be left that the run can continue from.
+    """
+    names = list(dict.fromkeys(names))
     known = {folder.name: folder for folder in folders(checkpoints)}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -159,10 +171,18 @@ def remove_by_name(checkpoints: Path, names: Iterable[str]) -> None:
         raise UserError(
             f"{', '.join(foreign)} was not written by a training. Nothing was removed: do it yourself."
         )
-    for name in dict.fromkeys(names):
+    left = [folder for name, folder in known.items() if name not in names]
+    if not left or (not any(map(_is_usable, left)) and any(_is_usable(known[name]) for name in names)):
+        run = checkpoints.parent
+        raise UserError(
+            f"{', '.join(names)}: {run} would have no checkpoint left to continue from, and what it has trained would be lost. "
+            f"Nothing was removed. To be rid of the run, remove its folder: rm -r {shlex.quote(str(run))}. To keep its encoders "
+            f"(best/, final/) and its record alone: rm -r {shlex.quote(str(checkpoints))}."
+        )
+    for name in names:
         remove(known[name])
-    left = folders(checkpoints)
-    write_pointer(checkpoints, left[-1]) if left else (checkpoints / POINTER).unlink(missing_ok=True)
+    write_pointer(checkpoints, left[-1])
+    return [folder.name for folder in left]
 
 
 def remove(folder: Path) -> None:

@@ -2,19 +2,28 @@
 
 import io
 import json
+import os
 import resource
 import shutil
+import socket
+import sys
 import tarfile
+from contextlib import nullcontext
 
 import datasets
 import pytest
 import webdataset
 import zstandard
 
+from unsee_dist import cli
 from unsee_dist.data import Shards
-from unsee_dist.data.corpus import shard_writer
+from unsee_dist.data.corpus import shard_writer, store
+from unsee_dist.data.corpus.store import Store, Unreachable
+from unsee_dist.data.corpus.verify import verify
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.files import atomic
+from unsee_dist.files.owner import OWNER, owned
 from unsee_dist.files.trees import sealed
 
 
@@ -166,3 +175,51 @@ def test_no_corpus(tmp_path):
     (tmp_path / "index.json").write_text("{ not json")
     with pytest.raises(ValueError, match=r"cannot be read as an index"):
         Shards(tmp_path)
+
+
+def test_a_server_that_does_not_answer_is_no_missing_corpus(monkeypatch, capsys):
+    """Nor is a preparation into a URL advised, which is refused."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/a"
+    monkeypatch.setattr(store, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(sys, "argv", ["unsee", "shards", "info", url])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == ExitCode.TRANSIENT
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"DIR = {url} does not answer" in printed
+    assert "unsee prepare" not in printed
+
+
+@pytest.mark.parametrize(
+    ("status", "missing"), [(404, True), (410, True), (503, False), (403, False), (None, False)]
+)
+def test_only_what_a_server_says_it_has_not_is_missing(monkeypatch, status, missing):
+    cause = type("ClientError", (Exception,), {"__module__": "aiohttp.client_exceptions", "status": status})()
+
+    def info(path):
+        raise FileNotFoundError(path) from cause
+
+    there = Store("http://127.0.0.1:9/a")
+    monkeypatch.setattr(there._system, "info", info)
+    with (
+        nullcontext()
+        if missing
+        else pytest.raises(Unreachable, match=r"http://127.0.0.1:9/a/x cannot be reached")
+    ):
+        assert there.sizes(["x"]) == {"x": None}
+
+
+def test_a_corpus_without_an_index_behind_a_url_is_to_be_copied_there():
+    with pytest.raises(UserError, match="unsee prepare INPUT --out DIR` first, and copy DIR there"):
+        Shards("memory://nowhere/a")
+
+
+def test_a_corpus_that_is_being_prepared_is_named_as_that(tmp_path):
+    with (
+        owned(tmp_path / "preparing" / OWNER, "x", "y"),
+        pytest.raises(UserError, match=rf"DIR = {tmp_path} is being prepared by process {os.getpid()} on "),
+    ):
+        verify(tmp_path)
+    with pytest.raises(UserError, match=r"has no index.json"):
+        verify(tmp_path)

@@ -85,6 +85,17 @@ BAD = {
         b"one good line of text\nof\0wires\n" + "\n".join(GOOD).encode(),
         "it has a NUL byte in line 2",
     ),
+    "half a letter": (
+        "t.jsonl",
+        jsonl(b'{"text": "half a \\ud83d of it"}'),
+        r"line 2: field 'text' has half of a character \(\\ud83d\), which is no text",
+    ),
+    "half a letter in a list": ("t.jsonl", jsonl(b'{"text": ["a", "\\ude00"]}'), "has half of a character"),
+    "member half": (
+        "t.tar",
+        tar("b.json", b'{"text": "\\ud800"}'),
+        "member b.json: field .* half of a character",
+    ),
     "json NUL": ("t.jsonl", jsonl(b'{"text": "of\0wires"}'), "it has a NUL byte in line 2"),
     "member NUL": ("t.tar", tar("b.txt", b"of\0wires"), "member b.txt is not text .*line 1"),
     "member UTF-16": ("t.tar", tar("b.txt", "a sentence".encode("utf-16")), "member b.txt is UTF-16 text"),

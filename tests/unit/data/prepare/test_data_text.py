@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import pickle
 import re
 import shutil
 import subprocess
@@ -277,6 +278,118 @@ def test_the_command_against_what_is_almost_jsonl_works(tmp_path: Path, kind: st
     report = prepare([str(tmp_path / "NEW.jsonl")], tmp_path / "new", PrepareSettings(), processes=1)
     assert report.read == 2
     assert sorted(Shards(tmp_path / "new").head(9)) == sorted(each["text"] for each in TWO)
+
+
+TEXTS = ["a value of words", 'it\'s "another" one\nover two lines']
+# What jq makes of one value, by its program: where it is not installed, this stands for it.
+JQ: dict[str, Callable[[object], list[object]]] = {
+    ".": lambda value: [value],
+    ".[]": list,
+    "{text: .}": lambda value: [{"text": value}],
+    ".[] | {text: .}": lambda value: [{"text": each} for each in value],
+}
+
+
+def with_jq(command: str, folder: Path) -> None:
+    """Run the command of a remedy, `jq -c PROGRAM FILE > NEW`."""
+    if shutil.which("jq"):
+        subprocess.run(["sh", "-c", command], cwd=folder, check=True)
+        return
+    program, source, new = re.fullmatch(r"jq -c '?([^']*?)'? (\S+) > (\S+)", command).groups()  # type: ignore[union-attr]
+    text, values = (folder / source).read_text(), list[object]()
+    while text := text.lstrip():
+        value, end = json.JSONDecoder().raw_decode(text)
+        values += JQ[program](value)
+        text = text[end:]
+    (folder / new).write_text("".join(json.dumps(each) + "\n" for each in values))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("x.jsonl", "".join(json.dumps([each]) + "\n" for each in TEXTS)),
+        ("x.jsonl", json.dumps(TEXTS) + "\n"),
+        ("x.jsonl", json.dumps([{"text": each} for each in TEXTS]) + "\n"),
+        ("x.jsonl", "".join(json.dumps(each) + "\n" for each in TEXTS)),
+        ("x.json", json.dumps(TEXTS)),
+        ("x.json", json.dumps(TEXTS, indent=1)),
+        ("x.json", json.dumps([TEXTS])),
+        ("x.json", "".join(json.dumps([each]) + "\n" for each in TEXTS)),
+        ("x.json", "".join(json.dumps(each) + "\n" for each in TEXTS)),
+        ("x.txt", "".join(json.dumps([each]) + "\n" for each in TEXTS)),
+        ("x", json.dumps(TEXTS)),
+    ],
+)
+def test_the_command_against_json_without_objects_works(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError) as refused:
+        prepare([str(tmp_path / name)], tmp_path / "out", PrepareSettings(), processes=1)
+    command = re.search("`(.*)`", str(refused.value))
+    assert command, refused.value
+    with_jq(command[1].replace("FILE", name), tmp_path)
+    report = prepare([str(tmp_path / "NEW.jsonl")], tmp_path / "new", PrepareSettings(), processes=1)
+    assert report.read == 2
+    assert sorted(Shards(tmp_path / "new").head(9)) == [each.replace("\n", " ") for each in TEXTS]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_is_named_and_its_bytes_are_not_to_be_made_a_text(tmp_path: Path, protocol: int) -> None:
+    (tmp_path / "x.txt").write_bytes(pickle.dumps(["one sentence of words"] * 9, protocol))
+    with pytest.raises(UserError, match=r"x.txt is not text, but a pickle of Python. Give UTF-8 text"):
+        prepare([str(tmp_path / "x.txt")], tmp_path / "out", PrepareSettings(), processes=1)
+
+
+@pytest.mark.parametrize(
+    ("data", "helps"),
+    [
+        (b"a line\0of words\n", True),
+        ("caf\u00e9\0is open\n".encode(), True),
+        (bytes(range(32)) + b"words\n", False),
+        (b"\0\0\xff\xfe words\n", False),
+        (b"\0" * 99 + b"\n", False),
+    ],
+)
+def test_nul_bytes_are_to_be_deleted_where_a_text_is_left(tmp_path: Path, data: bytes, helps: bool) -> None:
+    for name in ("x.txt", "x.csv"):
+        (tmp_path / name).write_bytes(b"text\n" + data)
+        with pytest.raises(UserError, match="NUL byte in line 2") as refused:
+            prepare([str(tmp_path / name)], tmp_path / "out", PrepareSettings(), processes=1)
+        assert ("tr -d" in str(refused.value)) == helps
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "quoted"),
+    [
+        ("t.csv", "The river is cold.,3\nThe house is tall and old.,4\n", "'The river is cold.'"),
+        ("t.csv", '0.5,"Rain, again and again, in the morning"\n0.7,"Sun, at last, over the hills"\n', None),
+        ("t u.tsv", "1\tThe river is cold.\n2\tThe house is tall.\n", "'The river is cold.'"),
+        ("t.tsv", "Well, the river is cold.\nThe house is tall.\n", "'Well, the river is cold.'"),
+    ],
+)
+def test_a_table_without_a_header_gets_one_by_the_command(
+    tmp_path: Path, name: str, text: str, quoted: str | None
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="its first line looks like data") as refused:
+        prepare([str(tmp_path / name)], tmp_path / "out", PrepareSettings(), processes=1)
+    assert quoted is None or str(refused.value).endswith(f"--field {quoted}.")
+    command = re.search("`(.*)`", str(refused.value))
+    assert command
+    subprocess.run(["sh", "-c", command[1]], cwd=tmp_path, check=True)
+    new = tmp_path / f"NEW{Path(name).suffix}"
+    report = prepare([str(new)], tmp_path / "new", PrepareSettings(min_words=2), processes=1)
+    assert report.read == 2
+    assert report.dropped == {}
+
+
+def test_a_field_in_a_hint_can_be_pasted(tmp_path: Path) -> None:
+    for name, text in (
+        ("t.csv", "Review text,n\nThe river is cold.,1\n"),
+        ("t.jsonl", '{"Review text": "The river is cold."}\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=r"Write --field 'Review text'\."):
+            prepare([str(tmp_path / name)], tmp_path / "out", PrepareSettings(), processes=1)
 
 
 @pytest.mark.parametrize(("records", "refused"), [(3, False), (4, True)])
