@@ -136,7 +136,7 @@ def test_files_that_are_no_configuration(tmp_path: Path, text: bytes, words: str
 
 
 def test_missing_files_name_the_closest_preset(tmp_path: Path) -> None:
-    assert "did you mean unsee-vicreg?" in str(mistakes("configs/unsee-vicrge.yaml"))
+    assert "did you mean configs/unsee-vicreg.yaml?" in str(mistakes("configs/unsee-vicrge.yaml"))
     assert "is a folder" in str(mistakes(str(tmp_path)))
 
 

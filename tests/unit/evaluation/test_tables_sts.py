@@ -197,7 +197,7 @@ def test_a_dataset_name_and_split_are_read_through_datasets(tmp_path):
     from unsee_dist.evaluation import sts_files as sts
 
     def read(source):
-        return sts._pairs(sts._from_hub(source, (sts.FIRST, sts.SECOND, sts.SCORE)), source)
+        return sts._pairs(sts._from_hub(source, (sts.FIRST, sts.SECOND, sts.SCORE)), source, str)
 
     assert read(str(folder)).second == ["validation"] * 2
     assert read(f"{folder}:test").scores.tolist() == [3, 4]
@@ -235,5 +235,5 @@ def test_scores_of_any_sign_and_scale_give_the_same_result(tmp_path, scale):
 def test_half_a_character_is_no_text_for_a_tokenizer(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"sentence1": "x \\ud83d", "sentence2": "y", "score": 1}\n')
-    with pytest.raises(UserError, match=r"a.jsonl, row 1: sentence1 has half of a character"):
+    with pytest.raises(UserError, match=r"a.jsonl, line 1 is not JSON: unexpected end of hex escape"):
         load_pairs(path)

@@ -277,7 +277,7 @@ def test_what_a_stage_has_left_and_somebody_changed_is_a_sentence(tmp_path, text
 
 def test_a_url_is_no_folder_to_write_into(tmp_path, text, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"--out s3:/bucket/x is a URL"):
+    with pytest.raises(UserError, match=r"--out s3://bucket/x is a URL"):
         prepare([str(text)], Path("s3://bucket/x"), PrepareSettings())
     assert not list(tmp_path.glob("s3*"))
 
