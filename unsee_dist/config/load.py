@@ -227,7 +227,9 @@ def _reason(key: str, detail: ErrorDetails, tree: Layer) -> tuple[str, str]:
         return f"must be {' or '.join(legal)}", f"did you mean {meant}?" if (
             meant := closest(str(value), legal)
         ) else ""
-    if detail["type"] == "value_error":
+    if detail["type"] in ("value_error", "assertion_error"):
+        if not isinstance(context["error"], UserError):  # pydantic takes any ValueError of a validator, a bug's too
+            raise context["error"]
         return str(context["error"]), ""
     return plain_reason(detail["type"], detail["msg"]), ""
 
