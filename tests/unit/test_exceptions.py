@@ -16,7 +16,10 @@ from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.sections import Conflict, Conflicts
 
 ARGUMENTS: dict[str, tuple[object, ...]] = {
-    ConfigError.__name__: ("mine.yaml", [Mistake("train.batch", 0, "mine.yaml:3", "is less than 1", "write 1")]),
+    ConfigError.__name__: (
+        "mine.yaml",
+        [Mistake("train.batch", 0, "mine.yaml:3", "is less than 1", "write 1")],
+    ),
     Conflicts.__name__: ([Conflict("train.steps", ("train.epochs",), "is absent", "write it")],),
     ProcessFailed.__name__: ("a case failed", "exit code 1", "lines"),
     "_Wrong": ("must say how it varies", "write {choice: [..]}"),

@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from planted import planted
 
-from unsee_dist.config import ConfigError, RunConfig, every_steps, load, recorded
-from unsee_dist.config.load import LEGAL
+from unsee_dist.config import ConfigError, RunConfig, every_steps, load, recorded, sections
+from unsee_dist.config.load import LEGAL, checked
+from unsee_dist.errors import UserError
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -228,3 +230,24 @@ def test_a_crop_is_no_longer_than_what_is_encoded() -> None:
     assert "write at most 64" in found["data.crop_tokens"]
     config = load("base", ["data.views=crop", "data.crop_tokens=64"])
     assert (config.read_tokens, load("base").read_tokens) == (65535, 64)
+
+
+@pytest.mark.parametrize("error", ["ValueError('planted')", "AssertionError('planted')"])
+def test_a_bug_in_a_validator_is_no_mistake_of_the_user(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "_whole_or_fraction", planted(sections, error))
+    for read in (
+        lambda: load("unsee-vicreg", ["checkpoint.every=3"]),
+        lambda: checked(sections.EvaluateSettings, {"every": 3}),
+    ):
+        with pytest.raises((ValueError, AssertionError), match=r"^planted$") as met:
+            read()
+        assert not isinstance(met.value, UserError)
+
+
+def test_a_bug_in_a_check_of_all_settings_is_no_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = planted(sections, "ValueError('planted')")
+    as_ever = sections.conflicts
+    monkeypatch.setattr(sections, "conflicts", lambda it: (bug if it.run.name == "other" else as_ever)(it))
+    with pytest.raises(ValueError, match=r"^planted$") as met:
+        load("unsee-vicreg", ["run.name=other"])
+    assert not isinstance(met.value, UserError)
