@@ -139,8 +139,9 @@ EXTRA_OF = {
 }
 
 
-# What torch's DataLoader raises in the main process; the second for workers of a fork server, whose signal it cannot know.
-KILLED_WORKER = re.compile(r"^DataLoader worker \(.*(killed by signal: Killed|exited unexpectedly)")
+# What torch's DataLoader raises in the main process. Of a fork server's worker it cannot know the signal: stream.py looks.
+KILLED_WORKER = re.compile(r"^DataLoader worker \(.*killed by signal: Killed")
+OF_A_KILLED_WORKER = "A process of data.workers was killed, perhaps for its memory. Write fewer data.workers, or give the job more memory."
 
 
 def foreseen(error: BaseException) -> UserError | None:
@@ -155,10 +156,7 @@ def foreseen(error: BaseException) -> UserError | None:
             return None
         return UserError(f'{name} is not installed. Write: pip install "unsee_dist[{EXTRA_OF[name]}]"')
     if KILLED_WORKER.search(f"{error} {error.__cause__}") and isinstance(error, RuntimeError):
-        return UserError(
-            "A process of data.workers was killed, perhaps for its memory (a crash prints lines of its own above). Write fewer "
-            "data.workers, or give the job more memory."
-        )
+        return UserError(OF_A_KILLED_WORKER)
     # a process of ours was killed: the error has its sentence
     if isinstance(error, ChildProcessError) and error.errno is None:
         return UserError(str(error))

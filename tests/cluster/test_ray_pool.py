@@ -9,12 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import ray
 from cluster.raylets import LOOPBACK, listening, raylets
 from integration import tiny
 
 from cluster import squares
 from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of
-from unsee_dist.ray_pool import cluster
+from unsee_dist.ray_pool import cluster, tasks
 from unsee_dist.ray_pool.cluster import Node, connected, nodes, shortage, slots
 from unsee_dist.ray_pool.tasks import map_unordered
 
@@ -136,3 +137,20 @@ def test_the_shortage_for_a_demand() -> None:
     assert shortage(there, 3, 1) == "needs 3 CPUs and 1 GPUs on one node, and no node has both"
     assert shortage(there, 2, times=4) == "needs 4 times 2 CPUs at once, and 2 nodes have them 3 times"
     assert slots(there, 0.5) == 12
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [(ray.exceptions.WorkerCrashedError(), False), (ray.exceptions.OutOfMemoryError("o"), True)],
+)
+def test_memory_is_blamed_only_where_ray_says_so(
+    error: Exception, memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(tasks.ray, "wait", lambda waiting, **_: (waiting, []))
+    monkeypatch.setattr(tasks.ray, "get", get)
+    with pytest.raises(ChildProcessError) as met:
+        tasks._next({"task": 3})
+    assert ("memory" in str(met.value).partition("attempts (")[2].partition("). ")[2]) is memory

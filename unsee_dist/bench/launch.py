@@ -24,6 +24,9 @@ class ProcessFailed(UserError):
         super().__init__(sentence)
         self.why, self.stderr = why, stderr
 
+    def __reduce__(self) -> tuple[type[ProcessFailed], tuple[str, str, str]]:
+        return type(self), (str(self), self.why, self.stderr)
+
 
 def in_processes(
     module: str,

@@ -86,7 +86,7 @@ def valid(section: type[Checked], values: Mapping[str, object]) -> Checked:
         return section.model_validate(values)
     except ValidationError as error:
         lines = []
-        for detail in error.errors():
+        for detail in details_of(error):
             key = ".".join(map(str, detail["loc"][:1]))
             why, instead = _reason(key, detail, {})
             setting = f"{key} = {values[key]} " if key else ""
@@ -177,7 +177,7 @@ def _mistakes(
 ) -> list[Mistake]:
     """pydantic's errors as mistakes, without conflicts that involve a key of `bad`: it has its own line."""
     by_key: dict[str, Mistake] = {}
-    for detail in error.errors():
+    for detail in details_of(error):
         cause = detail.get("ctx", {}).get("error")
         if isinstance(cause, Conflicts):
             for conflict in cause.conflicts:
@@ -192,6 +192,16 @@ def _mistakes(
             why, instead = f"{before.why}, or {why.removeprefix('must be ')}", before.instead or instead
         by_key[key] = _mistake(key, tree, why, instead)
     return list(by_key.values())
+
+
+def details_of(error: ValidationError) -> list[ErrorDetails]:
+    """pydantic's errors. It takes any ValueError or AssertionError of a validator for one: a bug's is raised."""
+    details = error.errors()
+    for detail in details:
+        cause = detail.get("ctx", {}).get("error")
+        if isinstance(cause, Exception) and not isinstance(cause, UserError):
+            raise cause
+    return details
 
 
 def _mistake(key: str, tree: Layer, why: str, instead: str) -> Mistake:

@@ -27,9 +27,12 @@ class ConfigError(UserError):
     """An invalid configuration. `mistakes` has all of its mistakes."""
 
     def __init__(self, source: str, mistakes: Sequence[Mistake]) -> None:
-        self.mistakes = tuple(mistakes)
+        self.source, self.mistakes = source, tuple(mistakes)
         count = "1 mistake" if len(self.mistakes) == 1 else f"{len(self.mistakes)} mistakes"
         super().__init__("\n".join([f"{source}: {count}", *(f"  {mistake}" for mistake in self.mistakes)]))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[str, tuple[Mistake, ...]]]:
+        return type(self), (self.source, self.mistakes)  # a process or a Ray task sends it
 
 
 def _short(value: object) -> str:

@@ -204,6 +204,9 @@ class Conflicts(UserError):
         super().__init__("; ".join(f"{each.key} {each.why}: {each.instead}" for each in conflicts))
         self.conflicts = conflicts
 
+    def __reduce__(self) -> tuple[type[Conflicts], tuple[list[Conflict]]]:
+        return type(self), (self.conflicts,)
+
 
 def conflicts(config: RunConfig) -> list[Conflict]:
     """The conflicts between settings. The run itself checks what depends on the machine (ranks, GPU)."""

@@ -7,12 +7,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeVar
 
 from unsee_dist.errors import UserError
@@ -60,9 +61,10 @@ def worker_pool(processes: int | None = None, engine: str = "local") -> Iterator
 def _pool(processes: int) -> Iterator[TaskRunner]:
     """Processes of this machine. They start with the first call that has several tasks, and serve later calls."""
     pool: ProcessPoolExecutor | None = None
+    children: Mapping[int, BaseProcess] = {}
 
     def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
-        nonlocal pool
+        nonlocal pool, children
         remaining = iter(tasks)
         first = list(islice(remaining, 2))
         if processes == 1 or len(first) < 2:
@@ -72,6 +74,8 @@ def _pool(processes: int) -> Iterator[TaskRunner]:
             context = multiprocessing.get_context("forkserver")
             context.set_forkserver_preload([__name__, function.__module__])
             pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
+            assert pool._processes is not None
+            children = pool._processes  # shutdown() forgets them
         pending: deque[Future[Result]] = deque()
         try:
             for task in chain(first, remaining):
@@ -81,6 +85,15 @@ def _pool(processes: int) -> Iterator[TaskRunner]:
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool as error:
+            if (
+                error.__cause__ is not None
+            ):  # what a process has sent cannot be read: a bug, whose lines are the cause
+                raise
+            pool.shutdown(cancel_futures=True)  # waits for all of them
+            codes = [child.exitcode for child in children.values()]
+            if -signal.SIGKILL not in codes:  # it crashed, or its start failed
+                error.add_note(f"exit codes of the processes: {codes}")
+                raise
             raise ChildProcessError(
                 "a process of the preparation was killed, perhaps for its memory. "
                 "Run it again with fewer --processes: it continues."

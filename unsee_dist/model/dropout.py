@@ -83,7 +83,7 @@ class Masks:
 
 
 class UnknownShape(RuntimeError):
-    """A tensor that is neither hidden states nor attention weights is dropped."""
+    """An encoder drops a tensor that is neither hidden states nor attention weights, or has a mask that is none of scores."""
 
 
 def _of_segments(own_S: Tensor, first: int, views: int) -> Tensor:
@@ -209,6 +209,10 @@ def attention(  # noqa: PLR0913  (transformers calls it so)
     if softcap is not None:
         scores = (scores / softcap).tanh() * softcap
     if attention_mask is not None:
+        if attention_mask.ndim > scores.ndim:
+            raise UnknownShape(
+                f"a mask of shape {tuple(attention_mask.shape)} for scores of shape {tuple(scores.shape)}"
+            )
         scores = scores + attention_mask
     weights = scores.softmax(-1)
     if module.training and dropout > 0:

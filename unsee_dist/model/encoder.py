@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
-from unsee_dist.errors import UserError, is_transient, system_error
+from unsee_dist.errors import UserError, is_our_bug, is_transient, system_error
 from unsee_dist.model.dropout import UnknownShape, install, masks_for, masks_of, register, remove
 from unsee_dist.model.limits import check_both_sides, check_kind
 
@@ -43,8 +43,9 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     check_kind(name, config)
     overrides = {} if dropout is None else dict.fromkeys(_dropouts(config, dropout), dropout)
+    arguments = {"dtype": torch.float32, "attn_implementation": register(), **overrides}
     with _loading(name), quiet_transformers():
-        encoder = _load_weights(source, overrides)
+        encoder = _load_weights(source, arguments)
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if not_finite:
         raise UserError(
@@ -104,7 +105,7 @@ def _loading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
-        if is_transient(system_error(error) or error):
+        if is_our_bug(error) or is_transient(system_error(error) or error):
             raise
         raise UserError(_unreachable(name, Path(os.path.expanduser(name)), error)) from error
 
@@ -125,10 +126,9 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _load_weights(source: str, overrides: Mapping[str, float]) -> PreTrainedModel:
+def _load_weights(source: str, arguments: Mapping[str, object]) -> PreTrainedModel:
     from transformers import AutoModel
 
-    arguments = {"dtype": torch.float32, "attn_implementation": register(), **overrides}
     load = partial(AutoModel.from_pretrained, source, trust_remote_code=False, **arguments)
     try:
         return cast("PreTrainedModel", load(add_pooling_layer=False))
@@ -321,15 +321,24 @@ def packs_exactly(encoder: PreTrainedModel, pooling: Pooling, max_tokens: int) -
     tokens = [torch.randint(5, size, (n,), generator=generator).tolist() for n in lengths]
     training, device = encoder.training, next(encoder.parameters()).device
     bound = 2e-5 if next(encoder.parameters()).dtype == torch.float32 else 5e-2
+    ways = (
+        {False: None, True: mask_keys(0, 0, np.arange(3))} if masks_of(encoder) is not None else {False: None}
+    )
+    pairs = {
+        drops: [pack(tokens, max_tokens + 12, pad, shared, keys).to(device) for shared in (True, False)]
+        for drops, keys in ways.items()
+    }
     try:
-        for drops in (False, True) if masks_of(encoder) is not None else (False,):
+        for drops, rows in pairs.items():
             encoder.train(drops)
-            keys = mask_keys(0, 0, np.arange(3)) if drops else None
-            rows = [pack(tokens, max_tokens + 12, pad, shared, keys).to(device) for shared in (True, False)]
             packed, padded = (encode(encoder, row, pooling, 1) for row in rows)
             if not (packed - padded).abs().max() <= bound * padded.abs().max():  # NaN is not exact
                 return False
-    except Exception:  # code of somebody else that takes no 4-D mask may raise anything
+    except UnknownShape:  # the encoder's own: it makes something else of a 4-D mask
+        return False
+    except Exception as error:  # code of somebody else that takes no 4-D mask may raise anything
+        if is_our_bug(error):
+            raise
         return False
     finally:
         encoder.train(training)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, is_our_bug
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -50,6 +50,8 @@ def check_both_sides(name: str, encoder: PreTrainedModel) -> None:
     try:
         first, second = (_states(encoder, [*range(5, 5 + PROBE - 1), last])[0] for last in (3, 4))
     except Exception as error:  # code of somebody else, which may ask for more than tokens and a mask
+        if is_our_bug(error):  # our attention runs inside
+            raise
         raise UserError(
             f"model.encoder = {name} ({encoder.config.model_type}) fails with a text of {PROBE} tokens and its mask, which is "
             f"all that training gives: {type(error).__name__}: {error}. {INSTEAD}"

@@ -6,8 +6,10 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +17,7 @@ import numpy as np
 
 from unsee_dist.config import recorded
 from unsee_dist.config.kinds import Kind, kind_of
-from unsee_dist.errors import UserError, writing
+from unsee_dist.errors import ROOM, UserError, refusals, writing
 from unsee_dist.files import contents
 from unsee_dist.files.atomic import atomic_folder, beside
 from unsee_dist.files.hub import is_load_error, reason
@@ -113,10 +115,40 @@ def export(source: str, model: ModelToExport, evaluation: Evaluation, out: Path,
     """Write the model opened from `source` to `out`, replacing an older export. UserError: it is unusable."""
     what, remedy = f"--out {out}", "Wait until it has ended, or give another folder."
     place = out.absolute()  # "." has no name to put another beside
-    with owned(beside(place, "owner"), what, remedy), writing(what, "Make room, or give another folder."):
+    with owned(beside(place, "owner"), what, remedy):
         check(source, out)
-        with atomic_folder(place, _made_of(source)) as new:
+        with _written(place, what, _made_of(source)) as new, refusals(partial(_refusal, source, out, new)):
             _write(new, Path(source), model, evaluation, onnx)
+
+
+@contextmanager
+def _written(place: Path, what: str, owner: str) -> Iterator[Path]:
+    """`atomic_folder`, with a sentence about `what` where the folder itself is refused. An error of the block stays as it is."""
+    of_block: Exception | None = None
+    try:
+        with writing(what, "Make room, or give another folder."), atomic_folder(place, owner) as new:
+            try:
+                yield new
+            except Exception as error:
+                of_block = error
+                raise
+    except Exception:
+        if of_block is None:
+            raise
+    if of_block is not None:
+        raise of_block
+
+
+def _refusal(source: str, out: Path, new: Path, refused: OSError) -> str:
+    """The sentence about a file that the system refused: one of `source`, unless it is known to be of the new folder."""
+    named = [
+        Path(os.fsdecode(name))
+        for name in (refused.filename, refused.filename2)
+        if isinstance(name, str | bytes)
+    ]
+    if refused.errno in ROOM or not named or any(path.is_relative_to(new) for path in named):
+        return f"--out {out} cannot be written ({refused.strerror}). Make room, or give another folder."
+    return f"{source} cannot be read: {named[0]} ({refused.strerror}). Make it readable, or give another run."
 
 
 def _write(new: Path, path: Path, model: ModelToExport, evaluation: Evaluation, onnx: bool) -> None:

@@ -21,6 +21,9 @@ from unsee_dist.ray_pool.cluster import nodes, shortage, slots
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 RETRIES = 5  # of a task whose worker or node died
+# Ray says "crashed" of a worker that was killed, and of one with a segmentation fault.
+OTHERWISE = "Ray's logs of that machine (/tmp/ray/session_latest/logs) may say why."
+REMEDIES = {OutOfMemoryError: "Its machines lack memory: run it again where there is more."}
 AHEAD = 2  # tasks a CPU may have waiting: what bounds the memory of items and results
 
 
@@ -80,5 +83,5 @@ def _next(waiting: dict[Any, int]) -> tuple[int, Any]:
         reason = str(error).strip().partition("\n")[0]
         raise ChildProcessError(
             f"item {index} could not be done on the Ray cluster in {RETRIES + 1} attempts ({reason}). "
-            "Look at the memory of its machines, and run it again."
+            f"{REMEDIES.get(type(error), OTHERWISE)}"
         ) from error

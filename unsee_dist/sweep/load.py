@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from unsee_dist.config.kinds import flat
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, parse_value
-from unsee_dist.config.load import LEGAL, SECTIONS
+from unsee_dist.config.load import LEGAL, SECTIONS, details_of
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.presets import CONFIGS
 from unsee_dist.config.sections import RunConfig, every_steps, secrets
@@ -107,7 +107,7 @@ def _settings(layers: Sequence[Layer], first: Path, mistakes: list[Mistake]) -> 
     try:
         return SweepSettings.model_validate({key: typed.value for key, typed in tree.items()})
     except ValidationError as error:
-        for detail in error.errors():
+        for detail in details_of(error):
             key = str(detail["loc"][0]) if detail["loc"] else "name"
             typed = tree.get(key, Typed(None, ""))
             why = str(

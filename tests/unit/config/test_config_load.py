@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from planted import planted
 
-from unsee_dist.config import ConfigError, RunConfig, every_steps, load, recorded
+from unsee_dist.config import ConfigError, RunConfig, every_steps, load, recorded, sections
 from unsee_dist.config.kinds import flat
-from unsee_dist.config.load import LEGAL
+from unsee_dist.config.load import LEGAL, checked
+from unsee_dist.errors import UserError
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -276,3 +278,24 @@ def test_the_nearest_file_is_named(
         write(tmp_path, name, "seed: 1\n")
     line = mistakes(given)[given]
     assert f"did you mean {meant}?" in line if meant else "presets are" in line
+
+
+@pytest.mark.parametrize("error", ["ValueError('planted')", "AssertionError('planted')"])
+def test_a_bug_in_a_validator_is_no_mistake_of_the_user(error: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "_whole_or_fraction", planted(sections, error))
+    for read in (
+        lambda: load("unsee-vicreg", ["checkpoint.every=3"]),
+        lambda: checked(sections.EvaluateSettings, {"every": 3}),
+    ):
+        with pytest.raises((ValueError, AssertionError), match=r"^planted$") as met:
+            read()
+        assert not isinstance(met.value, UserError)
+
+
+def test_a_bug_in_a_check_of_all_settings_is_no_mistake_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug = planted(sections, "ValueError('planted')")
+    as_ever = sections.conflicts
+    monkeypatch.setattr(sections, "conflicts", lambda it: (bug if it.run.name == "other" else as_ever)(it))
+    with pytest.raises(ValueError, match=r"^planted$") as met:
+        load("unsee-vicreg", ["run.name=other"])
+    assert not isinstance(met.value, UserError)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from planted import planted
 from transformers import (
     BertConfig,
     BertModel,
@@ -21,7 +22,9 @@ from unit.model.encoders import ARCHITECTURES, SMALL, make_encoder, sentences
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import pack
 from unsee_dist.errors import UserError
-from unsee_dist.model.dropout import install, register
+from unsee_dist.model import dropout as dropout_module
+from unsee_dist.model import encoder as encoder_module
+from unsee_dist.model.dropout import attention, install, register
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.model.limits import check_both_sides
 
@@ -95,6 +98,30 @@ def test_an_encoder_whose_code_fails_with_a_packed_row_is_padded(error: type[Exc
     assert not packs_exactly(TwoDimensional(BertConfig(**SMALL), add_pooling_layer=False), "mean", 24)
 
 
+@pytest.mark.parametrize("part", ["attention_mask", "pack", "mask_keys", "_first_position"])
+def test_a_bug_of_ours_is_no_encoder_that_cannot_be_packed(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = BertConfig(**SMALL)
+    config._attn_implementation = register()
+    encoder = BertModel(config, add_pooling_layer=False)
+    install(encoder)
+    monkeypatch.setattr(encoder_module, part, planted(encoder_module))
+    with pytest.raises(KeyError, match="planted"):
+        packs_exactly(encoder, "mean", 24)
+
+
+def test_an_encoder_that_widens_the_mask_of_a_packed_row_is_padded() -> None:
+    class Wider(BertModel):
+        def forward(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> Any:
+            query = self.embeddings(input_ids, position_ids=position_ids)[:, None]
+            mask = attention_mask[:, None, None]
+            return (attention(self, query, query, query, mask)[0][:, :, 0],)
+
+    config = BertConfig(**SMALL)
+    assert not packs_exactly(Wider(config, add_pooling_layer=False), "mean", 24)
+
+
 def test_each_view_has_its_own_dropout_masks_and_zero_turns_them_off(shared: Path) -> None:
     mini = str(shared / "models" / "wiki-bert-mini")
     micro_batch = pack(sentences(4, seed=1), 64, 0, True, mask_keys(0, 1, np.arange(4)))
@@ -117,6 +144,14 @@ def test_an_encoder_that_fails_with_a_short_text_is_a_sentence() -> None:
 
     with pytest.raises(UserError, match=r"mine \(bert\) fails with a text of 5 tokens.*TypeError: a picture"):
         check_both_sides("mine", Demanding(BertConfig(**SMALL)))
+
+
+def test_a_bug_of_our_attention_is_no_mistake_in_model_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropout_module, "attention", planted(dropout_module))
+    config = BertConfig(**SMALL)
+    config._attn_implementation = register()
+    with pytest.raises(KeyError, match="planted"):
+        check_both_sides("mine", BertModel(config, add_pooling_layer=False))
 
 
 def test_an_encoder_without_a_pooler_and_its_tokenizer_are_loaded(shared: Path) -> None:

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from planted import planted
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertModel, SqueezeBertConfig, SqueezeBertModel
 from transformers.utils import logging
 
 from unsee_dist.errors import UserError
 from unsee_dist.model import dropout
+from unsee_dist.model import encoder as encoder_module
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.model.fresh import FreshSize, write_fresh
 
@@ -268,6 +270,16 @@ def test_a_tokenizer_of_nothing_but_special_tokens_and_a_slow_one_are_refused(
     assert str(caught.value) == (
         "model.encoder = owner/name has only a slow tokenizer. Save one with tokenizer.json beside it."
     )
+
+
+@pytest.mark.parametrize("part", ["register", "_load_weights", "_dropouts"])
+def test_a_bug_of_ours_is_no_encoder_that_cannot_be_loaded(
+    part: str, bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder_module, part, planted(encoder_module, "ValueError('planted')"))
+    with pytest.raises(ValueError, match=r"^planted$") as met:
+        load_encoder(str(bert), 0.1)
+    assert type(met.value) is ValueError
 
 
 @pytest.mark.parametrize("kind", ["AutoModel", "AutoTokenizer"])

@@ -17,7 +17,7 @@ from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.processes import worker_pool
 from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.distributed.world import World, print_on_rank_0
-from unsee_dist.errors import TransientError, UserError, file_error
+from unsee_dist.errors import UserError, refusals
 from unsee_dist.supervision.phases import enter_phase
 
 if TYPE_CHECKING:
@@ -53,17 +53,16 @@ def _tokenise_share(
             f"data.tokenise = true cannot write beside {part.path}. Use false, or run `unsee prepare --tokenizer` first."
         )
     share = world.rank, world.size
+
+    def sentence(refused: OSError) -> str:
+        return (
+            f"data.tokenise = true, and tokens cannot be written into {part.path} ({refused.strerror}). "
+            "Use false, or make room: finished shards are kept."
+        )
+
     try:
-        with worker_pool(processes) as run_tasks:
+        with refusals(sentence), worker_pool(processes) as run_tasks:
             tokenise(part.path, tokenizer, max_tokens, run_tasks, lambda _: enter_phase("tokenise"), share)
-    except (TransientError, ChildProcessError):  # each has its message already
-        raise
-    except OSError as error:
-        raise file_error(
-            f"data.tokenise = true, and tokens cannot be written into {part.path} ({error.strerror or error}). "
-            "Use false, or make room: finished shards are kept.",
-            error,
-        ) from error
     except UserError as error:
         if part.on_damage == "stop":
             raise

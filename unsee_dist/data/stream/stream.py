@@ -12,6 +12,7 @@ corpus (lanes.py) and no other worker reads them.
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ from unsee_dist.data.processes import end_with_parent
 from unsee_dist.data.stream.crops import Crops, beginnings
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
-from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, foreseen
+from unsee_dist.errors import OF_A_KILLED_WORKER, ExitCode, TransientError, UserError, exit_code_of, foreseen
 
 LOOKED_AT = 64  # records, before crops are made of them
 PREFETCH_STEPS = 4  # times the workers: steps that all of them prefetch
@@ -115,7 +116,7 @@ class Stream:
             wait([self._following])  # of an iteration that was left: it still reads from the workers
             self._following = None
         self._tasks.steps = range(first_step, last_step + 1)
-        parts = iter(self._loader)
+        parts = _of_workers(iter(self._loader)) if self._loader.num_workers else iter(self._loader)
         ready = map(self._assemble, zip(*[parts] * self._tasks.parts, strict=True))
         if not self._loader.num_workers:
             yield from ready
@@ -322,6 +323,19 @@ def cut_slice(first: int, last: int, workers: int, edges: np.ndarray) -> list[in
         nearest = np.abs(cuts[1:-1, None] - inside).argmin(axis=1)
         cuts[1:-1] = inside[nearest]
     return np.unique(cuts).tolist()
+
+
+def _of_workers(parts: Iterator[Part | WorkerError]) -> Iterator[Part | WorkerError]:
+    """What the workers of a DataLoader send. ChildProcessError: one of them was killed. One that ended by itself is a bug."""
+    try:
+        yield from parts
+    except RuntimeError as error:
+        codes = [worker.exitcode for worker in parts._workers]  # type: ignore[attr-defined]
+        if -signal.SIGKILL in codes:
+            raise ChildProcessError(OF_A_KILLED_WORKER) from error
+        if "exited unexpectedly" in str(error):
+            error.add_note(f"exit codes of data.workers: {codes}")
+        raise
 
 
 def _in_a_thread(ready: Iterator[Batch]) -> Future[Batch | None]:

@@ -90,6 +90,21 @@ def test_a_passing_fault_while_ranks_tokenise_together(corpus, monkeypatch, faul
         tokenise_together._tokenise_share(corpus, None, 16, 1, World.alone())
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, UserError), (errno.ENOENT, FileNotFoundError), (errno.EBADF, OSError)]
+)
+def test_only_what_can_be_mended_is_a_sentence_while_ranks_tokenise_together(
+    corpus, monkeypatch, number: int, kind: type[Exception]
+) -> None:
+    def tokenising(*_: object) -> None:
+        raise OSError(number, "planted")
+
+    monkeypatch.setattr(tokenise_together, "tokenise", tokenising)
+    with pytest.raises(kind, match="planted") as met:
+        tokenise_together._tokenise_share(corpus, None, 16, 1, World.alone())
+    assert isinstance(met.value, UserError) is (kind is UserError)
+
+
 def test_a_bug_in_the_check_of_an_index_is_no_damage(corpus, monkeypatch) -> None:
     def bug(_: object) -> None:
         raise KeyError("planted")

@@ -19,7 +19,7 @@ from unsee_dist.data.corpus.order import Order, key, permute
 from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.stream import _Parts, cut_slice
-from unsee_dist.errors import foreseen
+from unsee_dist.errors import ExitCode, exit_code_of, foreseen
 
 
 class Made:
@@ -293,9 +293,23 @@ def test_a_killed_worker_is_a_sentence(tokenizer, tmp_path):
     )
     next(batches)
     os.kill(int((tmp_path / "reads").read_text().split()[0]), signal.SIGKILL)
-    with pytest.raises(RuntimeError) as ended:
+    with pytest.raises(ChildProcessError) as ended:
         deque(batches, maxlen=0)
     assert "A process of data.workers was killed" in str(foreseen(ended.value))
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGTERM])
+def test_a_worker_that_crashed_is_a_bug(number, tokenizer, tmp_path):
+    corpus = Made([16] * 24 * 5, 1, 24, tmp_path / "reads")
+    batches = Stream(corpus, tokenizer, stream_config(seed=5, batch=24, max_tokens=16, workers=1)).batches(
+        1, 10_000
+    )
+    next(batches)
+    os.kill(int((tmp_path / "reads").read_text().split()[0]), number)
+    with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed by signal") as ended:
+        deque(batches, maxlen=0)
+    assert exit_code_of(ended.value) is ExitCode.BUG
+    assert f"[{-number}]" in "".join(getattr(ended.value, "__notes__", []))
 
 
 @given(
