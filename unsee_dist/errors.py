@@ -51,6 +51,28 @@ class TransientError(OSError):
         super().__init__(sentence)
 
 
+class ProcessEnded(Exception):
+    """A process of ours has ended with a code that is also this one's: its own output says why."""
+
+    def __init__(self, sentence: str, code: ExitCode) -> None:
+        super().__init__(sentence, code)  # both: it is sent between processes
+        self.code = code
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def ended(sentence: str, code: int) -> Exception:
+    """The error to raise for a process of ours that has ended with `code`; below 0 = a signal has killed it."""
+    if code == ExitCode.MISTAKE:
+        return UserError(sentence)
+    if code == ExitCode.TRANSIENT:
+        return TransientError(sentence)
+    if code < 0 or code == ExitCode.RANK_LOST:
+        return ProcessEnded(sentence, ExitCode.RANK_LOST)
+    return ProcessEnded(sentence, ExitCode.BUG)
+
+
 # What a network file system or a network reports of itself. ENOSPC, EACCES and ENOENT are the user's to mend.
 PASSING = frozenset(
     {
@@ -185,6 +207,8 @@ def is_our_bug(error: BaseException) -> bool:
 
 def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code of a process that `error` ends."""
+    if isinstance(error, ProcessEnded):
+        return error.code
     if isinstance(error, UserError) or foreseen(error) is not None:
         return ExitCode.MISTAKE
     return ExitCode.TRANSIENT if is_transient(error) else ExitCode.BUG
@@ -217,7 +241,9 @@ def report(error: BaseException, program: str = "") -> ExitCode:
     code = exit_code_of(error)
     prefix = f"{program}: " if program else ""
     if code is ExitCode.BUG:
-        lines = ["".join(traceback.format_exception(error)).rstrip("\n"), of_a_bug(prefix)]
+        other = isinstance(error, ProcessEnded)  # its traceback is in its own output
+        said = f"{prefix}{error}" if other else "".join(traceback.format_exception(error)).rstrip("\n")
+        lines = [said, of_a_bug(prefix)]
     elif code is ExitCode.TRANSIENT:
         lines = [f"{prefix}{error} This fault may pass by itself: the same command continues."]
     else:

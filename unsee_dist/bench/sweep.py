@@ -13,7 +13,7 @@ from statistics import median
 
 from unsee_dist.config import presets
 from unsee_dist.config.unused import under
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ended
 from unsee_dist.metrics.names import EFFECTIVE_RANK, LOSS, TIME, dev
 from unsee_dist.sweep.trial import OUTCOME
 from unsee_dist.tracking.metrics_file import METRICS, Line, read
@@ -46,7 +46,7 @@ def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str,
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
-        raise UserError(f"{' '.join(command)} failed: {done.stderr[-800:]}")
+        raise ended(f"{' '.join(command)} failed: {done.stderr[-800:]}", done.returncode)
     trials = sorted((folder / "sweep" / "trials").iterdir(), key=lambda run: _lines(run)[0][TIME])
     return _costs(trials)
 

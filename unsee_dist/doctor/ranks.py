@@ -79,6 +79,7 @@ def _host() -> str:
 def _meet() -> tuple[World | None, Finding]:
     """The ranks, or why they have not met. In a thread: torch waits ten minutes for a name that nobody knows."""
     until, met = time.monotonic() + MEET_S, list[World]()
+    unforeseen: list[Exception] = []
     meeting = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     what = f"not all {os.environ.get('WORLD_SIZE')} ranks have met at {meeting} in {MEET_S:g} s"
     remedy = "Open the port between the hosts, or export MASTER_ADDR with an address that all of them reach"
@@ -91,10 +92,14 @@ def _meet() -> tuple[World | None, Finding]:
             return  # as when it does not end
         except (UserError, TransientError) as error:
             problem[0] = Finding(FAIL, "ranks", str(error), "Mend this first: no run can begin")
+        except Exception as error:  # a bug: raised by the thread that waits
+            unforeseen.append(error)
 
     joining = Thread(target=join, daemon=True)
     joining.start()
     joining.join(MEET_S + READ_S)
+    if unforeseen:
+        raise unforeseen[0]
     if met and met[0].device.type == "cuda":
         # CUDA's current device is each thread's own, and objects go over nccl from that of the thread that gathers them
         torch.cuda.set_device(met[0].device)

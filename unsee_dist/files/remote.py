@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
@@ -11,6 +12,14 @@ from unsee_dist.errors import UserError
 def is_remote(name: str) -> bool:
     """Whether a name is a URL."""
     return "://" in name
+
+
+def is_refused(error: BaseException | None) -> bool:
+    """Whether a store refuses this for good: no right, wrong credentials, or a status of 4xx. Too slow and too many pass."""
+    if isinstance(error, PermissionError) or getattr(error, "errno", None) == errno.EINVAL:
+        return True
+    status = getattr(error, "status", None)
+    return isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
 
 
 def check_local(folder: Path, what: str) -> None:

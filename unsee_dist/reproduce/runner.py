@@ -1,8 +1,9 @@
 """Each unit is trained, or continued, by the ordinary `unsee train` in a process of its own, and a peer's by train_peer.py; one
 after another here, side by side on a Ray cluster, peers when the runs are there that say how long they may take. What a process prints is in the unit's log.
 
-A unit that ends after its first step (a loss that is not finite, say) is a result, and the others go on. One that ends
-before it is a mistake which the others would repeat: it ends the experiment with its sentence.
+A run that breaks after its first step (a loss that is not finite) is a result, and the others go on. A mistake before it
+is one which the others would repeat: it ends the experiment with its sentence. So does whatever is no result at any step,
+with its own exit code: a bug, a fault that passes, a process that was killed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from unsee_dist.errors import ExitCode, UserError, writing
+from unsee_dist.errors import ExitCode, ended, writing
 from unsee_dist.evaluation.tasks import EvaluationRequest
 from unsee_dist.report.run_files import is_run, open_run
 from unsee_dist.reproduce.scoring import score_run
@@ -77,22 +78,25 @@ def run_remote(remote: RemoteUnit) -> None:
 
 
 def train(unit: Unit, stop: StopSignal | None) -> None:
-    """Run a unit's training to its end. Raises Stopped; UserError when it ended before its first step."""
+    """Run a unit's training to its end. Raises Stopped; what its exit code says, unless it broke after its first step."""
     code = run_logged([sys.executable, "-m", *unit.command], unit.log, stop)
     if code == ExitCode.COMPLETE:
         return
     if code == ExitCode.STOPPED:
         raise Stopped
-    if not is_run(unit.folder) or open_run(unit.folder).step == 0:
-        raise UserError(f"{unit.name} ended before its first step, with exit code {code}: {said(unit)}")
+    begun = is_run(unit.folder) and open_run(unit.folder).step > 0
+    if not begun or code != ExitCode.MISTAKE:
+        when = "" if begun else " before its first step,"
+        raise ended(f"{unit.name} ended{when} with exit code {code}: {said(unit)}", code)
 
 
 def run_logged(command: Sequence[str], log: Path, stop: StopSignal | None) -> int:
-    """The exit code of a command, which is told of a signal. What it prints is added to the log."""
+    """The exit code of a command, to which a signal is passed on. What it prints is added to the log."""
     with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=file, env=_environment())
+        file = log.open("ab")
+    with file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=_environment())
     return _wait(process, lambda: stop is not None and stop.requested)
 
 
@@ -104,7 +108,7 @@ def said(unit: Unit) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], stopped: Callable[[], bool]) -> int:
-    """Its exit code; it is told of a signal once, and is gone when this ends, however it ends."""
+    """Its exit code; a signal is passed on once, and it is gone when this ends, however it ends."""
     announced = False
     try:
         while True:

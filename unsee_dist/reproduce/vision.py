@@ -17,7 +17,7 @@ from typing import Any
 
 from unsee_dist.config.sections import GuardSettings
 from unsee_dist.config.shipped import EXAMPLES, shipped
-from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.errors import ExitCode, UserError, ended
 from unsee_dist.evaluation.tasks import EvaluationRequest
 from unsee_dist.metrics.names import EFFECTIVE_RANK, STEP, dev
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
@@ -83,7 +83,7 @@ def run(asked: Asked, stop: StopSignal) -> Results:
     if stop.requested:
         raise Stopped
     if code != ExitCode.COMPLETE:
-        raise UserError(f"vision ended with exit code {code}. Its output: {log}")
+        raise ended(f"vision ended with exit code {code}. Its output: {log}", code)
     return collect(asked.out, asked.small, seeds)
 
 

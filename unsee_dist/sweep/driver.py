@@ -65,7 +65,8 @@ def write_progress(folder: Path, ended: int) -> None:
     if path:
         runs = (folder / TRIALS).glob("*")
         steps = sum(max(map(_step, (run / CHECKPOINTS).glob("step-*")), default=0) for run in runs)
-        write_file(Path(path), f"{ended} trials ended, {steps} steps saved\n")
+        with writing(f"{MARK} = {path}", "Name a file in a folder that exists."):
+            write_file(Path(path), f"{ended} trials ended, {steps} steps saved\n")
 
 
 def _step(checkpoint: Path) -> int:

@@ -61,7 +61,7 @@ class TensorboardSink:
                 if stopping and self._writer is not None:
                     self._writer.close()
             except Exception as error:  # training goes on without pictures of it
-                if is_our_bug(error):
+                if is_our_bug(error) and not warned:  # once, not every EVERY_S
                     report(error, "writing for TensorBoard")
                 if not warned:
                     self._warn(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from unsee_dist.errors import UserError
 from unsee_dist.sweep.driver import MARK, write_progress
 
 
@@ -29,3 +30,9 @@ def test_the_mark_counts_the_newest_checkpoint_of_each_trial(
     _saved(tmp_path, "a", 30)
     write_progress(tmp_path, 1)
     assert mark.read_text() == "1 trials ended, 35 steps saved\n"
+
+
+def test_a_mark_in_a_missing_folder_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "missing" / "mark"))
+    with pytest.raises(UserError, match=f"{MARK} = .*mark cannot be written"):
+        write_progress(tmp_path, 0)

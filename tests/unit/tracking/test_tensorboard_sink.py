@@ -10,6 +10,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from unsee_dist.tracking import tensorboard_sink
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.tracking.tensorboard_sink import EVENTS, FOLDER
 
@@ -97,3 +98,21 @@ def test_without_the_package_a_run_says_what_to_install(tmp_path: Path, capsys, 
     monkeypatch.setattr(recorder, "find_spec", lambda _name: None)
     train(tmp_path, 0, 2)
     assert 'pip install "unsee_dist[tensorboard]"' in capsys.readouterr().err
+
+
+def test_a_bug_is_reported_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tried: list[int] = []
+
+    def planted(_: object) -> None:
+        tried.append(1)
+        raise KeyError("planted")
+
+    monkeypatch.setattr(tensorboard_sink, "EVERY_S", 0.01)
+    monkeypatch.setattr(tensorboard_sink, "is_our_bug", lambda _: True)
+    monkeypatch.setattr(tensorboard_sink.TensorboardSink, "_write", planted)
+    sink = tensorboard_sink.TensorboardSink(tmp_path, lambda _: None)
+    until(lambda: len(tried) > 3)
+    sink.close()
+    assert capsys.readouterr().err.count("KeyError: 'planted'") == 1

@@ -5,6 +5,7 @@ Bytes are not verified here: `Shards` has the checksums.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 import fsspec
 
 from unsee_dist.errors import TransientError
-from unsee_dist.files.remote import is_remote
+from unsee_dist.files.remote import is_refused, is_remote
 from unsee_dist.files.trees import open_regular
 
 ATTEMPTS = 5  # to read a remote range
@@ -69,6 +70,8 @@ class Store:
             except Exception as error:
                 if not isinstance(error, OSError) and not type(error).__module__.startswith("aiohttp"):
                     raise
+                if is_refused(error):
+                    raise PermissionError(errno.EACCES, str(error) or type(error).__name__) from error
                 if attempt == ATTEMPTS - 1:
                     raise Unreachable(str(error) or type(error).__name__) from error
                 time.sleep(FIRST_WAIT_S * 2**attempt)

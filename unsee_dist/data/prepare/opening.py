@@ -23,7 +23,7 @@ import zstandard
 
 from unsee_dist.data.prepare.formats import FORMATS, GZIP, HEAD_BYTES, ZSTD, by_name, printable, suffixes
 from unsee_dist.errors import TransientError, UserError, file_error
-from unsee_dist.files.remote import is_remote
+from unsee_dist.files.remote import is_refused, is_remote
 from unsee_dist.masking import masked
 
 if TYPE_CHECKING:
@@ -215,9 +215,7 @@ def _is_of_http(error: BaseException | None) -> bool:
 def _http_error(name: str, error: BaseException | None) -> UserError | TransientError:
     """By the status that a server has answered with. Too slow, too many, its own failures and no answer at all pass."""
     sentence = f"{name} cannot be read ({error}). Check the URL, or copy the file here first."
-    status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-    return UserError(sentence) if refused else TransientError(sentence)
+    return UserError(sentence) if is_refused(error) else TransientError(sentence)
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:

@@ -82,11 +82,11 @@ def _links(
                 continue
             try:
                 content = tar.extractfile(member.name)
-            except KeyError:
+            except (KeyError, RecursionError):  # nothing by that name, or links in a ring
                 content = None
             if content is None:
                 where = f"{name} member {member.name}"
-                bad.add(f"{where} is a link to {member.linkname}, which is no file of this tar", REMEDY)
+                bad.add(f"{where} is a link to {member.linkname}, which is not a file of this tar", REMEDY)
             else:
                 yield member.name, content.read()
 
@@ -105,7 +105,11 @@ def check_whole(name: str, file: IO[bytes]) -> list[tarfile.TarInfo]:
                 if not member.isdir() and not (member.isreg() and not _META.fullmatch(member.name)):
                     passed_by.append(member)
                 end = tar.offset  # of the next header, also after a sparse file
-    except (tarfile.TarError, EOFError) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        ValueError,
+    ) as error:  # ValueError: of a map of holes that is no numbers
         place = f"after its member {last}, at byte {end}" if last else "at its start, or is not a tar"
         raise UserError(f"{name} is damaged {place} ({error}). {REMEDY}") from error
     if end > size:

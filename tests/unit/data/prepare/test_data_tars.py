@@ -146,9 +146,40 @@ def test_a_file_with_two_names_and_folders_of_any_name_are_read_and_the_rest_is_
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"t.tar member b.txt is a link to gone.txt, which is no file of this tar"
+        UserError, match=r"t.tar member b.txt is a link to gone.txt, which is not a file of this tar"
     ):
         sentences(with_links(tmp_path / "t.tar", "gone.txt"))
+
+
+@pytest.mark.parametrize("ring", [("a.txt",), ("a.txt", "b.txt")])
+def test_links_in_a_ring_are_named(tmp_path: Path, ring: tuple[str, ...]) -> None:
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, target in zip(ring, (*ring[1:], ring[0]), strict=True):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+    with pytest.raises(
+        UserError, match=r"t.tar member a.txt is a link to .*, which is not a file of this tar"
+    ):
+        sentences(path)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9"},
+    ],
+)
+def test_a_sparse_file_whose_map_is_text_is_damage(tmp_path: Path, headers: dict[str, str]) -> None:
+    path = tmp_path / "t.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("a.txt")
+        member.size, member.pax_headers = 512, headers
+        tar.addfile(member, io.BytesIO(b"words\n" * 85 + b"no"))
+    with pytest.raises(UserError, match=r"t.tar is damaged"):
+        sentences(path)
 
 
 def test_what_webdataset_writes_is_read(tmp_path: Path) -> None:
