@@ -33,8 +33,9 @@ class Sample(NamedTuple):
 
 
 def grown(samples: list[Sample], steps: int) -> str | None:
-    """What grows over the settled part of a run: its last third beside its first; None when it is flat."""
-    settled = [sample for sample in samples if sample.step >= SETTLED * steps]
+    """What grows over the settled part of a run's training: its last third beside its first; None when it is flat. The page that is
+    written after the last step imports a plotting library, some 50 MiB."""
+    settled = [sample for sample in samples if SETTLED * steps <= sample.step < steps]
     third = len(settled) // 3
     assert third >= 5, f"only {len(settled)} samples"
     early, late = settled[:third], settled[-third:]
