@@ -23,7 +23,9 @@ Result = TypeVar("Result")
 RETRIES = 5  # of a task whose worker or node died
 # Ray says "crashed" of a worker that was killed, and of one with a segmentation fault.
 OTHERWISE = "Ray's logs of that machine (/tmp/ray/session_latest/logs) may say why."
-REMEDIES = {OutOfMemoryError: "Its machines lack memory: run it again where there is more."}
+REMEDIES: dict[type[Exception], str] = {
+    OutOfMemoryError: "Its machines lack memory: run it again where there is more."
+}
 AHEAD = 2  # tasks a CPU may have waiting: what bounds the memory of items and results
 
 
