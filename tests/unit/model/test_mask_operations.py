@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch._inductor import config
 from unit.model.encoders import make_encoder, sentences
 
 from unsee_dist.data.stream.mask_keys import mask_keys
@@ -77,12 +78,11 @@ def encoder(name: str = "bert") -> Any:
     return made
 
 
-def test_no_compiler_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_compiler_is_a_sentence() -> None:
     check_cpp_compiler()
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
-    with pytest.raises(
-        UserError, match=r"needs a C\+\+ compiler, and torch finds none.*CXX.*parallel\.compile=false"
-    ):
+    none = config.patch({"cpp.cxx": ("no-such-compiler",)})
+    wanted = r"needs a C\+\+ compiler, and torch finds none.*CXX.*parallel\.compile=false"
+    with none, pytest.raises(UserError, match=wanted):
         check_compile("tiny", encoder(), True)
 
 
