@@ -14,6 +14,7 @@ import unsee_dist
 from unsee_dist.bench.launch import ProcessFailed
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.sections import Conflict, Conflicts
+from unsee_dist.errors import ExitCode, ProcessEnded
 
 ARGUMENTS: dict[str, tuple[object, ...]] = {
     ConfigError.__name__: (
@@ -21,6 +22,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
         [Mistake("train.batch", 0, "mine.yaml:3", "is less than 1", "write 1")],
     ),
     Conflicts.__name__: ([Conflict("train.steps", ("train.epochs",), "is absent", "write it")],),
+    ProcessEnded.__name__: ("a case ended", ExitCode.BUG),
     ProcessFailed.__name__: ("a case failed", "exit code 1", "lines"),
     "_Wrong": ("must say how it varies", "write {choice: [..]}"),
 }

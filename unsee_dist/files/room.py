@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from unsee_dist.errors import UserError
@@ -22,6 +23,8 @@ def free_bytes(place: Path) -> int:
 
 def try_file(path: Path) -> None:
     """OSError: no file of TRIED bytes can be written under this name now. Before long work for one; nothing stays."""
+    with suppress(FileNotFoundError):
+        path.stat()  # a link to itself
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     with tempfile.TemporaryFile(dir=path.parent) as probe:
