@@ -13,7 +13,7 @@ from unsee_dist import cli
 from unsee_dist.config.load import load
 from unsee_dist.config.sections import DataSettings, ModelSettings, RunConfig, TrainSettings
 from unsee_dist.data import Shards, Stream
-from unsee_dist.data.stream.stream import _Parts
+from unsee_dist.data.stream.parts import Parts
 
 UNSEE = str(making.BIN / "unsee")
 
@@ -58,8 +58,8 @@ def test_tokens_are_prepared_for_an_encoder_and_used(
         model=ModelSettings(max_tokens=12),
         data=DataSettings(workers=0),
     )
-    assert _Parts(Shards(out), tokenizer, config, 0, 1).tokens is not None
-    assert _Parts(Shards(tiny.shards), tokenizer, config, 0, 1).tokens is None
+    assert Parts(Shards(out), tokenizer, config, 0, 1).tokens is not None
+    assert Parts(Shards(tiny.shards), tokenizer, config, 0, 1).tokens is None
     pairs = zip(
         Stream(Shards(out), tokenizer, config).batches(1, 70),
         Stream(Shards(tiny.shards), tokenizer, config).batches(1, 70),

@@ -14,7 +14,7 @@ from rich.table import Table
 from unsee_dist.bench.table import BenchRow, table
 from unsee_dist.data.corpus.order import Order
 from unsee_dist.data.corpus.sizes import BlockSizes
-from unsee_dist.data.stream.stream import cut_slice
+from unsee_dist.data.stream.parts import cut_slice
 
 SENTENCES, BLOCK = 100_000_000, 1024
 WORKERS = (2, 4)

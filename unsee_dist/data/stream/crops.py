@@ -20,14 +20,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unsee_dist.config.sections import RunConfig
+from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.order import GOLDEN, keys, mix
 from unsee_dist.data.corpus.ragged import Ragged
+from unsee_dist.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 VIEWS = 2
 CROPS = 0x63726F70  # "crop": no other key of a run is made of this and three parts
+LOOKED_AT = 64  # records, before crops are made of them
 LENGTH = 1 << 8  # beside the numbers of views, in what a draw is made of
 HALF = np.uint64(32)
 CHARACTERS = (
@@ -98,6 +101,20 @@ def beginnings(texts: list[str], config: RunConfig) -> list[str]:
     """Of records that are cropped, more of the text than an encoder sees of it; of others, the text."""
     seen = CHARACTERS * config.model.max_tokens
     return texts if config.data.views == "dropout" else [text[:seen] for text in texts]
+
+
+def check_records(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig) -> None:
+    """UserError: most of the first records are too short for two crops, as where documents were split into sentences."""
+    least = 2 * config.data.crop_tokens
+    texts = corpus.head(LOOKED_AT)
+    tokens = tokenizer(texts, truncation=True, max_length=least, return_attention_mask=False)["input_ids"]
+    short = sum(len(each) < least for each in tokens)
+    if 2 * short > len(texts):
+        raise UserError(
+            f"data.views = crop needs records of at least {least} word pieces, two crops of data.crop_tokens, and {short} of the "
+            f"first {len(texts)} of {corpus.path} are shorter. Prepare whole documents (a text a record, without --split), or "
+            "write data.views=dropout."
+        )
 
 
 def around(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:

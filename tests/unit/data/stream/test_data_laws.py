@@ -18,7 +18,7 @@ from unsee_dist.data.corpus.lanes import Lanes
 from unsee_dist.data.corpus.order import Order, key, permute
 from unsee_dist.data.corpus.sizes import BlockSizes
 from unsee_dist.data.stream.mask_keys import mask_keys
-from unsee_dist.data.stream.stream import _Parts, cut_slice
+from unsee_dist.data.stream.parts import Parts, cut_slice
 from unsee_dist.errors import ExitCode, exit_code_of, foreseen
 
 
@@ -95,7 +95,7 @@ def parts_of_step(corpus, tokenizer, seed, batch, *layout):
     """layout: rank, ranks, and workers where there are any."""
     rank, ranks, workers = (*layout, 0)[:3]
     config = stream_config(seed=seed, batch=batch, micro_batch=5, max_tokens=16, workers=workers)
-    return _Parts(corpus, tokenizer, config, rank, ranks)
+    return Parts(corpus, tokenizer, config, rank, ranks)
 
 
 @given(layout=layouts, data=st.data())
