@@ -31,18 +31,18 @@ from unsee_dist.training.checkpoint.state import load
 FILES = ("rank-00000.safetensors", "rank-00001.safetensors", "buffers.safetensors", "manifest.json")
 
 
+def save(saver: Saver, ours: Running, folder: Path, step: int) -> None:
+    """A checkpoint of the step, with the optimizer's own count of updates."""
+    place = folder / "checkpoints" / f"step-{step:08d}"
+    saver.save(place, ours.engine, ours.target, facts(step, ours.engine.updates()), keep=2)
+
+
 def two_checkpoints(rank: int, size: int, folder: Path) -> None:
     ours = running(Case("corinfomax"), rank, size, 1)
     saver = Saver(ours.engine.world, background=True)
     for step in (1, 2):
         ours.train_step(step)
-        saver.save(
-            folder / "checkpoints" / f"step-{step:08d}",
-            ours.engine,
-            ours.target,
-            facts(step, ours.engine.updates()),
-            keep=2,
-        )
+        save(saver, ours, folder, step)
     saver.wait()
 
 
@@ -301,13 +301,7 @@ def write_protected(rank: int, size: int, folder: Path) -> list[str]:
     """One save, then the disk can only be read."""
     ours = running(Case("vicreg"), rank, size, 1)
     saver = Saver(ours.engine.world, True)
-    saver.save(
-        folder / "checkpoints" / "step-00000001",
-        ours.engine,
-        ours.target,
-        facts(1, ours.engine.updates()),
-        keep=2,
-    )
+    save(saver, ours, folder, 1)
     saver.wait()
     if rank == 0:
         subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
@@ -336,13 +330,7 @@ def a_fault_in_the_thread(rank: int, size: int, folder: Path) -> str:
     ours = running(Case("vicreg"), rank, size, 0)
     saver = Saver(ours.engine.world, True)
     saving.directory.write_pointer = None
-    saver.save(
-        folder / "checkpoints" / "step-00000001",
-        ours.engine,
-        ours.target,
-        facts(1, ours.engine.updates()),
-        keep=2,
-    )
+    save(saver, ours, folder, 1)
     with pytest.raises(TypeError) as failure:
         saver.wait()
     return str(failure.value)

@@ -16,32 +16,19 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from unsee_dist.bench.launch import in_processes
 from unsee_dist.bench.table import BenchRow, table
-from unsee_dist.bench.turns import median, turn_s
+from unsee_dist.bench.turns import median, rows_of, shown, turn_s
 from unsee_dist.config import load
 from unsee_dist.data import Batch
 from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.run import build
 
-BATCHES = (32, 256)
 WARM_UP, SENTENCES = 3, 3840  # trained on by each kind, after the steps of warming up
 
 
 def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[BenchRow]:
     """A row a batch and precision."""
-    rows = []
-    for batch in BATCHES:
-        for precision in ("fp32", "bf16"):
-            changed = [
-                f"train.batch={batch}",
-                "train.micro_batch=null",
-                f"parallel.precision={precision}",
-                f"run.dir={scratch}/{batch}-{precision}",
-            ]
-            arguments = [config, *overrides, *changed, "track.mlflow=false"]
-            rows.append(in_processes("unsee_dist.bench.compiled", arguments, 1))
-    return rows
+    return rows_of("unsee_dist.bench.compiled", config, overrides, scratch)
 
 
 def page(rows: Sequence[BenchRow]) -> Table:
@@ -57,12 +44,11 @@ def page(rows: Sequence[BenchRow]) -> Table:
     )
     seen = table("a step eager and compiled (ratio: median, 95% interval)", ("batch, precision", *columns))
     for row in rows:
-        middle, low, high = row["ratio"]
         seen.add_row(
             f"{row['batch']}, {row['precision']}",
             f"{row['eager_ms']:.1f}",
             f"{row['compiled_ms']:.1f}",
-            f"{middle:.3f} ({low:.3f} to {high:.3f})",
+            shown(row["ratio"]),
             f"{row['more_rows']:.0%}",
             str(row["graphs"]),
             str(row["repeated"]),

@@ -25,9 +25,8 @@ from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from unsee_dist.bench.launch import in_processes
 from unsee_dist.bench.table import BenchRow, table
-from unsee_dist.bench.turns import median, turn_s
+from unsee_dist.bench.turns import median, rows_of, shown, turn_s
 from unsee_dist.config import load
 from unsee_dist.distributed.process_group import join_world, leave_world
 from unsee_dist.model import masks
@@ -35,25 +34,13 @@ from unsee_dist.model.dropout import masks_of, remove
 from unsee_dist.run import build
 from unsee_dist.training.loop import Training
 
-BATCHES = (32, 256)
 KINDS = ("by sentence", "drawn", "torch's")
 WARM_UP, SENTENCES = 3, 7680  # trained on by each kind, after the steps of warming up
 
 
 def cost(config: str, overrides: Sequence[str], scratch: Path) -> list[BenchRow]:
     """A row a batch and precision: milliseconds of a step of each kind, the median of the ratios and its interval."""
-    rows = []
-    for batch in BATCHES:
-        for precision in ("fp32", None):
-            changed = [
-                f"train.batch={batch}",
-                "train.micro_batch=null",
-                f"run.dir={scratch}/{batch}-{precision}",
-            ]
-            changed += [] if precision is None else [f"parallel.precision={precision}"]
-            arguments = [config, *overrides, *changed, "track.mlflow=false"]
-            rows.append(in_processes("unsee_dist.bench.masks", arguments, 1))
-    return rows
+    return rows_of("unsee_dist.bench.masks", config, overrides, scratch)
 
 
 def page(rows: Sequence[BenchRow]) -> Table:
@@ -62,11 +49,10 @@ def page(rows: Sequence[BenchRow]) -> Table:
         "a step by its dropout (ratio: median, 95% interval)", ("batch, precision", *columns, "turns")
     )
     for row in rows:
-        ratios = (row["ratio"][kind] for kind in KINDS[1:])
         costs.add_row(
             f"{row['batch']}, {row['precision']}",
             *(f"{row['ms'][kind]:.1f}" for kind in KINDS),
-            *(f"{middle:.3f} ({low:.3f} to {high:.3f})" for middle, low, high in ratios),
+            *(shown(row["ratio"][kind]) for kind in KINDS[1:]),
             str(row["turns"]),
         )
     return costs

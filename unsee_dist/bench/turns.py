@@ -5,13 +5,34 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import quantile_test
 
+from unsee_dist.bench.launch import in_processes
+from unsee_dist.bench.table import BenchRow
 from unsee_dist.data import Batch
 from unsee_dist.training.loop import Training, run_step
+
+BATCHES = (32, 256)
+PRECISIONS = ("fp32", None)  # None: the configuration's own
+
+
+def rows_of(module: str, config: str, overrides: Sequence[str], scratch: Path) -> list[BenchRow]:
+    """What `python -m MODULE` prints, a row a batch and precision."""
+    rows = []
+    for batch, precision in itertools.product(BATCHES, PRECISIONS):
+        changed = [f"train.batch={batch}", "train.micro_batch=null", f"run.dir={scratch}/{batch}-{precision}"]
+        changed += [] if precision is None else [f"parallel.precision={precision}"]
+        rows.append(in_processes(module, [config, *overrides, *changed, "track.mlflow=false"], 1))
+    return rows
+
+
+def shown(ratio: Sequence[float]) -> str:
+    middle, low, high = ratio
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def turn_s(runs: Sequence[Training], batches: Sequence[Batch], turn: int) -> list[float]:
