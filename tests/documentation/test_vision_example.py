@@ -13,7 +13,7 @@ import torch
 from integration.tiny import REPOSITORY
 
 from unsee_dist.config.shipped import EXAMPLES, shipped
-from unsee_dist.errors import ExitCode
+from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.report.page import render
 from unsee_dist.reproduce import vision as experiment
 from unsee_dist.reproduce.command import Request, reproduce
@@ -137,3 +137,24 @@ def test_the_sentences_are_about_target_and_none_over_seeds(tmp_path: Path) -> N
     assert all(arm.name in text for arm in plan.arms)
     kept = as_dict(results)
     assert (kept["small"], kept["seeds"], kept["runs"][0]["settings"]) == (True, 3, {"steps": 1})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        '{"steps": 1}',
+        '{"steps": "1", "evaluations": []}',
+        '{"steps": 1, "evaluations": [{"step": 0}]}',
+    ],
+)
+def test_a_damaged_run_is_a_sentence_before_the_example_reads_it(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "runs" / "dropout-vicreg-ema-0.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    request = Request("vision", (), tmp_path, small=True, seeds=1)
+    with pytest.raises(UserError, match=rf"{path.name} is damaged, or no run of vision. Remove it"):
+        reproduce(request)
+    assert path.read_text() == text

@@ -92,11 +92,11 @@ def starts_of() -> str:
 
 
 def _vision(request: Request) -> ExitCode:
-    vision.check_asked([*request.overrides, *(f"--start {name}" for name in request.starts)], request.tasks)
+    vision.check_request([*request.overrides, *(f"--start {name}" for name in request.starts)], request.tasks)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         stop = StopSignal()
         try:
-            results = vision.run(vision.Asked(request.out, request.small, request.seeds), stop)
+            results = vision.run(vision.VisionRequest(request.out, request.small, request.seeds), stop)
         except Stopped:
             LOG.info("stopped; the same command continues")
             return ExitCode.STOPPED

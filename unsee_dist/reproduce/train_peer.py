@@ -97,9 +97,7 @@ def train_peer(name: str, run: RunFiles, config: RunConfig, stop: StopSignal) ->
     """Train anew. Raises Stopped after a signal, UserError for a mistake of the user."""
     check_installed(name)
     peer, folder, seconds = PEERS[name], Path(config.run.dir), seconds_of(run)
-    with writing(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+    clear(folder)
     record.begin(folder, config)
     length = min(peer.max_tokens, config.model.max_tokens)
     set_seed(config.seed % 2**32)
@@ -131,6 +129,19 @@ def train_peer(name: str, run: RunFiles, config: RunConfig, stop: StopSignal) ->
     clock.export("final")
     clock.metrics.close()
     RECORD.write(folder, _record(name, peer, clock, length))
+
+
+def clear(folder: Path) -> None:
+    """Remove what an earlier, unfinished training left in its folder. UserError: what lies there is none."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / record.CONFIG).is_file():
+        raise UserError(
+            f"{folder} has files, and no {record.CONFIG} of a run: they are not ours to remove. Move them away, or write another "
+            "--out."
+        )
+    with writing(folder):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
 
 
 def risen(share: float, warmup: float) -> float:

@@ -7,18 +7,20 @@ runs are: the same claims, intervals, sentences, page and results.json.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import BaseModel, Field, ValidationError
 
 from unsee_dist.config.sections import GuardSettings
 from unsee_dist.config.shipped import EXAMPLES, shipped
 from unsee_dist.errors import ExitCode, UserError, ended
 from unsee_dist.evaluation.tasks import EvaluationRequest
+from unsee_dist.files.trees import read_within
 from unsee_dist.metrics.names import EFFECTIVE_RANK, STEP, dev
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 from unsee_dist.reproduce.experiment import Arm, Chart, Claim, Experiment, Plan
@@ -33,6 +35,7 @@ NAME = "vision"
 VIEWS = ("dropout", "shifts")
 OBJECTIVES = ("barlowtwins", "vicreg", "corinfomax", "byol", "simcse")
 SMALL, FULL = 200, 2000  # steps
+MOST_BYTES = 1 << 20  # of a run's file: some kB
 ACCURACIES = ("digits: 5 nearest", "digits: probe of 8 labels")
 
 
@@ -52,8 +55,15 @@ def experiment() -> Experiment:
     )
 
 
+class _Run(BaseModel):
+    """A file of OUT/runs, as the example writes it."""
+
+    steps: Annotated[int, Field(strict=True)]
+    evaluations: Annotated[list[dict[str, float]], Field(min_length=1)]
+
+
 @dataclass(frozen=True)
-class Asked:
+class VisionRequest:
     """What the command was given, as far as this experiment has a use for it."""
 
     out: Path
@@ -61,7 +71,7 @@ class Asked:
     seeds: int | None
 
 
-def check_asked(overrides: Sequence[str], tasks: EvaluationRequest) -> None:
+def check_request(overrides: Sequence[str], tasks: EvaluationRequest) -> None:
     """UserError: settings, tasks or an engine, which runs of text have."""
     flags = [("--tasks", tasks.folders), ("--tier", tasks.tiers), ("--engine", tasks.engine)]
     given = [*overrides, *(f"{name} {value}" for name, value in flags if value)]
@@ -72,19 +82,21 @@ def check_asked(overrides: Sequence[str], tasks: EvaluationRequest) -> None:
         )
 
 
-def run(asked: Asked, stop: StopSignal) -> Results:
+def run(request: VisionRequest, stop: StopSignal) -> Results:
     """All runs, or those that are not there yet. Raises Stopped: the same command continues."""
-    seeds = asked.seeds or experiment().plan(asked.small).seeds
-    steps = SMALL if asked.small else FULL
-    log = asked.out / LOGS / f"{NAME}.log"
-    command = [str(shipped(EXAMPLES) / "vision.py"), "--out", str(asked.out)]
+    seeds = request.seeds or experiment().plan(request.small).seeds
+    steps = SMALL if request.small else FULL
+    for path in sorted((request.out / RUNS).glob("*.json")):  # the example reads what is there
+        _loaded(path)
+    log = request.out / LOGS / f"{NAME}.log"
+    command = [str(shipped(EXAMPLES) / "vision.py"), "--out", str(request.out)]
     command += ["--seeds", str(seeds), "--steps", str(steps)]
     code = run_logged([sys.executable, *command], log, stop)
     if stop.requested:
         raise Stopped
     if code != ExitCode.COMPLETE:
         raise ended(f"vision ended with exit code {code}. Its output: {log}", code)
-    return collect(asked.out, asked.small, seeds)
+    return collect(request.out, request.small, seeds)
 
 
 def collect(out: Path, small: bool, seeds: int) -> Results:
@@ -97,16 +109,16 @@ def collect(out: Path, small: bool, seeds: int) -> Results:
 
 def _read(out: Path, arm: str, seed: int) -> UnitResult:
     path = out / RUNS / f"{arm}-{seed}.json"
-    made: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    lines = [_line(each) for each in made["evaluations"]]
-    unit = Unit(arm, seed, "", (f"steps={made['steps']}",), path.with_suffix(""), out / LOGS / f"{NAME}.log")
-    settings = {"steps": made["steps"]}
-    first, last = made["evaluations"][0], made["evaluations"][-1]
+    made = _loaded(path)
+    lines = [_line(each) for each in made.evaluations]
+    unit = Unit(arm, seed, "", (f"steps={made.steps}",), path.with_suffix(""), out / LOGS / f"{NAME}.log")
+    settings = {"steps": made.steps}
+    first, last = made.evaluations[0], made.evaluations[-1]
     return UnitResult(
         unit,
         settings,
         "",
-        made["steps"],
+        made.steps,
         lines[0],
         {},
         lines[-1],
@@ -115,6 +127,18 @@ def _read(out: Path, arm: str, seed: int) -> UnitResult:
         _tasks(last),
         _tasks(first),
     )
+
+
+def _loaded(path: Path) -> _Run:
+    """A run of the example. UserError: its file is damaged."""
+    remedy = "Remove it: the same command runs that arm again."
+    try:
+        made = _Run.model_validate_json(read_within(path, MOST_BYTES, remedy))
+    except ValidationError as error:
+        raise UserError(f"{path} is damaged, or no run of vision. {remedy}") from error
+    if not all({STEP, *ACCURACIES} <= scores.keys() for scores in made.evaluations):
+        raise UserError(f"{path} is damaged, or no run of vision. {remedy}")
+    return made
 
 
 def _line(scores: Mapping[str, float]) -> Line:

@@ -17,7 +17,7 @@ from unsee_dist.report.run_files import open_run
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page
 from unsee_dist.reproduce.record import as_dict
-from unsee_dist.reproduce.train_peer import risen, seconds_of
+from unsee_dist.reproduce.train_peer import clear, risen, seconds_of
 from unsee_dist.reproduce.units import units_of
 
 EXPERIMENT = EXPERIMENTS["peers"]
@@ -49,6 +49,18 @@ def test_the_time_of_a_run_is_that_of_its_steps(tmp_path: Path) -> None:
     assert seconds_of(open_run(run)) == pytest.approx(40 * 50 / 100)
     with pytest.raises(UserError, match="says nothing of how long"):
         seconds_of(open_run(make_run(tmp_path / "none", reached=0)))
+
+
+def test_a_folder_that_is_no_unfinished_training_is_left_alone(tmp_path: Path) -> None:
+    own, theirs = make_run(tmp_path / "own", {20: 61.0}), tmp_path / "theirs"
+    clear(own)
+    assert list(own.iterdir()) == []
+    clear(tmp_path / "none")
+    theirs.mkdir()
+    (theirs / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"theirs has files, and no config\.yaml of a run"):
+        clear(theirs)
+    assert (theirs / "notes.txt").read_text() == "mine"
 
 
 def test_the_rate_follows_the_clock() -> None:
