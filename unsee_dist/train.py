@@ -217,21 +217,16 @@ def write_stop_mark(run: str | None) -> None:
 
     The batch script requeues a job that has written it. run: None = its configuration could not be read.
     """
+    from unsee_dist.supervision.stop_mark import OF_RUN, write_mark
     from unsee_dist.training.checkpoint.directory import CHECKPOINTS, checkpoint_name, newest_valid, verify
 
-    path = os.environ.get("UNSEE_STOP_MARK")
-    if path:
-        newest = None
+    def newest() -> str:
+        checkpoint = None
         with suppress(OSError, UserError):  # the file system that failed may fail here, too
-            newest = newest_valid(Path(run) / CHECKPOINTS, verify)[0] if run is not None else None
-        try:
-            Path(path).write_text(f"{newest.name if newest else checkpoint_name(0)}\n", encoding="utf-8")
-        except OSError as error:
-            print(
-                f"UNSEE_STOP_MARK = {path} cannot be written ({error.strerror}): the batch script does not start again.",
-                file=sys.stderr,
-                flush=True,
-            )
+            checkpoint = newest_valid(Path(run) / CHECKPOINTS, verify)[0] if run is not None else None
+        return checkpoint.name if checkpoint else checkpoint_name(0)
+
+    write_mark(OF_RUN, newest)
 
 
 class _Function(ModuleType):

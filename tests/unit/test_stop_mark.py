@@ -66,7 +66,7 @@ def test_a_mark_that_cannot_be_written_hides_no_fault(
     def stale(*_: object, **__: object) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
 
-    monkeypatch.setattr(Path, "write_text", stale)
+    monkeypatch.setattr(stop_mark, "write_file", stale)
     assert train.end(OSError(errno.ESTALE, "Stale file handle"), ALONE, None, "runs/x") == ExitCode.TRANSIENT
     printed = capsys.readouterr().err
     assert f"UNSEE_STOP_MARK = {mark} cannot be written (Stale file handle)" in printed

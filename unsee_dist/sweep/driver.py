@@ -13,12 +13,12 @@ from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
 from unsee_dist.files.owner import Owner, owned, owner_of
 from unsee_dist.files.trees import read_within
+from unsee_dist.supervision.stop_mark import OF_SWEEP, write_mark
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.trial import TRIALS
 from unsee_dist.training.checkpoint.directory import CHECKPOINTS
 
 SWEEP, DRIVER = "sweep.yaml", "driver.json"
-MARK = "UNSEE_SWEEP_MARK"  # a file, named by the batch system's script
 
 
 def make_folder(sweep: Sweep) -> None:
@@ -61,12 +61,13 @@ def write_progress(folder: Path, ended: int) -> None:
 
     The trials that have ended, and the steps in all newest checkpoints: two equal marks are no progress.
     """
-    path = os.environ.get(MARK)
-    if path:
+
+    def progress() -> str:
         runs = (folder / TRIALS).glob("*")
         steps = sum(max(map(_step, (run / CHECKPOINTS).glob("step-*")), default=0) for run in runs)
-        with writing(f"{MARK} = {path}", "Name a file in a folder that exists."):
-            write_file(Path(path), f"{ended} trials ended, {steps} steps saved\n")
+        return f"{ended} trials ended, {steps} steps saved"
+
+    write_mark(OF_SWEEP, progress)
 
 
 def _step(checkpoint: Path) -> int:

@@ -103,6 +103,8 @@ class Store:
             cause = (
                 error.__cause__
             )  # fsspec makes "file not found" of whatever a web server answers, or does not
+            if getattr(cause, "status", None) not in MISSING and is_refused(cause):
+                raise PermissionError(errno.EACCES, str(cause)) from error
             if type(cause).__module__.startswith("aiohttp") and getattr(cause, "status", None) not in MISSING:
                 raise Unreachable(f"{self.path_of(name)} cannot be reached ({cause}).") from error
             return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pytest
@@ -27,3 +29,31 @@ def test_a_refusal_is_said_at_once_and_does_not_pass(
         store.Store("memory://corpus").read("index.json")
     assert exit_code_of(met.value) is ExitCode.MISTAKE
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(403, PermissionError), (401, PermissionError), (503, store.Unreachable), (404, None)],
+)
+def test_what_a_web_server_answers_to_a_look_at_a_file(status: int, expected: type[Exception] | None) -> None:
+    """fsspec says of all of them that there is no such file."""
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        do_GET = do_HEAD
+
+        def log_message(self, *_: object) -> None:
+            """Not on stderr."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        web = store.Store(f"http://127.0.0.1:{server.server_port}/a")
+        if expected is None:
+            assert web.sizes(["shard.tar"]) == {"shard.tar": None}
+        else:
+            with pytest.raises(expected):
+                web.sizes(["shard.tar"])
+        server.shutdown()
