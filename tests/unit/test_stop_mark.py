@@ -11,6 +11,7 @@ import pytest
 
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import ExitCode
+from unsee_dist.supervision import stop_mark
 
 train = import_module("unsee_dist.train")  # `from unsee_dist import train` is the function of that name
 
