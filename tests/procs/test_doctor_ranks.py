@@ -22,6 +22,7 @@ def _looks(rank: int, size: int, folder: str, wrong: bool) -> dict[str, str]:
     place.mkdir(parents=True, exist_ok=True)
     found = [*ranks._all_reduce(world), *ranks._clocks(world, lambda: time.time() + ahead_s)]
     found += ranks._shared_folder(world, place)
+    dist.barrier()  # rank 0 removes its file after the others have looked
     assert list(place.iterdir()) == []
     real = dist.all_reduce
 

@@ -100,12 +100,12 @@ class Store:
         try:
             return int(self._system.info(f"{self._root}/{name}")["size"])
         except FileNotFoundError as error:
-            cause = (
-                error.__cause__
-            )  # fsspec makes "file not found" of whatever a web server answers, or does not
-            if getattr(cause, "status", None) not in MISSING and is_refused(cause):
+            cause = error.__cause__  # fsspec makes "file not found" of whatever a web server answers, or does not
+            if getattr(cause, "status", None) in MISSING:
+                return None
+            if is_refused(cause):
                 raise PermissionError(errno.EACCES, str(cause)) from error
-            if type(cause).__module__.startswith("aiohttp") and getattr(cause, "status", None) not in MISSING:
+            if type(cause).__module__.startswith("aiohttp"):
                 raise Unreachable(f"{self.path_of(name)} cannot be reached ({cause}).") from error
             return None
 

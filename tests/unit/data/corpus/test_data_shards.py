@@ -8,7 +8,6 @@ import shutil
 import socket
 import sys
 import tarfile
-from contextlib import nullcontext
 
 import datasets
 import pytest
@@ -191,10 +190,24 @@ def test_a_server_that_does_not_answer_is_no_missing_corpus(monkeypatch, capsys)
     assert "unsee prepare" not in printed
 
 
-@pytest.mark.parametrize(
-    ("status", "missing"), [(404, True), (410, True), (503, False), (403, False), (None, False)]
-)
-def test_only_what_a_server_says_it_has_not_is_missing(monkeypatch, status, missing):
+@pytest.mark.parametrize("status", [404, 410])
+def test_what_a_server_says_it_has_not_is_missing(monkeypatch, status):
+    assert _answering(monkeypatch, status).sizes(["x"]) == {"x": None}
+
+
+@pytest.mark.parametrize("status", [503, None])
+def test_a_server_that_cannot_answer_is_a_passing_fault(monkeypatch, status):
+    with pytest.raises(Unreachable, match=r"http://127.0.0.1:9/a/x cannot be reached"):
+        _answering(monkeypatch, status).sizes(["x"])
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_server_that_refuses_is_no_passing_fault_and_says_not_that_a_file_is_missing(monkeypatch, status):
+    with pytest.raises(PermissionError):
+        _answering(monkeypatch, status).sizes(["x"])
+
+
+def _answering(monkeypatch: pytest.MonkeyPatch, status: int | None) -> Store:
     cause = type("ClientError", (Exception,), {"__module__": "aiohttp.client_exceptions", "status": status})()
 
     def info(path):
@@ -202,12 +215,7 @@ def test_only_what_a_server_says_it_has_not_is_missing(monkeypatch, status, miss
 
     there = Store("http://127.0.0.1:9/a")
     monkeypatch.setattr(there._system, "info", info)
-    with (
-        nullcontext()
-        if missing
-        else pytest.raises(Unreachable, match=r"http://127.0.0.1:9/a/x cannot be reached")
-    ):
-        assert there.sizes(["x"]) == {"x": None}
+    return there
 
 
 def test_a_corpus_without_an_index_behind_a_url_is_to_be_copied_there():
