@@ -16,10 +16,9 @@ from unsee_dist.files.atomic import atomic_folder, recover_folder
 from unsee_dist.files.contents import owner_name
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.publish.sentence_transformers import point_to, write_encoder
-from unsee_dist.tracking.note import note_of, write_note
+from unsee_dist.tracking.note import EXPORTS, note_of, write_note
 from unsee_dist.training.checkpoint.state import full_weights
 from unsee_dist.training.progress import Progress
-from unsee_dist.training.start import EXPORTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config.shipped import shipped
+from unsee_dist.data.prepare.stages import DEV
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.metrics.names import CANDIDATES, MRR, RECALL_AT_1, STEP, dev
 from unsee_dist.supervision.signals import OF_A_LAUNCHER
@@ -59,7 +60,7 @@ def main() -> None:
     kind = "GPU" if gpus else "CPU"
     print_stage(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
     start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
-    scores, tfidf = evaluations(run / METRICS), baseline(corpus / "dev.tsv")
+    scores, tfidf = evaluations(run / METRICS), baseline(corpus / DEV)
     print_stage(
         "4/4 scores: find the rest of a docstring by its first sentence (docstrings held out of tokenizer and training)"
     )
@@ -116,7 +117,7 @@ def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: i
         ),
         *("--module", "unsee_dist.train", "--config", str(PRESET)),
         *(f"run.dir={run}", f"model.encoder=./{encoder}", f"data.shards={corpus}"),
-        f"evaluate.retrieval={corpus / 'dev.tsv'}",
+        f"evaluate.retrieval={corpus / DEV}",
     ]
 
 

@@ -16,7 +16,8 @@ from unsee_dist.tracking import record
 from unsee_dist.tracking.environment import describe, note_of_run
 from unsee_dist.tracking.mlflow_model import ModelDescription
 from unsee_dist.tracking.mlflow_run import CorpusDescription
-from unsee_dist.tracking.recorder import RunRecorder
+from unsee_dist.tracking.note import BEST_EXPORT
+from unsee_dist.tracking.recorder import PAGE, RunRecorder
 from unsee_dist.training.ending import Ending
 from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.progress import Progress
@@ -88,7 +89,7 @@ def _describe_model(run: Training, ending: Ending) -> ModelDescription | None:
     name, progress, model = next(iter(ending.folders), None), run.progress, run.config.model
     if name is None:
         return None
-    best = progress.best if name == "best" else None
+    best = progress.best if name == BEST_EXPORT else None
     step, scores = (best.step, best.scores) if best else (progress.step, progress.scores)
     params = {"step": str(step), "encoder": published(model.encoder), "pooling": model.pooling}
     params |= {"max_tokens": str(model.max_tokens)} | {key: f"{value:g}" for key, value in scores.items()}
@@ -104,5 +105,5 @@ def _write_page(run: Training, baseline: Mapping[str, float]) -> None:
     try:
         report_ended(run.folder, baseline)
     except Exception as error:
-        report_error(error, "report.html")
+        report_error(error, PAGE)
         run.recorder.warn(f"the run is complete, without its page. Later: unsee report {run.folder}")

@@ -37,7 +37,7 @@ from unsee_dist.distributed import sockets
 from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.distributed.world import from_rank_0, wait_for_all
-from unsee_dist.errors import report
+from unsee_dist.errors import ExitCode, report
 from unsee_dist.supervision.watchdog import Watchdog, watched
 from unsee_dist.training.checkpoint.saving import Saver
 
@@ -133,7 +133,7 @@ def _rank(rank: int, ranks: int, port: int, scratch: Path, pipe: int) -> NoRetur
     local = {"LOCAL_RANK": rank % A_HOST, "LOCAL_WORLD_SIZE": A_HOST, "RANK": rank, "WORLD_SIZE": ranks}
     os.environ.update({name: str(value) for name, value in local.items()})
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    code = 1
+    code = ExitCode.BUG
     try:
         torch.set_num_threads(1)
         world = join_world()
@@ -153,7 +153,7 @@ def _rank(rank: int, ranks: int, port: int, scratch: Path, pipe: int) -> NoRetur
         os.write(pipe, f"{json.dumps(line)}\n".encode())
         watchdog.announce_exit("it was counted")
         wait_for_all(world)
-        code = 0
+        code = ExitCode.COMPLETE
     except Exception as error:
         report(error, f"rank {rank}")
     finally:

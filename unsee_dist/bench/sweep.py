@@ -15,10 +15,10 @@ from unsee_dist.config import presets
 from unsee_dist.config.unused import under
 from unsee_dist.errors import ended
 from unsee_dist.metrics.names import EFFECTIVE_RANK, LOSS, TIME, dev
-from unsee_dist.sweep.trial import OUTCOME
+from unsee_dist.sweep.trial import OUTCOME, TRIALS
 from unsee_dist.tracking.metrics_file import METRICS, Line, read
 
-TRIALS, STEPS, EVALUATIONS = 3, 60, 6
+STEPS, EVALUATIONS = 60, 6
 
 
 def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str, float]:
@@ -47,7 +47,7 @@ def sweep_cost(config: str, overrides: Sequence[str], folder: Path) -> dict[str,
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode != 0:
         raise ended(f"{' '.join(command)} failed: {done.stderr[-800:]}", done.returncode)
-    trials = sorted((folder / "sweep" / "trials").iterdir(), key=lambda run: _lines(run)[0][TIME])
+    trials = sorted((folder / "sweep" / TRIALS).iterdir(), key=lambda run: _lines(run)[0][TIME])
     return _costs(trials)
 
 

@@ -49,7 +49,9 @@ def report(
 
     The page needs no network. Of a sweep also its table, plots, and the best settings as a preset, in DIR/report.
     """
-    sweeps = [folder for folder in folders if (folder / "sweep.yaml").is_file()]
+    from unsee_dist.sweep.driver import SWEEP
+
+    sweeps = [folder for folder in folders if (folder / SWEEP).is_file()]
     if sweeps and len(folders) > 1:
         raise UserError(
             f"{sweeps[0]} is a sweep, and a sweep has a page of its own. Give it alone, or give its trials."

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.cli.options import AsJson, TakesSettings, presets_that_begin, settings_that_begin
-from unsee_dist.config import load, presets
+from unsee_dist.config import CONFIG, load, presets
 from unsee_dist.errors import UserError
 from unsee_dist.log import waiting
 from unsee_dist.terminal import columns, wrapped
@@ -134,7 +134,7 @@ def _check_is_run(run: Path) -> None:
     """UserError: neither settings nor checkpoints of a run are in this folder."""
     from unsee_dist.training.checkpoint.directory import CHECKPOINTS
 
-    if (run / "config.yaml").is_file() or (run / CHECKPOINTS).is_dir():
+    if (run / CONFIG).is_file() or (run / CHECKPOINTS).is_dir():
         return
     above = [folder for folder in run.resolve().parents[:2] if (folder / CHECKPOINTS).is_dir()]
     instead = f"{above[0]}, which is one" if above else "the run.dir of a training"

@@ -6,9 +6,9 @@ config.train.lr                       # 3e-05
 config.objective.settings()           # keyword arguments of OBJECTIVES[config.objective.name]
 """
 
-from unsee_dist.config.load import load, recorded
+from unsee_dist.config.load import CONFIG, load, recorded
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.presets import presets
 from unsee_dist.config.sections import RunConfig, every_steps
 
-__all__ = ["ConfigError", "Mistake", "RunConfig", "every_steps", "load", "presets", "recorded"]
+__all__ = ["CONFIG", "ConfigError", "Mistake", "RunConfig", "every_steps", "load", "presets", "recorded"]

@@ -21,6 +21,8 @@ from unsee_dist.config.unused import unused
 from unsee_dist.errors import UserError
 from unsee_dist.masking import masked_urls
 
+CONFIG = "config.yaml"  # in a run's folder: the resolved settings of its first start
+
 
 def legal_keys() -> tuple[str, ...]:
     """Every key a configuration may have, those of all objectives included, in the tree's order."""
@@ -51,7 +53,7 @@ def load(path: str, overrides: Sequence[str] = ()) -> RunConfig:
 
 def recorded(run: Path) -> RunConfig:
     """The configuration of a run, as its folder has it. Passwords and tokens, which earlier versions wrote, are masked."""
-    return _load(str(run / "config.yaml"), (), _masked)
+    return _load(str(run / CONFIG), (), _masked)
 
 
 def _load(path: str, overrides: Sequence[str], read: Callable[[Layer], Layer]) -> RunConfig:

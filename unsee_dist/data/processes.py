@@ -16,12 +16,12 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeVar
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ExitCode, UserError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_PER_PROCESS = 2  # tasks queued for a process: bounds the memory of tasks and results
-ENGINES = ("local", "ray")
+LOCAL, RAY = ENGINES = ("local", "ray")
 
 
 class TaskRunner(Protocol):
@@ -36,14 +36,14 @@ class TaskRunner(Protocol):
 
 
 @contextmanager
-def worker_pool(processes: int | None = None, engine: str = "local") -> Iterator[TaskRunner]:
+def worker_pool(processes: int | None = None, engine: str = LOCAL) -> Iterator[TaskRunner]:
     """A pool that runs tasks. engine: "local" (`processes` of them, None = all usable cores), or "ray" (the cluster at
     RAY_ADDRESS, or one started here where it is not set). Raises UserError when it cannot be started."""
     if engine not in ENGINES:
         raise UserError(f"engine = {engine} is unknown. Use {' or '.join(ENGINES)}.")
     if processes is not None and processes < 1:
         raise UserError(f"processes = {processes} is less than one. Use 1 or more.")
-    if engine == "local":
+    if engine == LOCAL:
         with _pool(processes or len(os.sched_getaffinity(0))) as run_tasks:
             yield run_tasks
         return
@@ -149,6 +149,6 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         parent.join()
-        os._exit(1)
+        os._exit(ExitCode.BUG)
 
     threading.Thread(target=watch, daemon=True).start()

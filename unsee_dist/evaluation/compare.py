@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from unsee_dist.config import recorded
+from unsee_dist.config import CONFIG, recorded
 from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation import comparison
 from unsee_dist.evaluation.comparison import ComparisonRow
@@ -88,7 +88,7 @@ def rows_of(names: Sequence[str]) -> list[ComparisonRow]:
 
 def _key(model: EvaluationModel) -> str:
     """Equal for the seeds of one row: every other setting, and which export of the run it is."""
-    if model.run is None or not (model.run / "config.yaml").is_file():
+    if model.run is None or not (model.run / CONFIG).is_file():
         return str(model.home)
     settings = recorded(model.run).model_dump(mode="json")
     same = {name: value for name, value in settings.items() if name not in OF_A_SEED}

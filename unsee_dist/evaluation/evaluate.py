@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from unsee_dist.data.processes import RAY
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation import mteb_suite, score_table
 from unsee_dist.evaluation.models import EvaluationModel, open_model
@@ -47,7 +48,7 @@ def measure(request: EvaluationRequest) -> Measured:
         raise UserError(
             "tfidf cannot be evaluated on --tier: it counts the words of local tasks. Write --tasks DIR."
         )
-    if request.engine == "ray":
+    if request.engine == RAY:
         evaluate_on_ray(request, model, tasks, console)
     return Measured(model, all_tasks, evaluate_tasks(model, tasks, console))
 

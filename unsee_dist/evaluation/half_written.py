@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from unsee_dist.errors import UserError
+from unsee_dist.publish.sentence_transformers import MODULES
 
 
 def refuse_half_written(path: Path) -> None:
@@ -30,8 +31,8 @@ def refuse_half_written(path: Path) -> None:
 
 def _missing(path: Path) -> list[str]:
     """The files and folders that an encoder's folder lacks."""
-    if (path / "modules.json").is_file():
-        modules = json.loads((path / "modules.json").read_text(encoding="utf-8"))
+    if (path / MODULES).is_file():
+        modules = json.loads((path / MODULES).read_text(encoding="utf-8"))
         try:
             folders = [path / module["path"] for module in modules]
             foreign = [str(module["type"]) for module in modules if not _is_known(str(module["type"]))]
@@ -47,7 +48,7 @@ def _missing(path: Path) -> list[str]:
         missing = [str(folder) for folder in folders if not folder.is_dir()]
     else:
         traces = ("1_Pooling", "sentence_bert_config.json", "config_sentence_transformers.json")
-        missing = ["modules.json"] if any((path / name).exists() for name in traces) else []
+        missing = [MODULES] if any((path / name).exists() for name in traces) else []
     if not (path / "config.json").is_file():
         missing.append("config.json")
     if not any(path.glob("*.safetensors")) and not any(path.glob("pytorch_model*.bin")):

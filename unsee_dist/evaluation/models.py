@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
+from unsee_dist.config import CONFIG
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.half_written import refuse_half_written
+from unsee_dist.evaluation.scores import EVALUATION
 from unsee_dist.files.hub import is_hub_name, is_load_error, reason
 from unsee_dist.log import LOG, quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
@@ -31,8 +33,9 @@ from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.model.limits import check_vocabulary, longest
 from unsee_dist.publish.usable import why_unusable
 from unsee_dist.tracking.metrics_file import METRICS, read
-from unsee_dist.tracking.note import NOTE
+from unsee_dist.tracking.note import BEST_EXPORT, EXPORTS, NOTE
 from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders
+from unsee_dist.training.checkpoint.manifest import NAME as MANIFEST
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -68,18 +71,18 @@ def open_model(source: str) -> EvaluationModel:
         return EvaluationModel("baseline/tfidf", f"words-{WORDS}", ELSEWHERE / TFIDF, None, TfIdf())
     if not path.is_dir():
         return _from_hub(source, path)
-    if (path / "config.yaml").is_file() and not (path / "config.json").exists():
+    if (path / CONFIG).is_file() and not (path / "config.json").exists():
         return _of_run(path)
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         return _of_checkpoint(path)
     refuse_half_written(path)
-    run = path.parent if (path.parent / "config.yaml").is_file() else None
+    run = path.parent if (path.parent / CONFIG).is_file() else None
     return _load(str(path), path, run, path.name)
 
 
 def run_folder(path: Path) -> Path:
     """The export of a run to evaluate: best/ if there is one, else final/. UserError: it has neither."""
-    for name in ("best", "final"):
+    for name in EXPORTS:
         if (path / name).is_dir():
             return path / name
     checkpoints = folders(path / CHECKPOINTS)
@@ -133,7 +136,7 @@ def _load(
     step = _step(run, export)
     revision = f"{export}-{step}-{digest}" if step else f"{export}-{digest}"
     name = f"{run.resolve().name}/{export}"
-    home = run / "evaluation" / scores
+    home = run / EVALUATION / scores
     return EvaluationModel(name, revision, home, run, embed, folder, unusable, encoder.max_seq_length)
 
 
@@ -208,5 +211,5 @@ def _step(run: Path, export: str) -> str:
     for line in lines:
         last = line[STEP]
         best = last if line.get(dev(BEST)) else best
-    step = best if export == "best" else last
+    step = best if export == BEST_EXPORT else last
     return f"step{step}" if step else ""

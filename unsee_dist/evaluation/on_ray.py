@@ -13,14 +13,13 @@ from typing import NamedTuple
 
 from rich.console import Console
 
+from unsee_dist.data.processes import RAY
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import EvaluationTask
 from unsee_dist.evaluation.scores import write_score
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, missing_scores, select_tasks
 from unsee_dist.metrics.task_score import TaskScore
-
-ENGINES = ("ray",)
 
 
 class RemoteTask(NamedTuple):
@@ -33,7 +32,7 @@ class RemoteTask(NamedTuple):
 
 def check_engine(engine: str | None) -> None:
     """UserError: --engine names none."""
-    if engine not in (None, *ENGINES):
+    if engine not in (None, RAY):
         raise UserError(f"--engine {engine} is unknown. Write --engine ray, or leave it out.")
 
 

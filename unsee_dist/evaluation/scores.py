@@ -13,6 +13,7 @@ from unsee_dist.files.records import RecordFile
 from unsee_dist.metrics.task_score import TaskScore
 
 FORMAT = 2  # 1 had no digest
+EVALUATION = "evaluation"  # in a run's folder: the scores of its encoders
 REMEDY = "Delete it, and evaluate again: unsee evaluate."
 
 

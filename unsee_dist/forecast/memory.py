@@ -20,10 +20,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from unsee_dist.config.sections import ParallelSettings, RunConfig
+from unsee_dist.data.stream.mask_keys import VIEWS
 from unsee_dist.forecast.derived import Derived
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
-VIEWS = 2
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from unsee_dist.config.sections import Pooling
+from unsee_dist.data.stream.mask_keys import VIEWS
 from unsee_dist.data.stream.packing import MicroBatch
 from unsee_dist.model.dropout import TARGET, set_network
 from unsee_dist.model.encoder import encode
@@ -29,8 +30,6 @@ from unsee_dist.objectives.outcome import Objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-VIEWS = 2
 
 
 class Unsee(nn.Module):

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from unsee_dist.config import recorded
+from unsee_dist.config import CONFIG, recorded
 from unsee_dist.config.kinds import Kind, kind_of
 from unsee_dist.errors import ROOM, UserError, refusals, writing
 from unsee_dist.files import contents
@@ -36,10 +36,11 @@ from unsee_dist.metrics.names import (
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.metrics.verdict import collapse, decline
 from unsee_dist.publish.card import Facts, card
-from unsee_dist.publish.sentence_transformers import cut_texts
+from unsee_dist.publish.sentence_transformers import MODULES, cut_texts
 from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS, Line, evaluations
 from unsee_dist.training.checkpoint import directory
+from unsee_dist.training.checkpoint.manifest import NAME as MANIFEST
 from unsee_dist.training.checkpoint.manifest import read_manifest
 from unsee_dist.training.edited import check_record, check_scores
 
@@ -91,7 +92,7 @@ def check(source: str, out: Path) -> None:
         raise UserError(f"--out {out} is a link to nothing. Write another --out.")
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
-    if not (out / "modules.json").is_file():
+    if not (out / MODULES).is_file():
         raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
     if contents.made_of(out) != _made_of(source):
         raise UserError(
@@ -107,7 +108,7 @@ def check(source: str, out: Path) -> None:
 def _made_of(source: str) -> str:
     """The name of a run in the record of its exports, for the run's folder and for what is in it."""
     path = Path(os.path.realpath(source))
-    run = next((each for each in (path, *path.parents[:2]) if (each / "config.yaml").is_file()), path)
+    run = next((each for each in (path, *path.parents[:2]) if (each / CONFIG).is_file()), path)
     return f"export of {contents.owner_name(run)}"
 
 
@@ -153,14 +154,14 @@ def _refusal(source: str, out: Path, new: Path, refused: OSError) -> str:
 
 def _write(new: Path, path: Path, model: ModelToExport, evaluation: Evaluation, onnx: bool) -> None:
     """The encoder of `path`, its card and, with `onnx`, model.onnx."""
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         from unsee_dist.publish.from_checkpoint import write_online
 
         write_online(path, path.resolve().parent.parent, new)
     else:
         assert model.folder is not None
         _copy(model.folder, new)
-    if not (new / "modules.json").is_file():
+    if not (new / MODULES).is_file():
         raise UserError(f"{path} is a plain transformers folder. Give a run, or an export of one.")
     if model.max_tokens is not None:
         cut_texts(new, model.max_tokens)

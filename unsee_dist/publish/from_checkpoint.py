@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from unsee_dist.config import recorded
+from unsee_dist.config import CONFIG, recorded
 from unsee_dist.errors import UserError
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.publish.sentence_transformers import write_encoder
@@ -16,9 +16,9 @@ from unsee_dist.training.checkpoint.state import CheckpointReader, StateSlice
 
 def write_online(checkpoint: Path, run: Path, folder: Path) -> None:
     """Write the online encoder of `checkpoint` of `run` into `folder`. UserError: the checkpoint is damaged."""
-    if not (run / "config.yaml").is_file():
+    if not (run / CONFIG).is_file():
         raise UserError(
-            f"{checkpoint} is a checkpoint without its run: {run / 'config.yaml'} is missing. Give a checkpoint in its run's folder."
+            f"{checkpoint} is a checkpoint without its run: {run / CONFIG} is missing. Give a checkpoint in its run's folder."
         )
     model = recorded(run).model
     try:

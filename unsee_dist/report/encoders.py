@@ -32,6 +32,7 @@ from unsee_dist.metrics.sts import Pairs
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
 from unsee_dist.publish.from_checkpoint import write_online
 from unsee_dist.report.run_files import RunFiles, tried
+from unsee_dist.tracking.note import BEST_EXPORT, FINAL_EXPORT
 from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders
 from unsee_dist.training.identity import describe_encoder, describe_sets
 
@@ -128,7 +129,7 @@ def _before(run: RunFiles, sentences: Sequence[str], problems: list[str]) -> Enc
 
 def _after(run: RunFiles, sentences: Sequence[str]) -> Encoded | None:
     assert run.config is not None
-    steps = {"best": run.best.get(STEP), "final": run.step}
+    steps = {BEST_EXPORT: run.best.get(STEP), FINAL_EXPORT: run.step}
     for export, step in steps.items():
         if (run.folder / export).is_dir():
             refuse_half_written(run.folder / export)

@@ -13,13 +13,17 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from unsee_dist.errors import UserError
+from unsee_dist.evaluation.scores import EVALUATION
 from unsee_dist.masking import published
 from unsee_dist.metrics.names import DEV, GAIN, STEP, best_metric, dev
 from unsee_dist.metrics.verdict import DIGITS, collapse
 from unsee_dist.report.run_files import RunFiles, is_run, open_run
+from unsee_dist.tracking.note import EXPORTS
+from unsee_dist.tracking.recorder import TRACE
+from unsee_dist.training.checkpoint.directory import CHECKPOINTS
 
 DEPTH = 4  # folders below the one that is given: sweeps/NAME/trials/ID
-INSIDE = ("checkpoints", "best", "final", "trace", "evaluation")  # of a run: nothing to look for in them
+INSIDE = (CHECKPOINTS, *EXPORTS, TRACE, EVALUATION)  # of a run: nothing to look for in them
 
 
 def show(folder: Path, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from unsee_dist.config import ConfigError, RunConfig, recorded
+from unsee_dist.config import CONFIG, ConfigError, RunConfig, recorded
 from unsee_dist.config.kinds import Plain, flat
 from unsee_dist.errors import TransientError, UserError
 from unsee_dist.files.owner import OWNER, Owner, owner_of
@@ -18,8 +18,8 @@ from unsee_dist.metrics.names import BEST, DEV, LOSS, STEP, TIME, dev
 from unsee_dist.metrics.verdict import gain_over
 from unsee_dist.tracking import metrics_file, record
 from unsee_dist.tracking.metrics_file import METRICS, Line
-from unsee_dist.tracking.note import NOTE
-from unsee_dist.tracking.record import CONFIG, HISTORY, PastStart
+from unsee_dist.tracking.note import FINAL_EXPORT, NOTE
+from unsee_dist.tracking.record import HISTORY, PastStart
 from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders
 from unsee_dist.training.checkpoint.manifest import Manifest, read_manifest
 
@@ -171,7 +171,7 @@ def _newest(folder: Path) -> Manifest | None:
 def _exported(folder: Path) -> int | None:
     """The step of final/; None where there is none."""
     try:
-        note = NOTE.read(folder / "final") if (folder / "final").is_dir() else None
+        note = NOTE.read(folder / FINAL_EXPORT) if (folder / FINAL_EXPORT).is_dir() else None
     except UserError:  # whoever opens the folder says it
         return None
     return note.step if note else None

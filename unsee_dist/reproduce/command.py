@@ -17,6 +17,7 @@ from pathlib import Path
 from unsee_dist.bench.sentence_trainer import check_installed
 from unsee_dist.config.spelling import closest
 from unsee_dist.data.prepare.stages import DEV as HELD_OUT
+from unsee_dist.data.processes import RAY
 from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.evaluation.on_ray import check_engine
 from unsee_dist.evaluation.tasks import EvaluationRequest, select_tasks
@@ -131,7 +132,7 @@ def with_evaluation(request: Request) -> list[str]:
 
 
 def run_all(units: Sequence[Unit], tasks: EvaluationRequest) -> None:
-    if tasks.engine == "ray":
+    if tasks.engine == RAY:
         run_on_ray(units, tasks, progress_console())
         return
     stop = StopSignal()

@@ -13,13 +13,15 @@ from pathlib import Path
 import xxhash
 
 from unsee_dist.evaluation.models import EvaluationModel, open_model
+from unsee_dist.evaluation.scores import EVALUATION
 from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks
 from unsee_dist.log import progress_console
 from unsee_dist.metrics.task_score import TaskScore
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
-from unsee_dist.publish.sentence_transformers import write_encoder
+from unsee_dist.publish.sentence_transformers import MODULES, write_encoder
 from unsee_dist.report.run_files import open_run
 from unsee_dist.reproduce.units import Unit
+from unsee_dist.tracking.note import EXPORTS
 
 Scores = Mapping[str, TaskScore]
 UNTRAINED = "untrained"
@@ -39,13 +41,13 @@ def score_untrained(unit: Unit, out: Path, tasks: EvaluationRequest) -> Scores:
     model = unit.config.model
     key = xxhash.xxh3_64_hexdigest(f"{model.encoder} {model.pooling} {model.max_tokens}".encode())[:8]
     folder = out / UNTRAINED / key
-    if not (folder / "encoder" / "modules.json").is_file():
+    if not (folder / "encoder" / MODULES).is_file():
         encoder = load_encoder(model.encoder, None)
         state = {name: tensor.detach() for name, tensor in encoder.state_dict().items()}
         tokenizer = load_tokenizer(model.encoder)
         write_encoder(folder / "encoder", state, encoder.config, tokenizer, model.pooling, model.max_tokens)
     opened = open_model(str(folder / "encoder"))
-    return _scores(replace(opened, home=folder / "evaluation"), tasks)
+    return _scores(replace(opened, home=folder / EVALUATION), tasks)
 
 
 def _scores(model: EvaluationModel, tasks: EvaluationRequest) -> Scores:
@@ -54,4 +56,4 @@ def _scores(model: EvaluationModel, tasks: EvaluationRequest) -> Scores:
 
 
 def _has_encoder(run: Path) -> bool:
-    return open_run(run).state == "complete" and any((run / name).is_dir() for name in ("best", "final"))
+    return open_run(run).state == "complete" and any((run / name).is_dir() for name in EXPORTS)

@@ -53,7 +53,7 @@ from unsee_dist.supervision.signals import OF_A_LAUNCHER, Stopped, StopSignal, s
 from unsee_dist.tracking import record
 from unsee_dist.tracking.environment import of_this_start
 from unsee_dist.tracking.metrics_file import METRICS, MetricsFile
-from unsee_dist.tracking.note import note_of, write_note
+from unsee_dist.tracking.note import BEST_EXPORT, FINAL_EXPORT, note_of, write_note
 from unsee_dist.training.guard import with_verdict
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def train_peer(name: str, run: RunFiles, config: RunConfig, stop: StopSignal) ->
         trainer.train()
     if stop.requested:
         raise Stopped
-    clock.export("final")
+    clock.export(FINAL_EXPORT)
     clock.metrics.close()
     RECORD.write(folder, _record(name, peer, clock, length))
 
@@ -150,7 +150,7 @@ def risen(share: float, warmup: float) -> float:
 
 
 def _record(name: str, peer: Peer, clock: _Clock, length: int) -> PeerRecord:
-    weights = (Path(clock.config.run.dir) / "final" / "model.safetensors").read_bytes()
+    weights = (Path(clock.config.run.dir) / FINAL_EXPORT / "model.safetensors").read_bytes()
     versions = {each: version(each) for each in (*NEEDED, "torch", "transformers")}
     return PeerRecord(
         name,
@@ -242,7 +242,7 @@ class _Clock(TrainerCallback):
         LOG.info(f"step {self.step}, {self.trained_s:.0f} of {self.seconds:.0f} s: {deciding}")
         if better and deciding is not None:
             self.best = deciding[1]
-            self.export("best")
+            self.export(BEST_EXPORT)
 
     def _encode(self, sentences: list[str]) -> np.ndarray:
         return self.model.encode(sentences, batch_size=64, show_progress_bar=False, convert_to_numpy=True)

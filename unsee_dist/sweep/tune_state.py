@@ -19,6 +19,7 @@ from pydantic import BaseModel, Json, ValidationError
 
 from unsee_dist.errors import UserError, file_error
 from unsee_dist.files.trees import open_regular
+from unsee_dist.sweep.trial import TRIALS
 
 TUNER, EXPERIMENT = "tuner.pkl", "experiment_state-*.json"
 DRAWN = ("search_gen_state-*.json", "basic-variant-state-*.json")  # either, by the kind of search
@@ -99,6 +100,6 @@ def _damage(path: Path, why: str) -> UserError:
     sweep = path.parent.parent
     return UserError(
         f"{path}, Ray Tune's state of this search, is damaged ({why[:200]}), so the search cannot go on. Nothing was changed: "
-        f"the trials are in {sweep / 'trials'}, and `unsee report {sweep}` shows them. Restore that file, or write another "
+        f"the trials are in {sweep / TRIALS}, and `unsee report {sweep}` shows them. Restore that file, or write another "
         "sweep.dir for a new search."
     )

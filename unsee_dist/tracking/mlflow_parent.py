@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unsee_dist.config import recorded
+from unsee_dist.config import CONFIG, recorded
 from unsee_dist.errors import UserError
 from unsee_dist.tracking.environment import PARENT, describe
 from unsee_dist.tracking.mlflow_run import RunDescription
@@ -73,7 +73,7 @@ class ParentRun:
 
     def send_left(self, trial: Path, status: str = "FINISHED", timeout_s: float = 30.0) -> bool:
         """Send what the training in the folder `trial`, which is over, has not; True when nothing is left."""
-        if not (trial / "config.yaml").exists():
+        if not (trial / CONFIG).exists():
             return True
         try:
             if load(trial, None, {}).delivered:

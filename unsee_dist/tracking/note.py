@@ -26,6 +26,8 @@ class ExportNote:
     worse: str | None = None
 
 
+EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
+BEST_EXPORT, FINAL_EXPORT = EXPORTS
 NOTE = RecordFile("unsee.json", ExportNote, version=1, remedy="Export the encoder again.")
 
 
@@ -34,7 +36,7 @@ def note_of(name: str, step: int, scores: Mapping[str, float]) -> ExportNote:
     deciding = best_metric(scores)
     score = f", {deciding[0]} {deciding[1]:.{DIGITS.get(deciding[0], 3)}f}" if deciding else ""
     what = f"the last step, {step}{score}"
-    if name == "best":
+    if name == BEST_EXPORT:
         what = f"the best evaluation after training began, of step {step}{score}"
     return ExportNote(step, what, collapse(scores), decline(scores))
 

@@ -17,7 +17,7 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from unsee_dist.config import ConfigError, load
+from unsee_dist.config import CONFIG, ConfigError, load
 from unsee_dist.config.kinds import Plain, SettingDifference, flat, kind_of
 from unsee_dist.config.sections import RunConfig
 from unsee_dist.errors import UserError, writing
@@ -27,7 +27,7 @@ from unsee_dist.metrics.names import STEP, TIME
 from unsee_dist.tracking.metrics_file import MetricsFile
 from unsee_dist.tracking.unsent import FILE as MLFLOW
 
-CONFIG, HISTORY = "config.yaml", "history.jsonl"
+HISTORY = "history.jsonl"
 CHANGED, RANKS, FROM, ENVIRONMENT = "changed", "ranks", "from", "environment"
 MOST_BYTES = 1 << 26  # of history.jsonl: of some hundred thousand starts
 

@@ -27,7 +27,7 @@ from unsee_dist.tracking.tensorboard_sink import TensorboardSink
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PAGE = "report.html"  # in a run's folder
+PAGE, TRACE = "report.html", "trace"  # in a run's folder
 
 
 class RunRecorder:
@@ -64,13 +64,13 @@ class RunRecorder:
         """Say it when metrics.jsonl has lost some of the lines that the checkpoint had counted."""
         if self.lines < lines:
             self.warn(
-                f"{self.folder / 'metrics.jsonl'} has lost {lines - self.lines} of the {lines} lines that the checkpoint of "
+                f"{self.folder / METRICS} has lost {lines - self.lines} of the {lines} lines that the checkpoint of "
                 f"step {self._first} had counted. The run continues; its record has a hole there"
             )
 
     def keep_trace(self, size: int) -> None:
         """Write trace/rank-R.jsonl from here on (data.trace). A run that had more ranks before keeps their lines."""
-        folder = self.folder / "trace"
+        folder = self.folder / TRACE
         path = folder / f"rank-{self.rank}.jsonl"
         surplus = [old for old in folder.glob("rank-*.jsonl") if int(old.stem.removeprefix("rank-")) >= size]
         for old in [path, *(surplus if self.rank == 0 else [])]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unsee_dist.metrics.verdict import ADVICE, collapse, decline, improvement
-from unsee_dist.tracking.note import note_of
+from unsee_dist.tracking.note import BEST_EXPORT, FINAL_EXPORT, note_of
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.progress import Progress
 
@@ -34,9 +34,13 @@ class Ending:
     def folders(self) -> dict[str, str]:
         """Name -> what it is; best/ only where this run has one, final/ only where it has not collapsed."""
         progress = self.progress
-        notes = {"best": note_of("best", progress.best.step, progress.best.scores)} if progress.best else {}
+        notes = (
+            {BEST_EXPORT: note_of(BEST_EXPORT, progress.best.step, progress.best.scores)}
+            if progress.best
+            else {}
+        )
         if not collapse(progress.scores):
-            notes["final"] = note_of("final", progress.step, progress.scores)
+            notes[FINAL_EXPORT] = note_of(FINAL_EXPORT, progress.step, progress.scores)
         return {name: note.what for name, note in notes.items() if (self.folder / name).is_dir()}
 
     @property
@@ -46,7 +50,9 @@ class Ending:
         if not self.folders:
             return [f"this run has no usable encoder. {ADVICE} Give it another run.dir"]
         if collapse(self.progress.scores):
-            return [f"final/ has collapsed and cannot be used; best/ is {self.folders.get('best', 'gone')}"]
+            return [
+                f"final/ has collapsed and cannot be used; best/ is {self.folders.get(BEST_EXPORT, 'gone')}"
+            ]
         return [f"best/ is {worse}. {ADVICE}"] if worse else []
 
     @property

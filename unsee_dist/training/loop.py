@@ -42,6 +42,7 @@ from unsee_dist.model.target import Target, decay_at
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.supervision.phases import enter_phase
 from unsee_dist.supervision.signals import Stopped, StopSignal
+from unsee_dist.tracking.note import BEST_EXPORT, FINAL_EXPORT
 from unsee_dist.tracking.recorder import RunRecorder
 from unsee_dist.training.checkpoint.directory import CHECKPOINTS, checkpoint_name
 from unsee_dist.training.checkpoint.manifest import CheckpointInfo, Identity
@@ -120,7 +121,7 @@ def train(run: Training) -> None:
     run.saver.wait()
     enter_phase("export", run.progress.step)
     run.recorder.doing("export")
-    run.export("final")
+    run.export(FINAL_EXPORT)
 
 
 def _train_to_the_end(run: Training) -> None:
@@ -285,7 +286,7 @@ def evaluate(run: Training) -> None:
         metric, value = deciding
         progress.best = Best(metric, value, progress.step, scores)
         enter_phase("export")
-        run.export("best")
+        run.export(BEST_EXPORT)
     progress.evaluated = progress.step
     progress.waited = 0 if better or progress.step == progress.started else progress.waited + 1
     run.recorder.took("evaluation", time.perf_counter() - began)

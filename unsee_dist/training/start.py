@@ -30,14 +30,13 @@ from unsee_dist.errors import UserError
 from unsee_dist.model.target import decay_at
 from unsee_dist.tracking import record
 from unsee_dist.tracking.metrics_file import METRICS, count_lines, cut_back
+from unsee_dist.tracking.note import BEST_EXPORT, EXPORTS, FINAL_EXPORT
 from unsee_dist.training.checkpoint import directory
 from unsee_dist.training.checkpoint.manifest import Identity, Manifest, read_manifest
 from unsee_dist.training.checkpoint.resume import find_checkpoint
 from unsee_dist.training.edited import check_record, readable_manifest
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.schedule import learning_rate, rising_steps, total_steps
-
-EXPORTS = ("best", "final")  # folders of a run that sentence-transformers loads
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _continued(request: StartRequest, checkpoint: Path, manifest: Manifest) -> S
     if complete := (
         (progress.step >= request.steps or progress.is_out_of(request.config.evaluate.patience))
         and progress.evaluated >= progress.step
-        and (request.folder / "final").is_dir()
+        and (request.folder / FINAL_EXPORT).is_dir()
     ):
         changed = ()  # nothing will run with them
     if changed:
@@ -146,11 +145,11 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
     if different and any((request.folder / name).is_dir() for name in EXPORTS):
         raise UserError(_refusal(request.folder, request.steps, different, None))
     if (
-        request.folder / "final"
-    ).is_dir():  # written after the checkpoint of the last step: somebody has removed that
+        request.folder / FINAL_EXPORT
+    ).is_dir():  # written after the last checkpoint, which somebody has removed
         raise UserError(_without_checkpoints(request.folder))
     begun = count_lines(request.folder / METRICS)
-    lost = [f"{begun} lines of {METRICS}"] * bool(begun) + ["best/"] * (request.folder / "best").is_dir()
+    lost = [f"{begun} lines of {METRICS}"] * bool(begun) + ["best/"] * (request.folder / BEST_EXPORT).is_dir()
     if not different and not lost:
         return ()
     others = (

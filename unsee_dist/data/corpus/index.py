@@ -42,6 +42,7 @@ from unsee_dist.files.owner import OWNER, Owner, owner_of
 from unsee_dist.files.remote import is_remote
 
 INDEX = "index.json"
+SIZES = "sizes.json"  # samples (blocks) of each shard, as other tools expect it
 PREPARING = "preparing"  # the folder for unfinished work, inside that of the corpus
 UNSEALED = 1  # had no digest; everything else is as in LISTED
 BLOCK_BYTES = 1 << 30  # of the text of a block, at most

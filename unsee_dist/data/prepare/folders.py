@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from unsee_dist.data.corpus.index import INDEX, PREPARING, SIZES
 from unsee_dist.data.prepare import formats, opening
 from unsee_dist.data.prepare.encoding import is_text
 from unsee_dist.errors import UserError, file_error, is_transient
@@ -96,7 +97,7 @@ def _walk(root: str, leave_out: LeaveOut) -> Iterator[tuple[str, os.DirEntry[str
 
 def _is_corpus(names: set[str]) -> bool:
     """By the names in a folder: a prepared corpus, or an unfinished one. It may be the --out of this very command."""
-    return {"index.json", "sizes.json"} <= names or "preparing" in names
+    return {INDEX, SIZES} <= names or PREPARING in names
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -33,7 +33,7 @@ from unsee_dist.data.prepare.plan import (
 )
 from unsee_dist.data.prepare.report import PreparationReport, progress, report_of
 from unsee_dist.data.prepare.stages import Preparation
-from unsee_dist.data.processes import worker_pool
+from unsee_dist.data.processes import LOCAL, worker_pool
 from unsee_dist.errors import ROOM, UserError, refusals
 
 __all__ = ["PrepareSettings", "prepare"]
@@ -49,7 +49,7 @@ def prepare(
     settings: PrepareSettings,
     console: Console | None = None,
     processes: int | None = None,
-    engine: str = "local",
+    engine: str = LOCAL,
 ) -> PreparationReport:
     """Write the corpus of these inputs (see sources.py) into the folder out.
 

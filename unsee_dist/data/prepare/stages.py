@@ -23,6 +23,7 @@ from unsee_dist.data.corpus.entries import LISTED, number_of
 from unsee_dist.data.corpus.index import (
     INDEX,
     SHARD_ENTRY,
+    SIZES,
     CorpusIndex,
     ShardEntry,
     fingerprint,
@@ -42,7 +43,6 @@ from unsee_dist.files import atomic
 Result = TypeVar("Result")
 DEV = "dev.tsv"
 NEIGHBOURS = "dev-neighbours.tsv"
-SIZES = "sizes.json"
 SORTED = "sorted.json"
 # Small inputs share a task of at least this part of all bytes: so many tasks for so many processes.
 SHARES = 64

@@ -23,12 +23,12 @@ from unsee_dist.config.sections import RunConfig
 from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.order import GOLDEN, keys, mix
 from unsee_dist.data.corpus.ragged import Ragged
+from unsee_dist.data.stream.mask_keys import VIEWS
 from unsee_dist.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-VIEWS = 2
 CROPS = 0x63726F70  # "crop": no other key of a run is made of this and three parts
 LOOKED_AT = 64  # records, before crops are made of them
 LENGTH = 1 << 8  # beside the numbers of views, in what a draw is made of

@@ -10,6 +10,7 @@ import numpy as np
 
 from unsee_dist.data.corpus.order import key, mix
 
+VIEWS = 2  # of a sentence in a step, each under masks of its own
 MASKS = 0x6D61736B  # "mask": no other key of a run is made of this and three parts
 
 
