@@ -24,9 +24,9 @@ import psutil
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from integration import tiny  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: E402
+from integration import tiny  # noqa: E402  (after sys.path)
+from rich.console import Console  # noqa: E402  (after sys.path)
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn  # noqa: E402  (after sys.path)
 
 RANKS, WORKERS, BATCH = 2, 2, 1000
 BOUND_MIB = 1024  # of any process, most of it torch; a byte a sentence for this test's own count is left out

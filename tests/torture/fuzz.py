@@ -28,10 +28,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
-import mutations  # noqa: E402
-import xxhash  # noqa: E402
+import mutations  # noqa: E402  (after sys.path)
+import xxhash  # noqa: E402  (after sys.path)
 
-from unsee_dist.errors import UserError  # noqa: E402
+from unsee_dist.errors import UserError  # noqa: E402  (after sys.path)
 
 CASE_S = 10.0  # of one file, on a machine with other work
 MEMORY = 256 << 20  # bytes that reading one file of a few kB may take

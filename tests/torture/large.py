@@ -33,9 +33,9 @@ import zstandard
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-from epoch import Tell, peak_mib, sentences  # noqa: E402
-from integration import tiny  # noqa: E402
-from rich.console import Console  # noqa: E402
+from epoch import Tell, peak_mib, sentences  # noqa: E402  (after sys.path)
+from integration import tiny  # noqa: E402  (after sys.path)
+from rich.console import Console  # noqa: E402  (after sys.path)
 
 DESCRIPTORS = 1024
 BOUND_MIB = 1024  # of any process

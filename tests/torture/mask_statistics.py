@@ -18,7 +18,7 @@ from scipy.stats import norm
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from unit.model import test_mask_statistics as masks  # noqa: E402
+from unit.model import test_mask_statistics as masks  # noqa: E402  (after sys.path)
 
 SITES = (0, 7, 40, 199)  # of the embeddings, and of early and late layers
 DRAWS = 10**8

@@ -24,11 +24,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
 
-import warm  # noqa: E402
-from integration import ranks, tiny  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
+import warm  # noqa: E402  (after sys.path)
+from integration import ranks, tiny  # noqa: E402  (after sys.path)
+from rich.console import Console  # noqa: E402  (after sys.path)
+from rich.table import Table  # noqa: E402  (after sys.path)
+from safetensors.torch import load_file  # noqa: E402  (after sys.path)
 
 SIZE, STEPS = 2, 12
 CELLS = [f"{stage}-{precision}" for stage in range(4) for precision in ("fp32", "bf16")]

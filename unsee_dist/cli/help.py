@@ -65,13 +65,13 @@ def arrange(apps: Iterable[typer.Typer], above: str = "") -> None:
     """Give the commands of some apps their panels and examples. above: the command that these are part of."""
     for app in apps:
         for command in app.registered_commands:
-            name = command.name or command.callback.__name__  # type: ignore[union-attr]
+            name = command.name or command.callback.__name__  # type: ignore[union-attr]  # a registered command has one
             command.rich_help_panel = PANEL.get(name) if not above else None
             command.epilog = _epilog(EXAMPLES.get(f"{above} {name}".strip(), ()))
         for group in app.registered_groups:
             if group.name:
                 group.rich_help_panel = PANEL.get(group.name)
-                arrange([group.typer_instance], group.name)  # type: ignore[list-item]
+                arrange([group.typer_instance], group.name)  # type: ignore[list-item]  # a registered group has one
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -23,7 +23,7 @@ class BoundedLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """A node and all below it."""
-        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]
+        event: yaml.Event = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs give it no type
         if isinstance(event, yaml.AliasEvent):
             node = super().compose_node(parent, index)
             # one that stands for what contains it counts as one: who enters nodes counts the depth

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 # mteb calls it before it loads a retrieval task. Its own, offline, leaves out which documents to rerank.
-retrieval_dataset_loaders.get_dataset_config_names = configurations  # type: ignore[attr-defined]
+retrieval_dataset_loaders.get_dataset_config_names = configurations  # type: ignore[attr-defined]  # mteb imports the name there, and does not export it
 
 Embed = Callable[[list[str]], np.ndarray]  # (n texts) -> (n, D)
 

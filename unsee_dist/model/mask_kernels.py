@@ -6,6 +6,9 @@ whole of it. Nothing of a mask is kept for the backward. Triton comes with torch
 Shapes: R rows, T tokens a row, H heads, F features, N = R T.
 """
 
+# mypy: allow-untyped-defs, allow-untyped-decorators
+# Triton compiles the kernels, and gives their arguments no types.
+
 from __future__ import annotations
 
 from typing import Any
@@ -23,19 +26,19 @@ CELLS = 4096  # of a block
 
 
 @triton.jit
-def _mix(x):  # type: ignore[no-untyped-def]
+def _mix(x):
     x = (x ^ (x >> 30)) * MIX_1
     x = (x ^ (x >> 27)) * MIX_2
     return x ^ (x >> 31)
 
 
 @triton.jit
-def _combined(key, part):  # type: ignore[no-untyped-def]
+def _combined(key, part):
     return _mix((key ^ part) + GOLDEN)
 
 
 @triton.jit
-def _multiplied(x, a, b, c, place, dropped, factor):  # type: ignore[no-untyped-def]
+def _multiplied(x, a, b, c, place, dropped, factor):
     """x under the lanes `place` of the words a c + b."""
     word = a * c + b
     word = word ^ (word >> 32)
@@ -43,8 +46,8 @@ def _multiplied(x, a, b, c, place, dropped, factor):  # type: ignore[no-untyped-
     return (x.to(tl.float32) * tl.where(drawn >= dropped, factor, 0.0)).to(x.dtype)
 
 
-@triton.jit(do_not_specialize=["site", "dropped"])  # type: ignore[untyped-decorator]
-def _hidden(  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["site", "dropped"])
+def _hidden(
     x_ptr,
     y_ptr,
     keys_ptr,
@@ -70,8 +73,8 @@ def _hidden(  # type: ignore[no-untyped-def]
     tl.store(y_ptr + at, y, mask=inside)
 
 
-@triton.jit(do_not_specialize=["site", "dropped"])  # type: ignore[untyped-decorator]
-def _attention(  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["site", "dropped"])
+def _attention(
     x_ptr, y_ptr, keys_ptr, positions_ptr, words_ptr, heads, tokens, site, dropped, factor,
     PACKED: tl.constexpr, Q: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip

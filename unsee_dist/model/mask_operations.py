@@ -70,7 +70,7 @@ def _(
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001  (torch gives it by name)
     _, *of_rows, ctx.p, ctx.site = inputs
     ctx.save_for_backward(*of_rows)
 

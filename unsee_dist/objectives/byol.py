@@ -21,7 +21,7 @@ class BYOL(nn.Module):
 
     symmetric: ClassVar[bool] = True
 
-    def __init__(self, width: int, reduction: Reduction) -> None:  # noqa: ARG002 (one signature for all)
+    def __init__(self, width: int, reduction: Reduction) -> None:  # noqa: ARG002  (one signature for all)
         super().__init__()
 
     def forward(self, online: Tensor, target: Tensor) -> Outcome:

@@ -26,7 +26,7 @@ class SimCSE(nn.Module):
 
     symmetric: ClassVar[bool] = False
 
-    def __init__(self, width: int, reduction: Reduction, *, temperature: float = DEFAULT.temperature) -> None:  # noqa: ARG002
+    def __init__(self, width: int, reduction: Reduction, *, temperature: float = DEFAULT.temperature) -> None:  # noqa: ARG002  (one signature for all)
         super().__init__()
         self.reduction, self.temperature = reduction, temperature
 

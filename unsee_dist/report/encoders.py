@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from unsee_dist.report.run_files import RunFiles, tried
 from unsee_dist.tracking.note import BEST_EXPORT, FINAL_EXPORT
 from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders
 from unsee_dist.training.identity import describe_encoder, describe_sets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 AT_ONCE = 64  # sentences
 POOL = 500  # sentences of the corpus, for neighbours and the map
@@ -117,8 +120,8 @@ def _before(run: RunFiles, sentences: Sequence[str], problems: list[str]) -> Enc
             return Encoded(name, _embed(str(folder), run.config, sentences, name))
     known = run.manifest.identity.encoder if run.manifest else None
 
-    def check(encoder: torch.nn.Module) -> None:
-        digest = describe_encoder(encoder)  # type: ignore[arg-type]
+    def check(encoder: PreTrainedModel) -> None:
+        digest = describe_encoder(encoder)
         if known is not None and digest != known:
             problems.append(
                 f"model.encoder = {name} has changed since the run began (it had {known}; now {digest})."
@@ -161,7 +164,7 @@ def _embed(
     config: RunConfig,
     sentences: Sequence[str],
     name: str,
-    check: Callable[[torch.nn.Module], None] = lambda _: None,
+    check: Callable[[PreTrainedModel], None] = lambda _: None,
 ) -> Embeddings:
     """Each different sentence's embedding."""
     LOG.info(f"encoding {len(sentences):,} sentences: {name}")

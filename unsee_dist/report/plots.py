@@ -35,6 +35,7 @@ DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
 
 
 Mark = Literal["", "o", "|", "x"]
+Weight = Literal["weak", "normal", "strong"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Series:
     y: Sequence[float]
     place: int = 0
     end: Mark = ""
-    weight: Literal["weak", "normal", "strong"] = "normal"
+    weight: Weight = "normal"
 
 
 class Level(NamedTuple):

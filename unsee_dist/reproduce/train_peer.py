@@ -196,11 +196,11 @@ class _Clock(TrainerCallback):
         """Of the seconds that are over."""
         return min(1.0, self.trained_s / self.seconds)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  (transformers calls it so)
         self._evaluate()
         self._since = time.perf_counter()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002  (transformers calls it so)
         now = time.perf_counter()
         self.trained_s, self._since = self.trained_s + now - self._since, now
         self.step = state.global_step
@@ -211,7 +211,7 @@ class _Clock(TrainerCallback):
             self._evaluate()
             self._since = time.perf_counter()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:  # noqa: ARG002  (transformers calls it so)
         if not logs or "loss" not in logs or state.global_step <= self.logged[0]:
             return
         step, seconds = self.logged

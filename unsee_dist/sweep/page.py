@@ -18,8 +18,8 @@ from unsee_dist.metrics.verdict import DIGITS
 from unsee_dist.report.curves import TITLES
 from unsee_dist.report.facts import Next, Table
 from unsee_dist.report.headline import Tile, Tone, Verdict
-from unsee_dist.report.page import Bars, Block, Commands, Grid, Page, Plots, Section, Words
-from unsee_dist.report.plots import Dot, Level, Mark, Panel, Series, draw
+from unsee_dist.report.page import Bars, Commands, Grid, Page, Block, Section, Plots, Words
+from unsee_dist.report.plots import Dot, Level, Mark, Panel, Series, Weight, draw
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import BAD, LedgerRow
 from unsee_dist.sweep.plots import levels
@@ -154,9 +154,11 @@ def _curves(
         if points:
             kind = _kind(row, top)
             x, y = zip(*points, strict=True)
-            weight = "strong" if kind == BEST else "weak" if row.status in ("stopped", *BAD) else "normal"
+            weight: Weight = (
+                "strong" if kind == BEST else "weak" if row.status in ("stopped", *BAD) else "normal"
+            )
             end: Mark = "|" if row.status == "stopped" else MARKS[kind]
-            series.append(Series(f"trial {row.number}", x, y, PLACES[kind], end, weight))  # type: ignore[arg-type]
+            series.append(Series(f"trial {row.number}", x, y, PLACES[kind], end, weight))
     return _with_levels(Panel(TITLES.get(key, key), key, series), sweep, rows, key, baseline)
 
 

@@ -22,7 +22,7 @@ def record_placement(path: Path) -> Any:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(path, state.placement_group_handle.placement_group.id.hex())
 
-        def after_worker_group_shutdown(self, worker_group_context: Any) -> None:  # noqa: ARG002
+        def after_worker_group_shutdown(self, worker_group_context: Any) -> None:  # noqa: ARG002  (Ray calls it so)
             path.unlink(missing_ok=True)
 
     return RecordsPlacement()

@@ -56,8 +56,8 @@ def curves(sweep: Sweep, rows: Sequence[LedgerRow], rungs: Sequence[int], path: 
                        xytext=(-3, 3), textcoords="offset points", ha="right")  # fmt: skip
     for rung in rungs:
         panel.axvline(rung, color="grey", linestyle=":", linewidth=1)
-        place = {"xycoords": ("data", "axes fraction"), "xytext": (3, -10), "textcoords": "offset points"}
-        panel.annotate(f"rung {rung}", (rung, 1), fontsize=8, color="grey", **place)  # type: ignore[arg-type]
+        panel.annotate(f"rung {rung}", (rung, 1), xycoords=("data", "axes fraction"), fontsize=8,
+                       xytext=(3, -10), textcoords="offset points", color="grey")  # fmt: skip
     handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     if by:
         panel.legend(handles.values(), handles.keys(), fontsize=8)

@@ -29,7 +29,6 @@ from unsee_dist.sweep.space import Point
 from unsee_dist.sweep.study import (
     Calls,
     End,
-    Group,
     Study,
     Suggest,
     TrialRefused,
@@ -37,6 +36,7 @@ from unsee_dist.sweep.study import (
     TuneStatus,
     Watch,
     Work,
+    Group,
 )
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def _trainable(group: Group, calls: Calls, storage: Path) -> Callable[[Point], N
                 name=name,
                 storage_path=str(storage),
                 failure_config=FailureConfig(max_failures=0),  # Tune starts the trial again, and counts
-                callbacks=[TuneReportCallback(), record_placement(placement)],  # type: ignore[list-item]
+                callbacks=[TuneReportCallback(), record_placement(placement)],  # type: ignore[list-item]  # Ray's type is narrower than its check
             ),
         ).fit()
 
@@ -264,7 +264,7 @@ def _watching(watch: Watch) -> tune.Callback:
         def __init__(self) -> None:
             self._errors: dict[str, str] = {}  # of trials that are over, read once
 
-        def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:  # noqa: ARG002
+        def on_step_end(self, iteration: int, trials: list[Trial], **_: object) -> None:  # noqa: ARG002  (Ray calls it by name)
             for trial in trials:
                 if trial.status == "ERROR" and not self._errors.get(trial.trial_id):
                     self._errors[trial.trial_id] = read_error(trial)

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -235,8 +236,8 @@ def _named(line: Line, *wanted: tuple[str, str, str]) -> list[str]:
     return [f"{name} {form.format(_number(line[key]))}" for key, name, form in wanted if key in line]
 
 
-def _number(value: object) -> float:
-    return float(value)  # type: ignore[arg-type]
+def _number(value: Any) -> float:
+    return float(value)
 
 
 def _short(value: object) -> str:

@@ -73,7 +73,7 @@ class Operations(TorchDispatchMode):
     """Every operation that runs in this thread."""
 
     def __init__(self, gpu: PretendedGPU) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
         self.gpu = gpu
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:

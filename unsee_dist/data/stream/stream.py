@@ -177,7 +177,7 @@ def _of_workers(parts: Iterator[Part | WorkerError]) -> Iterator[Part | WorkerEr
     try:
         yield from parts
     except RuntimeError as error:
-        codes = [worker.exitcode for worker in parts._workers]  # type: ignore[attr-defined]
+        codes = [worker.exitcode for worker in parts._workers]  # type: ignore[attr-defined]  # torch's iterator has them
         if -signal.SIGKILL in codes:
             raise ChildProcessError(OF_A_KILLED_WORKER) from error
         if "exited unexpectedly" in str(error):
