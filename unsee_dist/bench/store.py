@@ -160,7 +160,7 @@ def _rank(rank: int, ranks: int, port: int, scratch: Path, pipe: int) -> NoRetur
         os._exit(code)
 
 
-class _Counted:
+class _CountedStore:
     """A store whose questions are counted."""
 
     def __init__(self, store: Any) -> None:
@@ -183,7 +183,7 @@ def _asked(watchdog: Watchdog) -> dict[str, int]:
     store = watchdog._store
     assert store is not None
     watchdog._receive(store)
-    counted: Any = _Counted(store)
+    counted: Any = _CountedStore(store)
     watchdog._publish(counted)
     watchdog._receive(counted)
     return dict(counted.asked)

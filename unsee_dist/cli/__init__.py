@@ -33,7 +33,7 @@ from unsee_dist.errors import report as report_error
 from unsee_dist.log import be_quiet
 
 
-class Commands(TyperGroup):
+class CommandGroup(TyperGroup):
     """All commands. `--out=~/x` is in the home folder (no shell expands a ~ behind an equals sign), and a wrong call
     gets one sentence."""
 
@@ -69,7 +69,7 @@ def _anywhere(args: list[str]) -> list[str]:
 
 QUIET = ("-q", "--quiet")
 app = typer.Typer(
-    cls=Commands,
+    cls=CommandGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 GIB = 2**30
 NOT_MEASURED = "what ranks send to each other, and how fast other machines are: a short run on them says it"
 NOT_PROBED = "seconds and peak memory: unsee train CONFIG --dry-run tries some steps"
-Plan = dict[str, Any]
+RunPlan = dict[str, Any]
 
 
-def make_plan(config: RunConfig, ranks: int, with_probe: bool) -> Plan:
+def make_plan(config: RunConfig, ranks: int, with_probe: bool) -> RunPlan:
     """All of it as a tree. UserError with a line for every mistake."""
     config.train.part(ranks)  # the shortest to check, before folders are looked at
     right, unchecked = check_all(config)
-    plan: Plan = {"ranks": ranks, "settings": _beside_defaults(config), "checked": right}
+    plan: RunPlan = {"ranks": ranks, "settings": _beside_defaults(config), "checked": right}
     sentences = _sentences(config)
     if sentences is None:
         plan["not_checked"] = [*unchecked, "steps, memory and disk: they need the corpus"]
@@ -90,13 +90,13 @@ def _probe(config: RunConfig, derived: Derived) -> Probe:
     return probe(config, derived)
 
 
-def _needs(config: RunConfig, derived: Derived, sizes: Sizes, tried: Probe | None) -> Plan:
+def _needs(config: RunConfig, derived: Derived, sizes: Sizes, tried: Probe | None) -> RunPlan:
     from unsee_dist.forecast import memory
 
     state = memory.state_bytes(sizes, config.parallel, derived.ranks)
     activations = memory.activation_bytes(config, sizes, derived)
     disk, free = memory.disk_bytes(config, sizes, derived), free_bytes(Path(config.run.dir))
-    needs: Plan = {
+    needs: RunPlan = {
         "memory_bytes": {**state, "activations": activations, "all": sum(state.values()) + activations},
         "disk_bytes": {"checkpoint": memory.checkpoint_bytes(sizes), "run": disk, "free": free},
     }
@@ -112,7 +112,7 @@ def _needs(config: RunConfig, derived: Derived, sizes: Sizes, tried: Probe | Non
     return needs
 
 
-def as_lines(plan: Plan) -> Iterator[str]:
+def as_lines(plan: RunPlan) -> Iterator[str]:
     """The plan for people."""
     changed = ", ".join(f"{key}={value}" for key, value in plan["settings"].items())
     yield f"  settings beside the defaults: {changed or 'none'}"
@@ -138,7 +138,7 @@ def _derived_lines(derived: dict[str, Any]) -> Iterator[str]:
     yield f"  evaluations: {derived['evaluations']}, checkpoints: {derived['checkpoints']}"
 
 
-def _need_lines(plan: Plan) -> Iterator[str]:
+def _need_lines(plan: RunPlan) -> Iterator[str]:
     from unsee_dist.tracking.console import clock
 
     parts, disk = plan["memory_bytes"], plan["disk_bytes"]

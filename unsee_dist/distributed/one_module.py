@@ -22,7 +22,7 @@ from unsee_dist.distributed.world import World, from_rank_0
 Made = TypeVar("Made", bound=nn.Module)
 
 
-class Layout(NamedTuple):
+class TensorLayout(NamedTuple):
     """Of a tensor. trained: its gradient is wanted; None for a buffer."""
 
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ def module_from_rank_0(world: World, made: Made | None) -> Made:
 
     made: None on the other ranks. Parameters that are one tensor are one on every rank.
     """
-    structure, layouts, tensors = b"", list[Layout](), list[Tensor]()
+    structure, layouts, tensors = b"", list[TensorLayout](), list[Tensor]()
     with share_errors(world):
         if made is not None:
             made.to(world.device)
@@ -79,15 +79,15 @@ def _taken_apart(module: nn.Module, tensors: list[Tensor]) -> bytes:
     return structure.getvalue()
 
 
-def _layout(tensor: Tensor) -> Layout:
-    return Layout(
+def _layout(tensor: Tensor) -> TensorLayout:
+    return TensorLayout(
         tuple(tensor.shape),
         tensor.dtype,
         tensor.requires_grad if isinstance(tensor, nn.Parameter) else None,
     )
 
 
-def _empty(layout: Layout, device: torch.device) -> Tensor:
+def _empty(layout: TensorLayout, device: torch.device) -> Tensor:
     tensor = torch.empty(layout.shape, dtype=layout.dtype, device=device)
     return tensor if layout.trained is None else nn.Parameter(tensor, requires_grad=layout.trained)
 

@@ -39,7 +39,7 @@ from unsee_dist.metrics.names import (
     WAIT,
     dev,
 )
-from unsee_dist.report.plots import Dot, Level, Panel, Plot, Series, draw
+from unsee_dist.report.plots import Dot, HorizontalLine, Panel, Plot, Series, draw
 from unsee_dist.report.run_files import RunFiles
 from unsee_dist.tracking.metrics_file import Line
 
@@ -108,21 +108,21 @@ def groups(runs: Sequence[RunFiles], baseline: Mapping[str, float]) -> list[Grou
     ]
 
 
-def _before(runs: Sequence[RunFiles], key: str) -> list[Level]:
+def _before(runs: Sequence[RunFiles], key: str) -> list[HorizontalLine]:
     """The scores before training, equal ones once: several runs begin with one encoder."""
-    levels: list[Level] = []
+    levels: list[HorizontalLine] = []
     for run in runs:
         value = run.before.get(key, math.nan)
         if math.isfinite(value) and not any(math.isclose(value, other, rel_tol=1e-4) for _, other in levels):
-            levels.append(Level(f"before ({run.name})", value))
-    return [Level("before", levels[0].value)] if len(levels) == 1 else levels
+            levels.append(HorizontalLine(f"before ({run.name})", value))
+    return [HorizontalLine("before", levels[0].value)] if len(levels) == 1 else levels
 
 
 def _of_evaluations(
     runs: Sequence[RunFiles], keys: Sequence[str], baseline: Mapping[str, float]
 ) -> list[Plot]:
     def panel(key: str) -> Panel:
-        baselines = [Level("TF-IDF", baseline[key])] if key in baseline else []
+        baselines = [HorizontalLine("TF-IDF", baseline[key])] if key in baseline else []
         dots = [
             Dot(line[STEP], line[key], place)
             for place, run in enumerate(runs)

@@ -14,15 +14,15 @@ from unsee_dist.report import curves, facts, headline
 from unsee_dist.report.encoders import Encoded, before_and_after, read_sets
 from unsee_dist.report.page import (
     NAME,
-    Block,
     Clusters,
     Commands,
     Events,
     Grid,
     Nearest,
     Page,
+    PageBlock,
+    PageSection,
     Plots,
-    Section,
     Words,
     check_target,
     write_page,
@@ -129,15 +129,15 @@ def page_of(runs: Sequence[RunFiles], looked: Looked) -> Page:
         if one
         else headline.comparison(runs, looked.baseline)
     )
-    sections = [] if one else [Section("Runs", [Grid(facts.overview(runs, looked.baseline))])]
+    sections = [] if one else [PageSection("Runs", [Grid(facts.overview(runs, looked.baseline))])]
     for group in curves.groups(runs, looked.baseline):
-        blocks: list[Block] = [Plots(group.plots) if group.plots else Words([group.empty])]
+        blocks: list[PageBlock] = [Plots(group.plots) if group.plots else Words([group.empty])]
         if group.title == "Scores" and group.plots:
             blocks += [
                 Grid(facts.evaluations(run), f"All evaluations as numbers{'' if one else f': {run.name}'}")
                 for run in runs
             ]
-        sections.append(Section(group.title, blocks))
+        sections.append(PageSection(group.title, blocks))
     sections += [*_of_sentences(looked), *_of_records(runs)]
     title = one.name if one else " · ".join(run.name for run in runs)
     subtitle = str(one.folder.absolute()) if one else f"{len(runs)} runs"
@@ -145,30 +145,32 @@ def page_of(runs: Sequence[RunFiles], looked: Looked) -> Page:
     return Page(title, subtitle, summary, sections, legend)
 
 
-def _of_sentences(looked: Looked) -> list[Section]:
-    problems: list[Block] = [Words(looked.problems)] if looked.problems else []
+def _of_sentences(looked: Looked) -> list[PageSection]:
+    problems: list[PageBlock] = [Words(looked.problems)] if looked.problems else []
     if not looked.encoders:
-        return [Section("Pairs, neighbours, a map", problems)]
-    pairs: list[Block] = [Plots([view.plot for view in looked.pairs])] if looked.pairs else []
-    nothing: list[Block] = [Words(["No pairs: neither evaluate.sts nor evaluate.retrieval could be read."])]
+        return [PageSection("Pairs, neighbours, a map", problems)]
+    pairs: list[PageBlock] = [Plots([view.plot for view in looked.pairs])] if looked.pairs else []
+    nothing: list[PageBlock] = [
+        Words(["No pairs: neither evaluate.sts nor evaluate.retrieval could be read."])
+    ]
     rows = neighbours(looked.pool, looked.encoders)
     head = [encoder.name for encoder in looked.encoders]
     maps = [looked.encoders[0], *looked.encoders[1:][-MOST_MAPS:]]
     shown = map_of(looked.pool, maps)
     return [
-        Section(
+        PageSection(
             "Gold pairs before and after",
             [*(pairs or nothing), *problems],
             "Grey: before training; coloured: after. A box holds the middle half of the pairs, its line is the median, whiskers "
             "go from the 5th to the 95th percentile. Boxes that rise from left to right, apart from each other, are good.",
         ),
-        Section(
+        PageSection(
             "Nearest neighbours",
             [Nearest(head, rows)],
             f"Of {len(rows)} sentences drawn by chance, the nearest among {len(looked.pool)} others, with their cosine. A bar on the "
             "left: not among the nearest before training.",
         ),
-        Section(
+        PageSection(
             "A map",
             [Plots(shown.plots), Clusters(shown.clusters)],
             "t-SNE keeps neighbours together; distances between far groups mean nothing. A colour is a cluster (k-means) of the "
@@ -177,16 +179,16 @@ def _of_sentences(looked: Looked) -> list[Section]:
     ]
 
 
-def _of_records(runs: Sequence[RunFiles]) -> list[Section]:
+def _of_records(runs: Sequence[RunFiles]) -> list[PageSection]:
     different, every = facts.settings(runs)
     note = (
         "What differs from base.yaml."
         if len(runs) == 1
         else "What differs between the runs. A run's name, folder and seed differ, too, where they are listed."
     )
-    same: Block = Words(["No setting differs."])
+    same: PageBlock = Words(["No setting differs."])
     sections = [
-        Section(
+        PageSection(
             "Settings",
             [
                 Grid(different, codes=True) if different.rows else same,
@@ -196,19 +198,19 @@ def _of_records(runs: Sequence[RunFiles]) -> list[Section]:
             narrow=True,
         )
         if every.rows
-        else Section("Settings", [Words(["The settings cannot be read."])])
+        else PageSection("Settings", [Words(["The settings cannot be read."])])
     ]
     environment = facts.environment(runs)
-    kept: Block = (
+    kept: PageBlock = (
         Grid(environment)
         if environment
         else Words(["It was not recorded: the run was started by an earlier version."])
     )
-    sections.append(Section("Environment", [kept], "Of the last start.", narrow=True))
+    sections.append(PageSection("Environment", [kept], "Of the last start.", narrow=True))
     for run in runs:
         title = "History" if len(runs) == 1 else f"History of {run.name}"
-        sections.append(Section(title, [Events(facts.history(run))], narrow=True))
-    return [*sections, Section("Next", [Commands(facts.next_steps(runs))], narrow=True)]
+        sections.append(PageSection(title, [Events(facts.history(run))], narrow=True))
+    return [*sections, PageSection("Next", [Commands(facts.next_steps(runs))], narrow=True)]
 
 
 def _evaluated_by(run: RunFiles) -> str:

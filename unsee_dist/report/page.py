@@ -30,7 +30,7 @@ MARK = '<meta name="generator" content="unsee_dist'  # of a file that may be rep
 HEAD_BYTES = 2048
 
 
-class Block:
+class PageBlock:
     """A part of a section, shown by the template as its kind wants."""
 
     @property
@@ -39,17 +39,17 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Words(Block):
+class Words(PageBlock):
     sentences: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Plots(Block):
+class Plots(PageBlock):
     plots: Sequence[Plot]
 
 
 @dataclass(frozen=True)
-class Grid(Block):
+class Grid(PageBlock):
     """A table. summary: it is folded away under these words; "" = it is open. codes: its first column is code."""
 
     table: Table
@@ -58,7 +58,7 @@ class Grid(Block):
 
 
 @dataclass(frozen=True)
-class Nearest(Block):
+class Nearest(PageBlock):
     """head: of the columns behind the sentence."""
 
     head: Sequence[str]
@@ -66,33 +66,33 @@ class Nearest(Block):
 
 
 @dataclass(frozen=True)
-class Clusters(Block):
+class Clusters(PageBlock):
     clusters: Sequence[Cluster]
 
 
 @dataclass(frozen=True)
-class Bars(Block):
+class Bars(PageBlock):
     """Shares, 0 to 1, by name."""
 
     bars: Sequence[tuple[str, float]]
 
 
 @dataclass(frozen=True)
-class Events(Block):
+class Events(PageBlock):
     events: Sequence[Event]
 
 
 @dataclass(frozen=True)
-class Commands(Block):
+class Commands(PageBlock):
     commands: Sequence[Next]
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """note: a sentence below the title. narrow: two of them fit beside each other on a wide screen."""
 
     title: str
-    blocks: Sequence[Block]
+    blocks: Sequence[PageBlock]
     note: str = ""
     narrow: bool = False
 
@@ -104,7 +104,7 @@ class Page:
     title: str
     subtitle: str
     verdict: Verdict
-    sections: Sequence[Section]
+    sections: Sequence[PageSection]
     legend: Sequence[tuple[int, str]] = ()
 
 

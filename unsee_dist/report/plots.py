@@ -50,7 +50,7 @@ class Series:
     weight: Weight = "normal"
 
 
-class Level(NamedTuple):
+class HorizontalLine(NamedTuple):
     """A horizontal line."""
 
     name: str
@@ -78,8 +78,8 @@ class Panel:
     title: str
     unit: str
     series: Sequence[Series]
-    levels: Sequence[Level] = ()
-    baselines: Sequence[Level] = ()
+    levels: Sequence[HorizontalLine] = ()
+    baselines: Sequence[HorizontalLine] = ()
     dots: Sequence[Dot] = ()
     x_label: str = "step"
     x_ticks: Sequence[tuple[float, str]] = ()
@@ -235,7 +235,7 @@ def _mean_and_range(values: np.ndarray) -> tuple[float, float, float]:
     return float(finite.mean()), float(finite.min()), float(finite.max())
 
 
-def _level(axes: Axes, level: Level, place: int) -> None:
+def _level(axes: Axes, level: HorizontalLine, place: int) -> None:
     dashes = DASHES[1 + place % 2]
     axes.axhline(level.value, color=INK, linewidth=1.0, linestyle=dashes, alpha=0.75, zorder=1)
     axes.annotate(

@@ -9,7 +9,7 @@ import numpy as np
 
 from unsee_dist.metrics.names import EVALUATION, SPECTRUM, STEP, dev
 from unsee_dist.report.curves import TITLES
-from unsee_dist.report.plots import Dot, Level, Panel, Plot, Series, draw
+from unsee_dist.report.plots import Dot, HorizontalLine, Panel, Plot, Series, draw
 from unsee_dist.reproduce.experiment import Chart
 from unsee_dist.reproduce.results import Results, UnitResult, arms_of, name_of
 
@@ -54,7 +54,7 @@ def _by_arm(results: Results, chart: Chart) -> Iterable[Panel]:
             Dot(x, value, x) for x, arm in enumerate(arms) for value in results.values(arm, score).values()
         ]
         before = sorted({round(value, 6) for arm in arms for value in results.before(arm, score).values()})
-        levels = [Level("before training", value) for value in before] if len(before) == 1 else []
+        levels = [HorizontalLine("before training", value) for value in before] if len(before) == 1 else []
         ticks = [(float(x), "") for x in range(len(arms))]  # their names are in the legend
         title = f"{name_of(score)}, a dot a seed"
         yield Panel(title, _unit(results, score), (), levels, dots=dots, x_label="arm", x_ticks=ticks)
@@ -74,7 +74,7 @@ def _over_setting(results: Results, chart: Chart) -> Iterable[Panel]:
             dots.append(Dot(x, each.last[metric], list(groups).index(name)))
     series = [line for place, name in enumerate(groups) for line in _mean_line(name, groups[name], place, 1)]
     before = {round(each.before[metric], 6) for each in results.units if _is_finite(each.before, metric)}
-    levels = [Level("before training", before.pop())] if len(before) == 1 else []
+    levels = [HorizontalLine("before training", before.pop())] if len(before) == 1 else []
     colours = "; ".join(f"{COLOURS[place % len(COLOURS)]}: {name}" for place, name in enumerate(groups))
     unit = f"{EVALUATION.get(metric, metric)}. {colours}"
     yield Panel(

@@ -15,7 +15,7 @@ from unsee_dist.metrics.names import EFFECTIVE_RANK, dev
 from unsee_dist.metrics.verdict import collapse
 from unsee_dist.report.facts import Next, Table
 from unsee_dist.report.headline import Tile, Verdict
-from unsee_dist.report.page import Block, Commands, Grid, Page, Plots, Section, Words
+from unsee_dist.report.page import Commands, Grid, Page, PageBlock, PageSection, Plots, Words
 from unsee_dist.report.run_files import is_run
 from unsee_dist.reproduce.charts import charts
 from unsee_dist.reproduce.experiment import BEFORE, Arm
@@ -25,22 +25,22 @@ from unsee_dist.reproduce.sentences import headline, sentences
 
 def page(results: Results, out: Path) -> Page:
     plots = charts(results)
-    nothing: Block = Words(["No run has been evaluated yet."])
+    nothing: PageBlock = Words(["No run has been evaluated yet."])
     note = "Mean over the seeds ± half of its 95% interval, where there are at least two. Effective rank at the last evaluation."
     sections = [
-        Section("Scores", [Grid(scores_table(results))], note),
-        Section(
+        PageSection("Scores", [Grid(scores_table(results))], note),
+        PageSection(
             "Figures",
             [Plots(plots) if plots else nothing],
             "Over the steps: thin lines are seeds, the thick one is their mean.",
         ),
-        Section("Every run", [Grid(runs_table(results), "Each run's numbers")]),
-        Section(
+        PageSection("Every run", [Grid(runs_table(results), "Each run's numbers")]),
+        PageSection(
             "Arms",
             [Grid(arms_table(results), codes=True), Words([_shared(results)])],
             results.experiment.note,
         ),
-        Section("Next", [Commands(_next(results))]),
+        PageSection("Next", [Commands(_next(results))]),
     ]
     size = "small" if results.small else "full"
     verdict = Verdict(headline(results), "none", _tiles(results), _introduced(results))

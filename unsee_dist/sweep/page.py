@@ -18,8 +18,8 @@ from unsee_dist.metrics.verdict import DIGITS
 from unsee_dist.report.curves import TITLES
 from unsee_dist.report.facts import Next, Table
 from unsee_dist.report.headline import Tile, Tone, Verdict
-from unsee_dist.report.page import Bars, Commands, Grid, Page, Block, Section, Plots, Words
-from unsee_dist.report.plots import Dot, Level, Mark, Panel, Series, Weight, draw
+from unsee_dist.report.page import Bars, Commands, Grid, Page, PageBlock, PageSection, Plots, Words
+from unsee_dist.report.plots import Dot, HorizontalLine, Mark, Panel, Series, Weight, draw
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.ledger import BAD, LedgerRow
 from unsee_dist.sweep.plots import levels
@@ -51,14 +51,14 @@ def page(sweep: Sweep, rows: Sequence[LedgerRow], weights: Mapping[str, float]) 
     drawn = [plot for key in keys if (plot := draw(_curves(sweep, rows, lines, key, baseline)))]
     axes = [plot for axis in sweep.space.axes if (plot := draw(_of_axis(sweep, rows, axis, baseline)))]
     plots = [plot for plot in [draw(_found(sweep, rows, baseline))] if plot]
-    nothing: list[Block] = [Words(["No trial has been evaluated yet."])]
+    nothing: list[PageBlock] = [Words(["No trial has been evaluated yet."])]
     sections = [
-        Section(
+        PageSection(
             "Trials over their steps",
             [Plots(drawn)] if drawn else nothing,
             "Dots and bars are where a trial ended.",
         ),
-        Section(
+        PageSection(
             "What the settings did",
             [Plots([*plots, *axes])] if plots else nothing,
             "Each trial's best score. A stopped trial was given up early: its score is of fewer steps.",
@@ -66,14 +66,14 @@ def page(sweep: Sweep, rows: Sequence[LedgerRow], weights: Mapping[str, float]) 
     ]
     if weights:
         note = f"Share of the variance of {metric} that a setting explains (fANOVA)."
-        sections.append(Section("Which settings mattered", [Bars(list(weights.items()))], note))
-    sections.append(Section("All trials", _table(sweep, rows)))
+        sections.append(PageSection("Which settings mattered", [Bars(list(weights.items()))], note))
+    sections.append(PageSection("All trials", _table(sweep, rows)))
     if top is not None:
         grid = Grid(_settings(sweep, top), codes=True)
         sections.append(
-            Section("Settings of the best trial", [grid], "Bold: what the sweep varied.", narrow=True)
+            PageSection("Settings of the best trial", [grid], "Bold: what the sweep varied.", narrow=True)
         )
-    sections.append(Section("Next", [Commands(_next(sweep, rows, top))], narrow=top is not None))
+    sections.append(PageSection("Next", [Commands(_next(sweep, rows, top))], narrow=top is not None))
     kinds = sorted({_kind(row, top) for row in rows})
     legend = [(PLACES[kind], LEGEND[kind]) for kind in kinds]
     verdict = _verdict(sweep, rows, top, baseline, problems)
@@ -134,8 +134,8 @@ def _with_levels(
     panel: Panel, sweep: Sweep, rows: Sequence[LedgerRow], key: str, baseline: Mapping[str, float]
 ) -> Panel:
     """With the score before training, and TF-IDF's."""
-    before = [Level("before", value) for value in levels(sweep, rows, key)]
-    baselines = [Level("TF-IDF", baseline[key])] if key in baseline else []
+    before = [HorizontalLine("before", value) for value in levels(sweep, rows, key)]
+    baselines = [HorizontalLine("TF-IDF", baseline[key])] if key in baseline else []
     return replace(panel, levels=before, baselines=baselines)
 
 
@@ -201,7 +201,7 @@ def _scored(rows: Sequence[LedgerRow]) -> list[LedgerRow]:
     return [row for row in rows if row.score is not None and not row.scores.get(dev(COLLAPSED))]
 
 
-def _table(sweep: Sweep, rows: Sequence[LedgerRow]) -> list[Block]:
+def _table(sweep: Sweep, rows: Sequence[LedgerRow]) -> list[PageBlock]:
     top, ordered = ledger.best(rows, sweep.settings.mode), ledger.ranked(rows, sweep.settings.mode)
     keys = [axis.key for axis in sweep.space.axes]
     digits = DIGITS.get(sweep.settings.metric, 3)

@@ -30,7 +30,7 @@ from unsee_dist.sweep.ledger import Goal, LedgerRow
 from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
-from unsee_dist.sweep.study import Calls, Group, Study, TrialState
+from unsee_dist.sweep.study import Calls, Study, TrialState, WorkerGroup
 from unsee_dist.sweep.trial import DriverProcess, request_end, train_trial, trial_folder
 from unsee_dist.sweep.tune import NAME, search
 from unsee_dist.tracking.bars import Update, counted
@@ -93,10 +93,10 @@ def exit_code(rows: Sequence[LedgerRow]) -> ExitCode:
     return min((row.exit_code for row in rows), key=SEVERITY.index, default=ExitCode.COMPLETE)
 
 
-def make_study(sweep: Sweep) -> tuple[Study, Group]:
+def make_study(sweep: Sweep) -> tuple[Study, WorkerGroup]:
     """How to search on the connected cluster. UserError: it cannot hold one trial."""
     settings = sweep.settings
-    group = Group(settings.ranks, settings.cpus, settings.gpus, settings.retries)
+    group = WorkerGroup(settings.ranks, settings.cpus, settings.gpus, settings.retries)
     cluster = nodes()
     if lacks := shortage(cluster, group.cpus, group.gpus, group.ranks):
         raise UserError(
@@ -122,7 +122,7 @@ def make_study(sweep: Sweep) -> tuple[Study, Group]:
 
 
 def run_trials(
-    sweep: Sweep, study: Study, group: Group, points: list[Point], environment: Mapping[str, str]
+    sweep: Sweep, study: Study, group: WorkerGroup, points: list[Point], environment: Mapping[str, str]
 ) -> list[LedgerRow]:
     """Run the trials until they have ended or somebody stops them; `points` where they are known before.
 
@@ -178,7 +178,9 @@ def _begin_attempt(folder: Path, trial: str) -> str | None:
     return begin_attempt(trial_folder(folder, trial))
 
 
-def confirm(sweep: Sweep, study: Study, group: Group, seeds: int, environment: Mapping[str, str]) -> bool:
+def confirm(
+    sweep: Sweep, study: Study, group: WorkerGroup, seeds: int, environment: Mapping[str, str]
+) -> bool:
     """Train the best point and the base to their ends on `seeds` seeds each, and compare. False: stopped before."""
     top = ledger.best(ledger.read(sweep.folder), study.mode)
     assert top is not None

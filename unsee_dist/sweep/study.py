@@ -38,7 +38,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Group:
+class WorkerGroup:
     """The workers of one trial."""
 
     ranks: int

@@ -6,7 +6,7 @@
 
 A trial that the scheduler gives up is not killed: `end` asks its workers to leave, which they do at a step's end with
 a checkpoint. (Killed, it would keep its processors: Ray Train frees them through the dashboard, which may not run.)
-A trial whose worker, node or own process dies is started again, `Group.retries` times, and `work` finds its folder
+A trial whose worker, node or own process dies is started again, `WorkerGroup.retries` times, and `work` finds its folder
 with what the attempt before has written. `begin` may refuse an attempt: then the trial has failed. Tune's own state is
 in `folder`/tune.
 """
@@ -36,7 +36,7 @@ from unsee_dist.sweep.study import (
     TuneStatus,
     Watch,
     Work,
-    Group,
+    WorkerGroup,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ SETTINGS = {
 
 def search(
     study: Study,
-    group: Group,
+    group: WorkerGroup,
     suggest: Suggest,
     points: Sequence[Point],
     calls: Calls,
@@ -108,7 +108,7 @@ def _environment(settings: Mapping[str, str]) -> Iterator[None]:
 
 def _tuner(
     study: Study,
-    group: Group,
+    group: WorkerGroup,
     searcher: OptunaSearch | None,
     points: Sequence[Point],
     calls: Calls,
@@ -203,7 +203,7 @@ def _by_request(
     return EndsByRequest
 
 
-def _trainable(group: Group, calls: Calls, storage: Path) -> Callable[[Point], None]:
+def _trainable(group: WorkerGroup, calls: Calls, storage: Path) -> Callable[[Point], None]:
     """What Tune runs for a point: it trains in a worker group of its own and passes the reports on."""
     from ray import tune
 

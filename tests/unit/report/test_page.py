@@ -16,20 +16,20 @@ from unsee_dist.report.headline import Tile, Verdict
 from unsee_dist.report.of_runs import Looked, page_of
 from unsee_dist.report.page import (
     Bars,
-    Block,
     Clusters,
     Commands,
     Events,
     Grid,
     Nearest,
     Page,
+    PageBlock,
+    PageSection,
     Plots,
-    Section,
     Words,
     render,
     write_page,
 )
-from unsee_dist.report.plots import Level, Panel, Series, draw
+from unsee_dist.report.plots import HorizontalLine, Panel, Series, draw
 from unsee_dist.report.run_files import open_run
 from unsee_dist.report.sentences import Cluster, Neighbour, Neighbours
 
@@ -70,9 +70,11 @@ class Checked(HTMLParser):
 
 def everywhere(text: str) -> Page:
     """A page with a text in every place that takes one."""
-    plot = draw(Panel(text, text, [Series(text, [1, 2], [1, 2])], levels=[Level(text, 1.5)], x_label=text))
+    plot = draw(
+        Panel(text, text, [Series(text, [1, 2], [1, 2])], levels=[HorizontalLine(text, 1.5)], x_label=text)
+    )
     assert plot is not None
-    blocks: list[Block] = [
+    blocks: list[PageBlock] = [
         Words([text]),
         Plots([plot]),
         Grid(Table([text], [[text]]), text, codes=True),
@@ -83,7 +85,7 @@ def everywhere(text: str) -> Page:
         Commands([Next(text, text)]),
     ]
     verdict = Verdict(text, "good", [Tile(text, text, text)], [text])
-    return Page(text, text, verdict, [Section(text, blocks, text)], [(0, text)])
+    return Page(text, text, verdict, [PageSection(text, blocks, text)], [(0, text)])
 
 
 def test_every_text_is_escaped() -> None:

@@ -8,7 +8,17 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from unsee_dist.report.plots import MOST_POINTS, NAMES, PLACEHOLDER, Dot, Level, Panel, Plot, Series, draw
+from unsee_dist.report.plots import (
+    MOST_POINTS,
+    NAMES,
+    PLACEHOLDER,
+    Dot,
+    HorizontalLine,
+    Panel,
+    Plot,
+    Series,
+    draw,
+)
 
 
 def drawn(*series: Series, **more: object) -> Plot:
@@ -24,7 +34,7 @@ def texts(plot: Plot) -> list[str]:
 def test_every_colour_is_a_variable_of_the_page() -> None:
     plot = drawn(
         *(Series(f"run {place}", [1, 2], [place, 3.0], place) for place in range(8)),
-        levels=[Level("before", 2.0)],
+        levels=[HorizontalLine("before", 2.0)],
     )
     assert PLACEHOLDER not in plot.svg
     used = set(re.findall(r"var\(--(\w+)\)", plot.svg))
@@ -36,7 +46,7 @@ def test_every_colour_is_a_variable_of_the_page() -> None:
 
 def test_the_texts_are_escaped_and_no_mathematics() -> None:
     name = '<script>"$x$"</script>&$\\frac{1}$'
-    plot = drawn(Series("a", [1, 2], [1, 2]), levels=[Level(name, 1.5)], x_label=name)
+    plot = drawn(Series("a", [1, 2], [1, 2]), levels=[HorizontalLine(name, 1.5)], x_label=name)
     assert "<script" not in plot.svg
     assert name[-30:] in "".join(texts(plot))
     assert any("$x$" in text for text in texts(plot) if text.endswith("1.5"))
@@ -54,14 +64,14 @@ def test_ids_do_not_clash() -> None:
 def test_a_level_far_away_is_named_below_the_title_and_does_not_press_the_line_flat() -> None:
     line = Series("a", [0, 1, 2], [60.0, 60.4, 60.9])
     near, far = (
-        drawn(line, baselines=[Level("TF-IDF", 60.1)]),
-        drawn(line, baselines=[Level("TF-IDF", 75.46)]),
+        drawn(line, baselines=[HorizontalLine("TF-IDF", 60.1)]),
+        drawn(line, baselines=[HorizontalLine("TF-IDF", 75.46)]),
     )
     assert far.unit == "Spearman x 100; TF-IDF 75.46 (above the plot)"
     assert near.unit == "Spearman x 100"
     assert "TF-IDF 60.10" in texts(near)
     assert not any(text.startswith(("7", "TF")) for text in texts(far))  # no tick up there
-    assert "before 75.46" in texts(drawn(line, levels=[Level("before", 75.46)]))
+    assert "before 75.46" in texts(drawn(line, levels=[HorizontalLine("before", 75.46)]))
 
 
 @pytest.mark.parametrize("y", [[], [math.nan, math.nan]])

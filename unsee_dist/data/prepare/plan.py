@@ -1,4 +1,4 @@
-"""Plan: everything the output of a preparation depends on; and the checks of its output folder."""
+"""PreparationPlan: everything the output of a preparation depends on; and the checks of its output folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMED = 3  # inputs in a sentence, of each side
 
 
 @dataclass(frozen=True)
-class Plan:
+class PreparationPlan:
     """The settings and inputs of a preparation, and the versions of the packages that change its bytes."""
 
     settings: PrepareSettings
@@ -51,10 +51,10 @@ class Plan:
         }
 
 
-PLAN_ADAPTER = TypeAdapter(Plan)
+PLAN_ADAPTER = TypeAdapter(PreparationPlan)
 
 
-def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> Plan:
+def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> PreparationPlan:
     """The plan of a preparation. What can be read only once is copied into the work folder, and then named by its copy."""
     if settings.keep_language:
         is_written_in(settings.keep_language)  # an unknown language is reported before the work starts
@@ -70,7 +70,7 @@ def make_plan(names: list[str], out: Path, settings: PrepareSettings) -> Plan:
     names[:] = [
         str(out / PREPARING / spool.copy_name(name, i)) if once[i] else name for i, name in enumerate(names)
     ]
-    return Plan(
+    return PreparationPlan(
         settings,
         inputs,
         splitter=_version("sentencex") if settings.split == "sentence" else None,
@@ -120,7 +120,7 @@ def _is_of_a_beginning(path: Path) -> bool:
     return ours and path.parent.name == PREPARING
 
 
-def open_work_folder(out: Path, plan: Plan) -> Path:
+def open_work_folder(out: Path, plan: PreparationPlan) -> Path:
     """The work folder. Its files are kept when they belong to the same plan, and removed when only the content of the
     inputs has changed (it was corrected). UserError when they belong to another, interrupted preparation."""
     work, plan_json = out / PREPARING, as_json(plan.as_dict() | {"work": WORK_FORMAT})
@@ -157,7 +157,7 @@ def remove_output(out: Path) -> None:
         out.rmdir()
 
 
-def read_finished(out: Path, plan: Plan) -> CorpusIndex:
+def read_finished(out: Path, plan: PreparationPlan) -> CorpusIndex:
     """The index of a finished corpus. UserError when its plan is another one."""
     index = read_index(Store(out))
     stored = _read_plan(out / INDEX, json.dumps(index.preparation).encode())
@@ -184,7 +184,7 @@ def _is_ours(path: Path) -> bool:
     return _WRITTEN.fullmatch(path.name) is not None or spool.is_copy(path) or OWNER in path.name
 
 
-def _read_plan(path: Path, stored: bytes) -> Plan:
+def _read_plan(path: Path, stored: bytes) -> PreparationPlan:
     try:
         return PLAN_ADAPTER.validate_json(stored)
     except ValidationError as error:
@@ -195,7 +195,7 @@ def _read_plan(path: Path, stored: bytes) -> Plan:
         ) from error
 
 
-def _differences(stored: Plan, plan: Plan, by_name: bool = False) -> list[str]:
+def _differences(stored: PreparationPlan, plan: PreparationPlan, by_name: bool = False) -> list[str]:
     """How two plans differ. by_name: compare the inputs by their names only."""
     old, new = stored.settings.model_dump(), plan.settings.model_dump()
     differences = [f"{key} = {old[key]} there, {new[key]} here" for key in new if old[key] != new[key]]

@@ -1,4 +1,4 @@
-"""Run: a sorted part of the sentences on disk, each once, from which a range of hashes can be read.
+"""SortedRun: a sorted part of the sentences on disk, each once, from which a range of hashes can be read.
 
     keys, texts | keys, texts | ... | table | facts | end
 
@@ -128,11 +128,11 @@ def new_run(path: Path) -> Iterator[RunWriter]:
 
 
 @contextmanager
-def opened_run(path: Path) -> Iterator[Run]:
+def opened_run(path: Path) -> Iterator[SortedRun]:
     """A run to read while the block runs. UserError, also in the block: it is damaged."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield Run(path, descriptor)
+        yield SortedRun(path, descriptor)
     finally:
         os.close(descriptor)
 
@@ -143,7 +143,7 @@ def size_of(path: Path) -> RunSize:
         return run.size
 
 
-class Run:
+class SortedRun:
     """A run that is open: what is not used of it is not read from disk."""
 
     def __init__(self, path: Path, descriptor: int) -> None:

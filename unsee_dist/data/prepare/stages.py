@@ -32,7 +32,7 @@ from unsee_dist.data.corpus.index import (
 from unsee_dist.data.prepare import holdout, merge, sources
 from unsee_dist.data.prepare.bad_records import FIRST, BadRecords
 from unsee_dist.data.prepare.left_out import LeftOut
-from unsee_dist.data.prepare.plan import Plan, as_json, remove_output, remove_work
+from unsee_dist.data.prepare.plan import PreparationPlan, as_json, remove_output, remove_work
 from unsee_dist.data.prepare.report import ADVICE, Bar, most_dropped
 from unsee_dist.data.prepare.runs import size_of
 from unsee_dist.data.prepare.sort import SortTask, facts_of, sort_splits
@@ -68,7 +68,7 @@ SORTED_ADAPTER = TypeAdapter(Sorted)
 class Preparation:
     """A running preparation."""
 
-    def __init__(self, out: Path, work: Path, plan: Plan, run_tasks: TaskRunner, bar: Bar) -> None:
+    def __init__(self, out: Path, work: Path, plan: PreparationPlan, run_tasks: TaskRunner, bar: Bar) -> None:
         self.out, self.work, self.plan = out, work, plan
         self.settings, self.run_tasks, self.bar = plan.settings, run_tasks, bar
 
