@@ -144,9 +144,8 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
     different = differences(of_kind(there, *matters), of_kind(here, *matters))
     if different and any((request.folder / name).is_dir() for name in EXPORTS):
         raise UserError(_refusal(request.folder, request.steps, different, None))
-    if (
-        request.folder / FINAL_EXPORT
-    ).is_dir():  # written after the last checkpoint, which somebody has removed
+    # written after the checkpoint of the last step: somebody has removed that
+    if (request.folder / FINAL_EXPORT).is_dir():
         raise UserError(_without_checkpoints(request.folder))
     begun = count_lines(request.folder / METRICS)
     lost = [f"{begun} lines of {METRICS}"] * bool(begun) + ["best/"] * (request.folder / BEST_EXPORT).is_dir()
