@@ -58,7 +58,7 @@ def test_the_bounds_of_doctor_are_those_of_the_page() -> None:
 def test_each_part_of_a_report_has_a_row() -> None:
     titles = {
         call.args[0].value
-        for call in calls(of_runs, "Section")
+        for call in calls(of_runs, "PageSection")
         if isinstance(call.args[0], ast.Constant) and call.args[0].value != "Runs"
     } | {group.title for group in groups([], {})}
     rows = " ".join(first_cells("report.md"))
