@@ -35,7 +35,7 @@ from unsee_dist.bench.sentence_trainer import (
     make_model,
     make_trainer,
 )
-from unsee_dist.config import RunConfig, load
+from unsee_dist.config import CONFIG, RunConfig, load
 from unsee_dist.config.sections import every_steps
 from unsee_dist.data import open_corpus
 from unsee_dist.errors import ExitCode, UserError, report, writing
@@ -133,9 +133,9 @@ def train_peer(name: str, run: RunFiles, config: RunConfig, stop: StopSignal) ->
 
 def clear(folder: Path) -> None:
     """Remove what an earlier, unfinished training left in its folder. UserError: what lies there is none."""
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / record.CONFIG).is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise UserError(
-            f"{folder} has files, and no {record.CONFIG} of a run: they are not ours to remove. Move them away, or write another "
+            f"{folder} has files, and no {CONFIG} of a run: they are not ours to remove. Move them away, or write another "
             "--out."
         )
     with writing(folder):

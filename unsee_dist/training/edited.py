@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from unsee_dist.config import kinds
+from unsee_dist.config import CONFIG, kinds
 from unsee_dist.config.kinds import (
     Kind,
     differences,
@@ -29,7 +29,7 @@ def check_record(run: Path) -> None:
     different = differences(of_kind(flat(first), Kind.RESULT), manifest.identity.settings)
     if different:
         raise UserError(
-            f"{run / record.CONFIG} was edited: it states (there) what the checkpoints were not trained with (here):\n"
+            f"{run / CONFIG} was edited: it states (there) what the checkpoints were not trained with (here):\n"
             f"{kinds.table(different)}\nRestore it; or move it away, and the next start writes it anew."
         )
 
