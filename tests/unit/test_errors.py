@@ -135,7 +135,7 @@ def test_a_missing_extra_names_what_to_install(capsys: pytest.CaptureFixture[str
 
 
 def test_every_package_of_an_extra_is_in_pyproject() -> None:
-    extras = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"][
+    extras = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
     for package, extra in errors.EXTRA_OF.items():
