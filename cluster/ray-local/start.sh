@@ -17,7 +17,7 @@ cpus="${RAY_LOCAL_CPUS:-1}"
 PATH="$PATH:$root/.venv/bin"
 
 if ! [[ $nodes =~ ^[1-9][0-9]*$ ]]; then
-  echo "N = $nodes is no number of nodes: write 1 or more" >&2
+  echo "N = $nodes is not a number of nodes: write 1 or more" >&2
   exit 2
 fi
 if ((${#dir} > 38)); then

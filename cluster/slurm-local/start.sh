@@ -13,7 +13,7 @@ nodes="${2:-2}"
 cpus="${SLURM_LOCAL_CPUS:-$(nproc)}"
 
 if ! [[ $nodes =~ ^[1-9][0-9]*$ ]]; then
-  echo "N = $nodes is no number of nodes: write 1 or more" >&2
+  echo "N = $nodes is not a number of nodes: write 1 or more" >&2
   exit 2
 fi
 
