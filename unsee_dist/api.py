@@ -82,7 +82,7 @@ def prepare(
         if name not in PrepareSettings.model_fields:
             meant = closest(name, PrepareSettings.model_fields)
             instead = f"Did you mean {meant}?" if meant else f"Use {', '.join(PrepareSettings.model_fields)}."
-            raise UserError(f"{name} = {value} is no setting of prepare. {instead}")
+            raise UserError(f"{name} = {value} is not a setting of prepare. {instead}")
     given = [inputs] if isinstance(inputs, str | PathLike) else inputs
     checked = valid(PrepareSettings, settings)
     return run([str(each) for each in given], Path(out), checked, progress_console(), processes, engine)

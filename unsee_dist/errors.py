@@ -126,7 +126,7 @@ def file_error(sentence: str, error: OSError) -> UserError | TransientError:
 def writing(
     what: object, remedy: str = "Make room, or choose another place."
 ) -> AbstractContextManager[None]:
-    """Whatever the system refuses while `what`, which the user named, is written becomes a sentence: name, why not, remedy."""
+    """Anything that the system refuses while `what`, which the user named, is written becomes a sentence: name, why not, remedy."""
     return refusals(lambda refused: f"{what} cannot be written ({refused.strerror}). {remedy}", every=True)
 
 
@@ -197,7 +197,7 @@ def foreseen(error: BaseException) -> UserError | None:
 
 
 def is_our_bug(error: BaseException) -> bool:
-    """A bug whose last line is one of this package's: for code that must go on whatever a library raises."""
+    """A bug whose last line is one of this package's: for code that must go on, no matter what a library raises."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
@@ -228,7 +228,7 @@ def ends_process(work: Callable[..., None]) -> Callable[..., None]:
 
 
 def of_a_bug(prefix: str = "", also: str = "") -> str:
-    """The lines behind a traceback: whose mistake it is, and where to report it. also: where else the lines above are."""
+    """The lines after a traceback: whose mistake it is, and where to report it. also: where else the lines above are."""
     return (
         f"{prefix}this is a bug of unsee_dist, not a mistake of yours. Please report it with the lines above{also}:\n"
         f"  {REPORT_TO}"

@@ -23,7 +23,7 @@ LOG = logging.getLogger("unsee_dist")
 
 
 class _Printer(logging.Handler):
-    """Prints on stderr, whatever sys.stderr is at that moment, or hands a line to the newest of `takers`."""
+    """Prints on what sys.stderr is at that moment, or hands a line to the newest of `takers`."""
 
     def __init__(self) -> None:
         super().__init__()

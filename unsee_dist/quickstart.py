@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def make_corpus(corpus: Path) -> int:
-    """Make the corpus and its held-out pairs, unless a complete one exists, from whatever packages. Returns its
+    """Make the corpus and its held-out pairs, unless a complete one exists, made of any packages. Returns its
     sentences."""
     from unsee_dist.data.corpus.index import INDEX
     from unsee_dist.data.corpus.shards import Shards

@@ -98,7 +98,7 @@ def _describe_model(run: Training, ending: Ending) -> ModelDescription | None:
 
 
 def _write_page(run: Training, baseline: Mapping[str, float]) -> None:
-    """report.html for MLflow, on rank 0: seconds, since it opens no encoder. The run is complete, whatever becomes of it."""
+    """report.html for MLflow, on rank 0: seconds, since it opens no encoder. The run is complete, even if this fails."""
     from unsee_dist.report.of_runs import report_ended
 
     run.recorder.flush()

@@ -57,7 +57,7 @@ def test_two_raylets_reached_with_the_token_only() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["/tmp/raylets-none", "0"], "N = 0 is no number of nodes"),
+        (["/tmp/raylets-none", "0"], "N = 0 is not a number of nodes"),
         (["/tmp/" + 40 * "a"], "must stay within 107"),
     ],
 )

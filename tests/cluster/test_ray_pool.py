@@ -117,7 +117,7 @@ def test_a_head_that_does_not_answer_is_a_passing_fault(
 
 @pytest.mark.parametrize("address", ["head", "ray://head:10001", "head:port"])
 def test_an_address_that_is_none_is_said(address: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address of a Ray cluster\. Write host:port"):
+    with pytest.raises(ValueError, match=r"is not an address of a Ray cluster\. Write host:port"):
         next(_open(address))
 
 

@@ -145,5 +145,7 @@ def test_a_search_that_was_stopped_in_its_first_seconds_begins_anew(tmp_path: Pa
     with pytest.raises(UserError, match=r"experiment_state-\*.json, .* is damaged \(it is not there\)"):
         tune_state.is_there(tmp_path / "tune", begun=True)
     os.mkfifo(tmp_path / "tune" / "experiment_state-2000.json")
-    with pytest.raises(UserError, match=r"experiment_state-2000.json cannot be read \(It is no regular file"):
+    with pytest.raises(
+        UserError, match=r"experiment_state-2000.json cannot be read \(It is not a regular file"
+    ):
         tune_state.is_there(tmp_path / "tune", begun=True)

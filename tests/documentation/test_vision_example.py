@@ -155,6 +155,6 @@ def test_a_damaged_run_is_a_sentence_before_the_example_reads_it(tmp_path: Path,
     path.parent.mkdir()
     path.write_text(text)
     request = Request("vision", (), tmp_path, small=True, seeds=1)
-    with pytest.raises(UserError, match=rf"{path.name} is damaged, or no run of vision. Remove it"):
+    with pytest.raises(UserError, match=rf"{path.name} is damaged, or is not a run of vision. Remove it"):
         reproduce(request)
     assert path.read_text() == text

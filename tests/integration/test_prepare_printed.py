@@ -160,9 +160,9 @@ def test_rows_of_json_in_a_pipe_are_no_sentences(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        (["-", "-"], "- is given twice, and can be read once"),
-        (["/dev/zero"], "/dev/zero is a device or a socket, and no file"),
-        ([os.devnull], "is a device or a socket, and no file"),
+        (["-", "-"], "- is given twice, and can be read only once"),
+        (["/dev/zero"], "/dev/zero is a device or a socket, not a file"),
+        ([os.devnull], "is a device or a socket, not a file"),
     ],
 )
 def test_what_cannot_be_read_is_refused_at_once(

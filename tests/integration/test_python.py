@@ -169,10 +169,10 @@ def test_prepare_is_unsee_prepare(tiny: Tiny, tmp_path: Path) -> None:
         (lambda f: prepare("no.txt", f / "out"), "no.txt"),
         (
             lambda f: prepare("no.txt", f / "out", devs=3),
-            "devs = 3 is no setting of prepare. Did you mean dev?",
+            "devs = 3 is not a setting of prepare. Did you mean dev?",
         ),
         (lambda f: prepare("no.txt", f / "out", dev=-1), "dev = -1 must be at least 0"),
-        (lambda f: load_run(f), "is no run's folder"),
+        (lambda f: load_run(f), "is not a run's folder"),
         (lambda f: load_run(f / "nothing"), "is not a folder"),
         (lambda f: evaluate("tfidf", tasks=f), "holds no task"),
         (lambda _: evaluate("tfidf"), "There is no task to evaluate on"),

@@ -158,7 +158,7 @@ def test_a_half_finished_run_shows_its_checkpoint(place: Path) -> None:
 def test_what_is_missing_is_said(place: Path, without: tuple[str, ...], sentence: str | None) -> None:
     copy(place, "less", *without)
     if sentence is None:
-        is_sentence(unsee("report", "less", cwd=place), "less is no run's folder")
+        is_sentence(unsee("report", "less", cwd=place), "less is not a run's folder")
     else:
         assert sentence in page(place, "less")
 

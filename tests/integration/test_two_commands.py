@@ -90,7 +90,7 @@ def test_another_export_or_one_with_files_of_the_users_is_refused(tmp_path: Path
     an_export(run, out)
     other.mkdir()
     (other / "config.yaml").touch()
-    with pytest.raises(UserError, match="holds an export of something else than"):
+    with pytest.raises(UserError, match="holds an export of something other than"):
         export.check(str(other), out)
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UserError, match="loop is a link to nothing"):

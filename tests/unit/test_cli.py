@@ -92,7 +92,7 @@ def test_check_looks_at_every_path(monkeypatch, capsys, tmp_path: Path) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "localhost:5000")
     code, out, err = unsee(monkeypatch, capsys, "config", "check", "base", *wrong)
     assert (code, out) == (2, "")
-    for sentence in (*wrong.values(), "MLFLOW_TRACKING_URI = localhost:5000 is no address"):
+    for sentence in (*wrong.values(), "MLFLOW_TRACKING_URI = localhost:5000 is not an address"):
         assert sentence in err
     assert len(err.splitlines()) == len(wrong) + 1
     assert len(list(tmp_path.iterdir())) == 2
@@ -260,7 +260,7 @@ def test_checkpoints_of_what_is_no_run_are_a_mistake(monkeypatch, capsys, tmp_pa
     verb, *names = command
     code, out, err = unsee(monkeypatch, capsys, "checkpoint", verb, tmp_path / "notes", *names)
     assert (code, out) == (2, "")
-    assert f"{tmp_path}/notes is no run's folder: it has neither config.yaml nor checkpoints/" in err
+    assert f"{tmp_path}/notes is not a run's folder: it has neither config.yaml nor checkpoints/" in err
     for inside in ("run/checkpoints", "run/checkpoints/step-00000001"):
         code, _, err = unsee(monkeypatch, capsys, "checkpoint", verb, tmp_path / inside, *names)
         assert code == 2

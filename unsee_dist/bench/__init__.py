@@ -54,13 +54,13 @@ def main(
     results: dict[str, object] = {"config": config, "overrides": list(overrides)}
     if not os.path.isdir(out.parent):  # before an hour of measuring
         raise UserError(
-            f"--out {out} cannot be written: {out.parent} is no folder. Make it, or write another --out."
+            f"--out {out} cannot be written: {out.parent} is not a folder. Make it, or write another --out."
         )
     with writing(f"--out {out}", "Write another --out."):
         try_file(out)
     if peer_unsee is not None and not os.path.isdir(peer_unsee):
         raise UserError(
-            f"--peer-unsee {peer_unsee} is no folder. Give a checkout of asparius/UNSEE, or leave it out."
+            f"--peer-unsee {peer_unsee} is not a folder. Give a checkout of asparius/UNSEE, or leave it out."
         )
     with tempfile.TemporaryDirectory() as scratch:
         for part in _parts(only, console):

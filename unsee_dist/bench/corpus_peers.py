@@ -24,7 +24,7 @@ def readers(folder: Path, texts: list[bytes], ids: list[bytes], console: Console
     from unsee_dist.bench.reader import Reader
 
     if str(PEERS) not in sys.path:
-        sys.path.append(str(PEERS))  # behind our own packages, which win
+        sys.path.append(str(PEERS))  # after our own packages, which win
     yield Reader("webdataset on our blocks", False, lambda: _our_blocks(folder / "ours"))
     peers: dict[str, Callable[[Path, list[bytes]], Callable[[], Iterable[list[bytes]]]]] = {
         "webdataset, a sentence a member": _webdataset,

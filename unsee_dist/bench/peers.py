@@ -96,7 +96,7 @@ def _released_code(config: RunConfig, peer: Path) -> list[float]:
     import huggingface_hub
 
     if not (peer / "sentence_transformers" / "losses" / "VICRegLoss.py").is_file():
-        raise UserError(f"--peer-unsee {peer} is no checkout of asparius/UNSEE. Clone it there.")
+        raise UserError(f"--peer-unsee {peer} is not a checkout of asparius/UNSEE. Clone it there.")
     for name in ("HfFolder", "Repository", "cached_download"):  # it imports them, training does not use them
         if not hasattr(huggingface_hub, name):
             setattr(huggingface_hub, name, None)

@@ -34,7 +34,7 @@ from unsee_dist.log import be_quiet
 
 
 class CommandGroup(TyperGroup):
-    """All commands. `--out=~/x` is in the home folder (no shell expands a ~ behind an equals sign), and a wrong call
+    """All commands. `--out=~/x` is in the home folder (no shell expands a ~ after an equals sign), and a wrong call
     gets one sentence."""
 
     def make_context(self, info_name: str | None, args: list[str], *more: Any, **extra: Any) -> Any:

@@ -84,11 +84,13 @@ def prepare(
         ),
     ] = None,
     on_bad_record: Annotated[str, flag("on_bad_record")] = DEFAULT.on_bad_record,
-    processes: Annotated[int | None, typer.Option(help="Absent: all usable cores. Changes no byte.")] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Absent: all usable cores. No byte depends on it.")
+    ] = None,
     engine: Annotated[
         str,
         typer.Option(
-            help="local, or ray: the cluster at RAY_ADDRESS, whose machines see DIR. Changes no byte."
+            help="local, or ray: the cluster at RAY_ADDRESS, whose machines see DIR. No byte depends on it."
         ),
     ] = "local",
 ) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from unsee_dist.forecast.probe import Probe
 
 GIB = 2**30
-NOT_MEASURED = "what ranks send to each other, and how fast other machines are: a short run on them says it"
+NOT_MEASURED = "what ranks send to each other, and how fast other machines are: a short run on them shows it"
 NOT_PROBED = "seconds and peak memory: unsee train CONFIG --dry-run tries some steps"
 RunPlan = dict[str, Any]
 

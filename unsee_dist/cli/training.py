@@ -40,7 +40,9 @@ Overrides = Annotated[
 
 Ranks = Annotated[
     int | None,
-    typer.Option(min=1, help="Of a dry run or a check: for so many. Absent: the launcher's, else 1."),
+    typer.Option(
+        min=1, help="For how many ranks a dry run or a check is made. Absent: the launcher's, else 1."
+    ),
 ]
 
 
@@ -138,7 +140,9 @@ def _check_is_run(run: Path) -> None:
         return
     above = [folder for folder in run.resolve().parents[:2] if (folder / CHECKPOINTS).is_dir()]
     instead = f"{above[0]}, which is one" if above else "the run.dir of a training"
-    raise UserError(f"{run} is no run's folder: it has neither config.yaml nor checkpoints/. Give {instead}.")
+    raise UserError(
+        f"{run} is not a run's folder: it has neither config.yaml nor checkpoints/. Give {instead}."
+    )
 
 
 @checkpoint_app.command("ls")

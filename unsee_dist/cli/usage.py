@@ -135,7 +135,7 @@ def _name(param: Any) -> str:
 
 
 def _written(param: Any) -> str:
-    """As it stands in a call: --out DIR, CONFIG, NAMES..."""
+    """As it is written in a call: --out DIR, CONFIG, NAMES..."""
     name = _name(param)
     if param.param_type_name == "option":
         return name if param.is_flag else f"{name} {param.metavar or param.name.upper()}"

@@ -33,7 +33,8 @@ class PrepareSettings(Section):
     min_words: Annotated[
         int,
         _at_least(
-            0, "Sentences of fewer words are dropped; 2 Chinese or Japanese characters are one, 4 Thai."
+            0,
+            "Sentences of fewer words are dropped; 2 Chinese or Japanese characters, or 4 Thai ones, are a word.",
         ),
     ] = 3
     max_words: Annotated[int, _at_least(1, "Sentences of more words are dropped.")] = 200
@@ -41,7 +42,8 @@ class PrepareSettings(Section):
         float, Field(ge=0, le=1, description="Least share of letters, not counting spaces.")
     ] = 0.0
     keep_language: Annotated[
-        str | None, Field(description="As en: sentences in another language are dropped. Absent: none is.")
+        str | None,
+        Field(description="Such as en: sentences in another language are dropped. Absent: all are kept."),
     ] = None
     shard_sentences: Annotated[
         int, Field(description=f"Sentences a shard, a multiple of {BLOCK_SENTENCES}.")

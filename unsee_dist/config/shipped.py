@@ -14,7 +14,7 @@ EXAMPLES = "examples"
 
 
 def shipped(folder: str) -> Path:
-    """The folder of this installation, whatever the working directory is."""
+    """The folder of this installation, in any working directory."""
     assert folder in (*FOLDERS, EXAMPLES), folder
     package = Path(str(resources.files("unsee_dist")))
     inside = package / folder

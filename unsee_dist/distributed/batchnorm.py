@@ -4,7 +4,7 @@
     ∂L/∂z = (g − Σ g / N − ŷ · Σ gŷ / N) / √(σ² + ε)                        g = ∂L/∂ŷ
 
 Σ runs over the sentences of all ranks and N counts them, so parts may differ in size. Always on batch statistics, without
-running ones: whatever carries this layer is dropped at inference. Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1;
+running ones: the network that has this layer is dropped at inference. Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1;
 torch.nn.SyncBatchNorm refuses CPU and BatchNorm1d a bf16 engine on CPU.
 
 One sum forward: each rank centres its sentences on its own mean m in fp32, and what is added up over ranks, Σ z and Σ z² =

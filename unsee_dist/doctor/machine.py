@@ -149,7 +149,7 @@ def open_files() -> Iterator[Finding]:
 
 
 def disk(folder: Path) -> Iterator[Finding]:
-    """Of the folder that runs are written into: room, hard links (who owns a run is told by one), and fsync."""
+    """Of the folder that runs are written into: room, hard links (one marks who owns a run), and fsync."""
     probe = folder / f".doctor-{uuid.uuid4().hex}"
     linked = probe.with_suffix(".link")
     seconds, links = [], True

@@ -43,7 +43,7 @@ def hub() -> Iterator[Finding]:
 
 
 def _answer(url: str) -> str:
-    """Why nobody answers at a URL; "" where somebody does, whatever it says."""
+    """Why nobody answers at a URL; "" where somebody does, with any answer."""
     try:
         parts = urlsplit(url)
         bare = parts._replace(
@@ -92,7 +92,7 @@ def slurm(environment: Mapping[str, str] = os.environ) -> Iterator[Finding]:
     job = environment.get("SLURM_JOB_ID")
     if job is None:
         there = "its commands are here" if shutil.which("srun") else "not here"
-        yield Finding(PASS, "slurm", f"{there}; this is no job of it")
+        yield Finding(PASS, "slurm", f"{there}; this process is not in one of its jobs")
         return
     tasks, nodes = environment.get("SLURM_NTASKS", "1"), environment.get("SLURM_JOB_NUM_NODES", "1")
     what = f"job {job}, {nodes} node{'s' * (nodes != '1')}, {tasks} task{'s' * (tasks != '1')}"

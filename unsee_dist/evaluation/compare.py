@@ -59,7 +59,7 @@ def _check_output(out: Path) -> None:
     except (OSError, ValueError, RecursionError):
         tree = None
     if there and not (isinstance(tree, dict) and "sentences" in tree):
-        raise UserError(f"--out {out}: {there[0]} is no comparison. Write another name, or move it away.")
+        raise UserError(f"--out {out}: {there[0]} is not a comparison. Write another name, or move it away.")
 
 
 def rows_of(names: Sequence[str]) -> list[ComparisonRow]:

@@ -108,7 +108,7 @@ def tfidf_baseline(sts: Mapping[str, Pairs], retrieval: Mapping[str, Questions])
 def warnings(scores: Mapping[str, float], baseline: Mapping[str, float]) -> list[str]:
     """The warnings about the last scores of a run: unusable embeddings, or a score below the TF-IDF baseline."""
     if collapsed_how := collapse(scores):
-        return [f"{collapsed_how}: the encoder cannot be used, whatever its scores"]
+        return [f"{collapsed_how}: the encoder cannot be used, even if its scores look good"]
     return below_baseline(scores, baseline)
 
 

@@ -94,7 +94,7 @@ def _cell(cell: object, is_list: bool, where: str) -> object:
         isinstance(text, str) and HALF.search(text) for text in (cell if isinstance(cell, list) else [cell])
     ):
         raise UserError(
-            f"{where} has half of a character (\\ud800 to \\udfff), which is no text. Correct it."
+            f"{where} has half of a character (\\ud800 to \\udfff), which is not text. Correct it."
         )
     return cell
 

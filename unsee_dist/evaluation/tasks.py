@@ -60,7 +60,7 @@ def shard_of(tasks: Sequence[EvaluationTask], shard: str) -> Sequence[Evaluation
     """The k-th of n parts, for shard = "k/n"; the n parts are all tasks, each once."""
     match = re.fullmatch(r"(\d+)/(\d+)", shard)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise UserError(f"--shard {shard} is no part. Write k/n with k from 1 to n, such as 1/8.")
+        raise UserError(f"--shard {shard} is not a part. Write k/n with k from 1 to n, such as 1/8.")
     return tasks[int(match[1]) - 1 :: int(match[2])]
 
 

@@ -1,4 +1,4 @@
-"""Who writes into a folder: one command at a time, from whatever machine.
+"""Who writes into a folder: one command at a time, from any machine.
 
     take      the file appears by a hard link, which only one process can make, on a network file system too
     keep      a thread sets its time of change every BEAT_S seconds

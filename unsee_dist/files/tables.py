@@ -45,7 +45,7 @@ def table_rows(
         except csv.Error as error:
             source.back()
             complain = refuse if width is not None else _stop  # without a header there is no table
-            complain(f"{name} line {first} is no table row ({error})", "Correct that line.")
+            complain(f"{name} line {first} is not a table row ({error})", "Correct that line.")
             continue
         if row is None:
             break
@@ -66,7 +66,7 @@ def table_rows(
 
 class _Lines(Iterator[str]):
     """The lines of a table. Those of a row that is none can be read again but for the first: a quotation mark that is not
-    closed has taken the rows behind it."""
+    closed has taken the rows after it."""
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines, self._again, self._row, self._number = iter(lines), deque[str](), list[str](), 0

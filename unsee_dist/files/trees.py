@@ -28,7 +28,7 @@ def open_regular(path: Path) -> IO[bytes]:
     if stat.S_ISREG(os.fstat(handle).st_mode):
         return os.fdopen(handle, "rb")
     os.close(handle)
-    raise OSError(errno.EINVAL, "It is no regular file", str(path))
+    raise OSError(errno.EINVAL, "It is not a regular file", str(path))
 
 
 def read_within(path: Path, most: int, remedy: str) -> bytes:

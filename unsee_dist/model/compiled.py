@@ -105,7 +105,7 @@ def check_compile(name: str, encoder: PreTrainedModel, share_rows: bool) -> None
         )
     if masks_of(encoder) is None:
         raise UserError(
-            f"parallel.compile = true, but {name} drops by torch's own generator, which gives a graph other masks. Write "
+            f"parallel.compile = true, but {name} draws its dropout by torch's own generator, which gives a graph other masks. Write "
             "parallel.compile=false, or model.dropout=0."
         )
     device = next(encoder.parameters()).device

@@ -264,7 +264,7 @@ def layout_warning(name: str, encoder: PreTrainedModel) -> str:
     if masks_of(encoder) is not None:
         return ""
     return (
-        f"{name} does not encode a sentence in the same way beside any others (it drops by torch's own generator in places that "
+        f"{name} does not encode a sentence in the same way beside any others (it draws its dropout by torch's own generator in places that "
         "are not known here, or looks beyond the sentence): train.micro_batch, parallel.zero and the number of ranks change "
         "the result."
     )

@@ -35,7 +35,7 @@ def check_kind(name: str, config: PreTrainedConfig) -> None:
         )
     sizes = (getattr(config, size, None) for size in ("vocab_size", "hidden_size"))
     if isinstance(config, PreTrainedConfig) and not all(isinstance(size, int) for size in sizes):
-        raise UserError(f"model.encoder = {name} is no encoder of texts ({kind}). {INSTEAD}")
+        raise UserError(f"model.encoder = {name} is not an encoder of texts ({kind}). {INSTEAD}")
 
 
 def check_both_sides(name: str, encoder: PreTrainedModel) -> None:

@@ -93,10 +93,10 @@ def check(source: str, out: Path) -> None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MODULES).is_file():
-        raise UserError(f"--out {out} holds something that is no export. Give a new folder.")
+        raise UserError(f"--out {out} holds something that is not an export. Give a new folder.")
     if contents.made_of(out) != _made_of(source):
         raise UserError(
-            f"--out {out} holds an export of something else than {source}. Give a new folder, or move that one away."
+            f"--out {out} holds an export of something other than {source}. Give a new folder, or move that one away."
         )
     if kept := contents.foreign(out):
         raise UserError(

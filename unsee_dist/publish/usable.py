@@ -45,7 +45,7 @@ def _verdict_of_training(folder: Path) -> str | None:
 
 
 def random_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """Random texts of the encoder's own vocabulary, whatever its language."""
+    """Random texts of the encoder's own vocabulary, in any language."""
     rng = random.Random(0)
     known = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
     return [str(tokenizer.decode(rng.choices(known, k=8))) for _ in range(TEXTS)]

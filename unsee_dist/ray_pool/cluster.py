@@ -135,7 +135,7 @@ def _check(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or "/" in address:
         raise UserError(
-            f"{address} is no address of a Ray cluster. Write host:port of its head, as `ray start --head` prints "
+            f"{address} is not an address of a Ray cluster. Write host:port of its head, as `ray start --head` prints "
             "it, and run this on a machine of the cluster."
         )
     try:

@@ -59,7 +59,7 @@ class Grid(PageBlock):
 
 @dataclass(frozen=True)
 class Nearest(PageBlock):
-    """head: of the columns behind the sentence."""
+    """head: of the columns after the sentence."""
 
     head: Sequence[str]
     rows: Sequence[Neighbours]
@@ -131,7 +131,7 @@ def check_target(path: Path) -> None:
                 ours = MARK.encode() in file.read(HEAD_BYTES)
             if not ours:
                 raise UserError(
-                    f"{path} is no page that unsee report wrote. Nothing was changed: write --out with another name, or move it."
+                    f"{path} is not a page that unsee report wrote. Nothing was changed: write --out with another name, or move it."
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
         try_file(path)

@@ -135,7 +135,7 @@ def open_run(folder: Path) -> RunFiles:
         raise UserError(f"{folder} is not a folder. Give a run's folder: unsee runs lists those below runs/.")
     if not is_run(folder):
         raise UserError(
-            f"{folder} is no run's folder: it has no {CONFIG} with {METRICS} or {CHECKPOINTS}/ beside it. unsee runs DIR lists "
+            f"{folder} is not a run's folder: it has no {CONFIG} with {METRICS} or {CHECKPOINTS}/ beside it. unsee runs DIR lists "
             "the runs below a folder."
         )
     problems: list[str] = []

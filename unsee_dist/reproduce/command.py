@@ -112,7 +112,9 @@ def find(name: str) -> Experiment:
         near = closest(name, EXPERIMENTS)
         meant = f"did you mean {near}? " if near else ""
         raise UserError(
-            f"NAME = {name} is no experiment. {meant}They are {', '.join(EXPERIMENTS)}.".replace(". d", ": d")
+            f"NAME = {name} is not an experiment. {meant}They are {', '.join(EXPERIMENTS)}.".replace(
+                ". d", ": d"
+            )
         )
     return EXPERIMENTS[name]
 

@@ -175,7 +175,7 @@ def _peers() -> Experiment:
         "for as many seconds as our run of the same seed: those of its steps, without loading, evaluations and saves. They are "
         "evaluated as often, and best/ is chosen by the same score. Their rate falls with the clock; tsdae's is constant. A sentence has at "
         "most 32 word pieces for simcse, and at most 75 or model.max_tokens for the others. tsdae reads [CLS], as its authors do, "
-        "which an encoder that was never trained for it pays for: tsdae-mean is the same with the mean.",
+        "a disadvantage for an encoder that was never trained for it: tsdae-mean is the same with the mean.",
     )
 
 

@@ -2,7 +2,7 @@
 after another here, side by side on a Ray cluster, peers when the runs are there that say how long they may take. What a process prints is in the unit's log.
 
 A run that breaks after its first step (a loss that is not finite) is a result, and the others go on. A mistake before it
-is one which the others would repeat: it ends the experiment with its sentence. So does whatever is no result at any step,
+is one which the others would repeat: it ends the experiment with its sentence. So does all that is not a result, at any step,
 with its own exit code: a bug, a fault that passes, a process that was killed.
 """
 

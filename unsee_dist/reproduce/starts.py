@@ -23,7 +23,7 @@ def parse_starts(texts: Sequence[str]) -> dict[str, str]:
         name, _, folder = text.partition("=")
         if not name or not folder or not set(name) <= LETTERS:
             raise UserError(
-                f"--start {text} is no NAME=FOLDER. Write --start NAME=FOLDER, the name in letters, digits, dots and hyphens."
+                f"--start {text} is not NAME=FOLDER. Write --start NAME=FOLDER, the name in letters, digits, dots and hyphens."
             )
         if name in found or name in (GIVEN, RANDOM):
             raise UserError(f"--start {text}: there is a start {name} already. Write another name.")

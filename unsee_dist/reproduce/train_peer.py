@@ -88,7 +88,7 @@ def seconds_of(run: RunFiles) -> float:
     speeds = [line[SENTENCES_PER_S] for line in run.training if SENTENCES_PER_S in line]
     if run.config is None or not speeds:
         raise UserError(
-            f"{run.folder} says nothing of how long it was trained: the same command trains it first."
+            f"{run.folder} does not say how long it was trained: the same command trains it first."
         )
     return float(run.step * np.mean([run.config.train.batch / speed for speed in speeds]))
 

@@ -45,7 +45,7 @@ class Unit:
 
     @property
     def command(self) -> list[str]:
-        """What trains it, behind `python -m`."""
+        """What trains it, as written after `python -m`."""
         if self.trainer:
             return [
                 "unsee_dist.reproduce.train_peer",

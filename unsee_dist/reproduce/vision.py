@@ -77,7 +77,7 @@ def check_request(overrides: Sequence[str], tasks: EvaluationRequest) -> None:
     given = [*overrides, *(f"{name} {value}" for name, value in flags if value)]
     if given:
         raise UserError(
-            f"{given[0]} has no use in vision, which trains on digits in some minutes, on this machine, by settings of its own "
+            f"{given[0]} is not used by vision, which trains on digits in some minutes, on this machine, by settings of its own "
             f"({shipped(EXAMPLES) / 'vision.py'}). Leave it out."
         )
 
@@ -135,9 +135,9 @@ def _loaded(path: Path) -> _Run:
     try:
         made = _Run.model_validate_json(read_within(path, MOST_BYTES, remedy))
     except ValidationError as error:
-        raise UserError(f"{path} is damaged, or no run of vision. {remedy}") from error
+        raise UserError(f"{path} is damaged, or is not a run of vision. {remedy}") from error
     if not all({STEP, *ACCURACIES} <= scores.keys() for scores in made.evaluations):
-        raise UserError(f"{path} is damaged, or no run of vision. {remedy}")
+        raise UserError(f"{path} is damaged, or is not a run of vision. {remedy}")
     return made
 
 

@@ -38,7 +38,9 @@ def make_folder(sweep: Sweep) -> None:
         return
     with writing(f"sweep.dir = {sweep.folder}", "Write another sweep.dir."):
         if os.path.exists(sweep.folder) and any(sweep.folder.iterdir()):
-            raise UserError(f"sweep.dir = {sweep.folder} is not empty and no sweep. Write another sweep.dir.")
+            raise UserError(
+                f"sweep.dir = {sweep.folder} is not empty and not a sweep's folder. Write another sweep.dir."
+            )
         sweep.folder.mkdir(parents=True, exist_ok=True)
         write_file(path, text)
 

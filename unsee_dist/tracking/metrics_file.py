@@ -87,7 +87,7 @@ def evaluations(path: Path, after: int = -1) -> list[Line]:
 
 
 def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[Line], int]:
-    """The whole lines after `offset` and the offset behind them, of at most `most` bytes; a line still being written
+    """The whole lines after `offset` and the offset after them, of at most `most` bytes; a line still being written
     waits. UserError: a line is damaged."""
     if not path.exists():
         return [], offset

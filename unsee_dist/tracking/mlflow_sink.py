@@ -48,7 +48,7 @@ def tracking_uri(uri: str | None = None) -> str:
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if not _is_address(uri):
         raise UserError(
-            f"MLFLOW_TRACKING_URI = {masked(uri)} is no address of an MLflow. Write http://HOST:PORT, or "
+            f"MLFLOW_TRACKING_URI = {masked(uri)} is not an address of an MLflow server or file. Write http://HOST:PORT, or "
             "sqlite:////FOLDER/mlflow.db, or leave the variable out."
         )
     return uri
@@ -143,7 +143,7 @@ class MlflowSink:
             try:
                 self._deliver(stopping)
                 down, wait_s, self._why = False, EVERY_S, ""
-            except Exception as error:  # whatever a tracker does, training continues: warn once, try again
+            except Exception as error:  # training continues in any case: warn once, try again
                 self._why = f" ({_first_line(error)})"
                 if is_our_bug(error):
                     if str(error) not in reported:

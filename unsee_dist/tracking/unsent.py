@@ -10,7 +10,7 @@ from unsee_dist.files.records import RecordFile
 
 @dataclass
 class Unsent:
-    """Kept from one start of the run to the next; the lines of metrics.jsonl behind an offset are not in it.
+    """Kept from one start of the run to the next; the lines of metrics.jsonl after an offset are not in it.
 
     key is ours and is written before the tracker's run is made: a run whose making was answered too late is found by
     it instead of made twice. delivered: the run is over and the tracker has all of it.

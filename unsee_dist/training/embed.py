@@ -33,7 +33,7 @@ def embedder(
 ) -> Callable[[list[str]], np.ndarray]:
     """A function from sentences to (n, D) float32, dropout off. Collective: every rank passes the same number of sentences.
 
-    progress: told how many of them are done, and how many there are. It raises Stopped when any rank received a signal: the evaluation is repeated after the resume.
+    progress: called with how many of them are done, and how many there are. It raises Stopped when any rank received a signal: the evaluation is repeated after the resume.
     """
 
     @torch.no_grad()

@@ -147,7 +147,7 @@ def test_columns_are_found_by_name_in_any_order(tmp_path):
             b"sentence1\tsentence2\tscore\na\t1\t2\tb\n",
             "line 2 has 4 columns, its header 3. Correct",
         ),
-        ("open.csv", b'sentence1,sentence2,score\n"a,b,1\n', "is no table row"),
+        ("open.csv", b'sentence1,sentence2,score\n"a,b,1\n', "is not a table row"),
         (
             "key.jsonl",
             b'{"sentence1": "a", "sentence2": "b", "score": 1}\n{"sentence1": "c", "score": 2}\n',

@@ -105,7 +105,9 @@ def test_a_number_that_was_not_measured_is_never_written(tmp_path: Path) -> None
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "score.json")
-    with pytest.raises(UserError, match=r"score.json cannot be read \(It is no regular file\). Delete it."):
+    with pytest.raises(
+        UserError, match=r"score.json cannot be read \(It is not a regular file\). Delete it."
+    ):
         FILE.read(tmp_path)
 
 

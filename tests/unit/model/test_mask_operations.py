@@ -96,7 +96,7 @@ def test_an_encoder_that_cannot_be_packed_is_a_sentence() -> None:
 def test_masks_of_torch_are_a_sentence() -> None:
     made = encoder()
     remove(made)
-    with pytest.raises(UserError, match=r"tiny drops by torch's own generator.*model\.dropout=0"):
+    with pytest.raises(UserError, match=r"tiny draws its dropout by torch's own generator.*model\.dropout=0"):
         check_compile("tiny", made, True)
 
 

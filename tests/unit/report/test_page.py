@@ -158,7 +158,7 @@ def test_a_foreign_file_is_refused_before_anything_is_encoded(
     (tmp_path / "file").touch()
     run = make_run(tmp_path / "run")
     for out, why in (
-        ("mine.html", "is no page that unsee report wrote"),
+        ("mine.html", "is not a page that unsee report wrote"),
         ("file/x.html", "cannot be written"),
         ("s3://bucket/x.html", "--out s3://bucket/x.html is a URL"),
     ):

@@ -47,7 +47,7 @@ def test_each_peer_is_trained_after_the_run_that_says_how_long(tmp_path: Path) -
 def test_the_time_of_a_run_is_that_of_its_steps(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", {20: 61.0}, "train.batch=50")  # 40 steps at 100 sentences a second
     assert seconds_of(open_run(run)) == pytest.approx(40 * 50 / 100)
-    with pytest.raises(UserError, match="says nothing of how long"):
+    with pytest.raises(UserError, match="does not say how long"):
         seconds_of(open_run(make_run(tmp_path / "none", reached=0)))
 
 

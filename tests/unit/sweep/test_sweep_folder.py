@@ -45,7 +45,7 @@ def test_the_same_sweep_goes_on_and_another_is_refused_by_name(tmp_path: Path) -
 def test_a_folder_with_other_things_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "thesis.tex").touch()
-    with pytest.raises(ValueError, match="is not empty and no sweep"):
+    with pytest.raises(ValueError, match="is not empty and not a sweep's folder"):
         make_folder(sweep_in(tmp_path))
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["thesis.tex"]
 

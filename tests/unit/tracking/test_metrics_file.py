@@ -158,5 +158,5 @@ def test_a_whole_file_is_appended_to_without_a_word(tmp_path, caplog):
 def test_a_pipe_in_its_place_is_a_sentence_and_not_waited_for(tmp_path, use):
     path = tmp_path / "m.jsonl"
     os.mkfifo(path)
-    with pytest.raises(UserError, match=r"m\.jsonl cannot be read \(It is no regular file\)"):
+    with pytest.raises(UserError, match=r"m\.jsonl cannot be read \(It is not a regular file\)"):
         use(path)

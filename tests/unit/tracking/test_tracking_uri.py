@@ -53,7 +53,7 @@ def test_what_is_no_address_is_a_sentence(uri: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(UserError) as caught:
         tracking_uri()
     assert str(caught.value).startswith(
-        f"MLFLOW_TRACKING_URI = {uri} is no address of an MLflow. Write http://HOST:PORT"
+        f"MLFLOW_TRACKING_URI = {uri} is not an address of an MLflow server or file. Write http://HOST:PORT"
     )
 
 

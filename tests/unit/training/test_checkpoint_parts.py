@@ -125,12 +125,12 @@ def no_start(tensors: Tensors) -> None:
         (no_moment, "exp_avg_sq is not of the same parameters"),
         (short_moment, "exp_avg is not of the same parameters"),
         (target_of_nothing, "the target is not of the same parameters"),
-        (integers, "master/b@0 is no part of a parameter in fp32"),
-        (doubles, "master/b@0 is no part of a parameter in fp32"),
-        (a_square_of_weights, "master/b@0 is no part of a parameter in fp32"),
-        (another_kind, "velocity/b@0 is no part"),
-        (a_negative_start, "master/b@-3 is no part"),
-        (no_start, "master/b is no part"),
+        (integers, "master/b@0 is not a part of a parameter in fp32"),
+        (doubles, "master/b@0 is not a part of a parameter in fp32"),
+        (a_square_of_weights, "master/b@0 is not a part of a parameter in fp32"),
+        (another_kind, "velocity/b@0 is not a part"),
+        (a_negative_start, "master/b@-3 is not a part"),
+        (no_start, "master/b is not a part"),
     ],
 )
 def test_every_element_is_there_once_in_fp32(
@@ -189,5 +189,5 @@ def test_only_regular_files_of_the_folder_are_read(checkpoint: Path, make: Calla
     name = "rank-00002.safetensors"
     make(checkpoint / name)
     seal(checkpoint, name)
-    with pytest.raises(UserError, match=rf"{name} (is no regular file|is a link to)"):
+    with pytest.raises(UserError, match=rf"{name} (is not a regular file|is a link to)"):
         directory.verify(checkpoint)

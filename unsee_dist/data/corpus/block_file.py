@@ -122,7 +122,7 @@ class FiledRows:
         with_end = stop == len(self.layout.names)  # then a byte more, which must not be there
         raw = self._bytes(offset, end - offset + with_end)
         if len(raw) > end - offset:
-            raise self._damaged("it goes on behind its last row")
+            raise self._damaged("it has bytes after its last row")
         return self._checked(raw, start, stop)
 
     def _checked(self, raw: bytes, start: int, stop: int) -> np.ndarray:

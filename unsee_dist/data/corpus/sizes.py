@@ -24,7 +24,7 @@ class BlockSizes:
         self.blocks, self.full = blocks, full
         self.short, self.missing = short.astype(np.int64), missing.astype(np.int64)
         self._missing_before = np.concatenate([[0], np.cumsum(self.missing)])
-        self._ends = (self.short + 1) * full - self._missing_before[1:]  # the id behind each short block
+        self._ends = (self.short + 1) * full - self._missing_before[1:]  # the id after each short block
         self.sentences = blocks * full - int(self._missing_before[-1])
 
     @classmethod

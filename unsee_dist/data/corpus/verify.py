@@ -16,14 +16,14 @@ def verify(corpus: str | Path) -> list[str]:
     shards = Shards(corpus, on_damage="skip", setting="DIR")
     damage = _of_blocks(shards.read, len(shards.blocks))
     whole = [f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified"]
-    # of a corpus behind a URL, where no folder can be listed, the tokens are checked when they are read
+    # of a corpus at a URL, where no folder can be listed, the tokens are checked when they are read
     for folder in [] if shards.store.remote else sorted(Path(corpus).glob(FOLDERS)):
         wrong = _of_tokens(folder, shards)
         damage += wrong
         whole += [] if wrong else [f"{folder} is whole: the tokens of these sentences"]
     if damage:
         raise UserError("\n".join(damage))
-    Shards(corpus)  # the shards' sizes too: bytes behind the last block
+    Shards(corpus)  # the shards' sizes too: bytes after the last block
     return whole
 
 

@@ -10,7 +10,7 @@ from unsee_dist.errors import UserError
 # How they are counted.
 BAD_RECORD = "bad record"
 RECORD = "JSON, or another record or tag"  # that stands among the lines of a text
-MEMBERS = "tar members that are no text, or hidden"
+MEMBERS = "tar members that are not text, or hidden"
 FIRST = 10  # sentences that are kept: a file with a million bad lines says the same a million times
 
 

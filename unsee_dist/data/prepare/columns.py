@@ -51,7 +51,7 @@ def _check_header(name: str, field: str, separator: str, header: list[str], firs
     data = next((cell for cell in header if _is_data(cell)), None)
     prose = data is not None and not re.search(
         r"[;\t|,](?! |$)", header[0]
-    )  # a comma in a sentence has a blank behind it
+    )  # a comma in a sentence has a space after it
     other = next((name for mark, name in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
     if other and not prose:
         raise UserError(

@@ -97,7 +97,7 @@ def _text_only(name: str, chunks: Iterable[bytes], kind: str) -> Iterator[bytes]
     head = b"".join(first)
     check_text(name, head)
     if kind == TEXT and (what := markup(head)):
-        raise UserError(f"{name} is {what} and no text. {FORMATS}")
+        raise UserError(f"{name} is {what}, not text. {FORMATS}")
     if kind == TEXT and (notice := table_notice(name, head)):
         LOG.warning(notice)
     if kind != JSONL and (why := _is_data(name, head, kind)):
@@ -109,7 +109,7 @@ def _text_only(name: str, chunks: Iterable[bytes], kind: str) -> Iterator[bytes]
 def _is_data(name: str, head: bytes, kind: str) -> str | None:
     """The sentence about JSON, or another kind of records, that is read as sentences; None: it is none."""
     if is_json_line(head):
-        return f"{name} line 1 is a JSON object and no sentence. Name the file .jsonl, and write --field with its key."
+        return f"{name} line 1 is a JSON object, not a sentence. Name the file .jsonl, and write --field with its key."
     if opens_objects(head):
         return json_value(name, head)
     return mostly_records(name, head) if kind == TEXT else None  # the first cell of a table's row may be one

@@ -75,7 +75,7 @@ def document(where: str, field: str, record: Mapping[str, object], bad: BadRecor
         if half := next(filter(None, map(_HALF.search, texts)), None):
             code = f"\\u{ord(half[0]):04x}"
             bad.add(
-                f"{where}: field {field!r} has half of a character ({code}), which is no text", "Correct it."
+                f"{where}: field {field!r} has half of a character ({code}), which is not text", "Correct it."
             )
             return None
         return texts

@@ -136,11 +136,11 @@ def _by_content(path: str, field: str | None) -> str | None:
     if kind == formats.JSON:
         return kind
     if kind == formats.TEXT and formats.mostly_records(path, head):
-        return "most of its lines are records and no sentences"
+        return "most of its lines are records, not sentences"
     if kind == formats.TEXT and ending == ".json":
         return "it is not JSON with an object a line"
     if kind == formats.TEXT and not is_text(head):
-        return "it is no UTF-8 text"
+        return "it is not UTF-8 text"
     record = formats.first_object(head) if kind == formats.JSONL else None
     if record is not None and field is not None and field not in record:
         return f"its JSON has no field {field!r}"

@@ -15,7 +15,7 @@ FORMATS = (
     "Give UTF-8 text with a sentence a line (.txt), or .jsonl, .csv, .tsv, .parquet or .tar with --field; "
     "all but .parquet and .tar also as .gz or .zst."
 )
-# Commands that make .jsonl of what is nearly that: a comma behind each object; objects as Python prints them.
+# Commands that make .jsonl of what is nearly that: a comma after each object; objects as Python prints them.
 WITHOUT_COMMAS = "sed 's/,[[:space:]]*$//' FILE > NEW.jsonl"
 AS_JSON = (
     'python3 -c \'import ast, json, sys; [print(json.dumps(ast.literal_eval(line.strip(", \\r\\n"))))'
@@ -152,7 +152,7 @@ def json_value(name: str, head: bytes) -> str:
     elif (end := _end_of_object(text)) is None or not text[end:].lstrip().startswith(","):
         command = "jq -c . FILE > NEW.jsonl"
     elif "\n" not in text[:end] and "\n" in text[end : end + 3]:
-        return f"{name} has a comma behind each JSON object. Write `{WITHOUT_COMMAS}`, and give NEW.jsonl."
+        return f"{name} has a comma after each JSON object. Write `{WITHOUT_COMMAS}`, and give NEW.jsonl."
     else:
         why = f"{name} has JSON objects with commas between them"
         return f"{why}. Write `sed -z 's/^/[/; s/,\\?[[:space:]]*$/]/' FILE | jq -c '.[]' > NEW.jsonl`, and give NEW.jsonl."
@@ -179,11 +179,11 @@ def mostly_records(name: str, head: bytes) -> str | None:
         return f"most lines of {name} are JSON lists of texts. Write `{TEXT_A_LINE}`, and give NEW.jsonl."
     if sum(is_json_line(line.encode()) for line in records) * 2 > len(records):
         return (
-            f"most lines of {name} are JSON objects and no sentences. Name the file .jsonl, and write --field with its key; "
+            f"most lines of {name} are JSON objects, not sentences. Name the file .jsonl, and write --field with its key; "
             "--on-bad-record skip leaves the other lines out."
         )
     return (
-        f"most lines of {name} are records such as {{'key': 'value'}} and no sentences. Write them as JSON, an object a line: "
+        f"most lines of {name} are records such as {{'key': 'value'}} rather than sentences. Write them as JSON, an object a line: "
         f"`{AS_JSON}`, and give NEW.jsonl."
     )
 

@@ -1,4 +1,4 @@
-"""Lines: bytes cut behind line ends of any kind: LF, CR LF, and CR alone."""
+"""Lines: bytes cut after line ends of any kind: LF, CR LF, and CR alone."""
 
 from __future__ import annotations
 

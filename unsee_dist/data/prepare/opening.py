@@ -1,4 +1,4 @@
-"""Opening: the bytes of an input, local or behind a URL, decompressed; a failure is a UserError.
+"""Opening: the bytes of an input, local or at a URL, decompressed; a failure is a UserError.
 
 A name with `://` goes to fsspec (s3, gs, http, hf, memory, ...), any other is a path.
 """
@@ -134,7 +134,7 @@ def _check_kind(name: str) -> None:
     if stat.S_ISDIR(mode):
         raise UserError(f"{name} is a folder. Name the files in it: {name}/*.txt")
     if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
-        raise UserError(f"{name} is a device or a socket, and no file. {FORMATS}")
+        raise UserError(f"{name} is a device or a socket, not a file. {FORMATS}")
 
 
 def raw(name: str, advance: Advance) -> Iterator[bytes]:
@@ -219,7 +219,7 @@ def _http_error(name: str, error: BaseException | None) -> UserError | Transient
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Decompress members or frames one after the other; zeros behind one are padding. zstandard's own reader does not
+    """Decompress members or frames one after the other; zeros after one are padding. zstandard's own reader does not
     report a cut file."""
     unpacker, open_frame, done = start(), False, 0
     for chunk in chunks:
@@ -247,7 +247,7 @@ def _not_unpacked(name: str, error: Exception, members: int) -> UserError:
         )
     if members:
         return UserError(
-            f"{name} cannot be decompressed: {members} whole parts are followed by bytes of no other ({error}). Copy it "
+            f"{name} cannot be decompressed: {members} whole parts are followed by bytes that are not a part ({error}). Copy it "
             "again, or unpack it yourself and give the text."
         )
     return UserError(f"{name} cannot be decompressed ({error}). Copy it again, or rename it.")

@@ -29,7 +29,7 @@ def check_once(names: list[str]) -> None:
     """UserError when something that can be read once is given twice."""
     for name, times in Counter(names).items():
         if times > 1 and is_spooled(name):
-            raise UserError(f"{name} is given twice, and can be read once. Give it once.")
+            raise UserError(f"{name} is given twice, and can be read only once. Give it once.")
 
 
 def copy_name(name: str, number: int) -> str:

@@ -144,7 +144,7 @@ def _kind(path: str) -> str | None:
 
 
 def _unpack_zst(data: bytes) -> bytes:
-    """All frames, also those whose header has no length; zeros behind one are padding."""
+    """All frames, also those whose header has no length; zeros after one are padding."""
     parts: list[bytes] = []
     while data := data.lstrip(b"\0") if parts else data:
         unpacker = zstandard.ZstdDecompressor().decompressobj()

@@ -118,7 +118,7 @@ def check_records(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: Ru
 
 
 def around(tokenizer: PreTrainedTokenizerFast) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The special tokens before and behind every text."""
+    """The special tokens before and after every text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
     first = next(place for place in range(len(whole)) if whole[place : place + len(bare)] == bare)

@@ -132,7 +132,7 @@ def read_manifest(folder: Path) -> Manifest:
     except ValueError as error:
         raise UserError(f"{path} cannot be read ({error})") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{path} cannot be read (it is no manifest)")
+        raise UserError(f"{path} cannot be read (it is not a manifest)")
     version = tree.get("format", 1 if "facts_xxh3" in tree else None)
     if version != FORMAT:
         undamaged = version == 1 or is_sealed(tree)  # else a flipped bit

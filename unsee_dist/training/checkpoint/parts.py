@@ -99,7 +99,7 @@ def check_regular(path: Path) -> None:
     if stat.S_ISLNK(path.lstat().st_mode) and path.resolve().parent != path.parent.resolve():
         raise UserError(f"{path} is a link to {os.readlink(path)}: a checkpoint holds its own files")
     if not stat.S_ISREG(path.stat().st_mode):
-        raise UserError(f"{path} is no regular file")
+        raise UserError(f"{path} is not a regular file")
 
 
 def digest(path: Path) -> str:
@@ -125,7 +125,7 @@ def _check_keys(path: Path, stored: StoredFile) -> None:
     file = open_tensors(path, "np")
     if not stored.name.startswith(RANK):
         if expected:
-            raise UserError(f"{path} is damaged: {min(expected)} is listed, and no file of a rank")
+            raise UserError(f"{path} is damaged: {min(expected)} is listed, and is not the file of a rank")
         return
     keys = set(file.keys())
     for key in sorted(keys | expected.keys()):
@@ -133,7 +133,7 @@ def _check_keys(path: Path, stored: StoredFile) -> None:
         if part is not None and (
             KEY.fullmatch(key) is None or len(part.get_shape()) != 1 or part.get_dtype() != "F32"
         ):
-            raise UserError(f"{path} is damaged: {key} is no part of a parameter in fp32")
+            raise UserError(f"{path} is damaged: {key} is not a part of a parameter in fp32")
         if part is None or [expected.get(key)] != part.get_shape():
             raise UserError(f"{path} is damaged: {key} is not there as the manifest lists it")
 

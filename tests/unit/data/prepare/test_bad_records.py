@@ -88,7 +88,7 @@ BAD = {
     "half a letter": (
         "t.jsonl",
         jsonl(b'{"text": "half a \\ud83d of it"}'),
-        r"line 2: field 'text' has half of a character \(\\ud83d\), which is no text",
+        r"line 2: field 'text' has half of a character \(\\ud83d\), which is not text",
     ),
     "half a letter in a list": ("t.jsonl", jsonl(b'{"text": ["a", "\\ude00"]}'), "has half of a character"),
     "member half": (
@@ -106,8 +106,8 @@ BAD = {
     ),
     "csv bytes": ("t.csv", csv(b"9,caf\xe9 is open"), r"not UTF-8 text"),
     "ragged": ("t.csv", csv(b"9,a,b"), "line 3 has 3 columns, its header 2"),
-    "open quote": ("t.csv", csv(b'9,"never closed'), "line 3 is no table row"),
-    "quote inside": ("t.csv", csv(b'9,"never" closed'), "line 3 is no table row"),
+    "open quote": ("t.csv", csv(b'9,"never closed'), "line 3 is not a table row"),
+    "quote inside": ("t.csv", csv(b'9,"never" closed'), "line 3 is not a table row"),
     "narrow": ("t.csv.gz", gzip.compress(csv(b"9")), "line 3 has 1 columns, its header 2"),
     "tsv ragged": ("t.tsv", tsv(b"9\ta\tb"), "line 3 has 3 columns, its header 2"),
     "tsv bytes": ("t.tsv", tsv(b"9\tcaf\xe9 is open"), "not UTF-8 text"),

@@ -98,7 +98,7 @@ WRONG = {
     "table.csv": (b"a,b\n1,2\n", r"has no field 'text' \(it has a, b\). Write --field a"),
     "bare.csv": (b"text,b\n", r"is empty"),
     "ragged.csv": (b"text,b\n1,2\n1,2,3\n", r"line 3 has 3 columns, its header 2"),
-    "open.csv": (b'text,b\n"1,2\n', r"line 2 is no table row \(unexpected end of data\)"),
+    "open.csv": (b'text,b\n"1,2\n', r"line 2 is not a table row \(unexpected end of data\)"),
     "latin.csv": (b"text\nna\xefve\n", r"not UTF-8 text"),
     "table.parquet": (b"PAR1 and no more", r"is not a parquet file"),
     "broken.jsonl": (b'{"text": "fine"}\n{"text": \n', "line 2 is not JSON"),

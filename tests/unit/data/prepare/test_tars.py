@@ -95,9 +95,9 @@ def test_members_that_are_no_text_are_counted(tmp_path: Path) -> None:
     for _ in range(2):  # the second time from the index
         report = prepare([str(tmp_path / "t.tar")], tmp_path / "out", PrepareSettings(), processes=1)
         assert (report.read, report.kept, report.dropped, report.members) == (12, 12, {}, 24)
-        assert "tar members that are no text, or hidden" in report.table().columns[0]._cells
+        assert "tar members that are not text, or hidden" in report.table().columns[0]._cells
     counters = (Shards(tmp_path / "out").index.preparation or {})["counters"]
-    assert counters == {"read": 12, "tar members that are no text, or hidden": 24}
+    assert counters == {"read": 12, "tar members that are not text, or hidden": 24}
 
 
 def with_links(path: Path, target: str = "a.txt") -> Path:

@@ -229,7 +229,7 @@ def test_a_line_of_json_in_a_text_is_dropped_and_counted(tmp_path: Path) -> None
     assert report.dropped == {"JSON, or another record or tag": 1}
     (tmp_path / "t.txt").write_text('{"text": "a value of words"}\n')
     with pytest.raises(
-        UserError, match=r"t.txt line 1 is a JSON object and no sentence. Name the file .jsonl"
+        UserError, match=r"t.txt line 1 is a JSON object, not a sentence. Name the file .jsonl"
     ):
         prepare([str(tmp_path / "t.txt")], tmp_path / "none", PrepareSettings(), processes=1)
 
@@ -427,7 +427,7 @@ def test_a_text_that_is_markup_is_refused(tmp_path: Path) -> None:
         ('<?xml version="1.0"?>', "XML"),
     ):
         (tmp_path / "t.txt").write_text("\n".join([start, *LINES]))
-        with pytest.raises(UserError, match=rf"t.txt is {what} and no text"):
+        with pytest.raises(UserError, match=rf"t.txt is {what}, not text"):
             prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
 
 
