@@ -6,7 +6,7 @@ whole of it. Nothing of a mask is kept for the backward. Triton comes with torch
 Shapes: R rows, T tokens a row, H heads, F features, N = R T.
 """
 
-# mypy: allow-untyped-defs, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # Triton compiles the kernels, and gives their arguments no types.
 
 from __future__ import annotations
