@@ -121,7 +121,7 @@ def test_two_folders_of_one_name_are_two_rows(place: Path, tiny: Tiny) -> None:
         (["compare", "tfidf", "mine-0/checkpoints/step-00000003", "nan"], ["nan has no scores yet", "unsee evaluate nan"]),
         (["compare", "tfidf", "nowhere/model"], ["nowhere/model", "Hub"]),
         (["export", "nowhere", "--out", "o"], ["nowhere is not a folder"]),
-        (["export", "mine-0", "--out", "tasks"], ["--out tasks", "no export"]),
+        (["export", "mine-0", "--out", "tasks"], ["--out tasks", "not an export"]),
         (["export", "tasks", "--out", "o"], ["tasks is not a model"]),
         (["export", "mine-0", "--out", "pushed", "--push", "nobody/mine"], ["--push nobody/mine", "pushed is written"]),
     ],

@@ -182,7 +182,7 @@ TABLE = [
     ("export run --out LONG", "File name too long"),
     ("reproduce", "needs NAME"),
     ("reproduce objectives", "needs --out DIR"),
-    ("reproduce objectves --out new", "no experiment: did you mean objectives?"),
+    ("reproduce objectves --out new", "not an experiment: did you mean objectives?"),
     ("reproduce objectives --out new --seeds 0", "--seeds = 0 must be at least 1"),
     ("reproduce objectives --out new --engine dask", "--engine dask is unknown. Write --engine ray"),
     ("reproduce objectives --out new", "nothing evaluates the runs", "unsee prepare --dev 1000"),

@@ -187,5 +187,7 @@ def test_mistakes_are_one_sentence(place: Path) -> None:
     is_sentence(unsee("report", "mine", "mine", cwd=place), "mine is given twice")
     is_sentence(unsee("report", *["mine"] * 9, cwd=place), "twice")
     (place / "mine.html").write_text("mine")
-    is_sentence(unsee("report", "bare", "--out", "mine.html", cwd=place), "no page that unsee report wrote")
+    is_sentence(
+        unsee("report", "bare", "--out", "mine.html", cwd=place), "not a page that unsee report wrote"
+    )
     is_sentence(unsee("report", cwd=place), "unsee report needs RUN")

@@ -128,7 +128,7 @@ REFUSED = {
     "an encoder with a decoder (bart)": (hf.BartModel, BART),
     "a decoder (gpt2)": (hf.GPT2Model, GPT2),
     "a decoder (llama)": (hf.LlamaModel, LLAMA),
-    "no encoder of texts (vit)": (hf.ViTModel, VIT),
+    "not an encoder of texts (vit)": (hf.ViTModel, VIT),
 }
 
 

@@ -143,7 +143,7 @@ def test_an_older_page_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     write_page(everywhere("second"), path)
     assert "second" in path.read_text(encoding="utf-8")
     path.write_text("<html>mine</html>")
-    with pytest.raises(UserError, match="no page that unsee report wrote"):
+    with pytest.raises(UserError, match="not a page that unsee report wrote"):
         write_page(everywhere("third"), path)
     assert path.read_text() == "<html>mine</html>"
     with pytest.raises(UserError, match="cannot be written"):

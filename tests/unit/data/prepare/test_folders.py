@@ -65,7 +65,7 @@ LEFT_OUT = {
     "old.tar.gz": (gzip.compress(tar_of([("a.txt", TEXT)])), "compressed tar"),
     "empty.txt": (b"", "empty"),
     "part-blank": (b"\n \n", "empty"),
-    "part-binary": (bytes(range(256)), "no UTF-8 text"),
+    "part-binary": (bytes(range(256)), "not UTF-8 text"),
     "README": (b"Read this before all the others.", "about the others"),
     "LICENSE": (b"You may do with it what you want.", "about the others"),
     "_SUCCESS": (b"Written by a cluster that is done.", "about the others"),

@@ -28,7 +28,7 @@ def write(path: Path, parts: list[list[Row]], facts: bytes = b"{}") -> Path:
     return path
 
 
-def rows_of(run: runs.Run, first: int, last: int) -> list[Row]:
+def rows_of(run: runs.SortedRun, first: int, last: int) -> list[Row]:
     rows = run.between(first, last)
     columns = (rows.high.tolist(), rows.low.tolist(), rows.times.tolist(), run.texts(rows.place))
     return list(zip(*columns, strict=True))
@@ -70,13 +70,13 @@ def test_a_range_is_what_was_written(
 @pytest.fixture
 def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of all that is decompressed."""
-    sizes, piece = [], runs.Run._piece
+    sizes, piece = [], runs.SortedRun._piece
 
-    def counted(run: runs.Run, *given: int) -> bytes:
+    def counted(run: runs.SortedRun, *given: int) -> bytes:
         sizes.append(len(data := piece(run, *given)))
         return data
 
-    monkeypatch.setattr(runs.Run, "_piece", counted)
+    monkeypatch.setattr(runs.SortedRun, "_piece", counted)
     return sizes
 
 

@@ -408,7 +408,9 @@ def test_a_text_of_mostly_records_is_refused(tmp_path: Path, records: int, refus
 
 def test_most_lines_of_json_behind_another_line_are_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n".join([LINES[0], *map(json.dumps, TWO)]))
-    with pytest.raises(UserError, match=r"most lines of .*t.txt are JSON objects .* Name the file .jsonl"):
+    with pytest.raises(
+        UserError, match=r"most lines of .*t.txt are JSON objects, not sentences. Name the file .jsonl"
+    ):
         prepare([str(tmp_path / "t.txt")], tmp_path / "out", PrepareSettings(), processes=1)
 
 
