@@ -71,3 +71,37 @@ def test_the_same_error_is_ours_when_our_line_raised_it(monkeypatch: pytest.Monk
 def test_a_reason_is_one_line() -> None:
     assert reason(ValueError("\n  first\nsecond")) == "first"
     assert reason(ValueError()) == "ValueError"
+
+
+# Errors of Python itself, for a library that stumbles: over a damaged file, or over a bug.
+STUMBLES = [
+    TypeError("planted"),
+    AttributeError("planted"),
+    KeyError("planted"),
+    RuntimeError("planted"),
+    ZeroDivisionError(),
+]
+
+
+@pytest.mark.parametrize("error", STUMBLES)
+def test_what_a_library_stumbles_over_is_the_folders_fault_only_where_a_whole_one_works(
+    error: Exception,
+) -> None:
+    assert not is_load_error(error)
+    assert is_load_error(error, works_elsewhere=lambda: True)
+    assert not is_load_error(error, works_elsewhere=lambda: False)
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_an_error_below_code_of_ours_that_a_library_called_is_a_bug(
+    below: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last line is a library's, as where a function of ours gives torch a wrong argument."""
+    ours = eval(compile("lambda callback: callback()", "hub", "eval"), vars(hub))
+
+    def of_library() -> None:
+        raise TypeError("planted")
+
+    with pytest.raises(TypeError) as caught:
+        ours(lambda: ours(of_library)) if below else ours(of_library)
+    assert is_load_error(caught.value, works_elsewhere=lambda: True) is not below
