@@ -23,7 +23,7 @@ import xxhash
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.half_written import refuse_half_written
-from unsee_dist.files.hub import is_hub_name, is_load_error, reason
+from unsee_dist.files.hub import is_hub_name, is_load_error, load_failure, reason
 from unsee_dist.log import LOG, quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
@@ -170,7 +170,7 @@ def _sentence_transformer(source: str) -> SentenceTransformer:
             # a config that is no object, or has a wrong key, ends with a TypeError or an AttributeError there
             if not is_load_error(error, works_elsewhere=partial(loads_sound_encoder, load)):
                 raise
-            raise UserError(_not_loaded(source, error)) from error
+            raise load_failure(_not_loaded(source, error), error) from error
 
 
 def _not_loaded(source: str, error: Exception) -> str:

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
-from unsee_dist.errors import PASSING, ExitCode, exit_code_of, is_our_bug
+from unsee_dist.errors import PASSING, ExitCode, TransientError, UserError, exit_code_of, is_our_bug
+from unsee_dist.files.remote import passes
 
 # Their errors have no common class: "no network", "not found" and "damaged" have a dozen types.
 LIBRARIES = frozenset(
@@ -51,6 +52,12 @@ def is_load_error(
     if works_elsewhere is None or isinstance(error, MemoryError) or _calls_us(error.__traceback__):
         return False
     return works_elsewhere()
+
+
+def load_failure(sentence: str, error: Exception) -> UserError | TransientError:
+    """The exception to raise for a load error: `raise load_failure(f"...", error) from error`. A Hub that does not answer may do
+    so later; what it refuses, and what is not there or damaged, the user can mend."""
+    return TransientError(sentence) if passes(error) else UserError(sentence)
 
 
 def _calls_us(place: TracebackType | None) -> bool:

@@ -23,7 +23,7 @@ from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
 from unsee_dist.errors import UserError, is_our_bug
-from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.files.hub import is_load_error, load_failure, reason
 from unsee_dist.model.dropout import UnknownShape, install, masks_for, masks_of, register, remove
 from unsee_dist.model.limits import check_both_sides, check_kind
 from unsee_dist.model.sound import loads_sound_encoder
@@ -101,14 +101,15 @@ def _source(name: str) -> str:
 
 
 def _loaded(name: str, load: Callable[[str], Loaded]) -> Loaded:
-    """What `load` makes of an encoder's folder or hub name. UserError: it is missing or damaged."""
+    """What `load` makes of an encoder's folder or hub name. UserError: it is missing or damaged; TransientError: the Hub does
+    not answer now."""
     source = _source(name)
     try:
         return load(source)
     except Exception as error:
         if not is_load_error(error, works_elsewhere=partial(loads_sound_encoder, load)):
             raise
-        raise UserError(_unreachable(name, Path(os.path.expanduser(name)), error)) from error
+        raise load_failure(_unreachable(name, Path(os.path.expanduser(name)), error), error) from error
 
 
 @contextmanager
