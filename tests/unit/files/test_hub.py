@@ -108,9 +108,7 @@ def test_what_a_library_stumbles_over_is_the_folders_fault_only_where_a_whole_on
 
 
 @pytest.mark.parametrize("below", [True, False])
-def test_an_error_below_code_of_ours_that_a_library_called_is_a_bug(
-    below: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_below_code_of_ours_that_a_library_called_is_a_bug(below: bool) -> None:
     """The last line is a library's, as where a function of ours gives torch a wrong argument."""
     ours = eval(compile("lambda callback: callback()", "hub", "eval"), vars(hub))
 

@@ -132,4 +132,4 @@ def test_the_sound_encoder_is_loaded_and_changes_no_random_number() -> None:
     assert loads_sound_encoder(lambda folder: transformers.AutoModel.from_pretrained(folder))
     assert loads_sound_encoder(load_tokenizer)
     assert torch.equal(torch.get_rng_state(), before)
-    assert not loads_sound_encoder(lambda folder: 1 / 0)
+    assert not loads_sound_encoder(lambda _: 1 / 0)

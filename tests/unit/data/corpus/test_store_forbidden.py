@@ -88,7 +88,7 @@ def test_what_is_refused_is_no_damage_that_may_be_skipped(folder: Path) -> None:
             shards.replacement_block(len(shards.blocks) - 1)
 
 
-def test_an_index_that_is_refused_is_one_sentence(folder: Path, capsys) -> None:
+def test_an_index_that_is_refused_is_one_sentence(folder: Path) -> None:
     with web(folder, lambda path: path.endswith("index.json")) as url:
         with pytest.raises(UserError, match=f"^data.shards = {url} cannot be read \\(403, message=") as met:
             Shards(url)
@@ -112,9 +112,9 @@ def test_rows_of_blocks_that_are_refused_are_one_sentence(
     monkeypatch.setattr(block_file, "LISTED_BLOCKS", 0)
     tokenise(folder, tokenizer, 16, run_serially)
     publish(folder, tokenizer, 16)
-    with web(folder, lambda path: path.endswith("blocks.npy")) as url:
-        with pytest.raises(store.Refused, match=r"blocks\.npy cannot be read \(403"):
-            Shards(url).tokens(tokenizer, 16)
+    refused = pytest.raises(store.Refused, match=r"blocks\.npy cannot be read \(403")
+    with web(folder, lambda path: path.endswith("blocks.npy")) as url, refused:
+        Shards(url).tokens(tokenizer, 16)
 
 
 def test_a_server_that_cannot_give_a_shard_now_is_a_passing_fault(folder: Path) -> None:
