@@ -164,23 +164,23 @@ def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
     """The bytes of the file, decompressed according to its last suffix, or to its content where the name says nothing."""
     chunks, ending = raw(name, advance), suffixes(name)[-1:]
     if ending == [".gz"]:
-        return _unpacked(name, chunks, _gzip)
+        return _unpacked(name, chunks, of_gzip)
     if ending == [".zst"]:
-        return _unpacked(name, chunks, _zstd)
+        return _unpacked(name, chunks, of_zstd)
     if by_name(name) is not None:
         return chunks
     first = next(chunks, b"")
     whole = chain([first], chunks)
     if first.startswith(GZIP):
-        return _unpacked(name, whole, _gzip)
-    return _unpacked(name, whole, _zstd) if first.startswith(ZSTD) else whole
+        return _unpacked(name, whole, of_gzip)
+    return _unpacked(name, whole, of_zstd) if first.startswith(ZSTD) else whole
 
 
-def _gzip() -> Decompressor:
+def of_gzip() -> Decompressor:
     return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
 
-def _zstd() -> Decompressor:
+def of_zstd() -> Decompressor:
     return zstandard.ZstdDecompressor().decompressobj()
 
 
