@@ -95,9 +95,11 @@ def train(config: RunConfig) -> Run:
     One process here. In a script that `torchrun` or `deepspeed` starts, every rank calls it, and all of them return the run. Ctrl-C (or SIGTERM) ends it after
     its step with a checkpoint and raises unsee_dist.Stopped: the same call continues. UserError: a mistake in what the settings name.
     """
+    from unsee_dist.distributed.environment import OF_A_TRAINING, restored
     from unsee_dist.run import train as run
 
-    run(config)
+    with restored(OF_A_TRAINING):  # else what the caller starts next would take itself for a rank
+        run(config)
     return load_run(config.run.dir)
 
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from enum import IntEnum
 from functools import wraps
 
@@ -222,7 +222,10 @@ def ends_process(work: Callable[..., None]) -> Callable[..., None]:
         try:
             work(*arguments)
         except Exception as error:
-            os._exit(report(error, f"thread {threading.current_thread().name}"))
+            code = exit_code_of(error)
+            with suppress(OSError):  # nobody may read what this process says
+                report(error, f"thread {threading.current_thread().name}")
+            os._exit(code)
 
     return guarded
 

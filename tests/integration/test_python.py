@@ -17,12 +17,19 @@ from unsee_dist import UserError, evaluate, load_config, load_run, prepare
 
 QUESTIONS = 'query\tanswer\n"the old river"\t"a bright garden ."\n"the house"\t"near the island ."\n"a letter"\t"the bridge ."\n'
 SCRIPT = """
+import os
 import sys
 from unsee_dist import Run, load_config, train
 
+OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR", "TORCH_GLOO_LAZY_INIT")
+
 if __name__ == "__main__":
+    before = {name: os.environ.get(name) for name in OURS}
     run = train(load_config(sys.argv[1], sys.argv[2:]))
     assert isinstance(run, Run)
+    assert {name: os.environ.get(name) for name in OURS} == before, "what is started next must not take itself for a rank"
+    again = train(load_config(sys.argv[1], [*sys.argv[2:], sys.argv[-1] + "-again", "train.steps=2"]))
+    assert (again.state, again.step) == ("complete", 2)
     print(run.name, run.state, run.step)
 """
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import tarfile
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -12,6 +15,7 @@ from unittest import mock
 
 import numpy as np
 import xxhash
+import zstandard
 from fuzz import Parser
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -36,6 +40,7 @@ from unsee_dist.data.corpus.store import Store
 from unsee_dist.data.corpus.tokenise import publish, tokenise
 from unsee_dist.data.corpus.tokens import open_tokens
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.data.prepare.sources import input_splits
 from unsee_dist.data.processes import worker_pool
 from unsee_dist.distributed.loss_scale import LossScale
 from unsee_dist.evaluation.local_tasks import local_tasks
@@ -283,6 +288,37 @@ def _read_lines(folder: Path) -> object:
     return lines, best, metrics_file.cut_back(folder / "metrics.jsonl", 5)
 
 
+WEBDATASET = {
+    "a.txt": b"the river follows the house\nthe letter crosses the garden\n",
+    "a.json": b'{"text": ["the first", "the second"]}',
+    "b.jsonl": b'{"text": "the third"}\n{"text": "the fourth"}\n',
+    "c.txt.gz": gzip.compress(b"the fifth\n", mtime=0),
+    "d.json.zst": zstandard.compress(b'{"text": "the sixth"}'),
+    "d.cls": b"7",
+}
+
+
+def _webdataset(folder: Path) -> None:
+    """As other programs write one: formats of headers that we never write, a folder, a link, and what is left out."""
+    with tarfile.open(folder / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, content in WEBDATASET.items():
+            member = tarfile.TarInfo(f"folder/{name}")
+            member.size, member.pax_headers = len(content), {"comment": "é"} if name == "b.jsonl" else {}
+            tar.addfile(member, io.BytesIO(content))
+        for kind, linked in (
+            (tarfile.DIRTYPE, ""),
+            (tarfile.SYMTYPE, "a.txt"),
+            (tarfile.LNKTYPE, "folder/a.json"),
+        ):
+            member = tarfile.TarInfo(f"folder/{kind.decode()}.{linked.rpartition('.')[2]}")
+            member.type, member.linkname = kind, linked
+            tar.addfile(member)
+
+
+def _read_webdataset(folder: Path) -> object:
+    return repr(list(input_splits([str(folder / "x.tar")], "text", 1 << 20))).replace(str(folder), "")
+
+
 PARSERS = {
     parser.name: parser
     for parser in (
@@ -300,6 +336,7 @@ PARSERS = {
         Parser("tasks", _write_all(TASK_FILES), tuple(TASK_FILES), local_tasks),
         Parser("configuration", _write_all(CONFIGURATION), tuple(CONFIGURATION), lambda f: load(str(f / "mine.yaml"))),
         Parser("sweep", _write_all(SWEEP), tuple(SWEEP), lambda f: load_sweep(str(f / "sweep.yaml"))),
+        Parser("webdataset", _webdataset, ("x.tar",), _read_webdataset),
         Parser("lines", _write_all(LINES), tuple(LINES), _read_lines),
     )
 }  # fmt: skip

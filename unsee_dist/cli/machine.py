@@ -82,7 +82,7 @@ def doctor(
     """Look at this machine, or at every host of a job: PASS, WARN or FAIL, each with its remedy.
 
     Under srun, torchrun or deepspeed all ranks look and reduce a real tensor; rank 0 prints one table by host.
-    Exit code 2 when something fails; 0 with warnings, which stop no script.
+    Exit code 2 when something fails, 3 when a rank is lost meanwhile; 0 with warnings, which stop no script.
     """
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
         say_waiting("loading torch, then looking at disk, Hub and MLflow", alone="RANK" not in os.environ)

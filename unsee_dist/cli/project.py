@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import filecmp
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from unsee_dist.config.shipped import FOLDERS, shipped
+from unsee_dist.config.shipped import FOLDERS, damaged_installation, shipped
 from unsee_dist.errors import ROOM, UserError, file_error
 from unsee_dist.files.atomic import write_file
 from unsee_dist.files.folders import make_folder
@@ -60,18 +59,13 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder, or one without these files.")],
 ) -> None:
     """Copy configurations, Slurm scripts and cluster files into DIR, for a project of your own."""
-    sources = {
-        folder / name / path.relative_to(shipped(name)): path
-        for name in FOLDERS
-        for path in sorted(shipped(name).rglob("*"))
-        if path.is_file() and not LEFT_OUT & set(path.parts)
-    }
+    sources = {folder / path: content for path, content in _shipped_files().items()}
     check_local(folder, "DIR")
     readme = folder / "README.md"
     try:
         if folder.is_file():
             raise UserError(f"DIR = {folder} is a file. Give a folder.")
-        changed = [path for path, source in sources.items() if path.exists() and not _same(path, source)]
+        changed = [path for path, content in sources.items() if path.exists() and not _has(path, content)]
         if readme.exists() and readme.read_bytes() != README.encode():
             changed.append(readme)
         if changed:
@@ -81,11 +75,9 @@ def init(
                 "choose another folder, or move these files away."
             )
         make_folder(folder)
-        for path, source in sources.items():
+        for path, content in sources.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(
-                path, source.read_bytes()
-            )  # whole: half of one would be taken for the user's next time
+            write_file(path, content)  # whole: half of one would be taken for the user's next time
             path.chmod(0o755 if path.suffix == ".sh" else 0o644)
         write_file(readme, README)
     except OSError as error:
@@ -97,5 +89,23 @@ def init(
     typer.echo(f"{len(sources) + 1} files in {folder}; {readme} explains them.")
 
 
-def _same(path: Path, source: Path) -> bool:
-    return path.is_file() and filecmp.cmp(path, source, shallow=False)
+def _shipped_files() -> dict[Path, bytes]:
+    """The files of this package that a project gets: their places in it, and contents. UserError: one cannot be read."""
+    files: dict[Path, bytes] = {}
+    for name in FOLDERS:
+        folder = shipped(name)
+        paths = sorted(
+            path for path in folder.rglob("*") if not LEFT_OUT & set(path.parts) and not path.is_dir()
+        )
+        if not paths:
+            raise damaged_installation(folder, "it is missing or empty")
+        for path in paths:
+            try:
+                files[Path(name) / path.relative_to(folder)] = path.read_bytes()
+            except OSError as error:
+                raise damaged_installation(path, error.strerror or str(error)) from error
+    return files
+
+
+def _has(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content

@@ -16,7 +16,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeVar
 
-from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.errors import ExitCode, UserError, ends_process
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -147,6 +147,7 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
 
+    @ends_process
     def watch() -> None:
         parent.join()
         os._exit(ExitCode.BUG)

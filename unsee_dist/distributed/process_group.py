@@ -46,10 +46,12 @@ def join_world(stopped: Callable[[], bool] = lambda: False) -> World:
         os.environ["DS_ACCELERATOR"] = "cpu"  # deepspeed would guess from what is installed
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     by_relay = asks_by_relay(os.environ, size)  # before a place is found, which may change LOCAL_RANK
+    alone = size == 1 and "MASTER_ADDR" not in os.environ
+    if alone:
+        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")  # deepspeed reads them
     if dist.is_initialized():  # by Ray, or by an earlier call
         device = choose_device(rank)
-    elif size == 1 and "MASTER_ADDR" not in os.environ:
-        os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0")  # deepspeed reads them
+    elif alone:
         device = choose_device(rank)
         _init(device, HashStore(), rank, size)
     else:

@@ -28,6 +28,7 @@ from typing import Any, cast
 import torch.distributed as dist
 from torch._C._distributed_c10d import Store, TCPStore
 
+from unsee_dist.errors import ends_process
 from unsee_dist.files import atomic
 from unsee_dist.files.process import Process, has_ended, own_process
 
@@ -55,13 +56,21 @@ class Relay:
         atomic.write_file(place, json.dumps([self._local.port, *own_process()]))
 
     def _start(self, name: str, work: Callable[[str], None]) -> None:
-        thread = threading.Thread(target=work, args=(name,), name=name, daemon=True)
+        @ends_process  # the ranks of this host wait for it
+        def serve() -> None:
+            try:
+                work(name)
+            except Exception:
+                if not self._closing:  # while the process ends, an error means nothing
+                    raise
+
+        thread = threading.Thread(target=serve, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _close(self) -> None:
         self._closing = True
-        with suppress(RuntimeError):
+        with suppress(dist.DistError):
             for key in list(self._awaited.values()):
                 self._local.set(key, "null")
         for thread in self._threads:
@@ -75,7 +84,7 @@ class Relay:
 
     def _accept(self, name: str) -> None:
         local, client = _client(self._local.port), 0
-        with suppress(RuntimeError):  # this host's own store is gone: the process ends
+        with suppress(dist.DistError):  # this host's own store is gone: the process ends
             while True:
                 client += 1
                 self._wait(local, name, f"{CLIENTS}/{client}")
@@ -85,7 +94,7 @@ class Relay:
 
     def _serve(self, client: int, name: str) -> None:
         local, number = _client(self._local.port), 0
-        with suppress(RuntimeError):
+        with suppress(dist.DistError):
             while True:
                 number += 1
                 request = json.loads(self._wait(local, name, f"{client}/{number}/asked"))
@@ -94,7 +103,7 @@ class Relay:
                 operation, *arguments = request
                 try:
                     answer = [self._answer(operation, arguments), None]
-                except RuntimeError as error:  # rank 0's store is gone, or refuses this
+                except dist.DistError as error:  # rank 0's store is gone, or refuses this
                     answer = [None, str(error)]
                 local.set(f"{client}/{number}/answer", json.dumps(answer))
 
@@ -217,7 +226,7 @@ def find_relay(place: Path, stopped: Callable[[], bool], timeout: timedelta) -> 
     """The store by this host's relay; None where there is none in FIND_S, or this rank is asked to end."""
     until = time.monotonic() + FIND_S
     while time.monotonic() < until and not stopped():
-        with suppress(OSError, ValueError, RuntimeError):  # not there yet, or of a run that has ended
+        with suppress(OSError, ValueError, dist.DistError):  # not there yet, or of a run that has ended
             port, *process = json.loads(place.read_bytes())
             if place.stat().st_uid == os.getuid() and not has_ended(Process(*process)):
                 return RelayedStore(port, timeout)

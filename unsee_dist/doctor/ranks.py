@@ -25,6 +25,7 @@ import torch.distributed as dist
 from unsee_dist.distributed.process_group import join_world
 from unsee_dist.distributed.rendezvous import READ_S, RendezvousStopped
 from unsee_dist.distributed.slurm import adopt_slurm, tasks_of_node
+from unsee_dist.distributed.torch_errors import is_lost_connection
 from unsee_dist.distributed.world import World, from_rank_0
 from unsee_dist.doctor import machine, services
 from unsee_dist.doctor.findings import BETWEEN, Finding, Level, as_text
@@ -36,6 +37,12 @@ MEET_S = 60.0
 COLLECTIVE_S = 120.0
 MIB, TIMES = 64, 5
 CLOCK_S = 1.0  # beyond it times of files and of trackers are misleading
+OF_NETWORK = (
+    "See NCCL_DEBUG=INFO; set NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME to the network between the hosts"
+)
+OF_GPU = (
+    "Look at nvidia-smi: another program may hold its memory, or it is broken and the host must be left out"
+)
 SLOW = {"nccl": 1.0, "gloo": 0.02}  # GB/s on the wire: an Ethernet of 10 Gbit/s has about 1, of 1 Gbit/s 0.1
 
 
@@ -107,7 +114,8 @@ def _meet() -> tuple[World | None, Finding]:
 
 
 def _together(world: World, own: list[Finding], folder: Path) -> list[Finding]:
-    """What only all ranks can see, after what each has seen."""
+    """What only all ranks can see, after what each has seen. Where a rank is gone meanwhile, this one says what it has seen alone
+    and ends with RANK_LOST."""
     if world.size == 1:
         gpus = torch.cuda.device_count()
         several = (
@@ -126,11 +134,13 @@ def _together(world: World, own: list[Finding], folder: Path) -> list[Finding]:
         gathered: list[list[Finding]] = [[] for _ in range(world.size)]
         dist.all_gather_object(gathered, own)
     except RuntimeError as error:
-        why = str(error).splitlines()[0]
-        remedy = "See NCCL_DEBUG=INFO; set NCCL_SOCKET_IFNAME or GLOO_SOCKET_IFNAME to the network between the hosts"
-        own += _of_host([Finding(FAIL, "all-reduce", why, remedy)])
+        of_gpu = isinstance(error, torch.AcceleratorError | torch.OutOfMemoryError)
+        if not of_gpu and not is_lost_connection(error):
+            raise
+        remedy = OF_GPU if of_gpu else OF_NETWORK
+        own += _of_host([Finding(FAIL, "all-reduce", str(error).partition("\n")[0], remedy)])
         print(as_text(own, 1, 80), file=sys.stderr, flush=True)
-        os._exit(ExitCode.MISTAKE)
+        os._exit(ExitCode.MISTAKE if of_gpu else ExitCode.RANK_LOST)
     finally:
         deadline.cancel()
     everyone = [finding for rank in gathered for finding in rank]

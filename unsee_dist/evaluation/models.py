@@ -25,12 +25,13 @@ from unsee_dist.config import CONFIG
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.half_written import refuse_half_written
 from unsee_dist.evaluation.scores import EVALUATION
-from unsee_dist.files.hub import is_hub_name, is_load_error, reason
+from unsee_dist.files.hub import is_hub_name, is_load_error, load_failure, reason
 from unsee_dist.log import LOG, quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
 from unsee_dist.model.encoder import quiet_transformers
 from unsee_dist.model.limits import check_vocabulary, longest
+from unsee_dist.model.sound import loads_sound_encoder
 from unsee_dist.publish.usable import why_unusable
 from unsee_dist.tracking.metrics_file import METRICS, read
 from unsee_dist.tracking.note import BEST_EXPORT, EXPORTS, NOTE
@@ -160,23 +161,28 @@ def _fit_texts(source: str, encoder: SentenceTransformer) -> None:
 def _sentence_transformer(source: str) -> SentenceTransformer:
     from sentence_transformers import SentenceTransformer
 
+    def load(source: str) -> SentenceTransformer:
+        return SentenceTransformer(source, trust_remote_code=False).eval()
+
     # Not reported: "pooler: missing", and "using cached commit hash" without a network. Neither is a mistake here.
     with quiet_transformers(), quiet("huggingface_hub"), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 6.x: 5.1's names of the modules are old
         try:
-            return SentenceTransformer(source, trust_remote_code=False).eval()
+            return load(source)
         except Exception as error:
             # a config that is no object, or has a wrong key, ends with a TypeError or an AttributeError there
-            if not is_load_error(error, TypeError, AttributeError):
+            if not is_load_error(error, works_elsewhere=partial(loads_sound_encoder, load)):
                 raise
-            if Path(source).is_dir():
-                raise UserError(
-                    f"{source} cannot be loaded as a sentence encoder ({reason(error)}). Export it again."
-                ) from error
-            raise UserError(
-                f"{source} is neither a folder here nor a model that could be loaded from the Hub ({reason(error)}). "
-                f"Where there is a network, with the same HF_HOME: unsee evaluate {source} --prefetch."
-            ) from error
+            raise load_failure(_not_loaded(source, error), error) from error
+
+
+def _not_loaded(source: str, error: Exception) -> str:
+    if Path(source).is_dir():
+        return f"{source} cannot be loaded as a sentence encoder ({reason(error)}). Export it again."
+    return (
+        f"{source} is neither a folder here nor a model that could be loaded from the Hub ({reason(error)}). "
+        f"Where there is a network, with the same HF_HOME: unsee evaluate {source} --prefetch."
+    )
 
 
 def _embedder(encoder: SentenceTransformer) -> Callable[[list[str]], np.ndarray]:

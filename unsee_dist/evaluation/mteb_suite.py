@@ -28,7 +28,7 @@ from mteb.types import BatchedInput
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.mteb_data import configurations, revisions
 from unsee_dist.evaluation.mteb_tasks import LOCAL, VERSION, EvaluationTask
-from unsee_dist.files.hub import is_load_error
+from unsee_dist.files.hub import is_load_error, load_failure
 from unsee_dist.log import quiet
 from unsee_dist.metrics.embedding_check import EmbeddingCheck, Unusable
 from unsee_dist.metrics.sts import Pairs
@@ -65,7 +65,8 @@ class Encoder(AbsEncoder):
 
 
 def prefetch(task: EvaluationTask) -> None:
-    """Load a published task's data, from the Hub or this machine's cache. UserError: neither, or another revision."""
+    """Load a published task's data, from the Hub or this machine's cache. UserError: neither, or another revision;
+    TransientError: the Hub does not answer now."""
     remedy = f"a network, with the same HF_HOME: unsee evaluate MODEL --tier {task.name} --prefetch."
     parts = task.task.metadata.tasks if isinstance(task.task, AbsTaskAggregate) else [task.task]
     try:
@@ -73,12 +74,13 @@ def prefetch(task: EvaluationTask) -> None:
             for part in parts:
                 part.load_data()
     except Exception as error:
-        if not is_load_error(error):
+        if not is_load_error(error, RuntimeError):  # "Dataset scripts are no longer supported"
             raise
-        raise UserError(
-            f"{task.name} is not on this machine and could not be loaded ({type(error).__name__}). Where there is "
-            f"{remedy}"
-        ) from error
+        why = type(error).__name__
+        sentence = (
+            f"{task.name} is not on this machine and could not be loaded ({why}). Where there is {remedy}"
+        )
+        raise load_failure(sentence, error) from error
     for part in parts:
         revision = part.metadata.dataset["revision"]
         if other := sorted(revisions(part.dataset) - {revision}):

@@ -9,7 +9,7 @@ import numpy as np
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.tables import columns, is_table, pick, place, setting_named
-from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.files.hub import is_load_error, load_failure, reason
 from unsee_dist.metrics.sts import Pairs
 
 FIRST = ("sentence1", "sentence_1", "text1")
@@ -78,11 +78,12 @@ def _from_hub(source: str, wanted: tuple[tuple[str, ...], ...]) -> list[tuple[ob
     try:
         rows = datasets.load_dataset(name, split=split or "validation")
     except Exception as error:
-        if not is_load_error(error):
+        if not is_load_error(error, RuntimeError):  # "Dataset scripts are no longer supported"
             raise
-        raise UserError(
+        sentence = (
             f"{source} is neither a file here nor a dataset that could be loaded ({reason(error)}). "
             "Write the path of a .tsv, .csv or .jsonl file, or load the dataset once where there is a "
             f"network: python -c \"import datasets; datasets.load_dataset('{name}')\"."
-        ) from error
+        )
+        raise load_failure(sentence, error) from error
     return pick(rows, wanted, source)

@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
-from unsee_dist.errors import UserError, is_our_bug, is_transient, system_error
+from unsee_dist.errors import UserError, is_our_bug
+from unsee_dist.files.hub import is_load_error, load_failure, reason
 from unsee_dist.model.dropout import UnknownShape, install, masks_for, masks_of, register, remove
 from unsee_dist.model.limits import check_both_sides, check_kind
+from unsee_dist.model.sound import loads_sound_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
+
+Loaded = TypeVar("Loaded")
 
 
 def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
@@ -38,14 +41,13 @@ def load_encoder(name: str, dropout: float | None) -> PreTrainedModel:
     """
     from transformers import AutoConfig
 
-    source = _source(name)
-    with _loading(name), quiet_transformers():
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    with quiet_transformers():
+        config = _loaded(name, partial(AutoConfig.from_pretrained, trust_remote_code=False))
     check_kind(name, config)
     overrides = {} if dropout is None else dict.fromkeys(_dropouts(config, dropout), dropout)
     arguments = {"dtype": torch.float32, "attn_implementation": register(), **overrides}
-    with _loading(name), quiet_transformers():
-        encoder = _load_weights(source, arguments)
+    with quiet_transformers():
+        encoder = _loaded(name, partial(_load_weights, arguments=arguments))
     not_finite = [key for key, weight in encoder.named_parameters() if not torch.isfinite(weight).all()]
     if not_finite:
         raise UserError(
@@ -65,13 +67,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerFast:
     """The encoder's fast tokenizer. Raises UserError when the folder has none."""
     from transformers import AutoTokenizer
 
-    source, path = _source(name), Path(os.path.expanduser(name))
+    path = Path(os.path.expanduser(_source(name)))
     if os.path.isdir(path) and not _has_tokenizer(path):
         raise UserError(
             f"model.encoder = {name} lacks a tokenizer. Copy tokenizer.json and tokenizer_config.json into that folder."
         )
-    with _loading(name):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    tokenizer = _loaded(name, partial(AutoTokenizer.from_pretrained, trust_remote_code=False))
     if not tokenizer.is_fast:
         raise UserError(
             f"model.encoder = {name} has only a slow tokenizer. Save one with tokenizer.json beside it."
@@ -99,15 +100,16 @@ def _source(name: str) -> str:
     return str(path) if os.path.isdir(path) else name
 
 
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn what transformers raises for a missing or damaged encoder into a UserError."""
+def _loaded(name: str, load: Callable[[str], Loaded]) -> Loaded:
+    """What `load` makes of an encoder's folder or hub name. UserError: it is missing or damaged; TransientError: the Hub does
+    not answer now."""
+    source = _source(name)
     try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        if is_our_bug(error) or is_transient(system_error(error) or error):
+        return load(source)
+    except Exception as error:
+        if not is_load_error(error, works_elsewhere=partial(loads_sound_encoder, load)):
             raise
-        raise UserError(_unreachable(name, Path(os.path.expanduser(name)), error)) from error
+        raise load_failure(_unreachable(name, Path(os.path.expanduser(name)), error), error) from error
 
 
 @contextmanager
@@ -149,7 +151,7 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
             "that transformers itself has, such as bert-base-uncased."
         )
     if os.path.isdir(path):
-        return f"model.encoder = {name} could not be loaded: {str(error).splitlines()[0]}"
+        return f"model.encoder = {name} could not be loaded: {reason(error)}"
     return (
         f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub cannot be reached. "
         "Write a folder, check the spelling, or download it first where there is a network: "

@@ -20,7 +20,7 @@ from unsee_dist.config.kinds import Kind, kind_of
 from unsee_dist.errors import ROOM, UserError, refusals, writing
 from unsee_dist.files import contents
 from unsee_dist.files.atomic import atomic_folder, beside
-from unsee_dist.files.hub import is_load_error, reason
+from unsee_dist.files.hub import is_load_error, load_failure, reason
 from unsee_dist.files.owner import owned
 from unsee_dist.files.remote import check_local
 from unsee_dist.metrics.names import (
@@ -261,7 +261,8 @@ def _fingerprint(run: Path) -> str | None:
 
 
 def push(folder: Path, name: str) -> None:
-    """Upload an export to the Hub as owner/name. UserError when the Hub refuses or is not reached."""
+    """Upload an export to the Hub as owner/name. UserError when the Hub refuses; TransientError when it does
+    not answer now."""
     from huggingface_hub import HfApi
 
     try:
@@ -271,7 +272,8 @@ def push(folder: Path, name: str) -> None:
     except Exception as error:
         if not is_load_error(error):
             raise
-        raise UserError(
+        sentence = (
             f"--push {name} failed ({reason(error)}). {folder} is written; where there is a network: hf auth login, then "
             f"hf upload {name} {folder}."
-        ) from error
+        )
+        raise load_failure(sentence, error) from error

@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, ValidationError
 
 from unsee_dist.config.sections import GuardSettings
-from unsee_dist.config.shipped import EXAMPLES, shipped
+from unsee_dist.config.shipped import EXAMPLES, shipped, shipped_file
 from unsee_dist.errors import ExitCode, UserError, ended
 from unsee_dist.evaluation.tasks import EvaluationRequest
 from unsee_dist.files.trees import read_within
@@ -89,7 +89,7 @@ def run(request: VisionRequest, stop: StopSignal) -> Results:
     for path in sorted((request.out / RUNS).glob("*.json")):  # the example reads what is there
         _loaded(path)
     log = request.out / LOGS / f"{NAME}.log"
-    command = [str(shipped(EXAMPLES) / "vision.py"), "--out", str(request.out)]
+    command = [str(shipped_file(EXAMPLES, "vision.py")), "--out", str(request.out)]
     command += ["--seeds", str(seeds), "--steps", str(steps)]
     code = run_logged([sys.executable, *command], log, stop)
     if stop.requested:

@@ -103,9 +103,10 @@ class StopSignal:
             os._exit(128 + number)
         self.requested, self.name = True, signal.Signals(number).name
         if self.meeting:
-            self._leave_meeting(at_once=number == ORPHANED)
+            self._leave_meeting(number == ORPHANED)
         self._start_timer()
 
+    @ends_process
     def _leave_meeting(self, at_once: bool) -> None:
         """End this process: nothing was trained yet. Not at once: only if the ranks have not met some time later."""
         if not at_once:
@@ -123,16 +124,17 @@ class StopSignal:
             timer.daemon = True
             timer.start()
 
+    @ends_process
     def _exit_without_checkpoint(self) -> None:
         if self._before is None:  # closed: the run is over
             return
-        print(
+        sentence = (
             f"checkpoint.grace_s = {self._grace_s:g}: no checkpoint was complete this many seconds after {self.name}. "
             "The run will continue from the checkpoint before. Write a larger checkpoint.grace_s, and let the scheduler "
-            "wait as long.",
-            file=sys.stderr,
-            flush=True,
+            "wait as long."
         )
+        with suppress(OSError):  # nobody may read what this process says
+            print(sentence, file=sys.stderr, flush=True)
         os._exit(ExitCode.STOPPED)
 
 
@@ -179,6 +181,7 @@ def _was_torchruns(parent: int) -> bool:
     return init != "" and "python" not in init and "torch" not in init
 
 
+@ends_process
 def _follow(launch: int) -> None:
     """Wait until the process that has started `launch` is gone: Linux gives an orphan to process 1, which may have started
     it, too, but then gives it a process group of its own, or one it shares."""

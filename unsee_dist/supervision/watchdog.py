@@ -100,7 +100,9 @@ class Watchdog:
             return
         self._exit_reason = reason
         if self._store is not None:
-            with suppress(RuntimeError, OSError):  # the process that serves the store may have exited before
+            with suppress(
+                dist.DistError, OSError
+            ):  # the process that serves the store may have exited before
                 self._publish(self._store)
         self._ended.set()
         self._deadline.cancel()
@@ -136,7 +138,7 @@ class Watchdog:
             if self._store is not None:
                 self._publish(self._store)
                 self._receive(self._store)
-        except (RuntimeError, OSError):
+        except (dist.DistError, OSError):
             if self._ended.wait(2 * self.period_s):  # all ranks are exiting
                 return
             # the store is gone, and with it rank 0, which serves it (under torchrun: the agent of the first host)
@@ -239,7 +241,7 @@ class Watchdog:
         """Every rank prints its stacks; the first one to fail also prints the diagnosis. store_answers: it can be given to the
         others."""
         first = True
-        with suppress(RuntimeError, OSError):
+        with suppress(dist.DistError, OSError):
             if store_answers and self._store is not None:
                 with self._waits_for_store():
                     first = self._store.add("diagnosing", 1) == 1

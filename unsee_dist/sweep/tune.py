@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TypedDict, cast
 
+from unsee_dist.distributed.environment import restored
 from unsee_dist.log import quiet
 from unsee_dist.metrics.names import STEP  # in every report: schedulers compare trials at the same step
 from unsee_dist.sweep.space import Point
@@ -94,16 +95,9 @@ def search(
 @contextmanager
 def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     """Variables of this process for the time of the block."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ |= settings
-    try:
+    with restored(settings):
+        os.environ |= settings
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _tuner(

@@ -298,7 +298,7 @@ def test_a_folder_that_cannot_be_read_gives_the_reasons_first_line(
 @pytest.mark.usefixtures("no_config")
 def test_a_fault_that_passes_and_a_bug_stay_what_they_are(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (OSError(errno.ESTALE, "stale"), KeyError("bug")):
-        Recorded(monkeypatch, kind, tiny(), error)
+        Recorded(monkeypatch, kind, tiny(), error, error)  # also for the encoder that is known to be whole
         with pytest.raises(type(error)) as caught:
             load_tokenizer("owner/name") if kind == "AutoTokenizer" else load_encoder("owner/name", None)
         assert caught.value is error

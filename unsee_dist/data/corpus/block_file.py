@@ -22,8 +22,8 @@ import xxhash
 from unsee_dist.config.prepare import BLOCK_SENTENCES
 from unsee_dist.data.corpus.blocks import LENGTH, ROW, AnyEntry, BlockColumns, BlockRows, Layout, as_rows
 from unsee_dist.data.corpus.sizes import BlockSizes
-from unsee_dist.data.corpus.store import Store, Unreachable
-from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.data.corpus.store import Store
+from unsee_dist.errors import UserError
 from unsee_dist.files import atomic
 
 BLOCKS = "blocks.npy"
@@ -167,11 +167,9 @@ class FiledRows:
         try:
             return self.store.read(BLOCKS, offset, length)
         except OSError as error:
+            if (explained := self.store.explained(error, BLOCKS)) is not None:
+                raise explained from error
             where, why = self.store.path_of(BLOCKS), error.strerror or str(error) or type(error).__name__
-            if isinstance(error, Unreachable):
-                raise Unreachable(f"{where} cannot be reached ({why}).") from error
-            if is_transient(error):
-                raise TransientError(f"{where} cannot be read now ({why}).") from error
             raise UserError(f"{where} cannot be read ({why}). {self._remedy}") from error
 
     def _damaged(self, why: str) -> UserError:

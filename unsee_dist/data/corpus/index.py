@@ -114,22 +114,7 @@ def read_index(
         raise UserError(
             f"{setting} = {path} is being prepared by {owner}, and is no corpus yet. Wait until that has ended."
         )
-    if not store.exists():
-        if os.path.isfile(path):
-            raise UserError(
-                f"{setting} = {path} is a file. Give the folder of a corpus: unsee prepare {path} --out DIR makes one of a text."
-            )
-        raise UserError(f"{setting} = {path} does not exist; {_made_by(path)}.")
-    try:
-        raw = store.read(INDEX, length=BYTES + 1)
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{setting} = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; {_made_by(path)}."
-        ) from error
-    except Unreachable as error:
-        raise Unreachable(f"{setting} = {path} does not answer ({error}).") from error
-    except OSError as error:
-        raise file_error(f"{setting} = {path} cannot be read ({error}).", error) from error
+    raw = _index_bytes(store, setting)
     index = parse_index(raw, CORPUS_INDEX, store, remedy(path))
     if contradiction := _contradiction(index):
         raise UserError(damaged_index(store, contradiction, remedy(path)))
@@ -138,6 +123,29 @@ def read_index(
     if rows and isinstance(filed := blocks_of(store, index.shards).rows, FiledRows):
         filed.verify()
     return index
+
+
+def _index_bytes(store: Store, setting: str) -> bytes:
+    """The first BYTES + 1 of the index. UserError: there is none, or it must not be read; TransientError: not now."""
+    path = store.path
+    try:
+        if not store.exists():
+            raise UserError(_no_folder(path, setting))
+        return store.read(INDEX, length=BYTES + 1)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{setting} = {path} has no {INDEX}, so it is not a prepared corpus, or its preparation was interrupted; {_made_by(path)}."
+        ) from error
+    except Unreachable as error:
+        raise Unreachable(f"{setting} = {path} does not answer ({error}).") from error
+    except OSError as error:
+        raise file_error(f"{setting} = {path} cannot be read ({error.strerror or error}).", error) from error
+
+
+def _no_folder(path: str, setting: str) -> str:
+    if os.path.isfile(path):
+        return f"{setting} = {path} is a file. Give the folder of a corpus: unsee prepare {path} --out DIR makes one of a text."
+    return f"{setting} = {path} does not exist; {_made_by(path)}."
 
 
 def longest_sentence(index: CorpusIndex) -> int:
@@ -232,7 +240,10 @@ def _shard_contradiction(shard: ShardEntry) -> str | None:
 
 def _wrong_size(store: Store, index: CorpusIndex) -> str | None:
     """The first shard that is missing or has another size, and its first damaged block. Reads no shard."""
-    sizes = store.sizes([shard.name for shard in index.shards])
+    try:
+        sizes = store.sizes([shard.name for shard in index.shards])
+    except PermissionError as error:
+        raise store.explained(error) or error from error
     first_block = 0
     for number, shard in enumerate(index.shards):
         size = sizes[shard.name]

@@ -24,9 +24,9 @@ import zstandard
 from unsee_dist.config.sections import DataSettings, OnDamage
 from unsee_dist.data.corpus.index import BLOCK_BYTES, blocks_of, longest_sentence, read_index, remedy
 from unsee_dist.data.corpus.order import Order
-from unsee_dist.data.corpus.store import BlockCache, Store, Unreachable, default_cache_folder
+from unsee_dist.data.corpus.store import BlockCache, Refused, Store, default_cache_folder
 from unsee_dist.data.corpus.tokens import Tokens, digest, find_tokens
-from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.errors import UserError
 from unsee_dist.files.remote import is_remote
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ class Shards:
             try:
                 self.read(block)
                 self._tried[block] = READABLE
+            except Refused:
+                raise
             except UserError:
                 self._tried[block] = DAMAGED
         return self._tried[block] == READABLE
@@ -154,13 +156,11 @@ class Shards:
             return cached
         try:
             raw = self.store.read(expected.shard, expected.offset, expected.length)
-        except Unreachable as error:  # never skipped: the other ranks may be able to read it
-            raise Unreachable(f"{self.store.path_of(expected.shard)} cannot be reached ({error}).") from error
         except OSError as error:
+            # never skipped: the shard may be undamaged, and the other ranks may be able to read it
+            if (explained := self.store.explained(error, expected.shard)) is not None:
+                raise explained from error
             why = error.strerror or str(error) or type(error).__name__
-            if is_transient(error):  # the shard may be undamaged: no advice to delete it
-                path = self.store.path_of(expected.shard)
-                raise TransientError(f"{path} cannot be read now ({why}).") from error
             raise UserError(self._damage(block, f"that it cannot be read ({why})")) from error
         checksum = xxhash.xxh3_64_hexdigest(raw)
         if len(raw) != expected.length or checksum != expected.xxh3:

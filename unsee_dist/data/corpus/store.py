@@ -8,13 +8,14 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import fsspec
 
-from unsee_dist.errors import TransientError
-from unsee_dist.files.remote import is_refused, is_remote
+from unsee_dist.errors import TransientError, UserError, is_transient
+from unsee_dist.files.remote import is_of_server, is_refused, is_remote, passes, status_of
 from unsee_dist.files.trees import open_regular
 
 ATTEMPTS = 5  # to read a remote range
@@ -28,6 +29,10 @@ SCAN_EVERY = 64  # blocks written between two checks of the size of the cache
 
 class Unreachable(TransientError):
     """A store that does not answer. The data is not damaged, and other machines may reach it."""
+
+
+class Refused(UserError):
+    """A file that the store does not give to this user. It is not damaged, and never skipped: who has the right reads it."""
 
 
 class Store:
@@ -68,10 +73,10 @@ class Store:
             except FileNotFoundError:
                 raise
             except Exception as error:
-                if not isinstance(error, OSError) and not type(error).__module__.startswith("aiohttp"):
+                if not isinstance(error, OSError) and not is_of_server(error):
                     raise
                 if is_refused(error):
-                    raise PermissionError(errno.EACCES, str(error) or type(error).__name__) from error
+                    raise _permission_error(error, self.path_of(name)) from error
                 if attempt == ATTEMPTS - 1:
                     raise Unreachable(str(error) or type(error).__name__) from error
                 time.sleep(FIRST_WAIT_S * 2**attempt)
@@ -85,30 +90,63 @@ class Store:
             return {name: local.get(name) for name in names}
         listed = {}
         if not self.path.startswith("http"):  # a web server lists no folders
-            for entry in self._system.ls(self._root, detail=True):
-                listed[entry["name"].rpartition("/")[2]] = entry["size"]
+            with self._asking(self.path):
+                for entry in self._system.ls(self._root, detail=True):
+                    listed[entry["name"].rpartition("/")[2]] = entry["size"]
             return {name: listed.get(name) for name in names}
         return {name: self._size(name) for name in names}
 
     def exists(self) -> bool:
         """Whether the folder exists. True for web servers, which can only be asked for a file."""
-        return self.path.startswith("http") or bool(
-            self._system.isdir(self._root) if self.remote else os.path.isdir(self.path)
-        )
+        if not self.remote or self.path.startswith("http"):
+            return self.remote or os.path.isdir(self.path)
+        with self._asking(self.path):
+            return bool(self._system.isdir(self._root))
+
+    def explained(self, error: OSError, name: str | None = None) -> UserError | TransientError | None:
+        """The sentence about a file that could not be read (absent: the one that the error names) though it may be whole;
+        None where it is missing or damaged."""
+        where = self.path_of(name) if name is not None else str(error.filename or self.path)
+        why = error.strerror or str(error) or type(error).__name__
+        if isinstance(error, Unreachable):
+            return Unreachable(f"{where} cannot be reached ({why}).")
+        if is_transient(error):
+            return TransientError(f"{where} cannot be read now ({why}).")
+        if isinstance(error, PermissionError):
+            return Refused(
+                f"{where} cannot be read ({why}). Get the right to read it, or give a corpus that you may read."
+            )
+        return None
 
     def _size(self, name: str) -> int | None:
         try:
-            return int(self._system.info(f"{self._root}/{name}")["size"])
-        except FileNotFoundError as error:
-            # fsspec makes "file not found" of everything that a web server answers, or does not
-            cause = error.__cause__
-            if getattr(cause, "status", None) in MISSING:
-                return None
-            if is_refused(cause):
-                raise PermissionError(errno.EACCES, str(cause)) from error
-            if type(cause).__module__.startswith("aiohttp"):
-                raise Unreachable(f"{self.path_of(name)} cannot be reached ({cause}).") from error
+            with self._asking(self.path_of(name)):
+                return int(self._system.info(f"{self._root}/{name}")["size"])
+        except FileNotFoundError:
             return None
+
+    @contextmanager
+    def _asking(self, where: str) -> Iterator[None]:
+        """PermissionError or Unreachable where a server refuses, or does not answer; any other error stays what it is."""
+        try:
+            yield
+        except Exception as error:
+            # fsspec makes "file not found" of everything that a web server answers, or does not
+            answer = error.__cause__ if isinstance(error, FileNotFoundError) else error
+            if status_of(answer) in MISSING:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), where) from error
+            if not isinstance(answer, OSError) and not is_of_server(answer):
+                raise
+            if is_refused(answer):
+                raise _permission_error(answer, where) from error
+            if is_of_server(answer) or passes(error):
+                raise Unreachable(f"{where} cannot be reached ({answer}).") from error
+            raise
+
+
+def _permission_error(error: BaseException | None, where: str) -> PermissionError:
+    why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return PermissionError(errno.EACCES, why, where)
 
 
 class BlockCache:

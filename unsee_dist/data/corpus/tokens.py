@@ -38,7 +38,7 @@ from unsee_dist.data.corpus.entries import (
 from unsee_dist.data.corpus.index import BYTES, INDEX, FileName, damaged_index, parse_index
 from unsee_dist.data.corpus.ragged import Ragged
 from unsee_dist.data.corpus.store import Store
-from unsee_dist.errors import TransientError, UserError, file_error, is_transient
+from unsee_dist.errors import UserError, file_error
 from unsee_dist.files.trees import is_sealed, sealed
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ class Tokens:
         try:
             raw = self.store.read(expected.shard, expected.offset, expected.length)
         except OSError as error:
-            if is_transient(error):  # the tokens may be undamaged: no advice to delete them
-                raise TransientError(f"{path} cannot be read now ({error}).") from error
+            # the tokens may be undamaged: no advice to delete them
+            if (explained := self.store.explained(error, expected.shard)) is not None:
+                raise explained from error
             raise UserError(f"{where}, but it cannot be read ({error}). {_remedy(self.store)}") from error
         actual = xxhash.xxh3_64_hexdigest(raw)
         if actual != expected.xxh3:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unsee_dist.data.corpus.shards import Shards
-from unsee_dist.data.corpus.store import Store
+from unsee_dist.data.corpus.store import Refused, Store
 from unsee_dist.data.corpus.tokens import FOLDERS, Tokens, open_tokens
 from unsee_dist.errors import UserError
 
 
 def verify(corpus: str | Path) -> list[str]:
-    """What is whole, a line each. UserError: a line for every damaged block."""
+    """What is whole, a line each. UserError: a line for every damaged block, or a file that may not
+    be read."""
     shards = Shards(corpus, on_damage="skip", setting="DIR")
     damage = _of_blocks(shards.read, len(shards.blocks))
     whole = [f"{corpus} is whole: {shards.sentences:,} sentences in {len(shards.blocks):,} blocks verified"]
@@ -32,6 +33,8 @@ def _of_tokens(folder: Path, shards: Shards) -> list[str]:
         tokens = open_tokens(Store(folder), shards.fingerprint, shards.blocks)
     except FileNotFoundError:  # never finished, so nobody reads them
         return []
+    except Refused:
+        raise
     except UserError as error:
         return [str(error)]
     return _of_blocks(tokens.read, len(shards.blocks)) + _behind_the_last(folder, tokens)
@@ -52,6 +55,8 @@ def _of_blocks(read: Callable[[int], object], blocks: int) -> list[str]:
     for block in range(blocks):
         try:
             read(block)
+        except Refused:  # nobody knows whether it is damaged
+            raise
         except UserError as error:
             damage.append(str(error))
     return damage

@@ -14,6 +14,7 @@ from unsee_dist.data.prepare.formats import CSV, last_suffix, suffixes
 from unsee_dist.data.prepare.lines import count_line_ends, nul_remedy, with_line_feeds
 from unsee_dist.data.prepare.opening import Advance
 from unsee_dist.errors import UserError, is_transient
+from unsee_dist.files.hub import is_load_error, load_failure, reason
 from unsee_dist.files.tables import TO_UTF8, table_rows
 
 if TYPE_CHECKING:
@@ -159,11 +160,11 @@ def read_dataset(name: str, field: str, bad: BadRecords) -> Iterator[list[str]]:
     path, _, config = address.partition(",")
     try:
         rows = load_dataset(path, config or None, split=split or "train", streaming=True)
-    except (ValueError, OSError) as error:
-        if is_transient(error):
+    except Exception as error:
+        if not is_load_error(error, RuntimeError):  # "Dataset scripts are no longer supported"
             raise
-        first = str(error).partition("\n")[0]
-        raise UserError(f"{name} cannot be read ({first}). Write dataset:OWNER/NAME,CONFIG#SPLIT.") from error
+        sentence = f"{name} cannot be read ({reason(error)}). Write dataset:OWNER/NAME,CONFIG#SPLIT."
+        raise load_failure(sentence, error) from error
     with opening.errors_as_sentences(name):
         for number, row in enumerate(rows, start=1):
             if wrong := missing(name, field, row):

@@ -23,7 +23,7 @@ import zstandard
 
 from unsee_dist.data.prepare.formats import FORMATS, GZIP, HEAD_BYTES, ZSTD, by_name, printable, suffixes
 from unsee_dist.errors import TransientError, UserError, file_error
-from unsee_dist.files.remote import is_refused, is_remote
+from unsee_dist.files.remote import is_of_server, is_remote, passes
 from unsee_dist.masking import masked
 
 if TYPE_CHECKING:
@@ -164,23 +164,23 @@ def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
     """The bytes of the file, decompressed according to its last suffix, or to its content where the name says nothing."""
     chunks, ending = raw(name, advance), suffixes(name)[-1:]
     if ending == [".gz"]:
-        return _unpacked(name, chunks, _gzip)
+        return _unpacked(name, chunks, of_gzip)
     if ending == [".zst"]:
-        return _unpacked(name, chunks, _zstd)
+        return _unpacked(name, chunks, of_zstd)
     if by_name(name) is not None:
         return chunks
     first = next(chunks, b"")
     whole = chain([first], chunks)
     if first.startswith(GZIP):
-        return _unpacked(name, whole, _gzip)
-    return _unpacked(name, whole, _zstd) if first.startswith(ZSTD) else whole
+        return _unpacked(name, whole, of_gzip)
+    return _unpacked(name, whole, of_zstd) if first.startswith(ZSTD) else whole
 
 
-def _gzip() -> Decompressor:
+def of_gzip() -> Decompressor:
     return zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
 
 
-def _zstd() -> Decompressor:
+def of_zstd() -> Decompressor:
     return zstandard.ZstdDecompressor().decompressobj()
 
 
@@ -191,31 +191,25 @@ def errors_as_sentences(name: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(f"{name} cannot be read ({error}). Install what it names.") from error
-    except OSError as error:
-        if _is_of_http(
-            error.__cause__
-        ):  # fsspec makes "file not found" of whatever a server answers, or does not
-            raise _http_error(name, error.__cause__) from error
-        why = error.strerror or str(error) or type(error).__name__
-        raise file_error(f"{name} cannot be read ({why}). Give a file that you may read.", error) from error
     except ValueError as error:
         if "Protocol not known" not in str(error):
             raise
         raise UserError(f"{name} cannot be read ({error}). {FORMATS}") from error
     except Exception as error:
-        if not _is_of_http(error):
+        if is_of_server(error):
+            raise _of_server(name, error) from error
+        if not isinstance(error, OSError):
             raise
-        raise _http_error(name, error) from error
+        why = error.strerror or str(error) or type(error).__name__
+        raise file_error(f"{name} cannot be read ({why}). Give a file that you may read.", error) from error
 
 
-def _is_of_http(error: BaseException | None) -> bool:
-    return error is not None and type(error).__module__.startswith("aiohttp")
-
-
-def _http_error(name: str, error: BaseException | None) -> UserError | TransientError:
-    """By the status that a server has answered with. Too slow, too many, its own failures and no answer at all pass."""
-    sentence = f"{name} cannot be read ({error}). Check the URL, or copy the file here first."
-    return UserError(sentence) if is_refused(error) else TransientError(sentence)
+def _of_server(name: str, error: Exception) -> UserError | TransientError:
+    """By what a server has answered. Too slow, too many, its own failures and no answer at all pass."""
+    sentence = (
+        f"{name} cannot be read ({error.__cause__ or error}). Check the URL, or copy the file here first."
+    )
+    return TransientError(sentence) if passes(error) else UserError(sentence)
 
 
 def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:

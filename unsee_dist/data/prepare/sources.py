@@ -185,7 +185,8 @@ def _resolve_glob(given: str, leave_out: LeaveOut) -> list[str]:
 
 
 def _resolve_remote(given: str) -> list[str]:
-    files = sorted(str(file.full_name) for file in fsspec.open_files(given))
+    with opening.errors_as_sentences(given):
+        files = sorted(str(file.full_name) for file in fsspec.open_files(given))
     if not files:
         raise UserError(f"{given} matches no file. {FORMATS}")
     return files

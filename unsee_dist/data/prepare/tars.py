@@ -13,13 +13,12 @@ reach its end mark. It leaves links out, which tar writes for a file with two na
 from __future__ import annotations
 
 import codecs
-import gzip
 import itertools
 import re
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO
 
@@ -31,11 +30,12 @@ from unsee_dist.data.prepare.documents import InputSplit, documents_of
 from unsee_dist.data.prepare.encoding import wide_encoding
 from unsee_dist.data.prepare.fields import document_from_json
 from unsee_dist.data.prepare.formats import HEAD_BYTES, JSONL, by_name
-from unsee_dist.data.prepare.opening import Advance
+from unsee_dist.data.prepare.opening import Advance, Decompressor
 from unsee_dist.errors import UserError
 
 _META = re.compile(r"__[^/]*__")  # metadata of webdataset
 KINDS = (".txt", ".json", ".jsonl")
+SMALL_BYTES, MOST_TIMES = 64 << 20, 50  # of what a packed member may become
 REMEDY = "Copy it again, or give the other files without it."
 CONVERT = "Unpack the tar, convert its members with iconv, and give them as files."
 
@@ -102,6 +102,8 @@ def check_whole(name: str, file: IO[bytes]) -> list[tarfile.TarInfo]:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 last = member.name
+                if member.issparse() and member.size > _most_bytes(size):
+                    raise ValueError(f"a file with holes of {member.size} bytes")
                 if not member.isdir() and not (member.isreg() and not _META.fullmatch(member.name)):
                     passed_by.append(member)
                 end = tar.offset  # of the next header, also after a sparse file
@@ -109,7 +111,8 @@ def check_whole(name: str, file: IO[bytes]) -> list[tarfile.TarInfo]:
         tarfile.TarError,
         EOFError,
         ValueError,
-    ) as error:  # ValueError: of a map of holes that is no numbers
+        OverflowError,
+    ) as error:  # ValueError: of a map of holes that is no numbers; OverflowError: of a length beyond 64 bits
         place = f"after its member {last}, at byte {end}" if last else "at its start, or is not a tar"
         raise UserError(f"{name} is damaged {place} ({error}). {REMEDY}") from error
     if end > size:
@@ -143,15 +146,29 @@ def _kind(path: str) -> str | None:
     return ending if ending in KINDS else None
 
 
-def _unpack_zst(data: bytes) -> bytes:
-    """All frames, also those whose header has no length; zeros after one are padding."""
+def _most_bytes(packed: int) -> int:
+    """That so many packed bytes may become: text packs into a tenth, and a few kB that become gigabytes are not text."""
+    return max(SMALL_BYTES, MOST_TIMES * packed)
+
+
+def _unpacked(data: bytes, start: Callable[[], Decompressor]) -> bytes:
+    """All members or frames, also those whose header has no length; zeros after one are padding. EOFError: the last is not
+    whole. MemoryError: it is more than _most_bytes."""
     parts: list[bytes] = []
-    while data := data.lstrip(b"\0") if parts else data:
-        unpacker = zstandard.ZstdDecompressor().decompressobj()
-        parts.append(unpacker.decompress(data))
+    size, most, complete = 0, _most_bytes(len(data)), 0
+    while data := data.lstrip(b"\0") if complete else data:
+        unpacker, place = start(), 0
+        while place < len(data) and not unpacker.eof:
+            parts.append(unpacker.decompress(data[place : place + opening.PACKED_BYTES]))
+            place += opening.PACKED_BYTES
+            size += len(parts[-1])
+            if size > most:
+                raise MemoryError(
+                    f"it becomes more than {most >> 20} MiB, which no text of {len(data)} bytes does"
+                )
         if not unpacker.eof:
             raise EOFError("it ends in the middle")
-        data = unpacker.unused_data
+        data, complete = unpacker.unused_data + data[place:], complete + 1
     return b"".join(parts)
 
 
@@ -160,8 +177,8 @@ def _of_member(
 ) -> Iterator[list[str]]:
     if path.lower().endswith((".gz", ".zst")):
         try:
-            data = gzip.decompress(data) if path.lower().endswith(".gz") else _unpack_zst(data)
-        except (gzip.BadGzipFile, EOFError, zlib.error, zstandard.ZstdError) as error:
+            data = _unpacked(data, opening.of_gzip if path.lower().endswith(".gz") else opening.of_zstd)
+        except (EOFError, MemoryError, zlib.error, zstandard.ZstdError) as error:
             bad.add(f"{where} cannot be decompressed ({error})", REMEDY)
             return
     if wide := wide_encoding(data[:HEAD_BYTES]):
