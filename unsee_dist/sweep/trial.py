@@ -140,7 +140,6 @@ def request_end(sweep: Path, trial: str) -> None:
 
 
 @ends_process
-@ends_process
 def _wait_for_end(end: Path, stop: StopSignal) -> None:
     while not stop.requested:
         with suppress(OSError):  # a file system that fails for a while

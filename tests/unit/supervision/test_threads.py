@@ -75,9 +75,11 @@ threading.Thread(target=client.add, args=("n", 1), daemon=True).start()
 )
 WATCHDOG = """
 from unsee_dist.distributed.process_group import join_world
+from types import SimpleNamespace
 from unsee_dist.supervision.watchdog import Watchdog
+STORE = SimpleNamespace(add=lambda *_: 1, set=lambda *_: None)
 watchdog = Watchdog(join_world(), 60)
-watchdog.period_s, watchdog._store, watchdog._publish = 0.1, object(), planted
+watchdog.period_s, watchdog._store, watchdog._publish = 0.1, STORE, planted
 watchdog._thread.start()
 """
 ENDED = '\ntime.sleep(30)\nprint("goes on")\n'
