@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.remote import check_here
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import SWEEP, driver_of
 from unsee_dist.sweep.load import load_sweep
@@ -20,6 +21,7 @@ PATIENCE_S = 120.0  # for the driver to see the request and save its state
 
 def sweep_file(folder: Path) -> str:
     """The sweep a folder holds. UserError: none."""
+    check_here(folder, "", "give the sweep's folder.")
     path = folder / SWEEP
     if not path.is_file():
         raise UserError(

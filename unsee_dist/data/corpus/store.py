@@ -100,7 +100,9 @@ class Store:
         try:
             return int(self._system.info(f"{self._root}/{name}")["size"])
         except FileNotFoundError as error:
-            cause = error.__cause__  # fsspec makes "file not found" of whatever a web server answers, or does not
+            cause = (
+                error.__cause__
+            )  # fsspec makes "file not found" of whatever a web server answers, or does not
             if getattr(cause, "status", None) in MISSING:
                 return None
             if is_refused(cause):
