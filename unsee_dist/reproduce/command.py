@@ -76,7 +76,9 @@ def reproduce(request: Request) -> ExitCode:
     units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         if experiment.starts:
-            write_random(request.out / RANDOM, units[0].config.model.encoder)
+            given = {arm.name for arm in plan.arms if not arm.encoder}
+            encoder = next(unit.config.model.encoder for unit in units if unit.arm in given)
+            write_random(request.out / RANDOM, encoder)
         try:
             run_all(units, request.tasks)
         except Stopped:

@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModel
 from unit.reproduce.made_experiment import NO_TASKS, made, wave
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.model.fresh import FreshSize, write_fresh
 from unsee_dist.report.page import render
+from unsee_dist.reproduce import command
 from unsee_dist.reproduce.command import Request, reproduce
 from unsee_dist.reproduce.experiment import BEFORE, from_each
 from unsee_dist.reproduce.experiments import EXPERIMENTS
@@ -20,6 +21,7 @@ from unsee_dist.reproduce.page import page, scores_table
 from unsee_dist.reproduce.sentences import by_start
 from unsee_dist.reproduce.starts import all_starts, parse_starts, write_random
 from unsee_dist.reproduce.units import units_of
+from unsee_dist.supervision.signals import Stopped
 
 START = EXPERIMENTS["start"]
 
@@ -64,6 +66,19 @@ def test_starts_are_of_experiments_that_have_them(tmp_path: Path) -> None:
     request = Request("target", ["evaluate.sts=a.tsv"], tmp_path, starts={"a": "b"}, tasks=NO_TASKS)
     with pytest.raises(UserError, match="--start is of start, and target begins"):
         reproduce(request)
+
+
+def test_the_random_start_is_made_of_the_given_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fresh(tmp_path / "given", ["the old river follows a garden"], FreshSize(width=16), 7)
+    monkeypatch.setattr(command, "run_all", lambda *_: (_ for _ in ()).throw(Stopped("SIGTERM")))
+    settings = [f"model.encoder={tmp_path / 'given'}", "evaluate.sts=a.tsv"]
+    assert (
+        reproduce(Request("start", settings, tmp_path / "out", small=True, tasks=NO_TASKS))
+        == ExitCode.STOPPED
+    )
+    assert load_encoder(str(tmp_path / "out" / "random"), None).config.hidden_size == 16
 
 
 def test_harm_that_a_setting_turns_into_gain_is_said(tmp_path: Path) -> None:
