@@ -30,7 +30,7 @@ from pathlib import Path
 
 from pydantic import with_config
 
-from unsee_dist.errors import ExitCode, UserError, ends_process, writing
+from unsee_dist.errors import ExitCode, UserError, ends_process, file_error, writing
 from unsee_dist.files.folders import make_folder, remove_empty
 from unsee_dist.files.process import Process, has_ended, own_process
 from unsee_dist.files.records import STRICT, RecordFile
@@ -192,8 +192,13 @@ def _make(path: Path, own: Owner) -> bool:
         if isinstance(cause, FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return False
-        if not isinstance(cause, OSError) or cause.errno not in NO_LINKS:
+        if not isinstance(cause, OSError):
             raise
+        if cause.errno not in NO_LINKS:  # the folder, and not the hidden file, is what the user knows
+            sentence = (
+                f"{path.parent} cannot be written ({cause.strerror}). Make room, or choose another place."
+            )
+            raise file_error(sentence, cause) from cause
         return _make_without_links(path, ready)
     finally:
         with suppress(OSError):  # of a read-only disk, whose sentence is on its way

@@ -251,3 +251,11 @@ def test_a_folder_that_the_owner_before_removes_at_that_moment_is_made_again(
     with owned(path, "x", "y"):
         assert path.is_file()
     assert len(calls) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_not_a_hidden_file_in_it() -> None:
+    with (
+        pytest.raises(UserError, match=r"^/proc cannot be written \(.*\)\. Make room, or choose"),
+        owned(Path("/proc/owner.json"), "run.dir = /proc", "Wait."),
+    ):
+        pass
