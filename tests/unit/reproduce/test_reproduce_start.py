@@ -81,6 +81,20 @@ def test_the_random_start_is_made_of_the_given_encoder(
     assert load_encoder(str(tmp_path / "out" / "random"), None).config.hidden_size == 16
 
 
+@pytest.mark.parametrize("name", ["results.json", "report.html"])
+@pytest.mark.parametrize("experiment", ["target", "vision"])
+def test_a_file_of_somebody_else_is_found_before_anything_is_trained(
+    name: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(command.vision, "run", lambda *_: pytest.fail("trained"))
+    (tmp_path / name).write_text('{"accuracy": 91}')
+    settings = [] if experiment == "vision" else ["evaluate.sts=a.tsv"]
+    with pytest.raises(UserError, match=rf"{name} is no .* that unsee re.* wrote. Nothing was changed"):
+        reproduce(Request(experiment, settings, tmp_path, small=True, tasks=NO_TASKS))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['{"accuracy": 91}']
+
+
 def test_harm_that_a_setting_turns_into_gain_is_said(tmp_path: Path) -> None:
     results = made(START, tmp_path, lifted(default=-2, tenth_of_rate=1))  # type: ignore[arg-type]
     said = by_start(results)
