@@ -27,7 +27,7 @@ from unsee_dist.files.hub import is_hub_name, is_load_error, reason
 from unsee_dist.log import LOG, quiet
 from unsee_dist.metrics.names import BEST, STEP, dev
 from unsee_dist.metrics.tfidf import WORDS, TfIdf
-from unsee_dist.model.encoder import quiet_transformers
+from unsee_dist.model.encoder import OF_VALUES, quiet_transformers
 from unsee_dist.model.limits import check_vocabulary, longest
 from unsee_dist.publish.usable import why_unusable
 from unsee_dist.tracking.metrics_file import METRICS, read
@@ -163,8 +163,7 @@ def _sentence_transformer(source: str) -> SentenceTransformer:
         try:
             return SentenceTransformer(source, trust_remote_code=False).eval()
         except Exception as error:
-            # a config that is no object, or has a wrong key, ends with a TypeError or an AttributeError there
-            if not is_load_error(error, TypeError, AttributeError):
+            if not is_load_error(error, *OF_VALUES):
                 raise
             if Path(source).is_dir():
                 raise UserError(

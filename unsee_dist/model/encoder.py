@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unsee_dist.config.sections import Pooling
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, attention_mask, pack
-from unsee_dist.errors import UserError, is_our_bug, is_transient, system_error
+from unsee_dist.errors import UserError, foreseen, is_our_bug, is_transient, system_error
 from unsee_dist.model.dropout import UnknownShape, install, masks_for, masks_of, register, remove
 from unsee_dist.model.limits import check_both_sides, check_kind
 
@@ -102,12 +103,33 @@ def _source(name: str) -> str:
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
     """Turn what transformers raises for a missing or damaged encoder into a UserError."""
+    path = Path(os.path.expanduser(name))
     try:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         if is_our_bug(error) or is_transient(system_error(error) or error):
             raise
-        raise UserError(_unreachable(name, Path(os.path.expanduser(name)), error)) from error
+        raise UserError(_unreachable(name, path, error)) from error
+    except OF_VALUES as error:
+        if is_our_bug(error) or foreseen(error) is not None or not os.path.isdir(path):
+            raise
+        raise UserError(
+            f"model.encoder = {name} could not be loaded: {_why_not_made(error)}. Correct it, or write another encoder."
+        ) from error
+
+
+# What transformers and torch raise at a value of config.json that no model can be made of, wherever they stumble over it.
+OF_VALUES = (
+    *(KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError),
+    *(RuntimeError, ImportError, StrictDataclassError),  # RuntimeError: RecursionError, too
+)
+
+
+def _why_not_made(error: Exception) -> str:
+    if "ignore_mismatched_sizes" in str(error):
+        return "its weights have other shapes than its config.json states"
+    why = " ".join(str(error).split())[:300]
+    return f"no model can be made of its config.json and its tokenizer ({type(error).__name__}: {why})"
 
 
 @contextmanager
