@@ -41,6 +41,7 @@ BEAT_S = 5.0
 BYTES = 1 << 16  # a file has some hundred
 OBSERVE_S = 30.0  # six beats: an owner that is only slow is not taken for a dead one
 PATIENCE_S = 10.0  # for a process of this machine that is just ending: a killed one frees its memory first
+VANISHED = 100  # files in a row that could neither be made nor read: /proc takes none, and says that its folder is gone
 SETTLE_S = 0.2  # longer than from reading a file to renaming it: see `_remove`
 
 # Who starts a job again under the same name, and counts the starts. (torchrun's name is "none" when nobody gave one.)
@@ -133,8 +134,12 @@ def _this_process(environment: Mapping[str, str]) -> Owner:
 def _take(path: Path, own: Owner, what: str, remedy: str) -> None:
     """Make the file, after an owner that has ended is removed. UserError: there is one that has not."""
     until = time.monotonic() + PATIENCE_S
+    vanished = 0
     while not _make(path, own):
         other = _read(path)
+        vanished = vanished + 1 if other is None else 0
+        if vanished > VANISHED:
+            raise UserError(f"{path.parent} cannot be written (no file stays there). Choose another place.")
         if isinstance(other, Owner) and _is_of_this_machine(other) and not other.ended:
             if time.monotonic() > until:
                 raise _refusal(what, str(other), remedy)
