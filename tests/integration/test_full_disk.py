@@ -21,6 +21,11 @@ from unsee_dist.config import load
 from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.files.owner import OWNER, owned
 from unsee_dist.report import of_runs
+from unsee_dist.sweep import ledger
+from unsee_dist.sweep.driver import make_folder, registered_driver
+from unsee_dist.sweep.ledger import LedgerRow
+from unsee_dist.sweep.load import load_sweep
+from unsee_dist.sweep.report import write_report
 
 pytestmark = pytest.mark.slow
 ROOM = 64 * 1024  # KiB
@@ -168,6 +173,27 @@ def test_export_evaluate_and_compare(place: Path, tmp_path: Path) -> None:
         compare = unsee("compare", disk / "export", place / "random", "--out", disk / "table")
         refused(compare, "No space left on device", cwd=disk)
         taken.unlink()
+
+
+def test_each_file_of_a_sweep_is_named_with_its_remedy(tmp_path: Path) -> None:
+    """Without a cluster: test_sweep.py has a whole one."""
+    disk = tmp_path / "disk"
+    with small_disk(disk, ROOM):
+        sweep = load_sweep("tiny", [f"sweep.dir={disk}/s", "evaluate.sts=x.tsv"])
+        rows = [LedgerRow(1, "a", "complete", {"train.lr": 1e-4}, 60, 60, 71.25)]
+        steps = {
+            f"sweep.dir = {disk}/s": lambda: make_folder(sweep),
+            f"{disk}/s": lambda: registered_driver(sweep.folder).__enter__(),
+            f"{disk}/s/trials.json": lambda: ledger.write(sweep.folder, rows),
+            f"{disk}/s/report": lambda: write_report(sweep, rows),
+        }
+        for name, step in steps.items():
+            taken = fill(disk)
+            with pytest.raises(UserError, match=f"^{name} cannot be written .No space left.*Make room"):
+                step()
+            taken.unlink()
+            make_folder(sweep)
+        assert (write_report(sweep, rows) / "best.yaml").is_file()
 
 
 @pytest.mark.timeout(1500)

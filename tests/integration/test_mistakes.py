@@ -107,6 +107,28 @@ TABLE = [
     ),
     ("prepare good.txt --out s3://me:secret@bucket/a", "--out s3://***@bucket/a is a URL"),
     ("init s3://bucket/a", "DIR s3://bucket/a is a URL"),
+    ("prepare good.txt --out file:///tmp/a", "--out file:///tmp/a is a URL"),
+    ("report run second --out s3://bucket/a", "--out s3://bucket/a is a URL"),
+    ("bench base --only order --out s3://bucket/a", "--out s3://bucket/a is a URL", "Write one"),
+    (
+        "bench base --only order --peer-unsee s3://bucket/a",
+        "--peer-unsee s3://bucket/a is a URL",
+        "its folder",
+    ),
+    ("runs s3://bucket/a", "DIR = s3://bucket/a is a URL", "give the folder that your runs are in"),
+    (
+        "evaluate tfidf --tasks s3://me:secret@bucket/a",
+        "--tasks s3://***@bucket/a is a URL",
+        "give its folder",
+    ),
+    ("evaluate tfidf --tasks remote", "remote/tasks.yaml, a: file = s3://bucket/a.tsv is a URL", "its path"),
+    *(
+        (f"sweep --{flag} s3://bucket/a", "s3://bucket/a is a URL", "give the sweep's folder")
+        for flag in ("status", "stop", "resume")
+    ),
+    ("config check base resume=s3://bucket/a", "resume = s3://bucket/a is a URL", "write its folder"),
+    ("config check base evaluate.sts=s3://b/a.tsv", "evaluate.sts = s3://b/a.tsv is a URL", "give its path"),
+    ("config check base evaluate.retrieval=s3://b/a.tsv", "evaluate.retrieval = s3://b/a.tsv is a URL"),
     ("config check base data.shards=", "data.shards = null", "leave it out for its default, data/wiki1m"),
     ("config check base run.dir=s3://bucket/run", "is a URL, and a run needs a folder"),
     ("config check base resume=nowhere", "resume = nowhere is neither a checkpoint nor a run's folder"),
@@ -244,6 +266,7 @@ TEXTS = {
     "other/file": "",
     "mine/configs/base.yaml": "# mine\n",
     "search/sweep.yaml": "space: {}\n",
+    "remote/tasks.yaml": "a: {kind: sts, file: s3://bucket/a.tsv}\n",
     "tasks/a.tsv": "foo\tbar\n1\t2\n",
     "sound/a.tsv": "sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n",
     **{f"{run}/config.yaml": f"run: {{name: {run}}}\n" for run in ("run", "second")},

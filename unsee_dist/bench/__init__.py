@@ -32,6 +32,7 @@ from rich.console import Console
 
 from unsee_dist.errors import UserError, writing
 from unsee_dist.files.atomic import write_file
+from unsee_dist.files.remote import check_here, check_local
 from unsee_dist.files.room import try_file
 
 PARTS = ("training", "masks", "compile", "recovery", "corpus", "order", "index", "sweep", "scale", "gpu")
@@ -52,12 +53,15 @@ def main(
     case fails, or "gpu" is asked for where there is none."""
     console = Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else 180)
     results: dict[str, object] = {"config": config, "overrides": list(overrides)}
+    check_local(out, "--out")
     if not os.path.isdir(out.parent):  # before an hour of measuring
         raise UserError(
             f"--out {out} cannot be written: {out.parent} is not a folder. Make it, or write another --out."
         )
     with writing(f"--out {out}", "Write another --out."):
         try_file(out)
+    if peer_unsee is not None:
+        check_here(peer_unsee, "--peer-unsee ", "give its folder.")
     if peer_unsee is not None and not os.path.isdir(peer_unsee):
         raise UserError(
             f"--peer-unsee {peer_unsee} is not a folder. Give a checkout of asparius/UNSEE, or leave it out."

@@ -17,7 +17,9 @@ from unsee_dist.evaluation.comparison import ComparisonRow
 from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.scores import read_scores
 from unsee_dist.files.atomic import write_file
+from unsee_dist.files.folders import make_folder, remove_empty
 from unsee_dist.files.remote import check_local
+from unsee_dist.files.room import try_file
 from unsee_dist.metrics.task_score import TaskScore
 
 # The sections of a configuration that may differ between the seeds of one row.
@@ -51,7 +53,7 @@ def compare(names: Sequence[str], out: Path | None, as_json: bool) -> None:
 
 
 def _check_output(out: Path) -> None:
-    """UserError: the files to write are there, and no comparison has written them."""
+    """UserError: the files to write are there, and no comparison has written them; or they cannot be written."""
     places = [Path(f"{out}.{ending}") for ending in ("json", "md", "png")]
     there = [path for path in places if path.exists()]
     try:
@@ -60,6 +62,13 @@ def _check_output(out: Path) -> None:
         tree = None
     if there and not (isinstance(tree, dict) and "sentences" in tree):
         raise UserError(f"--out {out}: {there[0]} is not a comparison. Write another name, or move it away.")
+    with writing(f"--out {out}"):
+        new = make_folder(out.parent)
+        try:
+            for path in places:
+                try_file(path)
+        finally:
+            remove_empty(new)
 
 
 def rows_of(names: Sequence[str]) -> list[ComparisonRow]:

@@ -14,7 +14,14 @@ from unsee_dist.evaluation import mteb_suite, score_table
 from unsee_dist.evaluation.models import EvaluationModel, open_model
 from unsee_dist.evaluation.mteb_tasks import VERSION, EvaluationTask, published
 from unsee_dist.evaluation.on_ray import check_engine, evaluate_on_ray
-from unsee_dist.evaluation.tasks import EvaluationRequest, evaluate_tasks, select_tasks, shard_of
+from unsee_dist.evaluation.scores import check_home
+from unsee_dist.evaluation.tasks import (
+    EvaluationRequest,
+    evaluate_tasks,
+    missing_scores,
+    select_tasks,
+    shard_of,
+)
 from unsee_dist.log import progress_console
 from unsee_dist.metrics.task_score import ModelIdentity, TaskScore
 from unsee_dist.metrics.tfidf import TfIdf
@@ -48,9 +55,18 @@ def measure(request: EvaluationRequest) -> Measured:
         raise UserError(
             "tfidf cannot be evaluated on --tier: it counts the words of local tasks. Write --tasks DIR."
         )
+    if missing_scores(model, tasks):
+        check_home(model.home, _remedy(model))
     if request.engine == RAY:
         evaluate_on_ray(request, model, tasks, console)
     return Measured(model, all_tasks, evaluate_tasks(model, tasks, console))
+
+
+def _remedy(model: EvaluationModel) -> str:
+    """What to do where the scores' folder cannot be written."""
+    if model.run is None:
+        return "Make room, or start the command in a folder that can be written."
+    return "Make room or the folder writable, or evaluate an export of the run: unsee export."
 
 
 def _print(model: EvaluationModel, suffix: str, scores: Sequence[TaskScore], as_json: bool) -> None:

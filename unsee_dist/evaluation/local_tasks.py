@@ -33,6 +33,7 @@ from unsee_dist.errors import UserError, refusals
 from unsee_dist.evaluation.sts_files import FIRST, SCORE, SECOND
 from unsee_dist.evaluation.tables import TABLES, header, is_table
 from unsee_dist.evaluation.task_files import BEIR, LABEL, READERS, TEXT, Data
+from unsee_dist.files.remote import check_here
 from unsee_dist.files.trees import read_within
 from unsee_dist.log import LOG
 
@@ -60,6 +61,7 @@ class LocalTask(NamedTuple):
 
 def local_tasks(folder: Path) -> list[LocalTask]:
     """The tasks of a folder, by name. UserError: no task, a missing column, a wrong label."""
+    check_here(folder, "--tasks ", "give its folder.")
     if not folder.is_dir():
         raise UserError(f"--tasks {folder} is not a folder. Give the folder that holds the task files.")
     if (folder / BEIR[0]).is_file() and not (folder / MANIFEST).is_file():
@@ -94,6 +96,8 @@ def _described(folder: Path) -> Tasks:
             raise UserError(
                 f"{where}: the keys are {', '.join(task)}. Write kind, {', '.join(sorted(wanted))}."
             )
+        for part in wanted:
+            check_here(task[part], f"{where}: {part} = ", "write its path.")
         try:
             tasks[name] = (kind, {part: folder / at_home(task[part]) for part in sorted(wanted)})
         except UserError as error:

@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 
 from unsee_dist.errors import writing
+from unsee_dist.files.folders import make_folder, remove_empty
 from unsee_dist.files.records import RecordFile
+from unsee_dist.files.room import try_file
 from unsee_dist.metrics.task_score import TaskScore
 
 FORMAT = 2  # 1 had no digest
@@ -27,6 +29,17 @@ def write_score(home: Path, score: TaskScore) -> None:
     with writing(home):
         home.mkdir(parents=True, exist_ok=True)
     _file(f"{_stem(score.task)}.json").write(home, score)
+
+
+def check_home(home: Path, remedy: str) -> None:
+    """UserError, before a task is measured: no score can be written into a model's folder. The folder is made."""
+    with writing(f"{home}, where the scores go,", remedy):
+        new = make_folder(home)
+        try:
+            try_file(home / "score.json")
+        except OSError:
+            remove_empty(new)
+            raise
 
 
 def owner_name(task: str) -> str:

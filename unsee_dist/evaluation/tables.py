@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.remote import check_here
 from unsee_dist.files.tables import TO_UTF8, table_rows
 from unsee_dist.files.trees import parse_json
 
@@ -40,6 +41,7 @@ def columns(
     A cell is a text or a number; in the columns named in `lists`, a list of texts that is not empty. UserError: the
     file is missing, empty, not text, lacks a column or has a row of another width.
     """
+    check_here(path, "", "give its path.")
     if not path.is_file():
         raise UserError(f"{path} is not a file. Give the path of a .tsv, .csv or .jsonl file.")
     if not is_table(path):

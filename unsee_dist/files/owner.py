@@ -30,7 +30,7 @@ from pathlib import Path
 
 from pydantic import with_config
 
-from unsee_dist.errors import ExitCode, UserError, ends_process, writing
+from unsee_dist.errors import ExitCode, UserError, ends_process, file_error, writing
 from unsee_dist.files.folders import make_folder, remove_empty
 from unsee_dist.files.process import Process, has_ended, own_process
 from unsee_dist.files.records import STRICT, RecordFile
@@ -41,6 +41,7 @@ BEAT_S = 5.0
 BYTES = 1 << 16  # a file has some hundred
 OBSERVE_S = 30.0  # six beats: an owner that is only slow is not taken for a dead one
 PATIENCE_S = 10.0  # for a process of this machine that is just ending: a killed one frees its memory first
+VANISHED = 100  # files in a row that could neither be made nor read: /proc takes none, and says that its folder is gone
 SETTLE_S = 0.2  # longer than from reading a file to renaming it: see `_remove`
 
 # Who starts a job again under the same name, and counts the starts. (torchrun's name is "none" when nobody gave one.)
@@ -133,8 +134,12 @@ def _this_process(environment: Mapping[str, str]) -> Owner:
 def _take(path: Path, own: Owner, what: str, remedy: str) -> None:
     """Make the file, after an owner that has ended is removed. UserError: there is one that has not."""
     until = time.monotonic() + PATIENCE_S
+    vanished = 0
     while not _make(path, own):
         other = _read(path)
+        vanished = vanished + 1 if other is None else 0
+        if vanished > VANISHED:
+            raise UserError(f"{path.parent} cannot be written (no file stays there). Choose another place.")
         if isinstance(other, Owner) and _is_of_this_machine(other) and not other.ended:
             if time.monotonic() > until:
                 raise _refusal(what, str(other), remedy)
@@ -192,8 +197,13 @@ def _make(path: Path, own: Owner) -> bool:
         if isinstance(cause, FileNotFoundError):
             path.parent.mkdir(parents=True, exist_ok=True)
             return False
-        if not isinstance(cause, OSError) or cause.errno not in NO_LINKS:
+        if not isinstance(cause, OSError):
             raise
+        if cause.errno not in NO_LINKS:  # the folder, and not the hidden file, is what the user knows
+            sentence = (
+                f"{path.parent} cannot be written ({cause.strerror}). Make room, or choose another place."
+            )
+            raise file_error(sentence, cause) from cause
         return _make_without_links(path, ready)
     finally:
         with suppress(OSError):  # of a read-only disk, whose sentence is on its way

@@ -4,6 +4,7 @@ a store, of a web server or of the Hugging Face Hub passes by itself."""
 from __future__ import annotations
 
 import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -95,10 +96,31 @@ def _is_offline() -> bool:
     return any(bool(getattr(each, "HF_HUB_OFFLINE", False)) for each in (hub, datasets))
 
 
-def check_local(folder: Path, what: str) -> None:
-    """UserError: the path of a folder to write into is what `Path` leaves of a URL (s3:/bucket/x)."""
-    if re.match(r"[A-Za-z][\w+.-]+:/", str(folder)):
-        url = re.sub("^([^:]+:/)(?!/)", r"\1/", str(folder))  # as it was written: Path makes one slash of two
+URL = re.compile(
+    r"([A-Za-z][\w+.-]+):/+(.*)", re.DOTALL
+)  # with one slash or several: a letter alone is a drive
+
+
+def as_given(path: Path | str) -> str:
+    """A path, or the URL as it was written: `Path` makes one slash of two."""
+    url = URL.fullmatch(str(path))
+    if url is None:
+        return str(path)
+    return f"{url[1]}:{'///' if url[1] == 'file' else '//'}{url[2]}"
+
+
+def check_local(path: Path, what: str) -> None:
+    """UserError: the path to write is what `Path` leaves of a URL (s3:/bucket/x)."""
+    if URL.fullmatch(str(path)):
         raise UserError(
-            f"{what} {url} is a URL, and only a folder can be written into. Write a folder, and copy what is in it there."
+            f"{what} {as_given(path)} is a URL, and only a path on this machine can be written. Write one, and copy what is "
+            "there afterwards."
+        )
+
+
+def check_here(path: Path | str, what: str, remedy: str) -> None:
+    """UserError: a path to read is that of a URL, and nothing on this machine has such a name. what: the words before it."""
+    if URL.fullmatch(str(path)) and not os.path.lexists(path):
+        raise UserError(
+            f"{what}{as_given(path)} is a URL, and this is read on this machine alone. Copy it to this machine, and {remedy}"
         )

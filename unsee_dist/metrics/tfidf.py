@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,8 +47,10 @@ def word_counts(
 
 
 def tfidf_spearman(pairs: Pairs) -> float:
-    """Spearman x 100 of TF-IDF cosines on sentence pairs, fitted on those sentences."""
+    """Spearman x 100 of TF-IDF cosines on sentence pairs, fitted on those sentences; NaN where all cosines are equal."""
     counts = word_counts(pairs.first + pairs.second)
     first_NV, second_NV = counts.transform(pairs.first), counts.transform(pairs.second)
     cosines_N = np.asarray(first_NV.multiply(second_NV).sum(axis=1)).ravel()
+    if np.ptp(cosines_N) == 0:  # no order; scipy would say so to whoever reads the terminal
+        return math.nan
     return 100 * float(spearmanr(cosines_N, pairs.scores).statistic)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from unsee_dist.config.sections import Pooling
@@ -112,6 +113,20 @@ def _loaded(name: str, load: Callable[[str], Loaded]) -> Loaded:
         raise load_failure(_unreachable(name, Path(os.path.expanduser(name)), error), error) from error
 
 
+def _why_not_made(error: Exception) -> str:
+    if "ignore_mismatched_sizes" in str(error):
+        return (
+            "its weights have other shapes than its config.json states. Correct it, or write another encoder."
+        )
+    if isinstance(error, OSError | ValueError | SafetensorError):
+        return reason(error)
+    why = " ".join(str(error).split())[:300]
+    return (
+        f"no model can be made of its config.json and its tokenizer ({type(error).__name__}: {why}). Correct it, or write "
+        "another encoder."
+    )
+
+
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
     """No progress bars, and no reports of unexpected keys: the head of an encoder is dropped on purpose."""
@@ -151,7 +166,7 @@ def _unreachable(name: str, path: Path, error: Exception) -> str:
             "that transformers itself has, such as bert-base-uncased."
         )
     if os.path.isdir(path):
-        return f"model.encoder = {name} could not be loaded: {reason(error)}"
+        return f"model.encoder = {name} could not be loaded: {_why_not_made(error)}"
     return (
         f"model.encoder = {name} is neither a folder here nor in the local hub cache, and the hub cannot be reached. "
         "Write a folder, check the spelling, or download it first where there is a network: "

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 
 from unsee_dist.errors import UserError
 from unsee_dist.evaluation.scores import EVALUATION
+from unsee_dist.files.remote import check_here
 from unsee_dist.masking import published
 from unsee_dist.metrics.names import DEV, GAIN, STEP, best_metric, dev
 from unsee_dist.metrics.verdict import DIGITS, collapse
@@ -28,6 +29,7 @@ INSIDE = (CHECKPOINTS, *EXPORTS, TRACE, EVALUATION)  # of a run: nothing to look
 
 def show(folder: Path, as_json: bool) -> None:
     """Print a line a run, the newest first. UserError: the folder is not there."""
+    check_here(folder, "DIR = ", "give the folder that your runs are in.")
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Give the one that your runs are in: unsee runs DIR.")
     rows = [summary(open_run(path), folder) for path in find_runs(folder)]

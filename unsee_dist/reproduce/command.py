@@ -24,12 +24,12 @@ from unsee_dist.evaluation.tasks import EvaluationRequest, select_tasks
 from unsee_dist.files.owner import OWNER, owned
 from unsee_dist.files.remote import check_local
 from unsee_dist.log import LOG, progress_console
-from unsee_dist.report.page import NAME, write_page
+from unsee_dist.report.page import NAME, check_target, write_page
 from unsee_dist.reproduce import vision
 from unsee_dist.reproduce.experiment import Experiment, from_each, key
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page
-from unsee_dist.reproduce.record import write_results
+from unsee_dist.reproduce.record import check_results, write_results
 from unsee_dist.reproduce.results import Results, collect
 from unsee_dist.reproduce.runner import run_here, run_on_ray
 from unsee_dist.reproduce.sentences import headline, sentences
@@ -76,8 +76,11 @@ def reproduce(request: Request) -> ExitCode:
         )
     units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
+        _check_output(request.out)
         if experiment.starts:
-            write_random(request.out / RANDOM, units[0].config.model.encoder)
+            given = {arm.name for arm in plan.arms if not arm.encoder}
+            encoder = next(unit.config.model.encoder for unit in units if unit.arm in given)
+            write_random(request.out / RANDOM, encoder)
         try:
             run_all(units, request.tasks)
         except Stopped:
@@ -95,6 +98,7 @@ def starts_of() -> str:
 def _vision(request: Request) -> ExitCode:
     vision.check_request([*request.overrides, *(f"--start {name}" for name in request.starts)], request.tasks)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
+        _check_output(request.out)
         stop = StopSignal()
         try:
             results = vision.run(vision.VisionRequest(request.out, request.small, request.seeds), stop)
@@ -142,6 +146,12 @@ def run_all(units: Sequence[Unit], tasks: EvaluationRequest) -> None:
         run_here(units, tasks, progress_console(), stop)
     finally:
         stop.close()
+
+
+def _check_output(out: Path) -> None:
+    """UserError, before hours of training: the page or the results cannot be written, or are somebody else's files."""
+    check_target(out / NAME)
+    check_results(out / RESULTS)
 
 
 def write(results: Results, out: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from unsee_dist import __version__
 from unsee_dist.bench.sentence_trainer import PEERS
 from unsee_dist.config import load
 from unsee_dist.config.kinds import flat
+from unsee_dist.errors import UserError, writing
 from unsee_dist.evaluation.mteb_tasks import VERSION as MTEB
 from unsee_dist.files.atomic import write_file
+from unsee_dist.files.trees import parse_json, read_within
 from unsee_dist.metrics.names import COLLAPSED, DEV, STEP, dev
 from unsee_dist.reproduce.differences import Difference, difference
 from unsee_dist.reproduce.experiment import Claim
@@ -22,12 +25,29 @@ from unsee_dist.reproduce.sentences import headline, sentences
 from unsee_dist.tracking.metrics_file import Line
 
 FORMAT = 1
+BYTES = 1 << 26  # of results to look at: some hundred runs have a thousandth of it
 PATHS = ("model.encoder", "data.shards", "evaluate.sts", "evaluate.retrieval")
 
 
+def check_results(path: Path) -> None:
+    """UserError: something else than an experiment's results has this name."""
+    if not os.path.lexists(path):
+        return
+    try:
+        tree = parse_json(read_within(path, BYTES, "Move it away."))
+    except ValueError:  # no JSON; a UserError, too
+        tree = None
+    if not (isinstance(tree, dict) and {"experiment", "seeds"} <= tree.keys()):
+        raise UserError(
+            f"{path} is not a file that unsee reproduce wrote. Nothing was changed: write another --out, or move it away."
+        )
+
+
 def write_results(results: Results, path: Path) -> None:
+    """UserError: the file cannot be written."""
     text = json.dumps(_finite(as_dict(results)), indent=1, ensure_ascii=False, allow_nan=False)
-    write_file(path, text + "\n")
+    with writing(path, "Make room, and write the same command again: what is complete is not run again."):
+        write_file(path, text + "\n")
 
 
 def as_dict(results: Results) -> dict[str, Any]:

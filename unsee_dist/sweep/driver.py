@@ -36,7 +36,8 @@ def make_folder(sweep: Sweep) -> None:
                 f"that one with unsee sweep --resume {sweep.folder}."
             )
         return
-    with writing(f"sweep.dir = {sweep.folder}", "Write another sweep.dir."):
+    remedy = "Make room and write the same command again, or write another sweep.dir."
+    with writing(f"sweep.dir = {sweep.folder}", remedy):
         if os.path.exists(sweep.folder) and any(sweep.folder.iterdir()):
             raise UserError(
                 f"sweep.dir = {sweep.folder} is not empty and not a sweep's folder. Write another sweep.dir."

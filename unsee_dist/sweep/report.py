@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unsee_dist.config.sections import RunConfig, every_steps
+from unsee_dist.errors import refusals, writing
 from unsee_dist.files.atomic import write_file
 from unsee_dist.log import LOG
 from unsee_dist.sweep import ledger
@@ -26,10 +27,17 @@ from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import OF_A_TRIAL
 
 REPORT, CONFIRM = "report", "confirm"
+REMEDY = "Make room, and write the same command again: it continues."
 
 
 def write_report(sweep: Sweep, rows: Sequence[LedgerRow]) -> Path:
-    """Write the report of the trials so far, and print its table. Returns its folder."""
+    """Write the report of the trials so far, and print its table. Returns its folder. UserError: it cannot be written."""
+    folder = sweep.folder / REPORT
+    with refusals(lambda refused: f"{folder} cannot be written ({refused.strerror}). {REMEDY}"):
+        return _write_report(sweep, rows)
+
+
+def _write_report(sweep: Sweep, rows: Sequence[LedgerRow]) -> Path:
     from unsee_dist.report.page import NAME, write_page
     from unsee_dist.sweep import plots
     from unsee_dist.sweep.importance import importances
@@ -82,8 +90,9 @@ def write_confirmation(sweep: Sweep, rows: Sequence[LedgerRow]) -> None:
     )
     text = "\n".join(lines) + "\n"
     folder = sweep.folder / REPORT
-    folder.mkdir(exist_ok=True)
-    write_file(folder / "confirm.md", text)
+    with writing(folder, REMEDY):
+        folder.mkdir(exist_ok=True)
+        write_file(folder / "confirm.md", text)
     LOG.info(text)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from unsee_dist.config.sections import every_steps
-from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.errors import ExitCode, UserError, writing
 from unsee_dist.files.room import free_bytes, require_room
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.ray_pool.cluster import connected, nodes, shortage, slots
@@ -27,7 +27,7 @@ from unsee_dist.sweep import ledger, tune_state
 from unsee_dist.sweep.driver import make_folder, registered_driver, write_progress
 from unsee_dist.sweep.failures import begin_attempt, forget_failures
 from unsee_dist.sweep.ledger import Goal, LedgerRow
-from unsee_dist.sweep.report import CONFIRM, REPORT, write_confirmation, write_report
+from unsee_dist.sweep.report import CONFIRM, REMEDY, REPORT, write_confirmation, write_report
 from unsee_dist.sweep.settings import Sweep
 from unsee_dist.sweep.space import Point
 from unsee_dist.sweep.study import Calls, Study, TrialState, WorkerGroup
@@ -186,7 +186,8 @@ def confirm(
     assert top is not None
     points = [point | {"seed": seed} for seed in range(seeds) for point in (dict(top.point), {})]
     again = sweep.within(CONFIRM)
-    again.folder.mkdir(exist_ok=True)
+    with writing(again.folder, REMEDY):
+        again.folder.mkdir(exist_ok=True)
     study = replace(study, folder=again.folder, trials=len(points), scheduler="none", hours=None)
     rows = run_trials(again, study, group, points, environment)
     write_confirmation(sweep, rows)

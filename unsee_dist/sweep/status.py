@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import UserError, writing
+from unsee_dist.files.remote import check_here
 from unsee_dist.sweep import ledger
 from unsee_dist.sweep.driver import SWEEP, driver_of
 from unsee_dist.sweep.load import load_sweep
@@ -20,6 +21,7 @@ PATIENCE_S = 120.0  # for the driver to see the request and save its state
 
 def sweep_file(folder: Path) -> str:
     """The sweep a folder holds. UserError: none."""
+    check_here(folder, "", "give the sweep's folder.")
     path = folder / SWEEP
     if not path.is_file():
         raise UserError(
@@ -53,7 +55,8 @@ def stop(folder: Path) -> None:
         raise UserError(f"{folder} is not running: nothing to stop.")
     for searched in (folder, folder / CONFIRM):  # a confirmation looks in its own folder
         if searched.is_dir():
-            (searched / ledger.STOP).touch()
+            with writing(searched / ledger.STOP, "Make room, or send the process SIGTERM."):
+                (searched / ledger.STOP).touch()
     until = time.monotonic() + PATIENCE_S
     while (driver := driver_of(folder)) is not None:
         if time.monotonic() > until:

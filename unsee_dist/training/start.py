@@ -131,6 +131,7 @@ def _continued(request: StartRequest, checkpoint: Path, manifest: Manifest) -> S
 def _check_new(request: StartRequest) -> tuple[str, ...]:
     """A folder without a checkpoint of this run may hold what an earlier start left. UserError: encoders of other settings."""
     there, here = record.last_settings(request.folder), flat(request.config)
+    _check_apart(request.folder)
     if there is None:
         foreign = [name for name in (METRICS, record.HISTORY) if (request.folder / name).exists()]
         if foreign:  # a run writes config.yaml first
@@ -158,6 +159,17 @@ def _check_new(request: StartRequest) -> tuple[str, ...]:
     )
     replaced = f". What the earlier start left is replaced: {' and '.join(lost)}" if lost else ""
     return (f"{request.folder} has no checkpoint: the run begins anew{others}{replaced}",)
+
+
+def _check_apart(folder: Path) -> None:
+    """UserError: a new run would lie in a folder that another run writes."""
+    for inner in (folder.absolute(), *folder.absolute().parents[:1]):
+        run = inner.parent
+        if inner.name in (directory.CHECKPOINTS, *EXPORTS) and (run / record.CONFIG).is_file():
+            raise UserError(
+                f"run.dir = {folder} is in {inner.name}/ of another run. Nothing was changed. Write run.dir={run} to continue that "
+                f"run, or run.dir={free_name(run)} for a run of its own."
+            )
 
 
 def _without_checkpoints(folder: Path) -> str:

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from unsee_dist.errors import UserError
+from unsee_dist.evaluation import compare, evaluate, models
 from unsee_dist.evaluation.score_table import mean, summary, warnings
 from unsee_dist.evaluation.scores import is_current, read_scores, write_score
+from unsee_dist.evaluation.tasks import EvaluationRequest
 from unsee_dist.metrics.task_score import ModelIdentity, PairCosines, TaskScore
 
 SCORE = TaskScore(
@@ -36,6 +38,32 @@ def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert read_scores(tmp_path / "model") == {"a/b": SCORE, "c": UNUSABLE}
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["a__b.json", "c.json"]
     assert read_scores(tmp_path / "none") == {}
+
+
+NOWHERE = Path("/proc/nowhere")  # where no user can make a folder
+
+
+def test_scores_that_cannot_be_written_are_known_before_a_task_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tsv").write_text("sentence1\tsentence2\tscore\nx\ty\t1\nx\tx\t2\n")
+    monkeypatch.setattr(models, "ELSEWHERE", NOWHERE)
+    monkeypatch.setattr(evaluate, "evaluate_tasks", lambda *_: pytest.fail("measured"))
+    with pytest.raises(
+        UserError, match=r"nowhere/tfidf, where the scores go, cannot be written \(.*folder that can be"
+    ):
+        evaluate.measure(EvaluationRequest("tfidf", folders=[tmp_path]))
+
+
+def test_a_comparison_that_cannot_be_written_is_known_before_a_model_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "rows_of", lambda _: pytest.fail("opened"))
+    (tmp_path / "b.png").mkdir()
+    for out in (NOWHERE / "a", tmp_path / "new" / ("x" * 300), tmp_path / "b"):
+        with pytest.raises(UserError, match=r"--out .* cannot be written|is not a comparison"):
+            compare.compare(["a", "b"], out, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["b.png"]
 
 
 def _tasks(tree: dict[str, object]) -> list[dict[str, object]]:

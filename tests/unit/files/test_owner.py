@@ -251,3 +251,11 @@ def test_a_folder_that_the_owner_before_removes_at_that_moment_is_made_again(
     with owned(path, "x", "y"):
         assert path.is_file()
     assert len(calls) == 2
+
+
+def test_a_folder_that_takes_no_file_is_named_and_not_waited_for() -> None:
+    with (
+        pytest.raises(UserError, match=r"^/proc cannot be written \(.*\)\."),
+        owned(Path("/proc/owner.json"), "run.dir = /proc", "Wait."),
+    ):
+        pass

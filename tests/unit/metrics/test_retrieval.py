@@ -1,11 +1,15 @@
 """MRR and recall equal a sort written out; ties count against; constant embeddings gain nothing."""
 
+import math
+
 import numpy as np
 import pytest
 
 from unsee_dist.evaluation.question_files import load_question_sets, load_questions
 from unsee_dist.metrics import retrieval
 from unsee_dist.metrics.retrieval import make_questions, retrieval_scores, set_scores, tfidf_scores
+from unsee_dist.metrics.sts import Pairs
+from unsee_dist.metrics.tfidf import tfidf_spearman
 
 
 def _case(seed, count=37, width=8):
@@ -117,3 +121,8 @@ def test_several_sets_score_by_name_and_on_average_of_the_smallest_count(tmp_pat
     assert list(load_question_sets(str(tmp_path / "dev.tsv"))) == ["dev"]
     with pytest.raises(ValueError, match="two files are called dev"):
         load_question_sets([str(tmp_path / "dev.tsv"), str(tmp_path / "other" / "dev.tsv")])
+
+
+@pytest.mark.filterwarnings("error")
+def test_pairs_without_a_common_word_give_no_order_and_no_warning():
+    assert math.isnan(tfidf_spearman(Pairs(["a b", "cc"], ["dd", "ee"], np.array([1.0, 2.0]))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,7 @@ from transformers import DistilBertConfig, DistilBertModel, SqueezeBertConfig, S
 from transformers.utils import logging
 
 from unsee_dist.errors import UserError
+from unsee_dist.evaluation.models import open_model
 from unsee_dist.model import dropout
 from unsee_dist.model import encoder as encoder_module
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
@@ -292,6 +294,32 @@ def test_a_folder_that_cannot_be_read_gives_the_reasons_first_line(
         load_tokenizer(str(bert)) if kind == "AutoTokenizer" else load_encoder(str(bert), None)
     assert str(caught.value) == f"model.encoder = {bert} could not be loaded: no such file"
     assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_act": "nosuch"},
+        {"hidden_size": 0},
+        {"hidden_size": "16"},
+        {"pad_token_id": 99999},
+        {"max_position_embeddings": 0},
+        {"max_position_embeddings": 512},
+        {"vocab_size": 7},
+        {"model_type": "t5"},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}},
+        {"x": [[]]},
+    ],
+    ids=str,
+)
+def test_a_config_that_no_model_can_be_made_of_is_a_sentence(change: dict[str, object], copy: Path) -> None:
+    path = copy / "config.json"
+    nested = "[" * 20_000 if "x" in change else None
+    path.write_text(nested or json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"could not be loaded: (its weights have other shapes|no model can)"):
+        load_encoder(str(copy), None)
+    with pytest.raises(UserError, match=r"cannot be loaded as a sentence encoder|is cut off"):
+        open_model(str(copy))
 
 
 @pytest.mark.parametrize("kind", ["AutoModel", "AutoTokenizer"])

@@ -9,10 +9,11 @@ import torch
 from transformers import AutoModel
 from unit.reproduce.made_experiment import NO_TASKS, made, wave
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import ExitCode, UserError
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.model.fresh import FreshSize, write_fresh
 from unsee_dist.report.page import render
+from unsee_dist.reproduce import command
 from unsee_dist.reproduce.command import Request, reproduce
 from unsee_dist.reproduce.experiment import BEFORE, from_each
 from unsee_dist.reproduce.experiments import EXPERIMENTS
@@ -20,6 +21,7 @@ from unsee_dist.reproduce.page import page, scores_table
 from unsee_dist.reproduce.sentences import by_start
 from unsee_dist.reproduce.starts import all_starts, parse_starts, write_random
 from unsee_dist.reproduce.units import units_of
+from unsee_dist.supervision.signals import Stopped
 
 START = EXPERIMENTS["start"]
 
@@ -64,6 +66,33 @@ def test_starts_are_of_experiments_that_have_them(tmp_path: Path) -> None:
     request = Request("target", ["evaluate.sts=a.tsv"], tmp_path, starts={"a": "b"}, tasks=NO_TASKS)
     with pytest.raises(UserError, match="--start is of start, and target begins"):
         reproduce(request)
+
+
+def test_the_random_start_is_made_of_the_given_encoder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fresh(tmp_path / "given", ["the old river follows a garden"], FreshSize(width=16), 7)
+    monkeypatch.setattr(command, "run_all", lambda *_: (_ for _ in ()).throw(Stopped("SIGTERM")))
+    settings = [f"model.encoder={tmp_path / 'given'}", "evaluate.sts=a.tsv"]
+    assert (
+        reproduce(Request("start", settings, tmp_path / "out", small=True, tasks=NO_TASKS))
+        == ExitCode.STOPPED
+    )
+    assert load_encoder(str(tmp_path / "out" / "random"), None).config.hidden_size == 16
+
+
+@pytest.mark.parametrize("name", ["results.json", "report.html"])
+@pytest.mark.parametrize("experiment", ["target", "vision"])
+def test_a_file_of_somebody_else_is_found_before_anything_is_trained(
+    name: str, experiment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "run_all", lambda *_: pytest.fail("trained"))
+    monkeypatch.setattr(command.vision, "run", lambda *_: pytest.fail("trained"))
+    (tmp_path / name).write_text('{"accuracy": 91}')
+    settings = [] if experiment == "vision" else ["evaluate.sts=a.tsv"]
+    with pytest.raises(UserError, match=rf"{name} is not a .* that unsee re.* wrote. Nothing was changed"):
+        reproduce(Request(experiment, settings, tmp_path, small=True, tasks=NO_TASKS))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['{"accuracy": 91}']
 
 
 def test_harm_that_a_setting_turns_into_gain_is_said(tmp_path: Path) -> None:

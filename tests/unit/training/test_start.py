@@ -57,6 +57,17 @@ def trained(run: Path, step: int, *overrides: str, exported: bool = True) -> Pat
     return run
 
 
+@pytest.mark.parametrize("inside", ["checkpoints", "final", "checkpoints/step-00000004"])
+def test_a_new_run_is_not_put_into_a_folder_of_another_run(tmp_path: Path, inside: str) -> None:
+    run = trained(tmp_path / "run", 4)
+    with pytest.raises(
+        UserError, match=rf"in {inside.split('/')[0]}/ of another run.*run.dir={run} to continue.*run-2 for"
+    ):
+        plan_start(ALONE, request(run / inside))
+    assert plan_start(ALONE, request(run / "mine")).checkpoint is None
+    assert plan_start(ALONE, request(tmp_path / "final")).checkpoint is None
+
+
 def refusal(given: StartRequest) -> str:
     before = {path: path.stat().st_mtime_ns for path in given.folder.rglob("*")}
     with pytest.raises(UserError) as refused:

@@ -19,6 +19,7 @@ from unsee_dist.distributed.engine import Engine
 from unsee_dist.distributed.shared_errors import SharedUserError, share_errors
 from unsee_dist.distributed.world import World, from_rank_0, print_on_rank_0
 from unsee_dist.errors import UserError
+from unsee_dist.files.remote import check_here
 from unsee_dist.model.target import Target
 from unsee_dist.model.unsee import Unsee
 from unsee_dist.training.checkpoint import directory, state
@@ -57,6 +58,7 @@ def of_other_run(world: World, path: Path) -> Path:
     with share_errors(world):
         if world.rank == 0:
             is_checkpoint = (path / NAME).exists()
+            check_here(path, "resume = ", "write its folder.")
             if not is_checkpoint and not checkpoints.is_dir():
                 raise UserError(
                     f"resume = {path} is neither a checkpoint nor a run's folder. Write auto, never, or one."
