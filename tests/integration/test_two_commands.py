@@ -101,7 +101,7 @@ def test_another_export_or_one_with_files_of_the_users_is_refused(tmp_path: Path
     ):
         export.check(str(run), out)
     (out / contents.RECORD).unlink()  # of an older version
-    with pytest.raises(UserError, match="something else"):
+    with pytest.raises(UserError, match="something other than"):
         export.check(str(run), out)
 
 

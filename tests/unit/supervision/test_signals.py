@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
     assert output.read_text() == "listens\nSIGUSR1\n"
 
 
+@pytest.fixture
+def in_the_foreground() -> Iterator[None]:
+    """A job that a shell starts in the background ignores SIGINT, and so would this process."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, inherited)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 def test_close_gives_the_signals_back() -> None:
     before = {
         each: signal.getsignal(each)
