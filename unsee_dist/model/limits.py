@@ -76,7 +76,7 @@ def check_texts(
 
 def check_vocabulary(what: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """UserError: the tokenizer knows a token that the encoder has no embedding of."""
-    rows, entries = cast("nn.Embedding", encoder.get_input_embeddings()).num_embeddings, tokenizer.get_vocab()
+    rows, entries = cast(nn.Embedding, encoder.get_input_embeddings()).num_embeddings, tokenizer.get_vocab()
     token, last = max(entries.items(), key=lambda entry: entry[1])
     if last >= rows:
         raise UserError(

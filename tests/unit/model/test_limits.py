@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.model.checked import load_checked
 from unsee_dist.model.encoder import load_encoder, load_tokenizer
 from unsee_dist.model.fresh import FreshSize, write_fresh
-from unsee_dist.model.limits import check_texts, longest
+from unsee_dist.model.limits import check_both_sides, check_kind, check_texts, longest
 
 TEXT = ["A cat sat on a mat.", "The dog ate the cat.", "Mats are flat."]
 ROWS = 40  # of each table of positions
@@ -103,11 +104,11 @@ def test_a_tokenizer_with_more_entries_than_embeddings_is_refused(bert: Path) ->
     tokenizer.add_tokens(["qqq"])
     with pytest.raises(UserError) as caught:
         check_texts(str(bert), encoder, tokenizer, 24)
-    assert (
-        f"model.encoder = {bert} has {rows} embeddings, and its tokenizer numbers up to {rows} ('qqq')"
-        in str(caught.value)
+    assert str(caught.value) == (
+        f"model.encoder = {bert} has {rows} embeddings, and its tokenizer numbers up to {rows} ('qqq'), so that some texts cannot "
+        "be encoded. Take the tokenizer that belongs to it, or give the encoder the missing rows: "
+        "model.resize_token_embeddings(len(tokenizer)), then save both."
     )
-    assert "resize_token_embeddings" in str(caught.value)
 
 
 T5 = hf.T5Config(vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
@@ -141,6 +142,34 @@ def test_what_is_no_encoder_alone_is_refused(what: str, tmp_path: Path) -> None:
         load_encoder(str(tmp_path), None)
     assert str(caught.value).startswith(f"model.encoder = {tmp_path} is {what}")
     assert str(caught.value).endswith("Write an encoder, such as bert-base-uncased.")
+
+
+def test_a_configuration_without_a_type_is_refused_without_one() -> None:
+    with pytest.raises(UserError, match=r"mine is an encoder with a decoder \(unknown\)"):
+        check_kind("mine", cast(Any, SimpleNamespace(is_encoder_decoder=True)))
+
+
+def test_a_decoder_is_found_by_two_texts_that_differ_in_their_last_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder, texts = make_encoder("bert"), list[list[int]]()
+    encode = encoder.forward
+
+    def keep(**given: Any) -> Any:
+        texts.extend(given["input_ids"].tolist())
+        return encode(**given)
+
+    monkeypatch.setattr(encoder, "forward", keep)
+    check_both_sides("mine", encoder)
+    assert texts == [[5, 6, 7, 8, 3], [5, 6, 7, 8, 4]]
+
+
+def test_an_encoder_that_sees_nothing_but_positions_is_no_decoder() -> None:
+    """Its states differ by position, and never by token: neither does the last."""
+    encoder = make_encoder("bert")
+    with torch.no_grad():
+        encoder.embeddings.word_embeddings.weight.zero_()
+    check_both_sides("mine", encoder)
 
 
 def test_an_encoder_at_one_point_is_no_decoder(tmp_path: Path) -> None:
