@@ -35,6 +35,11 @@ def test_one_rank_loads_what_it_would_load_alone(settings: ModelSettings) -> Non
     assert loaded.tokenizer.get_vocab() == alone.tokenizer.get_vocab()
 
 
+def test_dropout_is_that_of_the_settings(settings: ModelSettings) -> None:
+    config = load_checked(settings.model_copy(update={"dropout": 0.3})).encoder.config
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob) == (0.3, 0.3)
+
+
 def test_what_cannot_be_loaded_is_said(settings: ModelSettings) -> None:
     with pytest.raises(UserError, match=r"model\.max_tokens = 25 is more than"):
         load_once(settings.model_copy(update={"max_tokens": 25}), World.alone())

@@ -117,6 +117,7 @@ def test_all_of_a_piece_survives_a_pickle():
     again = pickle.loads(pickle.dumps(micro_batch))
     assert again.keys.tolist() == keys.tolist()
     assert pickle.loads(pickle.dumps(pack([[5, 6]], 4, 0, True))).keys is None
+    assert pickle.loads(pickle.dumps(pack([[5, 6], [7]], 4, 0, True, views=2))).views == 2
     for name in ("input_ids", "position_ids", "segment_ids"):
         assert torch.equal(getattr(again, name), getattr(micro_batch, name))
         assert getattr(again, name).dtype == torch.int64
