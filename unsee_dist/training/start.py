@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from unsee_dist.config import kinds
+from unsee_dist.config import CONFIG, kinds
 from unsee_dist.config.kinds import (
     Kind,
     Plain,
@@ -165,7 +165,7 @@ def _check_apart(folder: Path) -> None:
     """UserError: a new run would lie in a folder that another run writes."""
     for inner in (folder.absolute(), *folder.absolute().parents[:1]):
         run = inner.parent
-        if inner.name in (directory.CHECKPOINTS, *EXPORTS) and (run / record.CONFIG).is_file():
+        if inner.name in (directory.CHECKPOINTS, *EXPORTS) and (run / CONFIG).is_file():
             raise UserError(
                 f"run.dir = {folder} is in {inner.name}/ of another run. Nothing was changed. Write run.dir={run} to continue that "
                 f"run, or run.dir={free_name(run)} for a run of its own."
