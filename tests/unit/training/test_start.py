@@ -323,7 +323,7 @@ def test_the_name_that_is_offered_is_free(tmp_path: Path) -> None:
 
 def test_a_record_that_was_edited_is_refused(tmp_path: Path) -> None:
     run = trained(tmp_path / "run", 10)
-    path = run / record.CONFIG
+    path = run / "config.yaml"
     whole = path.read_text()
     path.write_text(whole.replace("lr: 0.0001", "lr: 0.5"))
     assert path.read_text() != whole
