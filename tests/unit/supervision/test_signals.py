@@ -74,23 +74,25 @@ def test_a_second_signal_ends_the_process(tmp_path: Path) -> None:
     assert output.read_text() == "listens\nSIGUSR1\n"
 
 
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
 @pytest.fixture
-def in_the_foreground() -> Iterator[None]:
-    """A job that a shell starts in the background ignores SIGINT, and so would this process."""
-    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+def as_at_the_start() -> Iterator[None]:
+    """As in a process of a terminal, whatever a shell in the background or another test in this process has left."""
+    left = {each: signal.signal(each, signal.SIG_DFL) for each in HEARD}
+    descriptor = signal.set_wakeup_fd(-1)
     yield
-    signal.signal(signal.SIGINT, inherited)
+    signal.set_wakeup_fd(descriptor)
+    for each, handler in left.items():
+        signal.signal(each, handler)
 
 
-@pytest.mark.usefixtures("in_the_foreground")
+@pytest.mark.usefixtures("as_at_the_start")
 def test_close_gives_the_signals_back() -> None:
-    before = {
-        each: signal.getsignal(each)
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-    }
     stop = StopSignal()
-    assert all(signal.getsignal(each) is not handler for each, handler in before.items())
+    assert all(signal.getsignal(each) is not signal.SIG_DFL for each in HEARD)
     stop.close()
     stop.close()  # the second call does nothing
-    assert {each: signal.getsignal(each) for each in before} == before
+    assert all(signal.getsignal(each) is signal.SIG_DFL for each in HEARD)
     assert signal.set_wakeup_fd(-1) == -1
