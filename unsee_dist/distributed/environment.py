@@ -15,7 +15,7 @@ OF_A_TRAINING = (*OF_A_RANK, "DS_ACCELERATOR", "TOKENIZERS_PARALLELISM", *GLOO_E
 
 @contextmanager
 def restored(names: Iterable[str]) -> Iterator[None]:
-    """Behind the block these variables are what they were before it, or absent again."""
+    """After the block these variables are what they were before it, or absent again."""
     before = {name: os.environ.get(name) for name in names}
     try:
         yield
