@@ -164,16 +164,16 @@ def unpacked(name: str, advance: Advance) -> Iterator[bytes]:
     """The bytes of the file, decompressed according to its last suffix, or to its content where the name says nothing."""
     chunks, ending = raw(name, advance), suffixes(name)[-1:]
     if ending == [".gz"]:
-        return _unpacked(name, chunks, of_gzip)
+        return decompressed(name, chunks, of_gzip)
     if ending == [".zst"]:
-        return _unpacked(name, chunks, of_zstd)
+        return decompressed(name, chunks, of_zstd)
     if by_name(name) is not None:
         return chunks
     first = next(chunks, b"")
     whole = chain([first], chunks)
     if first.startswith(GZIP):
-        return _unpacked(name, whole, of_gzip)
-    return _unpacked(name, whole, of_zstd) if first.startswith(ZSTD) else whole
+        return decompressed(name, whole, of_gzip)
+    return decompressed(name, whole, of_zstd) if first.startswith(ZSTD) else whole
 
 
 def of_gzip() -> Decompressor:
@@ -212,7 +212,7 @@ def _of_server(name: str, error: Exception) -> UserError | TransientError:
     return TransientError(sentence) if passes(error) else UserError(sentence)
 
 
-def _unpacked(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:
+def decompressed(name: str, chunks: Iterator[bytes], start: Callable[[], Decompressor]) -> Iterator[bytes]:
     """Decompress members or frames one after the other; zeros after one are padding. zstandard's own reader does not
     report a cut file."""
     unpacker, open_frame, done = start(), False, 0

@@ -16,13 +16,10 @@ import codecs
 import itertools
 import re
 import tarfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import IO
-
-import zstandard
 
 from unsee_dist.data.prepare import opening
 from unsee_dist.data.prepare.bad_records import BadRecords
@@ -151,24 +148,17 @@ def _most_bytes(packed: int) -> int:
     return max(SMALL_BYTES, MOST_TIMES * packed)
 
 
-def _unpacked(data: bytes, start: Callable[[], Decompressor]) -> bytes:
-    """All members or frames, also those whose header has no length; zeros after one are padding. EOFError: the last is not
-    whole. MemoryError: it is more than _most_bytes."""
+def _unpacked(where: str, data: bytes, start: Callable[[], Decompressor]) -> bytes:
+    """All members or frames. UserError, by its cause: what opening.decompressed finds; MemoryError: it is more than _most_bytes."""
     parts: list[bytes] = []
-    size, most, complete = 0, _most_bytes(len(data)), 0
-    while data := data.lstrip(b"\0") if complete else data:
-        unpacker, place = start(), 0
-        while place < len(data) and not unpacker.eof:
-            parts.append(unpacker.decompress(data[place : place + opening.PACKED_BYTES]))
-            place += opening.PACKED_BYTES
-            size += len(parts[-1])
-            if size > most:
-                raise MemoryError(
-                    f"it becomes more than {most >> 20} MiB, which no text of {len(data)} bytes does"
-                )
-        if not unpacker.eof:
-            raise EOFError("it ends in the middle")
-        data, complete = unpacker.unused_data + data[place:], complete + 1
+    size, most = 0, _most_bytes(len(data))
+    for part in opening.decompressed(where, iter([data]), start):
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise MemoryError(
+                f"it becomes more than {most >> 20} MiB, which no text of {len(data)} bytes does"
+            )
     return b"".join(parts)
 
 
@@ -177,9 +167,12 @@ def _of_member(
 ) -> Iterator[list[str]]:
     if path.lower().endswith((".gz", ".zst")):
         try:
-            data = _unpacked(data, opening.of_gzip if path.lower().endswith(".gz") else opening.of_zstd)
-        except (EOFError, MemoryError, zlib.error, zstandard.ZstdError) as error:
-            bad.add(f"{where} cannot be decompressed ({error})", REMEDY)
+            data = _unpacked(
+                where, data, opening.of_gzip if path.lower().endswith(".gz") else opening.of_zstd
+            )
+        except (UserError, MemoryError) as error:
+            why = error if isinstance(error, MemoryError) else error.__cause__ or "it ends in the middle"
+            bad.add(f"{where} cannot be decompressed ({why})", REMEDY)
             return
     if wide := wide_encoding(data[:HEAD_BYTES]):
         bad.add(f"{where} is {wide[0]} text ({wide[1]}), and UTF-8 is read", CONVERT)
