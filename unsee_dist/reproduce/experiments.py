@@ -8,10 +8,13 @@ scale        more sentences, larger batches                                     
 peers        sentence-transformers' SimCSE, TSDAE and Contrastive Tension in as many seconds
 start        from random, given and other encoders: when it helps, when it harms
 views        one span of a document in both views, or two
+weights      Barlow Twins and CorInfoMax: their weight by batch
 vision       with and without the EMA target on images (vision.py)                 open question 1
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from unsee_dist.bench.sentence_trainer import PEERS
 from unsee_dist.metrics.names import ALIGNMENT, DISTANCE, EFFECTIVE_RANK, SPECTRUM, dev, part
@@ -236,6 +239,48 @@ def _views() -> Experiment:
     )
 
 
+def _weights() -> Experiment:
+    """The authors' weight against one that fits the batch: of Barlow Twins batch / width², for a width of 256."""
+    small = [(32, 200, (0.0051, 0.0005), (0.2, 0.8)), (128, 50, (0.0051, 0.002), (0.2, 0.8))]
+    full = [
+        (32, 1500, (0.0051, 0.0005, 0.00015), (0.2, 0.05, 0.8)),
+        (128, 1500, (0.0051, 0.002, 0.0005), (0.2, 0.05, 0.8)),
+        (1024, 1500, (0.0051, 0.0015, 0.0005), (0.2, 0.05, 0.8)),
+    ]
+    return Experiment(
+        "weights",
+        "At which batch does which weight of Barlow Twins and of CorInfoMax give the better encoder?",
+        Plan(*_weighted(small), SMALL),
+        Plan(*_weighted(full), QUIET),
+        CURVES,
+        "The first weight of a row is its authors'. Barlow Twins' sums the squares of off-diagonal correlations, which are mostly "
+        "sampling noise where the batch is smaller than the width; CorInfoMax's is that of the log determinants. By rule of thumb "
+        "the learning rate grows with the root of the batch. A best evaluation hides a fall after it: the curves show it.",
+    )
+
+
+def _weighted(
+    points: Sequence[tuple[int, int, tuple[float, ...], tuple[float, ...]]],
+) -> tuple[tuple[Arm, ...], tuple[Claim, ...]]:
+    """At each batch, over so many steps: an arm for each weight of both objectives, compared with the first and with the start."""
+    arms, claims = [], []
+    for batch, steps, barlow, corinfomax in points:
+        own = (f"train.batch={batch}", f"train.steps={steps}", f"train.lr={1e-4 * (batch / 32) ** 0.5:.3g}")
+        for preset, setting, weights in (
+            ("unsee-barlow", "objective.weight", barlow),
+            ("unsee-corinfomax", "objective.covariance", corinfomax),
+        ):
+            short = preset.removeprefix("unsee-")
+            row = [
+                Arm(f"{short}-{weight}-batch{batch}", preset, (f"{setting}={weight}", *own))
+                for weight in weights
+            ]
+            arms += row
+            claims += [Claim(arm.name, row[0].name) for arm in row[1:]]
+            claims += [Claim(arm.name) for arm in row]
+    return tuple(arms), tuple(claims)
+
+
 EXPERIMENTS = {
     each.name: each
     for each in (
@@ -247,6 +292,7 @@ EXPERIMENTS = {
         _peers(),
         _start(),
         _views(),
+        _weights(),
         vision.experiment(),
     )
 }
