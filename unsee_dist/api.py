@@ -7,7 +7,7 @@
     load_run      a run's folder -> encoder and tables     unsee runs, unsee report
 
 A mistake of the user is a UserError (a ValueError) with the sentence that the command would print. Preparing and training
-start processes that import the script they were called from: in a script, call them below `if __name__ == "__main__":`.
+start processes, which do not import the script they were called from: it needs no `if __name__ == "__main__":`.
 """
 
 from __future__ import annotations

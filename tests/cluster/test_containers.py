@@ -153,12 +153,15 @@ def copy_of_the_repository(folder: Path) -> Path:
 
 
 def see_all_but_ours(environment: Path) -> None:
+    """setuptools, too: torch needs a newer one than Python 3.11 brings."""
     linked = environment / "linked"
     linked.mkdir()
     for path in Path(sysconfig.get_paths()["purelib"]).iterdir():
-        if not path.name.startswith(("unsee", "__editable__", "pip", "setuptools")):
+        if not path.name.startswith(("unsee", "__editable__", "pip")):
             (linked / path.name).symlink_to(path)
     [site] = environment.glob("lib/python3*/site-packages")
+    for path in site.glob("setuptools*"):
+        shutil.rmtree(path)
     (site / "linked.pth").write_text(f"{linked}\n")
 
 

@@ -199,8 +199,9 @@ def test_a_training_as_mlflow_ui_shows_it(
         assert "without labels on" in shown
         browser.screenshot(shots / "run.png")
         browser.open(f"{page}/runs/{run.info.run_id}/model-metrics")
-        browser.find("//*[contains(@class, 'js-line') or contains(@class, 'point')]")
-        sections = re.findall(r"^(.+) \(\d+\)$", browser.text(), re.MULTILINE)
+        browser.find("//*[normalize-space()='Loss and score']")
+        browser.find("//*[contains(@class, 'js-line') or contains(@class, 'points')]")
+        sections = re.findall(r"^(.+)\s\(\d+\)$", browser.text(), re.MULTILINE)
         assert sections[:2] == ["Loss and score", "dev"]
         browser.screenshot(shots / "charts-of-a-run.png")
         browser.open(f"{page}/models?workflowType=machine_learning")

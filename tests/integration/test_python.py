@@ -16,6 +16,7 @@ import unsee_dist
 from unsee_dist import UserError, evaluate, load_config, load_run, prepare
 
 QUESTIONS = 'query\tanswer\n"the old river"\t"a bright garden ."\n"the house"\t"near the island ."\n"a letter"\t"the bridge ."\n'
+# Without `if __name__ == "__main__":`: a worker that imported it would train, too.
 SCRIPT = """
 import os
 import sys
@@ -23,14 +24,13 @@ from unsee_dist import Run, load_config, train
 
 OURS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "DS_ACCELERATOR", "TORCH_GLOO_LAZY_INIT")
 
-if __name__ == "__main__":
-    before = {name: os.environ.get(name) for name in OURS}
-    run = train(load_config(sys.argv[1], sys.argv[2:]))
-    assert isinstance(run, Run)
-    assert {name: os.environ.get(name) for name in OURS} == before, "what is started next must not take itself for a rank"
-    again = train(load_config(sys.argv[1], [*sys.argv[2:], sys.argv[-1] + "-again", "train.steps=2"]))
-    assert (again.state, again.step) == ("complete", 2)
-    print(run.name, run.state, run.step)
+before = {name: os.environ.get(name) for name in OURS}
+run = train(load_config(sys.argv[1], sys.argv[2:]))
+assert isinstance(run, Run)
+assert {name: os.environ.get(name) for name in OURS} == before, "what is started next must not take itself for a rank"
+again = train(load_config(sys.argv[1], [*sys.argv[2:], sys.argv[-1] + "-again", "train.steps=2"]))
+assert (again.state, again.step) == ("complete", 2)
+print(run.name, run.state, run.step)
 """
 
 
@@ -46,7 +46,14 @@ def run(tiny: Tiny, settings: list[str]) -> unsee_dist.Run:
     """Trained by a script, as a user writes one: training ends no process of pytest's."""
     script, folder = tiny.folder / "script.py", tiny.folder / "by-python"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tiny.config), *settings, f"run.dir={folder}"]
+    command = [
+        sys.executable,
+        str(script),
+        str(tiny.config),
+        *settings,
+        "data.workers=2",
+        f"run.dir={folder}",
+    ]
     env = launch.environment(PYTHONPATH=str(launch.REPOSITORY))
     printed = [launch.succeed(command, env=env, timeout_s=300).stdout for _ in range(2)]
     assert printed[0].splitlines()[-1] == "mine complete 6"

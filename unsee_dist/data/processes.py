@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,6 +14,8 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import chain, islice
 from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.popen_forkserver import Popen
 from multiprocessing.process import BaseProcess
 from typing import Protocol, TypeVar
 
@@ -22,6 +25,44 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 TASKS_PER_PROCESS = 2  # tasks queued for a process: bounds the memory of tasks and results
 LOCAL, RAY = ENGINES = ("local", "ray")
+
+
+class _Worker(ForkServerProcess):
+    """A process that does not import the program which started it, as those of multiprocessing do: no function of it is run
+    here. So a script needs no `if __name__ == "__main__":`, and a program may come from standard input or a notebook."""
+
+    @staticmethod
+    def _Popen(process_obj: BaseProcess) -> Popen:
+        with _main_is_no_file():
+            return Popen(process_obj)
+
+
+class WorkerContext(ForkServerContext):
+    """multiprocessing's "forkserver" for all processes that are started here. A fork is unsafe while threads of gloo run; the
+    fork server is a clean process, which imports a module once for all of them."""
+
+    Process = _Worker
+
+    def __init__(self, *imported: str) -> None:
+        super().__init__()
+        self.set_forkserver_preload(list(imported))
+
+
+_STARTING = threading.Lock()
+
+
+@contextmanager
+def _main_is_no_file() -> Iterator[None]:
+    """multiprocessing imports what __main__ says that it is: meanwhile it says what it does in an interactive session."""
+    with _STARTING:
+        main = vars(sys.modules["__main__"])
+        before: dict[str, object] = {name: main[name] for name in ("__file__", "__spec__") if name in main}
+        main.pop("__file__", None)
+        main["__spec__"] = None
+        try:
+            yield
+        finally:
+            main.update(before)
 
 
 class TaskRunner(Protocol):
@@ -71,8 +112,7 @@ def _pool(processes: int) -> Iterator[TaskRunner]:
             yield from map(function, chain(first, remaining))
             return
         if pool is None:
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__, function.__module__])
+            context = WorkerContext(__name__, function.__module__)
             pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
             assert pool._processes is not None
             children = pool._processes  # shutdown() forgets them
@@ -133,7 +173,7 @@ def start_fork_server(imported: str) -> None:
     It would start with the first worker, who waits for its imports. Ctrl-C reaches the whole group of a terminal, and ends an
     import with a traceback: it is blocked there, also in the workers, which end with their parent.
     """
-    multiprocessing.get_context("forkserver").set_forkserver_preload([imported])
+    WorkerContext(imported)
     resource_tracker.ensure_running()  # else the fork server starts it, and that unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:

@@ -62,8 +62,7 @@ class _Standardise(nn.Module):
     def forward(self, sums: Cross, sentences: int) -> Tensor:
         x_VD, y_VD = ((square_VD / sentences + EPS).rsqrt() for square_VD in sums[:2])
         if self.weight is not None:
-            weight_D = self.weight.to(x_VD.dtype)
-            x_VD, y_VD = x_VD * weight_D, y_VD * weight_D
+            x_VD, y_VD = x_VD * self.weight, y_VD * self.weight
         cross_VDD = sums.cross_VDD / sentences * x_VD[:, :, None] * y_VD[:, None]
         if self.bias is not None:
             bias_D = self.bias.to(x_VD.dtype)

@@ -21,7 +21,7 @@ from unsee_dist.errors import UserError
 from unsee_dist.evaluation.models import open_model
 from unsee_dist.model import dropout
 from unsee_dist.model import encoder as encoder_module
-from unsee_dist.model.encoder import load_encoder, load_tokenizer
+from unsee_dist.model.encoder import layout_warning, load_encoder, load_tokenizer
 from unsee_dist.model.fresh import FreshSize, write_fresh
 
 TEXT = ["A cat sat on a mat.", "The dog ate the cat.", "Mats are flat."]
@@ -320,6 +320,48 @@ def test_a_config_that_no_model_can_be_made_of_is_a_sentence(change: dict[str, o
         load_encoder(str(copy), None)
     with pytest.raises(UserError, match=r"cannot be loaded as a sentence encoder|is cut off"):
         open_model(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            RuntimeError("shapes differ\nuse ignore_mismatched_sizes"),
+            "its weights have other shapes than its config.json states. Correct it, or write another encoder.",
+        ),
+        (ValueError("no such file\nand more"), "no such file"),
+        (
+            TypeError("a  b\n c" + "d" * 300),
+            f"no model can be made of its config.json and its tokenizer (TypeError: a b c{'d' * 295}). Correct it, or "
+            "write another encoder.",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_why_no_model_could_be_made(error: Exception, sentence: str) -> None:
+    assert encoder_module._why_not_made(error) == sentence
+
+
+def test_the_code_of_a_folder_is_not_run_where_transformers_has_the_architecture(
+    copy: Path, tmp_path: Path
+) -> None:
+    mark, path = tmp_path / "was-run", copy / "config.json"
+    (copy / "own.py").write_text(f"open({str(mark)!r}, 'w')\n")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "own.Model"}}))
+    assert type(load_encoder(str(copy), None)) is transformers.BertModel
+    assert not mark.exists()
+
+
+def test_an_encoder_whose_masks_are_not_known_is_a_warning(bert: Path) -> None:
+    encoder = load_encoder(str(bert), None)
+    assert layout_warning("mine", encoder) == ""
+    dropout.remove(encoder)
+    assert layout_warning("mine", encoder) == (
+        "mine does not encode a sentence in the same way beside any others (it draws its dropout by torch's own generator in "
+        "places that are not known here, or looks beyond the sentence): train.micro_batch, parallel.zero and the number of "
+        "ranks change the result."
+    )
+    assert encoder.config._attn_implementation == "sdpa"
 
 
 @pytest.mark.parametrize("kind", ["AutoModel", "AutoTokenizer"])

@@ -1,5 +1,6 @@
 """A fresh encoder is a function of its sentences, size and seed, and an ordinary encoder for everything else."""
 
+import errno
 import random
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import BertConfig, BertModel
 
 from unsee_dist.data.stream.packing import pack
+from unsee_dist.errors import UserError
 from unsee_dist.model.encoder import encode, load_encoder, load_tokenizer, packs_exactly
-from unsee_dist.model.fresh import FreshSize, train_tokenizer, write_fresh
+from unsee_dist.model.fresh import FreshSize, bert_config, train_tokenizer, write_fresh
 
 SIZE = FreshSize(vocabulary=300, width=16, layers=1, heads=2, max_tokens=24)
 
@@ -54,6 +57,28 @@ def test_making_one_leaves_the_random_state_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     write_fresh(tmp_path / "a", made_up(1), SIZE, 0)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_full_disk_is_a_sentence_with_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(BertModel, "save_pretrained", full)
+    with pytest.raises(UserError) as met:
+        write_fresh(tmp_path / "a", made_up(1), SIZE, 0)
+    assert str(tmp_path / "a") in str(met.value)
+    assert str(met.value).endswith(". Make room, then write the same command again.")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dropout_and_padding_are_those_that_are_asked_for() -> None:
+    config = bert_config(SIZE, 3, 0.25)
+    assert (config.hidden_dropout_prob, config.attention_probs_dropout_prob, config.pad_token_id) == (
+        0.25,
+        0.25,
+        3,
+    )
+    assert bert_config(SIZE, 3).hidden_dropout_prob == BertConfig().hidden_dropout_prob
 
 
 def test_training_can_load_it_and_pack_its_rows(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives import OBJECTIVES, Stateful
-from unsee_dist.objectives.moments import pairs
+from unsee_dist.objectives.moments import cross, pairs, scatters
 
 B, D, RANKS = 8, 5, 2
 EVERY = pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -149,6 +149,32 @@ def test_a_large_mean_over_ranks_in_fp32_is_that_of_float64(name: str) -> None:
     assert not torch.allclose(one_pass, x.double().var(0, unbiased=False).float(), rtol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["vicreg", "barlow_twins", "corinfomax"])
+def test_features_of_hardly_any_variance_have_the_loss_of_one_rank(name: str) -> None:
+    """Squares about the mean add up to far less than 1: no bound of theirs may be met, but 0."""
+    x, y = (1e-3 * view.detach() for view in views())
+    whole = OBJECTIVES[name](D, Reduction(), **SETTINGS.get(name, {}))(x, y).loss
+
+    def part(reduction: Reduction) -> Tensor:
+        halves = (view.chunk(RANKS)[reduction.rank] for view in (x, y))
+        return OBJECTIVES[name](D, reduction, **SETTINGS.get(name, {}))(*halves).loss
+
+    assert torch.stack(on_ranks(part)).mean().item() == pytest.approx(whole.item(), rel=1e-9)
+
+
+def test_moments_of_several_ranks_have_the_dtype_of_the_views() -> None:
+    """They are added in float64, and an objective computes in the precision of what it is given."""
+    x, y = (view.detach().float()[None] for view in views())
+
+    def part(reduction: Reduction) -> Tensor:
+        halves = [view.chunk(RANKS, dim=1)[reduction.rank] for view in (x, y)]
+        moments = [each for pair in scatters(*halves, reduction) for each in pair]
+        assert {each.dtype for each in (*moments, *cross(*halves, reduction))} == {torch.float32}
+        return torch.stack([each.sum() for each in moments])
+
+    assert torch.equal(*on_ranks(part))
+
+
 @EVERY
 def test_nothing_is_made_on_another_device_than_the_views(name: str) -> None:
     """torch's default device is one whose tensors hold nothing here: whatever is made there spoils the loss."""
@@ -166,6 +192,20 @@ def test_nothing_is_made_on_another_device_than_the_views(name: str) -> None:
 def test_barlow_twins_trains_its_standardisation_only_when_asked_to() -> None:
     kinds = {affine: OBJECTIVES["barlow_twins"](D, Reduction(), affine=affine) for affine in (False, True)}
     assert {affine: len(list(kind.parameters())) for affine, kind in kinds.items()} == {False: 0, True: 2}
+    plain, affine = (kind.double()(*views()).loss for kind in kinds.values())  # which begins as none
+    assert affine.item() == plain.item()
+
+
+def test_the_standardisation_of_barlow_twins_may_be_stored_in_bf16() -> None:
+    """It is rounded where it is stored; what is computed of it is not."""
+    x, y = (view.detach().float() for view in views())
+    losses = []
+    for stored in (torch.bfloat16, torch.float32):
+        objective = OBJECTIVES["barlow_twins"](D, Reduction(), affine=True)
+        for parameter in objective.parameters():
+            parameter.data = torch.linspace(0.3, 1.7, D).bfloat16().to(stored)
+        losses.append(objective(x, y).loss)
+    assert losses[0].item() == losses[1].item()
 
 
 def test_views_in_two_good_precisions_may_be_mixed() -> None:

@@ -16,13 +16,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import xxhash
 
 from unsee_dist.data.prepare.opening import InputDescription
-from unsee_dist.data.processes import end_with_parent
+from unsee_dist.data.processes import WorkerContext, end_with_parent
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 MODULE_BYTES = 1_000_000  # larger modules are generated tables
@@ -114,7 +113,7 @@ def objects(advance: Callable[[int], None] = lambda _: None) -> Iterator[tuple[s
     """
     # Parsing is the cost: 270 MB of source in a common environment, half a minute on one core. Without the
     # collector, which finds no cycles in a syntax tree, it takes two thirds of the time.
-    pool = ProcessPoolExecutor(mp_context=get_context("forkserver"), initializer=_start_worker)
+    pool = ProcessPoolExecutor(mp_context=WorkerContext(), initializer=_start_worker)
     try:
         modules = [(name, path) for name, path, _ in _modules()]
         per_module = pool.map(_documents_of_module, modules, chunksize=32)

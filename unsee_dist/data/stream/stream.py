@@ -17,7 +17,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from multiprocessing.context import BaseContext
 from typing import TypedDict
 
@@ -29,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 from unsee_dist.config.sections import RunConfig
 from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import joined
-from unsee_dist.data.processes import end_with_parent
+from unsee_dist.data.processes import WorkerContext, end_with_parent
 from unsee_dist.data.stream.crops import beginnings, check_records
 from unsee_dist.data.stream.mask_keys import mask_keys
 from unsee_dist.data.stream.packing import MicroBatch, pack
@@ -209,14 +208,11 @@ class WorkerSettings(TypedDict, total=False):
 
 
 def _worker_settings(workers: int) -> WorkerSettings:
-    """How workers start. A fork is unsafe while gloo's threads run. The fork server is a clean process, which imports
-    this module once for all workers (3 s each otherwise)."""
+    """How workers start. The fork server imports this module once for all of them (3 s each otherwise)."""
     if not workers:
         return {}
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
     return {
-        "multiprocessing_context": context,
+        "multiprocessing_context": WorkerContext(__name__),
         "persistent_workers": True,
         "prefetch_factor": PREFETCH_STEPS * workers,  # parts of a step
     }

@@ -110,6 +110,35 @@ def test_a_window_reads_only_its_blocks():
     assert order_of([size] * 32, 9, 1, batch=2, lanes=2).open_blocks(0, 2) == 2
 
 
+@pytest.mark.parametrize("window", [1, 2, 3])
+def test_as_many_blocks_stay_open_as_two_windows_of_a_lane_have(window):
+    """While a lane changes its window; blocks that are windows of their own are not changed but replaced."""
+    order = order_of([50] * 64, 9, window, batch=2, lanes=2)
+    assert [order.open_blocks(0, 1), order.open_blocks(0, 2)] == [
+        window * min(window, 2),
+        2 * window * min(window, 2),
+    ]
+
+
+@pytest.mark.parametrize(("blocks", "window", "lanes"), [(32, 4, 2), (31, 3, 5), (8, 8, 1), (2, 1, 3)])
+@pytest.mark.parametrize("epoch", [0, 3])
+def test_what_lanes_read_are_the_blocks_of_their_windows(blocks, window, lanes, epoch):
+    sizes = np.random.default_rng(blocks).integers(1, 9, blocks)
+    order = order_of(sizes, 5, window, batch=lanes, lanes=lanes)
+    sentences = int(sizes.sum())
+    ids = order.ids(epoch * sentences + np.arange(sentences))
+    block_of = np.repeat(np.arange(blocks), sizes)
+    places = np.arange(epoch * sentences, (epoch + 1) * sentences) % lanes
+    served = np.searchsorted(order.edges(), places, side="right")
+    read = order.read(epoch)
+    assert len(read) == lanes
+    for lane in range(lanes):
+        touched = np.unique(block_of[ids[served == lane]])
+        # a window may reach into the next lane's part, and its blocks are then read by both
+        assert sizes[touched].sum() <= read[lane] <= sizes[touched].sum() + 2 * (2 * window - 1) * sizes.max()
+    assert read.sum() >= sentences
+
+
 def test_the_number_of_lanes_is_of_batch_and_corpus():
     """Nothing else is given. Small corpora have fewer, and more windows are open in each."""
     for batch, blocks, lanes, window in (
