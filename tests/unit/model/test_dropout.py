@@ -384,6 +384,29 @@ def test_it_is_registered_under_the_name_that_is_returned(monkeypatch: pytest.Mo
     assert AttentionMaskInterface()[dropout.NAME] is dropout.mask_of_padding
 
 
+@pytest.mark.parametrize(("device", "skip"), [(torch.device("cuda", 1), False), ("cpu", None), (None, None)])
+def test_on_a_gpu_transformers_does_not_look_whether_a_token_is_padding(
+    device: torch.device | str | None, skip: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host would wait for the answer. Everything else is passed on as it came."""
+    calls = []
+    monkeypatch.setattr(
+        "transformers.masking_utils.eager_mask", lambda *args, **named: calls.append((args, named))
+    )
+    named: dict[str, Any] = {"q_length": 4} | ({} if device is None else {"device": device})
+    dropout.mask_of_padding(2, **named)
+    expected = named | ({} if skip is None else {"allow_is_bidirectional_skip": skip})
+    assert calls == [((2,), expected)]
+
+
+def test_a_mask_of_too_many_axes_is_named_with_both_shapes() -> None:
+    query = torch.ones(1, 2, 3, 4)
+    with pytest.raises(
+        dropout.UnknownShape, match=r"^a mask of shape \(1, 1, 1, 3, 3\) for scores of shape \(1, 2, 3, 3\)$"
+    ):
+        attention(nn.Module(), query, query, query, torch.zeros(1, 1, 1, 3, 3))
+
+
 def test_an_encoder_without_dropout_computes_what_eager_attention_computes() -> None:
     config = BertConfig(**SMALL)
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import shutil
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import HfHubHTTPError, Response
 from planted import planted
 from torch import Tensor, nn
 from transformers import DistilBertConfig, DistilBertModel, SqueezeBertConfig, SqueezeBertModel
 from transformers.utils import logging
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import TransientError, UserError
 from unsee_dist.evaluation.models import open_model
 from unsee_dist.model import dropout
 from unsee_dist.model import encoder as encoder_module
@@ -372,6 +374,15 @@ def test_a_fault_that_passes_and_a_bug_stay_what_they_are(kind: str, monkeypatch
         with pytest.raises(type(error)) as caught:
             load_tokenizer("owner/name") if kind == "AutoTokenizer" else load_encoder("owner/name", None)
         assert caught.value is error
+
+
+@pytest.mark.usefixtures("no_config")
+def test_a_hub_that_does_not_answer_now_may_do_so_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = importlib.import_module(Response.__module__.partition(".")[0])
+    response = Response(503, request=library.Request("GET", "https://localhost"))
+    Recorded(monkeypatch, "AutoModel", tiny(), HfHubHTTPError("try again", response=response))
+    with pytest.raises(TransientError, match=r"^model\.encoder = owner/name is neither a folder here"):
+        load_encoder("owner/name", None)
 
 
 def test_weights_of_a_hub_name_are_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Packing loses nothing and mixes nothing."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,7 @@ def test_a_piece_goes_to_a_device_and_into_locked_memory_as_a_whole(monkeypatch)
     moved = micro_batch.to("meta")
     assert {t.device.type for t in (moved.input_ids, moved.position_ids, moved.segment_ids)} == {"meta"}
     assert (moved.input_ids.shape, moved.sentences) == (micro_batch.input_ids.shape, 3)
+    assert (moved.views, replace(micro_batch, views=2).to("meta").views) == (micro_batch.views, 2)
     assert micro_batch.input_ids.device.type == "cpu"
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: -1 - tensor)
     pinned = micro_batch.pin_memory()
