@@ -39,6 +39,7 @@ from unsee_dist.sweep.study import (
     Work,
     WorkerGroup,
 )
+from unsee_dist.sweep.tune_storage import whole_files
 
 if TYPE_CHECKING:
     from ray import tune
@@ -114,7 +115,13 @@ def _tuner(
     folder = study.folder.resolve()
     trainable = _trainable(group, calls, folder / "train")
     if goes_on:
-        return tune.Tuner.restore(str(folder / NAME), trainable, resume_unfinished=True, resume_errored=True)
+        return tune.Tuner.restore(
+            str(folder / NAME),
+            trainable,
+            resume_unfinished=True,
+            resume_errored=True,
+            storage_filesystem=whole_files(),
+        )
     return tune.Tuner(
         trainable,
         param_space={POINT: tune.grid_search([dict(point) for point in points])} if points else None,
@@ -122,6 +129,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=NAME,
             storage_path=str(folder),
+            storage_filesystem=whole_files(),
             verbose=0,
             callbacks=[_watching(calls.watch)],
             failure_config=tune.FailureConfig(max_failures=group.retries),
