@@ -120,23 +120,22 @@ def test_as_many_blocks_stay_open_as_two_windows_of_a_lane_have(window):
     ]
 
 
-@pytest.mark.parametrize(("blocks", "window", "lanes"), [(32, 4, 2), (31, 3, 5), (8, 8, 1), (2, 1, 3)])
+@pytest.mark.parametrize(
+    ("blocks", "window", "lanes"), [(32, 4, 2), (31, 3, 5), (8, 8, 1), (2, 1, 3), (2, 1, 20)]
+)
 @pytest.mark.parametrize("epoch", [0, 3])
-def test_what_lanes_read_are_the_blocks_of_their_windows(blocks, window, lanes, epoch):
+def test_a_lane_reads_all_blocks_of_the_windows_that_it_takes_sentences_from(blocks, window, lanes, epoch):
     sizes = np.random.default_rng(blocks).integers(1, 9, blocks)
     order = order_of(sizes, 5, window, batch=lanes, lanes=lanes)
-    sentences = int(sizes.sum())
-    ids = order.ids(epoch * sentences + np.arange(sentences))
-    block_of = np.repeat(np.arange(blocks), sizes)
-    places = np.arange(epoch * sentences, (epoch + 1) * sentences) % lanes
-    served = np.searchsorted(order.edges(), places, side="right")
-    read = order.read(epoch)
-    assert len(read) == lanes
-    for lane in range(lanes):
-        touched = np.unique(block_of[ids[served == lane]])
-        # a window may reach into the next lane's part, and its blocks are then read by both
-        assert sizes[touched].sum() <= read[lane] <= sizes[touched].sum() + 2 * (2 * window - 1) * sizes.max()
-    assert read.sum() >= sentences
+    positions = epoch * order.sentences + np.arange(order.sentences)
+    lane_of_sentence = np.searchsorted(order.edges(), positions % lanes, side="right")
+    block_of_sentence = np.repeat(np.arange(blocks), sizes)[order.ids(positions)]
+    window_of_block = np.empty(blocks, dtype=np.int64)
+    window_of_block[permute(np.arange(blocks), blocks, key(5, epoch, 0)).astype(np.int64)] = (
+        np.arange(blocks) // window
+    )
+    taken = [window_of_block[block_of_sentence[lane_of_sentence == lane]] for lane in range(lanes)]
+    assert order.read(epoch).tolist() == [sizes[np.isin(window_of_block, windows)].sum() for windows in taken]
 
 
 def test_the_number_of_lanes_is_of_batch_and_corpus():
