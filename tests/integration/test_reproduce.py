@@ -122,7 +122,9 @@ def test_peers_are_trained_by_their_own_losses_killed_continued_and_evaluated(
         records[arm] = json.loads((folder / "peer.json").read_text(encoding="utf-8"))
         assert records[arm]["steps"] > 0
         assert records[arm]["trained_s"] >= records[arm]["seconds"]
-        assert len(found["arms"][arm]["scores"]["similar"]) == 1
+        # Random weights give [CLS], which tsdae reads, nearly one direction: within rounding of what is called collapsed.
+        collapsed = arm == "st-tsdae" and next(run for run in found["runs"] if run["arm"] == arm)["collapsed"]
+        assert len(found["arms"][arm]["scores"]["similar"]) == (0 if collapsed else 1)
         assert arm in page
         trained, untrained = (
             load_file(path / "model.safetensors") for path in (folder / "final", tiny.encoder)
