@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster.raylets import Raylets, raylets
-from cluster.test_sweep import PATIENCE_S, UNSEE, refused, trials, wait_for, write
+from cluster.test_sweep import PATIENCE_S, UNSEE, refused, trials, write
 from integration import tiny
 from integration.tiny import Tiny
 
@@ -62,16 +63,15 @@ def test_two_sweeps_at_once_on_one_folder_are_one(cluster: Raylets, made: Tiny) 
     path = write(made, "twice", 40, *GRID)
     folder, command = made.folder / "twice", [UNSEE, "sweep", str(path)]
     first, second = (tiny.start(command, env=cluster.env) for _ in range(2))
-    wait_for(lambda: first.poll() is not None or second.poll() is not None or bool(trials(folder)), first)
-    for process in (first, second):
-        if process.poll() is None:
-            driver = process
+    until = time.monotonic() + PATIENCE_S
+    while first.poll() is None and second.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    driver, other = (first, second) if second.poll() is not None else (second, first)
     for again in (command, [UNSEE, "sweep", "--resume", str(folder)]):
         again_ended = tiny.run(again, PATIENCE_S, env=cluster.env)
         refused(
             again_ended, f"sweep.dir = {folder} is in use by process {driver.pid} on ", "unsee sweep --stop"
         )
-    other = first if driver is second else second
     refused(tiny.finish(other, PATIENCE_S), str(folder))
     done = tiny.finish(driver, 2 * PATIENCE_S)
     assert done.returncode == 0, done.stdout + done.stderr
