@@ -1,6 +1,7 @@
 """Pages made from the package, and from what it measured, while the site is built: nothing in them is written by hand.
 
-    <!-- generated: configuration -->         in a page is replaced by what configuration() returns
+    <!-- generated: configuration --> ...     in a page is replaced by what configuration() returns, with the words after it, which
+                                              are for readers of the file
     NAME.ipynb                                a notebook becomes a page. (myst-nb would bring Jupyter, of which nothing else is used.)
 
 The meaning of a setting or an exit code is the comment on its line in the code; of an option, its help text; of a number
@@ -21,7 +22,7 @@ from wording import comments, settings, table, text
 
 from unsee_dist.config import kinds
 
-MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- generated: ([\w-]+) -->.*$", re.MULTILINE)
 
 
 def configuration() -> str:

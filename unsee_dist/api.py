@@ -56,6 +56,8 @@ def load_config(config: Place, overrides: Sequence[str] = ()) -> RunConfig:
 
     UserError (ConfigError): every mistake of every file and override, each with its place and what to write instead.
     """
+    if isinstance(overrides, str):
+        raise UserError(f"overrides = {overrides!r} is one text. Write a list: [{overrides!r}].")
     return load(str(config), overrides)
 
 
@@ -95,6 +97,8 @@ def train(config: RunConfig) -> Run:
     One process here. In a script that `torchrun` or `deepspeed` starts, every rank calls it, and all of them return the run. Ctrl-C (or SIGTERM) ends it after
     its step with a checkpoint and raises unsee_dist.Stopped: the same call continues. UserError: a mistake in what the settings name.
     """
+    if not isinstance(config, RunConfig):
+        raise UserError(f"config = {config!r} is not a configuration. Write load_config({config!r}).")
     from unsee_dist.distributed.environment import OF_A_TRAINING, restored
     from unsee_dist.run import train as run
 
@@ -105,7 +109,7 @@ def train(config: RunConfig) -> Run:
 
 @in_sentences()
 def evaluate(
-    model: Place | Run, *, tiers: Sequence[str] = (), tasks: Place | Sequence[Place] = ()
+    model: Place | Run, *, tiers: str | Sequence[str] = (), tasks: Place | Sequence[Place] = ()
 ) -> pd.DataFrame:
     """The scores of a model, a row a task, as `unsee evaluate` measures and keeps them.
 
@@ -114,6 +118,11 @@ def evaluate(
     embeddings are unusable, and `unusable` says why), tfidf (the baseline's score of an STS task, x 100), seconds.
     UserError: no model, no task, or an extra is not installed.
     """
+    tiers = [tiers] if isinstance(tiers, str) else tiers
+    if not tiers and not tasks:
+        raise UserError(
+            'nothing to evaluate on. Write tiers="sts", or tasks="DIR", a folder of your own task files.'
+        )
     import pandas as pd
 
     from unsee_dist.evaluation.evaluate import measure
@@ -206,7 +215,12 @@ class Run:
         """
         if isinstance(sentences, str):
             raise UserError(f"sentences = {sentences!r} is one text. Write a list: [{sentences!r}].")
-        return self._model.embed(list(sentences))
+        texts = list(sentences)
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise UserError(f"sentences[{place}] = {text!r} is not a text. Write strings.")
+        # what no text gives has no width of its own
+        return self._model.embed(texts) if texts else self._model.embed([""])[:0]
 
     @cached_property
     def _model(self) -> EvaluationModel:

@@ -14,7 +14,7 @@ from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.distributed.shared_errors import share_errors
 from unsee_dist.distributed.world import World, gather_rows, print_on_rank_0
 from unsee_dist.errors import UserError
-from unsee_dist.evaluation.development import Development
+from unsee_dist.evaluation.development import PROBE, Development
 from unsee_dist.evaluation.question_files import load_question_sets
 from unsee_dist.evaluation.sts_files import load_sets
 from unsee_dist.model.checked import Loaded
@@ -126,7 +126,7 @@ def build_development(config: RunConfig, stream: Stream, world: World) -> Develo
     return Development(
         sts=load_sets(sts or ()),
         retrieval=load_question_sets(retrieval or ()),
-        probe=stream.sample(1024),
+        probe=stream.sample(PROBE),
         rank=world.rank,
         size=world.size,
         gather=gather,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from unsee_dist.config.sections import every_steps
 from unsee_dist.distributed.world import World
@@ -22,9 +21,6 @@ from unsee_dist.training.ending import Ending
 from unsee_dist.training.loop import Training, console_every
 from unsee_dist.training.progress import Progress
 from unsee_dist.training.start import StartRequest
-
-if TYPE_CHECKING:
-    pass
 
 
 def open_recorder(

@@ -3,7 +3,7 @@
     python vision.py --out DIR [--seeds N] [--steps N]
 
 An example of the package from outside: the objectives, the rule that the target follows, the projector, the schedule, the
-effective rank and Student's intervals are unsee_dist's, by their public names; encoder, views, loop and judge are here.
+effective rank and Student's intervals are unsee_dist's, by their public names; encoder, views, loop and evaluation are here.
 
     dropout   both views are the image, under two dropout masks, as in text
     shifts    each view is moved by up to a pixel first
@@ -154,7 +154,7 @@ def train(arm: Arm, seed: int, steps: int) -> list[dict[str, float]]:
     optimizer = torch.optim.AdamW(
         [each for each in model.parameters() if each.requires_grad], lr=LR, weight_decay=0.01
     )
-    scores = [{"step": 0.0} | judged(model.online, data, seed)]
+    scores = [{"step": 0.0} | evaluated(model.online, data, seed)]
     for step, places in enumerate(batches(len(data.train), steps), start=1):
         images = data.train[places]
         loss = model.loss(view(images, arm.views), view(images, arm.views))
@@ -165,11 +165,11 @@ def train(arm: Arm, seed: int, steps: int) -> list[dict[str, float]]:
         optimizer.step()
         model.moved()
         if step % math.ceil(steps / EVALUATIONS) == 0 or step == steps:
-            scores.append({"step": float(step)} | judged(model.online, data, seed))
+            scores.append({"step": float(step)} | evaluated(model.online, data, seed))
     return scores
 
 
-def judged(encoder: nn.Module, data: Digits, seed: int) -> dict[str, float]:
+def evaluated(encoder: nn.Module, data: Digits, seed: int) -> dict[str, float]:
     """Accuracies x 100 of the images that did not train, and the geometry of their embeddings (effective rank, spectrum)."""
     train_ND, test_ND = embedded(encoder, data.train), embedded(encoder, data.test)
     nearest = KNeighborsClassifier(5, metric="cosine").fit(train_ND, data.train_digits)

@@ -77,3 +77,13 @@ def test_each_line_of_a_dry_run_has_a_row() -> None:
     assert {"steps", "disk", "note", "memory a rank"} <= printed
     rows = " ".join(first_cells("dry-run.md"))
     assert not [line for line in printed if line not in rows], printed
+
+
+def test_an_index_lists_its_pages_for_readers_of_the_files_too() -> None:
+    """A toctree is a list in the built site only."""
+    for index in (REPOSITORY / "docs").glob("*/index.md"):
+        page = index.read_text(encoding="utf-8")
+        [tree] = re.findall(r"```\{toctree\}\n:hidden:\n\n(.*?)```", page, re.DOTALL)
+        listed = re.findall(r"^- \[(.+)\]\(([\w-]+)\.(?:md|ipynb)\)$", page, re.MULTILINE)
+        assert [name for _, name in listed] == tree.split(), index
+        assert all(title for title, _ in listed)

@@ -16,7 +16,7 @@ from unsee_dist.errors import ExitCode
 
 STEPS = 40
 # dropout on; sentences of 10 and 14 word pieces share rows of 32
-TOLD = (
+SETTINGS = (
     "model.dropout=0.1",
     "model.max_tokens=32",
     "train.batch=24",
@@ -43,7 +43,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def through(tiny: Tiny, cache: dict[str, str]) -> tuple[Path, str]:
     """The compiled run that nothing stopped, and what it said."""
     folder = tiny.folder / "compiled"
-    started = ranks.start(1, tiny.config, *TOLD, f"run.dir={folder}", **cache)
+    started = ranks.start(1, tiny.config, *SETTINGS, f"run.dir={folder}", **cache)
     started.succeed(900)
     return folder, started.text()
 
@@ -60,7 +60,7 @@ def test_forty_steps_compile_once_for_each_number_of_rows(tiny: Tiny, through: t
     assert f"compiled {len(made)} graphs of {len(rows)} shapes" in said
     assert "again" not in said
     eager = tiny.folder / "eager"
-    ranks.start(1, tiny.config, *TOLD, "parallel.compile=false", f"run.dir={eager}").succeed()
+    ranks.start(1, tiny.config, *SETTINGS, "parallel.compile=false", f"run.dir={eager}").succeed()
     ours, theirs = launch.losses(folder), launch.losses(eager)
     assert ours.keys() == theirs.keys() == set(range(1, STEPS + 1))
     assert max(abs(ours[step] / theirs[step] - 1) for step in range(1, 11)) < 1e-5
@@ -81,10 +81,10 @@ def test_a_killed_and_resumed_run_is_the_run_never_killed(
     tiny: Tiny, through: tuple[Path, str], cache: dict[str, str]
 ) -> None:
     folder = tiny.folder / "compiled-killed"
-    told = (*TOLD, f"run.dir={folder}")
-    killed = ranks.start(1, tiny.config, *told, UNSEE_KILL_AT="backward 27 0", **cache)
+    settings = (*SETTINGS, f"run.dir={folder}")
+    killed = ranks.start(1, tiny.config, *settings, UNSEE_KILL_AT="backward 27 0", **cache)
     assert killed.wait(900) == [-9]
-    ranks.start(1, tiny.config, *told, **cache).succeed(900)
+    ranks.start(1, tiny.config, *settings, **cache).succeed(900)
     assert _left(folder) == _left(through[0])
 
 
@@ -101,19 +101,19 @@ def _left(folder: Path) -> tuple[bytes, list[object], object, object]:
 def test_an_eager_run_goes_on_compiled(tiny: Tiny, cache: dict[str, str]) -> None:
     """It is a setting that may change: the layout of a run, not its result."""
     folder = tiny.folder / "compiled-later"
-    told = (*TOLD, f"run.dir={folder}")
+    settings = (*SETTINGS, f"run.dir={folder}")
     stopped = ranks.start(
-        1, tiny.config, *told, "parallel.compile=false", UNSEE_KILL_AT="backward 25 0 SIGTERM"
+        1, tiny.config, *settings, "parallel.compile=false", UNSEE_KILL_AT="backward 25 0 SIGTERM"
     )
     assert stopped.wait() == [ExitCode.STOPPED]
-    again = ranks.start(1, tiny.config, *told, **cache)
+    again = ranks.start(1, tiny.config, *settings, **cache)
     again.succeed(900)
     assert "changed since the last start: parallel.compile false -> true" in again.text()
     assert graphs(again.text())
 
 
 def test_without_a_compiler_a_run_ends_with_a_sentence(tiny: Tiny, tmp_path: Path) -> None:
-    started = ranks.start(1, tiny.config, *TOLD, f"run.dir={tmp_path / 'run'}", CXX="no-such-compiler")
+    started = ranks.start(1, tiny.config, *SETTINGS, f"run.dir={tmp_path / 'run'}", CXX="no-such-compiler")
     assert started.wait(120) == [ExitCode.MISTAKE]
     said = started.text()
     assert "parallel.compile = true needs a C++ compiler, and torch finds none" in said

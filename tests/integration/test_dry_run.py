@@ -57,6 +57,18 @@ def test_a_check_says_the_same_without_trying_and_refuses_what_a_run_would(
         wrong = unsee(tmp_path, *command, tiny.config, "--ranks", 3)
         assert (wrong.returncode, wrong.stdout) == (2, "")
         assert "train.batch = 8 cannot be split over 3 ranks. Use 6 or 9." in wrong.stderr
+    more = ("--ranks", 3, "train.batch=7000", f"evaluate.sts={tmp_path / 'none.tsv'}")
+    for command in (("config", "check"), ("train", "--dry-run")):
+        wrong = unsee(tmp_path, *command, tiny.config, *more)
+        assert wrong.returncode == 2
+        assert "train.batch = 7000 cannot be split over 3 ranks" in wrong.stderr
+        assert "none.tsv" in wrong.stderr, "one mistake has hidden another"
+        large = unsee(tmp_path, *command, tiny.config, "train.batch=7000")
+        assert (large.returncode, large.stdout) == (2, "")
+        assert "train.batch = 7000 is more than the" in large.stderr
+        crops = unsee(tmp_path, *command, tiny.config, "data.views=crop", "data.crop_tokens=8")
+        assert (crops.returncode, crops.stdout) == (2, "")
+        assert "data.views = crop needs records of at least 16 word pieces" in crops.stderr
     lost = unsee(tmp_path, "train", tiny.config, "--ranks", 3)
     assert lost.returncode == 2
     assert "--ranks 3 needs --dry-run" in lost.stderr

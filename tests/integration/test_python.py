@@ -13,7 +13,7 @@ from integration.evaluating import loaded
 from integration.tiny import Tiny
 
 import unsee_dist
-from unsee_dist import UserError, evaluate, load_config, load_run, prepare
+from unsee_dist import UserError, evaluate, load_config, load_run, prepare, train
 
 QUESTIONS = 'query\tanswer\n"the old river"\t"a bright garden ."\n"the house"\t"near the island ."\n"a letter"\t"the bridge ."\n'
 # Without `if __name__ == "__main__":`: a worker that imported it would train, too.
@@ -189,7 +189,10 @@ def test_prepare_is_unsee_prepare(tiny: Tiny, tmp_path: Path) -> None:
         (lambda f: load_run(f), "is not a run's folder"),
         (lambda f: load_run(f / "nothing"), "is not a folder"),
         (lambda f: evaluate("tfidf", tasks=f), "holds no task"),
-        (lambda _: evaluate("tfidf"), "There is no task to evaluate on"),
+        (lambda _: evaluate("tfidf"), 'Write tiers="sts", or tasks="DIR"'),
+        (lambda _: evaluate("tfidf", tiers="nosuch"), "nosuch is neither a tier"),
+        (lambda _: load_config("unsee-vicreg", "train.lr=3"), "Write a list: ['train.lr=3']"),
+        (lambda _: train("unsee-vicreg"), "Write load_config('unsee-vicreg')"),
     ],
 )
 def test_a_mistake_is_the_sentence_of_the_command(call, words: str, tmp_path: Path) -> None:
@@ -201,6 +204,9 @@ def test_a_mistake_is_the_sentence_of_the_command(call, words: str, tmp_path: Pa
 def test_one_text_is_no_list(run: unsee_dist.Run) -> None:
     with pytest.raises(UserError, match=r"Write a list: \['the house'\]"):
         run.encode("the house")
+    with pytest.raises(UserError, match=r"^sentences\[1\] = 3 is not a text"):
+        run.encode(["the house", 3])  # type: ignore[list-item]  # the mistake
+    assert run.encode([]).shape == (0, run.encode(["the house"]).shape[1])
 
 
 def test_a_package_that_is_missing_is_named(run: unsee_dist.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,8 +228,8 @@ import unsee_dist.train  # the script of the launchers bears the name of the fun
 assert unsee_dist.train is not function
 try:
     unsee_dist.train(None)
-except AttributeError as error:  # called, and None has no run
-    assert "NoneType" in str(error)
+except ValueError as error:  # called
+    assert "config = None is not a configuration" in str(error)
 from unsee_dist.train import main
 print(unsee_dist.__version__)
 """

@@ -93,12 +93,12 @@ def test_peers_are_trained_by_their_own_losses_killed_continued_and_evaluated(
     pytest.importorskip("nltk")
     pytest.importorskip("accelerate")
     write_tasks(tmp_path / "tasks")
-    told = ["projector.width=2", "train.steps=60", "evaluate.every=20", "model.max_tokens=16"]
-    told += [f"model.encoder={tiny.encoder}", f"data.shards={tiny.shards}"]
-    told += [f"evaluate.sts={tmp_path / 'tasks' / 'similar.tsv'}", "--tasks", str(tmp_path / "tasks")]
+    settings = ["projector.width=2", "train.steps=60", "evaluate.every=20", "model.max_tokens=16"]
+    settings += [f"model.encoder={tiny.encoder}", f"data.shards={tiny.shards}"]
+    settings += [f"evaluate.sts={tmp_path / 'tasks' / 'similar.tsv'}", "--tasks", str(tmp_path / "tasks")]
     out = tmp_path / "out"
     words = [sys.executable, "-m", "unsee_dist", "reproduce", "peers", "--small", "--seeds", "1"]
-    words += ["--out", str(out), *told]
+    words += ["--out", str(out), *settings]
     env = launch.environment(
         PYTHONPATH=os.pathsep.join([str(launch.REPOSITORY), os.environ.get("PYTHONPATH", "")])
     )
@@ -140,15 +140,15 @@ def test_peers_are_trained_by_their_own_losses_killed_continued_and_evaluated(
 
 def test_arms_from_a_random_and_the_given_encoder(tiny: Tiny, tmp_path: Path) -> None:
     write_tasks(tmp_path / "tasks")
-    told = [
+    settings = [
         f"model.encoder={tiny.encoder}",
         f"data.shards={tiny.shards}",
         "model.max_tokens=16",
         "train.batch=8",
     ]
-    told += ["projector.width=2", "train.steps=4", "evaluate.every=2"]
-    told += [f"evaluate.sts={tmp_path / 'tasks' / 'similar.tsv'}", "--out", str(tmp_path / "out")]
-    words = [sys.executable, "-m", "unsee_dist", "reproduce", "start", "--small", "--seeds", "1", *told]
+    settings += ["projector.width=2", "train.steps=4", "evaluate.every=2"]
+    settings += [f"evaluate.sts={tmp_path / 'tasks' / 'similar.tsv'}", "--out", str(tmp_path / "out")]
+    words = [sys.executable, "-m", "unsee_dist", "reproduce", "start", "--small", "--seeds", "1", *settings]
     launch.succeed(
         words, cwd=tmp_path, env=launch.environment(PYTHONPATH=str(launch.REPOSITORY)), timeout_s=580
     )

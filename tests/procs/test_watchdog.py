@@ -42,7 +42,7 @@ def launch(
     return group
 
 
-def told(scenario: Scenario, folder: Path, ends: tuple[int, ...] = (0, 1, 2), **more: Any) -> str:
+def printed_by(scenario: Scenario, folder: Path, ends: tuple[int, ...] = (0, 1, 2), **more: Any) -> str:
     """What the ranks in `ends` said when they had ended with code 3."""
     group = launch(scenario, folder, **more)
     try:
@@ -107,7 +107,7 @@ def one_issues_fewer(rank: int, _watchdog: Any) -> None:
 
 
 def test_the_rank_that_has_issued_the_fewest_collectives_is_named(tmp_path: Path) -> None:
-    printed = told(one_issues_fewer, tmp_path)
+    printed = printed_by(one_issues_fewer, tmp_path)
     assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in printed
     assert (
         f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 2 on {HOST} (step 7, backward)."
@@ -124,7 +124,7 @@ def none_issues_fewer(_rank: int, watchdog: Any) -> None:
 
 
 def test_nobody_is_named_when_all_wait_in_the_same_collective(tmp_path: Path) -> None:
-    printed = told(none_issues_fewer, tmp_path)
+    printed = printed_by(none_issues_fewer, tmp_path)
     assert "All ranks have issued 1 collectives, wait in the same one" in printed
     assert f"the network between them ({HOST}) or a device hangs" in printed
     assert "Waiting for it" not in printed
@@ -149,7 +149,7 @@ def background_thread_hangs(rank: int, _watchdog: Any) -> None:
 
 
 def test_a_background_thread_that_the_others_wait_for_is_named(tmp_path: Path) -> None:
-    printed = told(background_thread_hangs, tmp_path)
+    printed = printed_by(background_thread_hangs, tmp_path)
     assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in printed
 
 
@@ -162,7 +162,7 @@ def one_dies(rank: int, _watchdog: Any) -> None:
 
 def test_a_rank_that_died_is_named_long_before_the_timeout(tmp_path: Path) -> None:
     begun = time.monotonic()
-    printed = told(one_dies, tmp_path, ends=(0, 2), timeout_s=300)
+    printed = printed_by(one_dies, tmp_path, ends=(0, 2), timeout_s=300)
     assert time.monotonic() - begun < 100
     assert f"rank 1 on {HOST} (step " in printed
     assert "Its process has ended." in printed
@@ -177,7 +177,7 @@ def the_first_is_stopped(rank: int, _watchdog: Any) -> None:
 
 
 def test_a_stopped_rank_that_serves_the_store_is_named(tmp_path: Path) -> None:
-    printed = told(the_first_is_stopped, tmp_path, ends=(1, 2))
+    printed = printed_by(the_first_is_stopped, tmp_path, ends=(1, 2))
     assert "The ranks' store has not answered for" in printed
     assert re.search(rf"rank 0 on {HOST} \(step \d, \w+\), or the launcher on the first host", printed)
 
@@ -191,7 +191,7 @@ def one_leaves(rank: int, watchdog: Any) -> None:
 
 
 def test_ranks_end_when_one_has_left_whose_process_stays(tmp_path: Path) -> None:
-    printed = told(one_leaves, tmp_path, ends=(0, 2))
+    printed = printed_by(one_leaves, tmp_path, ends=(0, 2))
     assert f"rank 1 on {HOST} (step 7, backward): it has exited, its own output says why." in printed
 
 
@@ -214,7 +214,7 @@ def torch_waits_longer(_rank: int, watchdog: Any) -> None:
 
 @pytest.mark.parametrize("timeout_s", [pytest.param(60.0, marks=pytest.mark.slow), 900.0])
 def test_torch_does_not_end_a_collective_before_the_watchdog(timeout_s: float, tmp_path: Path) -> None:
-    told(torch_waits_longer, tmp_path, timeout_s=timeout_s)
+    printed_by(torch_waits_longer, tmp_path, timeout_s=timeout_s)
 
 
 def one_of_few_watchers_sees_it(rank: int, watchdog: Any) -> None:
@@ -228,7 +228,7 @@ def one_of_few_watchers_sees_it(rank: int, watchdog: Any) -> None:
 
 
 def test_a_rank_that_reads_few_statuses_hears_the_verdict_of_one_that_reads_all(tmp_path: Path) -> None:
-    printed = told(one_of_few_watchers_sees_it, tmp_path)
+    printed = printed_by(one_of_few_watchers_sees_it, tmp_path)
     assert f"rank 2 on {HOST} (step 7, backward) has made no progress for" in printed
     assert (
         f"Waiting for it: rank 0 on {HOST} (step 7, backward); rank 1 on {HOST} (step 7, backward)."
@@ -237,7 +237,7 @@ def test_a_rank_that_reads_few_statuses_hears_the_verdict_of_one_that_reads_all(
 
 
 def test_where_the_first_rank_asks_for_the_others_the_rank_that_hangs_is_named(tmp_path: Path) -> None:
-    printed = told(one_issues_fewer, tmp_path, relayed=True)
+    printed = printed_by(one_issues_fewer, tmp_path, relayed=True)
     assert f"rank 1 on {HOST} (step 7, backward) has made no progress for" in printed
 
 
@@ -250,5 +250,5 @@ def the_relay_dies(rank: int, _watchdog: Any) -> None:
 
 
 def test_a_relay_that_is_gone_ends_the_ranks_of_its_host(tmp_path: Path) -> None:
-    printed = told(the_relay_dies, tmp_path, ends=(1, 2), relayed=True)
+    printed = printed_by(the_relay_dies, tmp_path, ends=(1, 2), relayed=True)
     assert "or the first rank of this host is, which asks it for the others" in printed

@@ -130,7 +130,3 @@ def main() -> None:
         sys.exit(report_error(error))
     except Exception as error:
         sys.exit(report_error(error, "unsee"))
-
-
-if __name__ == "__main__":
-    main()

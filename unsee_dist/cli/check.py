@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unsee_dist.config import RunConfig
 from unsee_dist.config.sections import DataSettings
@@ -17,15 +20,28 @@ from unsee_dist.files.hub import is_hub_name
 from unsee_dist.files.remote import is_remote
 from unsee_dist.masking import masked
 
-Look = Callable[[RunConfig], Iterator[str]]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from unsee_dist.data.corpus.mix import Mix
+    from unsee_dist.data.corpus.shards import Shards
+
 LATER = "the devices of the ranks: they are known when the run starts"
+
+
+@dataclass
+class Opened:
+    """What was opened so far."""
+
+    corpus: Shards | Mix | None = None
+    tokenizer: PreTrainedTokenizerFast | None = None
 
 
 class NotHere(Exception):
     """This cannot be looked at from here; the words say why."""
 
 
-def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
+def check_all(config: RunConfig, ranks: int) -> tuple[list[str], list[str]]:
     """(what is right, what was not checked), a line each. UserError with a line for every mistake.
 
     TransientError when there is no mistake, and a fault that passes kept something from being looked at.
@@ -34,7 +50,15 @@ def check_all(config: RunConfig) -> tuple[list[str], list[str]]:
     unchecked: list[str] = []
     wrong: list[str] = []
     passing: list[str] = []
-    for look in (_folder, _resume, _corpus, _encoder, _sts, _retrieval, _tracker):
+    opened = Opened()
+    looks = (
+        _folder,
+        _resume,
+        partial(_corpus, opened),
+        partial(_encoder, opened),
+        partial(_stream, opened, ranks),
+    )
+    for look in (*looks, _sts, _retrieval, _tracker):
         try:
             right += look(config)
         except NotHere as reason:
@@ -76,7 +100,7 @@ def _resume(config: RunConfig) -> Iterator[str]:
     yield f"resume = {config.resume}: {of_other_run(World.alone(), Path(config.resume)).name}, whole"
 
 
-def _corpus(config: RunConfig) -> Iterator[str]:
+def _corpus(opened: Opened, config: RunConfig) -> Iterator[str]:
     from unsee_dist.data import open_corpus
 
     key, value = ("data.mix", config.data.mix) if config.data.mix else ("data.shards", config.data.shards)
@@ -84,11 +108,11 @@ def _corpus(config: RunConfig) -> Iterator[str]:
         raise NotHere(f"{key} = {masked(value)}: a store on the network")
     if value == DataSettings().shards and not Path(value).exists():
         raise NotHere(f"{key} = {value}: the presets' own, which is not here. Write data.shards=DIR")
-    corpus = open_corpus(config.data)
+    opened.corpus = corpus = open_corpus(config.data)
     yield f"{key} = {value}: {corpus.sentences:,} sentences"
 
 
-def _encoder(config: RunConfig) -> Iterator[str]:
+def _encoder(opened: Opened, config: RunConfig) -> Iterator[str]:
     name = config.model.encoder
     if not os.path.exists(os.path.expanduser(name)) and not _is_cached(name):
         raise NotHere(f"model.encoder = {name}: a name on the Hub that is not in this machine's cache")
@@ -96,12 +120,23 @@ def _encoder(config: RunConfig) -> Iterator[str]:
     from unsee_dist.model.encoder import layout_warning
 
     encoder, tokenizer = load_checked(config.model)
+    opened.tokenizer = tokenizer
     yield (
         f"model.encoder = {name}: {encoder.config.model_type}, {encoder.config.hidden_size} wide, {len(tokenizer):,} pieces, "
         f"takes model.max_tokens = {config.model.max_tokens}"
     )
     if warning := layout_warning(name, encoder):
         yield warning
+
+
+def _stream(opened: Opened, ranks: int, config: RunConfig) -> Iterator[str]:
+    """Whether batches can be made of both; of the ranks alone, where one of them could not be looked at."""
+    config.train.part(ranks)
+    if opened.corpus is not None and opened.tokenizer is not None:
+        from unsee_dist.data.stream.stream import check_stream
+
+        check_stream(opened.corpus, opened.tokenizer, config, ranks)
+    yield from ()
 
 
 def _is_cached(name: str) -> bool:

@@ -166,7 +166,7 @@ def shards_info(corpus: Corpus, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(numbers))
         return
     typer.echo(
-        f"{shards.sentences:,} sentences in {len(shards.blocks):,} blocks, {len(files.names):,} shards, "
+        f"{shards.sentences:,} sentences in {len(shards.blocks):,} blocks, {len(files.names):,} {'shard' if len(files.names) == 1 else 'shards'}, "
         f"{files.bytes.sum() / 1e6:,.1f} MB, fingerprint {shards.fingerprint}"
     )
 

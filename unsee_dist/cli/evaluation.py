@@ -7,9 +7,12 @@ from typing import Annotated
 
 import typer
 
+from unsee_dist.cli.options import AsJson
 from unsee_dist.errors import ExitCode, UserError
+from unsee_dist.log import waiting
 
 app = typer.Typer()
+LIBRARIES = "loading torch and sentence-transformers"
 
 ModelName = Annotated[
     str,
@@ -35,14 +38,15 @@ def evaluate(
     prefetch: Annotated[
         bool, typer.Option("--prefetch", help="Only load the data, where there is a network.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Evaluate MODEL on MTEB tasks, or on files of your own. Exit code 4 when its embeddings are unusable.
 
     A score that is on disk is not measured again, so the same command without --shard prints the scores of all shards.
     """
-    from unsee_dist.evaluation import evaluate as run
-    from unsee_dist.evaluation.tasks import EvaluationRequest
+    with waiting(LIBRARIES):
+        from unsee_dist.evaluation import evaluate as run
+        from unsee_dist.evaluation.tasks import EvaluationRequest
 
     if prefetch:
         others = {"--tasks": tasks, "--shard": shard, "--engine": engine, "--json": as_json}
@@ -61,10 +65,11 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="NAME", help="Write NAME.md, NAME.json and NAME.png.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print the scores of `unsee evaluate` side by side. Runs that differ only in their seed become one row."""
-    from unsee_dist.evaluation.compare import compare as run
+    with waiting(LIBRARIES):
+        from unsee_dist.evaluation.compare import compare as run
 
     run(models, out, as_json)
 
@@ -77,15 +82,16 @@ def export(
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload to the Hub.")] = None,
 ) -> None:
     """Write a run's encoder as a folder that sentence-transformers loads, with a model card filled from the run."""
-    from unsee_dist.evaluation.models import open_model
-    from unsee_dist.evaluation.score_table import warnings
-    from unsee_dist.evaluation.scores import read_scores
-    from unsee_dist.publish import export as publish
+    with waiting(f"export: reading {model}"):
+        from unsee_dist.evaluation.models import open_model
+        from unsee_dist.evaluation.score_table import warnings
+        from unsee_dist.evaluation.scores import read_scores
+        from unsee_dist.publish import export as publish
 
-    publish.check(model, out)
-    opened = open_model(model)
-    scores = list(read_scores(opened.home).values())
-    publish.export(model, opened, publish.Evaluation(scores, warnings(scores)), out, onnx)
+        publish.check(model, out)
+        opened = open_model(model)
+        scores = list(read_scores(opened.home).values())
+        publish.export(model, opened, publish.Evaluation(scores, warnings(scores)), out, onnx)
     if push:
         publish.push(out, push)
     typer.echo(f"{out}: SentenceTransformer('{out}')")

@@ -41,7 +41,7 @@ def presets_that_begin(incomplete: str) -> list[str]:
 
 
 def settings_that_begin(incomplete: str) -> list[str]:
-    """For the shell's completion of SECTION.KEY=VALUE: keys,each with its equals sign."""
+    """For the shell's completion of SECTION.KEY=VALUE: keys, each with its equals sign."""
     from unsee_dist.config.kinds import flat
     from unsee_dist.config.sections import RunConfig
 

@@ -33,8 +33,7 @@ RunPlan = dict[str, Any]
 
 def make_plan(config: RunConfig, ranks: int, with_probe: bool) -> RunPlan:
     """All of it as a tree. UserError with a line for every mistake."""
-    config.train.part(ranks)  # the shortest to check, before folders are looked at
-    right, unchecked = check_all(config)
+    right, unchecked = check_all(config, ranks)
     plan: RunPlan = {"ranks": ranks, "settings": _beside_defaults(config), "checked": right}
     sentences = _sentences(config)
     if sentences is None:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from unsee_dist.cli.options import AsJson
 from unsee_dist.errors import UserError
-from unsee_dist.log import LOG
+from unsee_dist.log import LOG, waiting
 
 app = typer.Typer()
 
@@ -16,7 +17,7 @@ app = typer.Typer()
 @app.command()
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where runs or sweeps are.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the runs below DIR (runs/), the newest first: state, step, best score, gain over before, when, where.
 
@@ -68,6 +69,8 @@ def report(
             )
         write_report(load_sweep(sweep_file(sweeps[0])), ledger.read(sweeps[0]))
         return
-    from unsee_dist.report.of_runs import report_runs
+    with waiting("report: reading the runs"):
+        from unsee_dist.report.of_runs import report_runs
 
-    LOG.info(f"report: {report_runs(folders, out)}")
+        page = report_runs(folders, out)
+    LOG.info(f"report: {page}")

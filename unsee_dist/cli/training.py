@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -116,15 +118,21 @@ def config_check(
 @config_app.command("ls")
 def config_ls(as_json: AsJson = False) -> None:
     """List the presets."""
+    described = {name: _first_sentence(path.read_text(encoding="utf-8")) for name, path in presets().items()}
     if as_json:
-        first_lines = {name: path.read_text("utf-8").partition("\n")[0] for name, path in presets().items()}
-        typer.echo(json.dumps({name: line.removeprefix("#").strip() for name, line in first_lines.items()}))
+        typer.echo(json.dumps(described))
         return
     table = Table("preset", "what it is", box=None)
-    for name, path in presets().items():
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        table.add_row(name, first.removeprefix("#").strip())
+    for name, sentence in described.items():
+        table.add_row(name, sentence)
     Console(markup=False, emoji=False).print(table)
+
+
+def _first_sentence(preset: str) -> str:
+    """Of the comment that a preset begins with."""
+    lines = takewhile(lambda line: line.startswith("#"), preset.splitlines())
+    comment = " ".join(line.removeprefix("#").strip() for line in lines)
+    return re.split(r"(?<=\.) (?=[A-Z`])", comment, maxsplit=1)[0]
 
 
 RunFolder = Annotated[

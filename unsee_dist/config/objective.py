@@ -6,7 +6,7 @@ check a configuration without it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -66,15 +66,8 @@ class SimCSESettings(ObjectiveSettings):
     temperature: Annotated[float, Field(gt=0)] = 0.05  # cosines are divided by it before the softmax
 
 
+_Settings = BarlowTwinsSettings | VICRegSettings | CorInfoMaxSettings | BYOLSettings | SimCSESettings
+AnyObjective = Annotated[_Settings, Field(discriminator="name")]
 OBJECTIVE_SETTINGS: dict[str, type[ObjectiveSettings]] = {
-    "barlow_twins": BarlowTwinsSettings,
-    "vicreg": VICRegSettings,
-    "corinfomax": CorInfoMaxSettings,
-    "byol": BYOLSettings,
-    "simcse": SimCSESettings,
+    each.model_fields["name"].default: each for each in get_args(_Settings)
 }
-
-AnyObjective = Annotated[
-    BarlowTwinsSettings | VICRegSettings | CorInfoMaxSettings | BYOLSettings | SimCSESettings,
-    Field(discriminator="name"),
-]

@@ -20,6 +20,7 @@ from unsee_dist.files.atomic import write_file
 from unsee_dist.files.folders import make_folder, remove_empty
 from unsee_dist.files.remote import check_local
 from unsee_dist.files.room import try_file
+from unsee_dist.files.trees import parse_json
 from unsee_dist.metrics.task_score import TaskScore
 
 # The sections of a configuration that may differ between the seeds of one row.
@@ -57,8 +58,8 @@ def _check_output(out: Path) -> None:
     places = [Path(f"{out}.{ending}") for ending in ("json", "md", "png")]
     there = [path for path in places if path.exists()]
     try:
-        tree = json.loads(places[0].read_bytes())
-    except (OSError, ValueError, RecursionError):
+        tree = parse_json(places[0].read_bytes())
+    except (OSError, ValueError):
         tree = None
     if there and not (isinstance(tree, dict) and "sentences" in tree):
         raise UserError(f"--out {out}: {there[0]} is not a comparison. Write another name, or move it away.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 from unsee_dist.errors import UserError
+from unsee_dist.files.trees import parse_json
 from unsee_dist.publish.sentence_transformers import MODULES
 
 
@@ -13,10 +14,10 @@ def refuse_half_written(path: Path) -> None:
     """UserError: a file of an encoder's folder is missing or cut off, or it has python code of its own."""
     for file in [*path.glob("*.json"), *path.glob("1_Pooling/*.json")]:
         try:
-            json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
+            parse_json(file.read_bytes())
+        except ValueError as error:
             raise UserError(
-                f"{path} is a half-written export: {file.name} is cut off. Export it again."
+                f"{path} is a half-written export: {file.relative_to(path)} is cut off or damaged. Export it again."
             ) from error
     missing = _missing(path)
     if len(missing) > 1 and not (path / "config.json").exists():
@@ -32,7 +33,7 @@ def refuse_half_written(path: Path) -> None:
 def _missing(path: Path) -> list[str]:
     """The files and folders that an encoder's folder lacks."""
     if (path / MODULES).is_file():
-        modules = json.loads((path / MODULES).read_text(encoding="utf-8"))
+        modules: Any = parse_json((path / MODULES).read_bytes())
         try:
             folders = [path / module["path"] for module in modules]
             foreign = [str(module["type"]) for module in modules if not _is_known(str(module["type"]))]

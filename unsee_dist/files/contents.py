@@ -14,6 +14,7 @@ from pathlib import Path
 
 import xxhash
 
+from unsee_dist.files.trees import parse_json
 from unsee_dist.log import LOG
 
 SMALL = 1 << 20  # bytes: larger files are weights, and reading them whole takes long
@@ -54,8 +55,8 @@ def foreign(folder: Path) -> list[str]:
 def _record(folder: Path) -> dict[str, object]:
     """A record that cannot be read says nothing: then no file counts as ours."""
     try:
-        record = json.loads((folder / RECORD).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        record = parse_json((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) and record.get("format") == FORMAT else {}
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from unsee_dist.config.kinds import flat
 from unsee_dist.config.layers import Layer, Typed, file_layers, override_layer, parse_value
-from unsee_dist.config.load import LEGAL, SECTIONS, details_of
+from unsee_dist.config.load import LEGAL, SECTIONS, details_of, plain_reason
 from unsee_dist.config.mistakes import ConfigError, Mistake
 from unsee_dist.config.presets import CONFIGS
 from unsee_dist.config.sections import RunConfig, every_steps, secrets
@@ -110,9 +110,7 @@ def _settings(layers: Sequence[Layer], first: Path, mistakes: list[Mistake]) -> 
         for detail in details_of(error):
             key = str(detail["loc"][0]) if detail["loc"] else "name"
             typed = tree.get(key, Typed(None, ""))
-            why = str(
-                detail.get("ctx", {}).get("error") or detail["msg"].replace("Input should be", "must be")
-            )
+            why = str(detail.get("ctx", {}).get("error") or plain_reason(detail["type"], detail["msg"]))
             mistakes.append(Mistake(f"sweep.{key}", typed.value, typed.where, why, ""))
         return None
 

@@ -88,7 +88,7 @@ class Stream:
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        _check(corpus, tokenizer, config, ranks)
+        check_stream(corpus, tokenizer, config, ranks)
         self.corpus, self.config = corpus, config
         dataset = Parts(corpus, tokenizer, config, rank, ranks)
         self._tasks, self._pad = _Tasks(len(dataset.parts)), tokenizer.pad_token_id
@@ -225,7 +225,8 @@ def _start_worker(_: int) -> None:
     end_with_parent()
 
 
-def _check(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig, ranks: int) -> None:
+def check_stream(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: RunConfig, ranks: int) -> None:
+    """UserError: no batch of these settings can be made of this corpus with this tokenizer."""
     config.train.part(ranks)
     if tokenizer.pad_token_id is None:
         raise UserError(

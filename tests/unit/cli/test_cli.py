@@ -2,6 +2,7 @@
 
 import errno
 import inspect
+import json
 import signal
 import subprocess
 import sys
@@ -433,7 +434,7 @@ def test_an_interrupt_is_no_bug(monkeypatch, capsys) -> None:
     ],
 )
 def test_a_check_of_a_run_ends_as_the_run_would(monkeypatch, capsys, fault, code) -> None:
-    def look(_: object) -> None:
+    def look(*_: object) -> None:
         raise fault
 
     monkeypatch.setattr(check, "_corpus", look)
@@ -476,3 +477,13 @@ def test_a_reader_that_has_seen_enough_is_no_bug(monkeypatch, capsys) -> None:
     monkeypatch.setattr("unsee_dist.cli.training.presets", closed)
     code, _, err = unsee(monkeypatch, capsys, "config", "ls")
     assert (code, err) == (128 + signal.SIGPIPE, "")
+
+
+def test_presets_are_listed_by_whole_sentences(monkeypatch, capsys) -> None:
+    for arguments in ((), ("--json",)):
+        code, out, _ = unsee(monkeypatch, capsys, "config", "ls", *arguments)
+        words = " ".join(out.split())
+        assert code == 0
+        assert "Every setting of a run, explained." in words
+        assert "in minutes on 2 CPU ranks." in words, "the sentence goes on in the second line"
+    assert all(sentence.endswith(".") for sentence in json.loads(out).values()), out
