@@ -14,7 +14,7 @@ from unsee_dist.config.kinds import Plain, flat
 from unsee_dist.errors import TransientError, UserError
 from unsee_dist.files.owner import OWNER, Owner, owner_of
 from unsee_dist.masking import published
-from unsee_dist.metrics.names import BEST, DEV, LOSS, STEP, TIME, dev
+from unsee_dist.metrics.names import BEST, STEP, TIME, dev
 from unsee_dist.metrics.verdict import gain_over
 from unsee_dist.tracking import metrics_file, record
 from unsee_dist.tracking.metrics_file import METRICS, Line
@@ -52,12 +52,12 @@ class RunFiles:
     @cached_property
     def training(self) -> list[Line]:
         """The lines that steps wrote."""
-        return [line for line in self.lines if LOSS in line]
+        return metrics_file.of_steps(self.lines)
 
     @cached_property
     def evaluations(self) -> list[Line]:
         """The lines that evaluations wrote, that of the untrained encoder included."""
-        return [line for line in self.lines if any(key.startswith(DEV) for key in line)]
+        return metrics_file.of_evaluations(self.lines)
 
     @property
     def started(self) -> int:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -76,14 +76,24 @@ def read(path: Path) -> list[Line]:
     return added(path, 0, None)[0]
 
 
-def training_lines(path: Path) -> list[Line]:
+def of_steps(lines: Iterable[Line]) -> list[Line]:
     """The lines that steps wrote."""
-    return [line for line in read(path) if LOSS in line]
+    return [line for line in lines if LOSS in line]
+
+
+def of_evaluations(lines: Iterable[Line]) -> list[Line]:
+    """The lines that evaluations wrote, that of the untrained encoder included."""
+    return [line for line in lines if any(key.startswith(DEV) for key in line)]
+
+
+def training_lines(path: Path) -> list[Line]:
+    """`of_steps` of a file."""
+    return of_steps(read(path))
 
 
 def evaluations(path: Path, after: int = -1) -> list[Line]:
-    """The lines that evaluations wrote, of later steps than `after`; 0 leaves out the untrained encoder's."""
-    return [line for line in read(path) if line[STEP] > after and any(key.startswith(DEV) for key in line)]
+    """`of_evaluations` of a file, of later steps than `after`; 0 leaves out the untrained encoder's."""
+    return [line for line in of_evaluations(read(path)) if line[STEP] > after]
 
 
 def added(path: Path, offset: int, most: int | None = READ_BYTES) -> tuple[list[Line], int]:
