@@ -166,8 +166,14 @@ def checkpoint_ls(run: RunFolder, as_json: AsJson = False) -> None:
         typer.echo(f"{run} has no checkpoint yet")
     for summary in summaries(run):
         typer.echo(
-            "  ".join(f"{key} {value}" if key != "name" else f"{value}" for key, value in summary.items())
+            "  ".join(
+                _shown(value) if key == "name" else f"{key} {_shown(value)}" for key, value in summary.items()
+            )
         )
+
+
+def _shown(value: object) -> str:
+    return str(round(value, 4) if isinstance(value, float) else value)
 
 
 @checkpoint_app.command("verify")

@@ -213,7 +213,7 @@ def summaries(run: Path) -> Iterable[dict[str, object]]:
             "step": manifest.step,
             "MiB": round(sum(file.bytes for file in manifest.files) / 2**20, 1),
             "ranks": sum(file.name.startswith("rank-") for file in manifest.files),
-            "best": round(manifest.progress.best.value, 4) if manifest.progress.best else None,
+            "best": manifest.progress.best.value if manifest.progress.best else None,
         }
 
 
