@@ -32,6 +32,7 @@ from unsee_dist.tracking import metrics_file
 from unsee_dist.tracking.metrics_file import METRICS, Line
 
 if TYPE_CHECKING:
+    from unsee_dist.config.sections import Precision
     from unsee_dist.data.corpus.shards import Shards
 
 HOME = Path("quickstart")
@@ -59,7 +60,8 @@ def main() -> None:
     ranks, gpus = ranks_here()
     kind = "GPU" if gpus else "CPU"
     print_stage(f"3/4 training: {parameters / 1e6:.1f}M parameters, {ranks} {kind} ranks, ZeRO-2, into {run}")
-    start_training(training_command(corpus, encoder, run, ranks, free_port()), gpus)
+    command = training_command(corpus, encoder, run, ranks, free_port(), precision_here(gpus))
+    start_training(command, gpus)
     scores, tfidf = evaluations(run / METRICS), baseline(corpus / DEV)
     print_stage(
         "4/4 scores: find the rest of a docstring by its first sentence (docstrings held out of tokenizer and training)"
@@ -103,7 +105,19 @@ def ranks_here() -> tuple[int, int]:
     return gpus or RANKS, gpus
 
 
-def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: int) -> list[str]:
+def precision_here(gpus: int) -> Precision:
+    """bf16 where this machine multiplies it faster than fp32: a step then takes three quarters of the time on 2 CPU ranks."""
+    import torch
+
+    from unsee_dist.distributed.engine import cpu_computes_bf16
+
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpus else cpu_computes_bf16()
+    return "bf16" if fast else "fp32"
+
+
+def training_command(
+    corpus: Path, encoder: Path, run: Path, ranks: int, port: int, precision: Precision
+) -> list[str]:
     """An ordinary command line of the deepspeed launcher."""
     return [
         *(
@@ -118,6 +132,7 @@ def training_command(corpus: Path, encoder: Path, run: Path, ranks: int, port: i
         *("--module", "unsee_dist.train", "--config", str(PRESET)),
         *(f"run.dir={run}", f"model.encoder=./{encoder}", f"data.shards={corpus}"),
         f"evaluate.retrieval={corpus / DEV}",
+        f"parallel.precision={precision}",
     ]
 
 

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from unsee_dist import quickstart
 from unsee_dist.config import load
+from unsee_dist.config.sections import Precision
 from unsee_dist.data.corpus.shards import Shards
 from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
+from unsee_dist.distributed import engine
 from unsee_dist.errors import UserError
 
 
@@ -31,10 +33,11 @@ def rows(text: str) -> dict[str, list[str]]:
     return {first: rest for first, *rest in cells}
 
 
-def test_the_preset_is_right_with_what_the_command_gives(tmp_path: Path) -> None:
-    command = quickstart.training_command(tmp_path / "c", Path("e"), tmp_path / "r", 2, 1)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_preset_is_right_with_what_the_command_gives(tmp_path: Path, precision: Precision) -> None:
+    command = quickstart.training_command(tmp_path / "c", Path("e"), tmp_path / "r", 2, 1, precision)
     config = load(str(quickstart.PRESET), command[command.index("--config") + 2 :])
-    assert (config.parallel.zero, config.parallel.precision) == (2, "fp32")
+    assert (config.parallel.zero, config.parallel.precision) == (2, precision)
     assert config.evaluate.retrieval == str(tmp_path / "c" / "dev.tsv")
     assert config.train.batch % quickstart.RANKS == 0
     assert not config.track.mlflow
@@ -51,6 +54,14 @@ def test_ranks_share_the_cores_and_forget_another_launcher() -> None:
     assert quickstart.training_environment(given, cores=16, gpus=0)["OMP_NUM_THREADS"] == "8"
     assert quickstart.training_environment(given, cores=1, gpus=0)["OMP_NUM_THREADS"] == "1"
     assert "DS_ACCELERATOR" not in quickstart.training_environment(given, cores=2, gpus=1)
+
+
+@pytest.mark.parametrize(("units", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_bf16_only_where_the_cpu_has_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, units: bool, precision: str
+) -> None:
+    monkeypatch.setattr(engine, "cpu_computes_bf16", lambda: units)
+    assert quickstart.precision_here(gpus=0) == precision
 
 
 def test_a_free_port_can_be_bound() -> None:

@@ -68,12 +68,7 @@ def _replicated(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> Iter
     if isinstance(optimizer, torch.optim.Optimizer):  # fp32: the parameter is its own master
         pairs = [(p, p) for group in optimizer.param_groups for p in group["params"]]
     else:
-        replicated = cast("ReplicatedOptimizer", optimizer)
-        pairs = [
-            pair
-            for low, high in zip(replicated.fp16_groups, replicated.fp32_groups, strict=True)
-            for pair in zip(low, high, strict=True)
-        ]
+        pairs = _pairs(cast("ReplicatedOptimizer", optimizer))
     for parameter, master in pairs:
         yield Shard(names[parameter], parameter, 0, master, 0, parameter.numel())
 
@@ -104,10 +99,13 @@ def _flat_by_parameter(
 def gradient_square(optimizer: Optimizer, stage: int, parameters: list[nn.Parameter], rank: int) -> Tensor:
     """Sum of squares of the gradients this rank holds, 0-d float64. Call between backward and step.
 
-    Stage 0: the whole gradient, the same on every rank. Stages 1-3: this rank's part, to be summed.
+    Stage 0: the whole gradient, the same on every rank; with masters they take it over here, since a norm needs it in fp32
+    as their step does. Stages 1-3: this rank's part, to be summed.
     """
-    if stage == 0:
+    if stage == 0 and isinstance(optimizer, torch.optim.Optimizer):
         return _square([p.grad for p in parameters if p.grad is not None])
+    if stage == 0:
+        return _square(_gradients_to_masters(cast("ReplicatedOptimizer", optimizer)))
     if stage == 3:
         return _square(list(_unpadded(cast("PartitionedOptimizer", optimizer), rank)))
     flat = cast("FlatOptimizer", optimizer)
@@ -175,19 +173,29 @@ def average_in_fp32(optimizer: FlatOptimizer) -> None:
     optimizer.allreduce_bucket = mean
 
 
+def _pairs(optimizer: ReplicatedOptimizer) -> list[tuple[nn.Parameter, Tensor]]:
+    """Each low-precision parameter and its fp32 master."""
+    groups = zip(optimizer.fp16_groups, optimizer.fp32_groups, strict=True)
+    return [pair for low, high in groups for pair in zip(low, high, strict=True)]
+
+
+def _gradients_to_masters(optimizer: ReplicatedOptimizer) -> list[Tensor]:
+    """Move the gradients to the masters, in their dtype: zeros where a parameter has none. Returns them."""
+    gradients = []
+    for parameter, master in _pairs(optimizer):
+        gradient = parameter.grad
+        master.grad = torch.zeros_like(master) if gradient is None else gradient.to(master.dtype)
+        parameter.grad = None
+        gradients.append(master.grad)
+    return gradients
+
+
 @torch.no_grad()
 def _step_replicated(optimizer: ReplicatedOptimizer) -> None:
-    """Adam on the fp32 masters, whose values the low-precision parameters then take."""
-    low: list[Tensor] = [parameter for group in optimizer.fp16_groups for parameter in group]
-    high = [master for group in optimizer.fp32_groups for master in group]
-    gradients = [
-        torch.zeros_like(master) if parameter.grad is None else parameter.grad.to(master.dtype)
-        for parameter, master in zip(low, high, strict=True)
-    ]
+    """Adam on the fp32 masters, which have their gradients, and whose values the low-precision parameters then take."""
+    low, high = zip(*_pairs(optimizer), strict=True)
     if optimizer.loss_scale != 1.0:
-        torch._foreach_mul_(gradients, 1 / optimizer.loss_scale)
-    for master, gradient in zip(high, gradients, strict=True):
-        master.grad = gradient
+        torch._foreach_mul_([master.grad for master in high], 1 / optimizer.loss_scale)
     optimizer.optimizer.step()
     for master in high:
         master.grad = None
@@ -198,6 +206,9 @@ def discard_gradients(engine: DeepSpeedEngine, optimizer: Optimizer, stage: int)
     """Drop the gradients of a backward, as if it had not run."""
     if stage == 0:
         engine.zero_grad()
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            for _, master in _pairs(cast("ReplicatedOptimizer", optimizer)):
+                master.grad = None
         return
     optimizer.zero_grad()
     if stage == 3:
