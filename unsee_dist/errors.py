@@ -127,7 +127,13 @@ def writing(
     what: object, remedy: str = "Make room, or choose another place."
 ) -> AbstractContextManager[None]:
     """Anything that the system refuses while `what`, which the user named, is written becomes a sentence: name, why not, remedy."""
-    return refusals(lambda refused: f"{what} cannot be written ({refused.strerror}). {remedy}", every=True)
+    in_the_way = (errno.EEXIST, errno.ENOTDIR)  # for a folder
+    return refusals(
+        lambda refused: (
+            f"{what} cannot be written ({'there is a file' if refused.errno in in_the_way else refused.strerror}). {remedy}"
+        ),
+        every=True,
+    )
 
 
 @contextmanager

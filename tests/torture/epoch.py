@@ -147,13 +147,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sentences", type=int, default=10_000_000)
     parser.add_argument(
-        "--folder", type=Path, help="An empty one with 3 GB of room. Absent: a temporary one."
+        "--folder", type=Path, help="An empty or new one with 3 GB of room. Absent: a temporary one."
     )
     options = parser.parse_args()
     assert options.sentences % BATCH == 0, f"--sentences must be a multiple of {BATCH}"
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     with tempfile.TemporaryDirectory() as place:
-        run(options.folder or Path(place), options.sentences, console.print)
+        folder = options.folder or Path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        run(folder, options.sentences, console.print)
 
 
 if __name__ == "__main__":

@@ -123,6 +123,13 @@ def test_a_librarys_words_for_a_full_disk_are_a_sentence(error: Exception) -> No
         raise error
 
 
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_in_the_place_of_a_folder_is_called_so(tmp_path: Path, below: str) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(UserError, match=r"^best cannot be written \(there is a file\)\. "), writing("best"):
+        (tmp_path / "taken" / below).mkdir(parents=True, exist_ok=True)
+
+
 def test_room_is_looked_for_where_the_folder_will_be(tmp_path: Path) -> None:
     require_room(tmp_path / "a" / "b", 1, "A checkpoint", "Make room.")
     with pytest.raises(
