@@ -156,6 +156,7 @@ def run(read_config: ReadConfig, world: World, stop: StopSignal) -> int:
         folder = config.run.dir
         watchdog = Watchdog(world, config.guard.timeout_s)
         watchdog.start()
+        stop.while_paused = watchdog.paused
         train(config, stop)
         wait_for_all(world)  # rank 0 may serve the store that the others' watchdogs read
     except Stopped:

@@ -7,9 +7,12 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +22,7 @@ import torch.distributed as dist
 from procs.processes import AT_IMPORT, _context
 
 from unsee_dist.errors import ExitCode
+from unsee_dist.supervision.phases import enter_phase
 
 TIMEOUT_S = 6.0
 HOST = socket.gethostname()
@@ -67,7 +71,6 @@ def _rank(  # noqa: PLR0913  (all that a process is given)
     )
     from unsee_dist.distributed import sockets
     from unsee_dist.distributed.process_group import join_world
-    from unsee_dist.supervision.phases import enter_phase
     from unsee_dist.supervision.watchdog import Watchdog
 
     torch.set_num_threads(1)
@@ -180,6 +183,66 @@ def test_a_stopped_rank_that_serves_the_store_is_named(tmp_path: Path) -> None:
     printed = printed_by(the_first_is_stopped, tmp_path, ends=(1, 2))
     assert "The ranks' store has not answered for" in printed
     assert re.search(rf"rank 0 on {HOST} \(step \d, \w+\), or the launcher on the first host", printed)
+
+
+def all_are_paused(rank: int, watchdog: Any) -> None:
+    wait_on_the_host(issue())
+    time.sleep(3)  # until all have a status of the others
+    if rank == 0:
+        family = [one.status.process.pid for one in watchdog.received.values()]
+        pids = " ".join(map(str, [*family, os.getpid()]))
+        command = f"kill -STOP {pids}; sleep {3 * watchdog.timeout_s}; kill -CONT {pids}"
+        subprocess.Popen(["sh", "-c", command], start_new_session=True)
+    endless_loop()
+
+
+def test_a_pause_of_all_ranks_is_no_hang(tmp_path: Path) -> None:
+    """They hang all the time: what is found is a hang of timeout_s after the pause, and not one of the pause."""
+    printed = printed_by(all_are_paused, tmp_path)
+    assert "No status has ever come" not in printed
+    found = re.search(r"No rank has made progress for (\d+) s", printed)
+    assert found is not None, printed
+    assert TIMEOUT_S <= int(found[1]) < 3 * TIMEOUT_S, printed
+
+
+def listens_to_signals(_rank: int, watchdog: Any) -> None:
+    from unsee_dist.supervision import watchdog as module
+    from unsee_dist.supervision.signals import StopSignal
+
+    module.MARGIN_S = 1.0
+    stop = StopSignal()
+    stop.while_paused = watchdog.paused
+    time.sleep(2)  # until a look has set the deadline
+    print("listens", file=sys.stderr, flush=True)
+    while not stop.requested:
+        enter_phase("backward", 7)
+        time.sleep(0.1)
+    os._exit(ExitCode.STOPPED)
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [(signal.SIGTSTP, ExitCode.STOPPED), (signal.SIGSTOP, ExitCode.RANK_LOST)]
+)
+def test_a_pause_is_longer_than_the_deadline(tmp_path: Path, how: signal.Signals, code: ExitCode) -> None:
+    """Ctrl-Z, and Slurm's suspend, say so before; who stops the process without a word lets its deadline pass."""
+    said = tmp_path / "0.err"
+    said.touch()
+    (process,) = launch(listens_to_signals, tmp_path, ranks=1, timeout_s=2.0)
+    try:
+        until = time.monotonic() + 120
+        while "listens" not in said.read_text() and time.monotonic() < until:
+            time.sleep(0.1)
+        os.kill(process.pid, how)
+        time.sleep(8)  # 2 x 2 s and the margin are 5
+        os.kill(process.pid, signal.SIGCONT)
+        time.sleep(1)
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+        process.join(60)
+        assert process.exitcode == code, said.read_text()
+    finally:
+        process.kill()
+        process.join()
 
 
 def one_leaves(rank: int, watchdog: Any) -> None:

@@ -1,7 +1,8 @@
 """A signal stops the run: save at the next step boundary, on all ranks, and exit with code 75.
 
 SIGTERM, SIGINT and SIGUSR1, on any one rank. A second signal ends the process at once. SIGUSR2 means that the
-launcher has died; repeats of it are ignored. The ranks agree in the all-reduce that every step does anyway
+launcher has died; repeats of it are ignored. SIGTSTP (Ctrl-Z, and Slurm before it suspends a job) pauses the process until
+SIGCONT, and that time is no hang. The ranks agree in the all-reduce that every step does anyway
 (Engine.reduce), and between steps with `requested_anywhere`. No torch at import: importing torch takes seconds, and
 a signal in that time must not be lost.
 
@@ -19,7 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 ORPHANED = signal.SIGUSR2  # Linux sends it once for every thread of the dying launcher
+PAUSE = signal.SIGTSTP
 PR_SET_PDEATHSIG = 1
 MEETING_S = 30.0  # importing torch from a busy disk takes so long
 LAUNCH = "deepspeed.launcher.launch"  # a process between `deepspeed` and its ranks, which outlives it
@@ -45,6 +47,8 @@ class Stopped(Exception):
 class StopSignal:
     """Handles signals from its construction on, in the main thread. The first signal sets `requested` and `name`.
 
+    while_paused: entered around a pause (the watchdog's).
+
     A thread of its own reads the signals: python runs handlers in the main thread, which may be waiting for a hung rank
     inside gloo. Constructed in another thread (a worker of a sweep trains in one) it receives no signal: the owner of the
     process stops the training.
@@ -54,6 +58,7 @@ class StopSignal:
         self.requested = False
         self.name = ""
         self.meeting = False  # the ranks of this run have not met yet
+        self.while_paused: Callable[[], AbstractContextManager[None]] = nullcontext
         self._grace_s: float | None = None
         self._before: tuple[dict[signal.Signals, Handler], int] | None = None
         if threading.current_thread() is not threading.main_thread():
@@ -61,7 +66,7 @@ class StopSignal:
         self._receiving, sending = socket.socketpair()
         sending.setblocking(False)
         self._sending = sending  # python writes each signal's number into it, whatever the main thread does
-        handlers = {each: signal.signal(each, _ignore) for each in (*SIGNALS, ORPHANED)}
+        handlers = {each: signal.signal(each, _ignore) for each in (*SIGNALS, ORPHANED, PAUSE)}
         self._before = handlers, signal.set_wakeup_fd(sending.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
@@ -95,7 +100,12 @@ class StopSignal:
     def _listen(self) -> None:
         while True:
             for number in self._receiving.recv(64):
-                if number in SIGNALS or (number == ORPHANED and not self.requested):
+                if number == PAUSE:
+                    with (
+                        self.while_paused()
+                    ):  # to this thread: it does not return from the call before SIGCONT
+                        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+                elif number in SIGNALS or (number == ORPHANED and not self.requested):
                     self._receive(number)
 
     def _receive(self, number: int) -> None:

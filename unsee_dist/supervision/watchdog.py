@@ -11,6 +11,9 @@ A thread of every rank writes the rank's `RankStatus` to the store and reads tho
 Beyond ALL_WATCH ranks, WATCHERS of them read the statuses of all, and the others those of the watchers: the store is asked
 2 x WATCHERS x R times a period, and not R x R times.
 
+The time in which this process did not run (Ctrl-Z, a job that Slurm has suspended, a paused machine) is no hang: after it all
+durations begin anew.
+
 Then every rank that can prints the stacks of its threads and exits with code 3. Without it, gloo would wait 10 to 30
 minutes and name no rank; NCCL, whose own handling is switched off (distributed/placement.py), for ever.
 """
@@ -26,7 +29,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import FrameType
 from typing import cast
 
@@ -55,6 +58,7 @@ from unsee_dist.supervision.phases import (
 # more time is allowed: an encoder may be downloading, or a graph of it compiled
 SLOW_PHASES = ("start", "build", "compile")
 ALL_WATCH, WATCHERS = 64, 16
+MARGIN_S = 60.0  # for what the watchdog does itself, before a deadline that needs no lock of python's ends this process
 BEATS_MISSED = 4  # after an error in a collective, this many missed statuses mean that a rank is gone
 
 
@@ -73,9 +77,9 @@ class Watchdog:
         self._beats, self._exit_reason = 0, cast("str | None", None)
         self._collectives, self._moved = 0, time.monotonic()  # issued, and when that number last changed
         self._process, self._frames_tell = own_process(), dist.get_backend() == "gloo"
-        self._since = time.monotonic()
+        self._since = self._woke = time.monotonic()  # woke: this process ran again after it had not
         self._ended = threading.Event()
-        self._deadline = Deadline(ExitCode.RANK_LOST)
+        self._deadline, self._deadline_lock = Deadline(ExitCode.RANK_LOST), threading.Lock()
         self._store: Store | None = None
         self._waiting: dict[int, float] = {}  # thread -> since when it waits for the store
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -107,6 +111,13 @@ class Watchdog:
         self._ended.set()
         self._deadline.cancel()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """In this block the process is about to stand still, and no deadline ends it."""
+        with self._deadline_lock:
+            self._deadline.cancel()
+            yield
+
     def explain(self) -> str | None:
         """After an error in a collective: which ranks are gone, or None when all ranks still report."""
         until = time.monotonic() + 2 * self.missed_s
@@ -123,16 +134,25 @@ class Watchdog:
     @ends_process
     def _watch(self) -> None:
         try:
-            while not self._ended.wait(self.period_s):
+            while self._has_waited():
                 self._look()
         except Exception:
             if not self._ended.is_set():  # once the run has ended, an error means nothing
                 raise
 
+    def _has_waited(self) -> bool:
+        """Wait a period. False: the run has ended."""
+        began = time.monotonic()
+        ended = self._ended.wait(self.period_s)
+        if (now := time.monotonic()) - began > self.period_s + self.missed_s:
+            self._woke = now
+        return not ended
+
     def _look(self) -> None:
         # A main thread that hangs in a call of the driver and does not release python's lock stops this thread, too: then
         # the others end, having had no status of this rank, and this process later, by a thread that needs no lock.
-        self._deadline.set(2 * self.timeout_s + 60)
+        with self._deadline_lock:
+            self._deadline.set(2 * self.timeout_s + MARGIN_S)
         groups.set_torch_timeout(groups.torch_timeout_s(self.timeout_s))  # of groups made since
         try:
             if self._store is not None:
@@ -152,8 +172,9 @@ class Watchdog:
     @ends_process
     def _watch_store(self) -> None:
         """A store whose process is stopped accepts a question and does not answer: no timeout of its own ends that."""
-        while not self._ended.wait(self.period_s):
-            waited_s = max((time.monotonic() - at for at in list(self._waiting.values())), default=0.0)
+        while self._has_waited():
+            now = time.monotonic()
+            waited_s = max((now - max(at, self._woke) for at in list(self._waiting.values())), default=0.0)
             if waited_s > self.timeout_s:
                 first = self.received[0].status if 0 in self.received else "rank 0"
                 self._fail(
@@ -164,12 +185,12 @@ class Watchdog:
                 )
 
     def _diagnose(self) -> str | None:
-        received = list(self.received.values())
+        received = [replace(one, at=max(one.at, self._woke)) for one in self.received.values()]
         lost = lost_ranks(received, self.timeout_s, self.missed_s)
         if lost:
             return describe_lost(lost, [one for one in received if one not in lost])
         absent = set(self._watched) - {one.status.rank for one in received}
-        if absent and time.monotonic() - self._since > self.timeout_s:
+        if absent and time.monotonic() - max(self._since, self._woke) > self.timeout_s:
             return f"No status has ever come from rank {', '.join(map(str, sorted(absent)))}: it has died or is stopped."
         if len(self._watched) < self.world.size - 1:
             return None  # who blocks whom is known to those that know all
@@ -201,7 +222,7 @@ class Watchdog:
             host=socket.gethostname(),
             step=current.step,
             phase=current.phase,
-            idle_s=time.monotonic() - max(current.since, self._moved),
+            idle_s=time.monotonic() - max(current.since, self._moved, self._woke),
             collectives=issued,
             awaited=sum(awaited) if awaited else -1,
             outside=not _in_a_collective() if self._frames_tell else None,

@@ -115,6 +115,7 @@ def _train(sweep: Sweep, trial: str, point: Point, report: ReportToTune) -> None
             reports_s.append(time.perf_counter() - begun)
 
     stop = StopSignal()
+    stop.while_paused = watchdog.paused
     threading.Thread(target=_wait_for_end, args=(folder / END, stop), name="end", daemon=True).start()
     try:
         _report_newest(world, folder, report_evaluation)
