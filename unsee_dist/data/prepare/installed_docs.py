@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
+from string import ascii_letters
 
 import xxhash
 
@@ -27,6 +28,7 @@ Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 MODULE_BYTES = 1_000_000  # larger modules are generated tables
 MIN_WORDS, MAX_WORDS = 5, 60
 LETTERS = 0.8  # least share of ASCII letters among the characters that are not spaces
+_NO_LETTERS = bytes(set(range(256)) - set(ascii_letters.encode()))
 _SKIPPED = {
     "tests",
     "test",
@@ -58,9 +60,11 @@ _ABBREVIATIONS = (
     "resp",
     "approx",
 )
+# What most places fail stands first: that takes a tenth of the time.
 _END = re.compile(
-    "".join(rf"(?<!\b{re.escape(short)}\.)" for short in _ABBREVIATIONS)
-    + r"(?<!\b[A-Z]\.)(?<=[.!?])\s+(?=[A-Z\"'`])"
+    r"(?<=[.!?])(?=\s)"
+    + "".join(rf"(?<!\b{re.escape(short)}\.)" for short in _ABBREVIATIONS)
+    + r"(?<!\b[A-Z]\.)\s+(?=[A-Z\"'`])"
 )
 _MARKUP = [
     (
@@ -208,7 +212,7 @@ def _reads_as_english(sentence: str) -> bool:
     words = sentence.split()
     if not MIN_WORDS <= len(words) <= MAX_WORDS or sentence[-1] not in ".!?" or not sentence[0].isupper():
         return False
-    letters = sum(character.isascii() and character.isalpha() for character in sentence)
+    letters = len(sentence.encode("ascii", "ignore").translate(None, _NO_LETTERS))
     return (
         letters >= LETTERS * sum(map(len, words))
         and not _NOT_ENGLISH.search(sentence)

@@ -87,6 +87,7 @@ def test_objects_and_their_sentences(modules):
         "the first letter of this is small.",
         "Call f(a, b) = {x} to see the result of it.",
         "Zahlen 1 2 3 4 5 6 7 8 9 10 11 12 13 of it.",
+        "Веревка держит лодку the у причала на реке в любую погоду.",
         "Lorem ipsum dolor amet consectetur adipiscing elit.",
         "A " + "very " * 60 + "long sentence of the book.",
     ],
@@ -94,6 +95,14 @@ def test_objects_and_their_sentences(modules):
 def test_what_does_not_read_as_an_english_sentence(sentence):
     assert installed_docs.prose(sentence) == []
     assert installed_docs.prose(sentence + "\n\nThe next paragraph is kept as it is.") != []
+
+
+def test_abbreviations_end_no_sentence_and_half_a_character_is_no_error():
+    one, another = (
+        "The sum of Fig. A is a part of it \ud800.",
+        "It is of J. B. Smith et al. The next one is short.",
+    )
+    assert installed_docs.prose(f"{one} {another}") == [one, another]
 
 
 def test_held_out_objects_ask_for_the_rest_of_their_docstring(modules, tmp_path, make_sentence):
