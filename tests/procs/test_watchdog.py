@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -212,19 +213,18 @@ def listens_to_signals(_rank: int, watchdog: Any) -> None:
     module.MARGIN_S = 1.0
     stop = StopSignal()
     stop.while_paused = watchdog.paused
-    time.sleep(2)  # until a look has set the deadline
-    print("listens", file=sys.stderr, flush=True)
-    while not stop.requested:
+    for beat in count():
+        if stop.requested:
+            break
+        if beat == 20:  # 2 s: a look has set the deadline
+            print("listens", file=sys.stderr, flush=True)
         enter_phase("backward", 7)
         time.sleep(0.1)
     os._exit(ExitCode.STOPPED)
 
 
-@pytest.mark.parametrize(
-    ("how", "code"), [(signal.SIGTSTP, ExitCode.STOPPED), (signal.SIGSTOP, ExitCode.RANK_LOST)]
-)
-def test_a_pause_is_longer_than_the_deadline(tmp_path: Path, how: signal.Signals, code: ExitCode) -> None:
-    """Ctrl-Z, and Slurm's suspend, say so before; who stops the process without a word lets its deadline pass."""
+def test_a_pause_is_longer_than_the_deadline(tmp_path: Path) -> None:
+    """Ctrl-Z, and Slurm's suspend, say so before. (After a SIGSTOP the deadline may end the process when it runs again.)"""
     said = tmp_path / "0.err"
     said.touch()
     (process,) = launch(listens_to_signals, tmp_path, ranks=1, timeout_s=2.0)
@@ -232,14 +232,14 @@ def test_a_pause_is_longer_than_the_deadline(tmp_path: Path, how: signal.Signals
         until = time.monotonic() + 120
         while "listens" not in said.read_text() and time.monotonic() < until:
             time.sleep(0.1)
-        os.kill(process.pid, how)
+        os.kill(process.pid, signal.SIGTSTP)
         time.sleep(8)  # 2 x 2 s and the margin are 5
         os.kill(process.pid, signal.SIGCONT)
         time.sleep(1)
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
         process.join(60)
-        assert process.exitcode == code, said.read_text()
+        assert process.exitcode == ExitCode.STOPPED, said.read_text()
     finally:
         process.kill()
         process.join()
