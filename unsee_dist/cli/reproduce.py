@@ -19,7 +19,7 @@ def reproduce(
         str,
         typer.Argument(
             metavar="NAME",
-            help="objectives, target, projector, spectrum, scale, peers, start, views or vision.",
+            help="objectives, target, projector, spectrum, scale, peers, start, views, weights or vision.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder of its runs and its page.")],
@@ -29,6 +29,10 @@ def reproduce(
     ] = False,
     seeds: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Seeds of each arm. Absent: the experiment's, 3.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this arm; repeatable. Absent: all."),
     ] = None,
     start: Annotated[
         list[str] | None,
@@ -57,4 +61,4 @@ def reproduce(
 
     wanted = EvaluationRequest("", tier or (), tasks or (), engine=engine)
     starts = parse_starts(start or ())
-    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, starts, wanted)))
+    raise typer.Exit(reproduce(Request(name, overrides or (), out, small, seeds, arm or (), starts, wanted)))

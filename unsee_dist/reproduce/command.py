@@ -26,7 +26,7 @@ from unsee_dist.files.remote import check_local
 from unsee_dist.log import LOG, progress_console
 from unsee_dist.report.page import NAME, check_target, write_page
 from unsee_dist.reproduce import vision
-from unsee_dist.reproduce.experiment import Experiment, from_each, key
+from unsee_dist.reproduce.experiment import Experiment, from_each, key, only
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page
 from unsee_dist.reproduce.record import check_results, write_results
@@ -49,6 +49,7 @@ class Request:
     out: Path
     small: bool = False
     seeds: int | None = None
+    arms: Sequence[str] = ()  # none: all
     starts: Mapping[str, str] = field(default_factory=dict)  # other encoders to begin with, folders by name
     tasks: EvaluationRequest = field(default_factory=lambda: EvaluationRequest(""))
 
@@ -74,12 +75,14 @@ def reproduce(request: Request) -> ExitCode:
         raise UserError(
             f"--start is of {starts_of()}, and {experiment.name} begins with model.encoder alone. Leave it out."
         )
-    units = units_of(experiment, plan, overrides, request.seeds or plan.seeds, request.out)
+    whole, plan = plan, only(plan, request.arms) if request.arms else plan
+    of_all = units_of(experiment, whole, overrides, request.seeds or whole.seeds, request.out)
+    units = [unit for unit in of_all if unit.arm in {arm.name for arm in plan.arms}]
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         _check_output(request.out)
-        if experiment.starts:
-            given = {arm.name for arm in plan.arms if not arm.encoder}
-            encoder = next(unit.config.model.encoder for unit in units if unit.arm in given)
+        if any(arm.start == RANDOM for arm in plan.arms):
+            given = {arm.name for arm in whole.arms if not arm.encoder}
+            encoder = next(unit.config.model.encoder for unit in of_all if unit.arm in given)
             write_random(request.out / RANDOM, encoder)
         try:
             run_all(units, request.tasks)
@@ -96,7 +99,8 @@ def starts_of() -> str:
 
 
 def _vision(request: Request) -> ExitCode:
-    vision.check_request([*request.overrides, *(f"--start {name}" for name in request.starts)], request.tasks)
+    flags = [f"--start {name}" for name in request.starts] + [f"--arm {name}" for name in request.arms]
+    vision.check_request([*request.overrides, *flags], request.tasks)
     with owned(request.out / OWNER, f"--out {request.out}", "Stop it, or write another --out."):
         _check_output(request.out)
         stop = StopSignal()

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from unsee_dist.config.spelling import closest
+from unsee_dist.errors import UserError
+
 BEFORE = "before training"  # what an arm may be compared with: the encoder it began with
 
 
@@ -94,6 +97,25 @@ def from_each(plan: Plan, starts: Mapping[str, str]) -> Plan:
             against = claim.against if claim.against == BEFORE else f"{name}-{claim.against}"
             claims.append(Claim(f"{name}-{claim.arm}", against))
     return replace(plan, arms=tuple(arms), claims=tuple(claims))
+
+
+def only(plan: Plan, names: Sequence[str]) -> Plan:
+    """The plan with these arms alone, in its own order, and the claims that they settle. UserError: there is no such arm, or it is
+    trained as long as one that is left out."""
+    there = [arm.name for arm in plan.arms]
+    for name in names:
+        if name not in there:
+            near = closest(name, there)
+            meant = f"did you mean {near}? It has" if near else "it has"
+            raise UserError(f"--arm {name}: there is no such arm; {meant} {', '.join(there)}.")
+    arms = tuple(arm for arm in plan.arms if arm.name in names)
+    for arm in arms:
+        if arm.as_long_as and arm.as_long_as not in names:
+            raise UserError(
+                f"--arm {arm.name} is trained for as many seconds as {arm.as_long_as}. Write --arm {arm.as_long_as} as well."
+            )
+    claims = tuple(claim for claim in plan.claims if claim.arm in names and claim.against in (*names, BEFORE))
+    return replace(plan, arms=arms, claims=claims)
 
 
 def key(setting: str) -> str:

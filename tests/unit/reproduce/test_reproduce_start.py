@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.page import page, scores_table
 from unsee_dist.reproduce.sentences import by_start
 from unsee_dist.reproduce.starts import all_starts, parse_starts, write_random
-from unsee_dist.reproduce.units import units_of
+from unsee_dist.reproduce.units import Unit, units_of
 from unsee_dist.supervision.signals import Stopped
 
 START = EXPERIMENTS["start"]
@@ -79,6 +80,24 @@ def test_the_random_start_is_made_of_the_given_encoder(
         == ExitCode.STOPPED
     )
     assert load_encoder(str(tmp_path / "out" / "random"), None).config.hidden_size == 16
+
+
+def test_some_arms_of_some_starts_are_run_and_no_encoder_is_made_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def stop(units: Sequence[Unit], *_: object) -> None:
+        ran.extend(unit.name for unit in units)
+        raise Stopped("SIGTERM")
+
+    monkeypatch.setattr(command, "run_all", stop)
+    write_fresh(tmp_path / "given", ["the old river follows a garden"], FreshSize(width=16), 7)
+    settings = [f"model.encoder={tmp_path / 'given'}", "evaluate.sts=a.tsv"]
+    asked = Request("start", settings, tmp_path / "out", True, 2, ["other-default"], {"other": "x"}, NO_TASKS)
+    assert reproduce(asked) == ExitCode.STOPPED
+    assert ran == ["other-default-0", "other-default-1"]
+    assert not (tmp_path / "out" / "random").exists()
 
 
 @pytest.mark.parametrize("name", ["results.json", "report.html"])

@@ -10,7 +10,7 @@ from unit.reproduce.made_experiment import made, unit_names, wave
 from unsee_dist.config import ConfigError
 from unsee_dist.errors import UserError
 from unsee_dist.reproduce import vision
-from unsee_dist.reproduce.experiment import Experiment
+from unsee_dist.reproduce.experiment import Claim, Experiment, only
 from unsee_dist.reproduce.experiments import EXPERIMENTS
 from unsee_dist.reproduce.units import units_of
 
@@ -76,3 +76,28 @@ def test_runs_of_other_settings_are_not_taken_for_these(tmp_path: Path) -> None:
             units_of(OBJECTIVES, OBJECTIVES.small, [*same, other], 1, tmp_path)
     more = units_of(OBJECTIVES, OBJECTIVES.small, same, 2, tmp_path)
     assert [unit.complete for unit in more] == [True] * 5 + [False] * 5
+
+
+def test_some_arms_alone_have_the_claims_that_they_settle() -> None:
+    part = only(OBJECTIVES.small, ["simcse-fair", "byol"])
+    assert [arm.name for arm in part.arms] == ["byol", "simcse-fair"], "in the order of the experiment"
+    assert part.claims == (Claim("byol", "simcse-fair"), Claim("byol"))
+    assert only(TARGET.small, ["target-lr1e-4-batch32"]).claims == ()
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"),
+    [
+        ("buol", "--arm buol: there is no such arm; did you mean byol"),
+        ("zzz", "--arm zzz: there is no such arm; it has unsee-vicreg, "),
+    ],
+)
+def test_an_arm_that_is_not_there_is_one_sentence(arm: str, said: str) -> None:
+    with pytest.raises(UserError) as raised:
+        only(OBJECTIVES.small, ["byol", arm])
+    assert said in str(raised.value)
+
+
+def test_a_peer_needs_the_arm_that_says_how_long() -> None:
+    with pytest.raises(UserError, match="Write --arm unsee-vicreg as well"):
+        only(EXPERIMENTS["peers"].small, ["st-ct"])
