@@ -2,6 +2,8 @@
 
     python tests/torture/label_free.py DOCUMENTS.jsonl --tasks DIR --out label_free.json START=MODEL START=MODEL ...
 
+The scores of each model are added to label_free.jsonl beside it, and a model that is there is not measured again.
+
 DOCUMENTS: lines with `sentences`, a list. MODEL: what `unsee evaluate` takes. START: the encoder that it was trained from, of
 which several models may come. The references are the scores of the tasks in DIR.
 
@@ -212,6 +214,12 @@ def measured(start: str, model: str, tasks: Path, of: Material) -> Encoder:
     return Encoder(start, model, candidates(of, opened.embed, dropped), references)
 
 
+def read(done: Path) -> dict[str, Encoder]:
+    """By model, what an earlier call has measured."""
+    lines = done.read_text(encoding="utf-8").splitlines() if done.exists() else []
+    return {one.model: one for one in (Encoder(**json.loads(line)) for line in lines)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -224,16 +232,17 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     lines = options.documents.read_text(encoding="utf-8").splitlines()[: options.count]
     of = material([json.loads(line)["sentences"] for line in lines])
+    done = options.out.with_suffix(".jsonl")
+    there = read(done)
     encoders = []
     for named in options.models:
         start, _, model = named.partition("=")
-        encoders.append(measured(start, model, options.tasks, of))
-        print(
-            json.dumps(
-                {"start": start, "model": Path(model).name, **encoders[-1].scores, **encoders[-1].references}
-            ),
-            flush=True,
-        )
+        if model not in there:
+            there[model] = measured(start, model, options.tasks, of)
+            with done.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(there[model]._asdict()) + "\n")
+            print(f"{len(there)}: {named}", flush=True)
+        encoders.append(there[model])
     rows = tabulate(encoders)
     table = [{"start": each.start, **each.scores, **each.references} for each in encoders]
     options.out.write_text(
