@@ -19,7 +19,7 @@ from unsee_dist.report.page import Commands, Grid, Page, PageBlock, PageSection,
 from unsee_dist.report.run_files import is_run
 from unsee_dist.reproduce.charts import charts
 from unsee_dist.reproduce.experiment import BEFORE, Arm
-from unsee_dist.reproduce.results import Results, UnitResult, arms_of, best_step, digits, name_of
+from unsee_dist.reproduce.results import AT_END, Results, arms_of, best_step, digits, name_of
 from unsee_dist.reproduce.sentences import headline, sentences
 
 
@@ -101,7 +101,7 @@ def cell(values: Mapping[int, float], places: int) -> str:
 
 def runs_table(results: Results) -> Table:
     scores = results.scores
-    head = ["run", "steps", *(name_of(score) for score in scores), "last evaluation", "sentences/s"]
+    head = ["run", "steps", *(name_of(score) for score in scores), "at the end", "sentences/s"]
     rows = []
     for each in results.units:
         values = [results.values(each.unit.arm, score).get(each.unit.seed) for score in scores]
@@ -110,7 +110,13 @@ def runs_table(results: Results) -> Table:
             for value, score in zip(values, scores, strict=True)
         ]
         rows.append(
-            [each.unit.name, str(each.steps), *cells, _last(results, each), _speed(each.sentences_per_s)]
+            [
+                each.unit.name,
+                str(each.steps),
+                *cells,
+                collapse(each.last) or "–",
+                _speed(each.sentences_per_s),
+            ]
         )
     return Table(head, rows)
 
@@ -136,13 +142,6 @@ def _speed(sentences_per_s: float) -> str:
     return f"{sentences_per_s:.0f}" if math.isfinite(sentences_per_s) else "–"
 
 
-def _last(results: Results, each: UnitResult) -> str:
-    if words := collapse(each.last):
-        return words
-    name = results.deciding
-    return f"{each.last[name]:.{digits(name)}f}" if name and name in each.last else "–"
-
-
 def _introduced(results: Results) -> list[str]:
     return [results.experiment.question, *sentences(results)]
 
@@ -156,7 +155,7 @@ def _tiles(results: Results) -> list[Tile]:
     return tiles + [
         Tile(BEFORE.capitalize(), f"{before[score]:.{digits(score)}f}", score)
         for score in results.scores
-        if score in before
+        if score in before and not score.endswith(AT_END)
     ]
 
 

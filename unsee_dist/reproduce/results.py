@@ -1,7 +1,7 @@
 """What all units of an experiment have measured, read from their folders: scores by arm and seed.
 
-A score is the metric that chose best/ (dev/sts, else dev/mrr), at best/, or that of a task. What best/ was chosen by is high by
-that choice, for every arm: with tasks, claims are about tasks only.
+A score is the metric that chose best/ (dev/sts, else dev/mrr), at best/ and at the end, or that of a task. At best/ it is high by
+that choice, for every arm: with tasks, no claim is about it. At the end nothing was chosen, and a collapse is seen.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from unsee_dist.reproduce.runner import said
 from unsee_dist.reproduce.scoring import Scores, score_run, score_untrained
 from unsee_dist.reproduce.units import Unit
 from unsee_dist.tracking.metrics_file import Line
+
+AT_END = " at the end"  # of a score: of the last evaluation
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,13 @@ class Results:
     @property
     def scores(self) -> list[str]:
         """The names of all scores, in the order of the table."""
-        return [*([self.deciding] if self.deciding else []), *self.tasks]
+        deciding = [self.deciding, self.deciding + AT_END] if self.deciding else []
+        return [*deciding, *self.tasks]
 
     @property
     def claimed(self) -> list[str]:
         """The scores that claims are about."""
-        return self.tasks or self.scores
+        return [score for score in self.scores if not (self.tasks and score == self.deciding)]
 
     def values(self, arm: str, score: str) -> dict[int, float]:
         """By seed, where it has one. Of BEFORE, nothing: it is what each run began with."""
@@ -96,10 +99,11 @@ def collect(
 
 
 def name_of(score: str) -> str:
-    return f"{score} at best/" if score.startswith("dev/") else score
+    return f"{score} at best/" if score.startswith("dev/") and not score.endswith(AT_END) else score
 
 
 def digits(score: str) -> int:
+    score = score.removesuffix(AT_END)
     return DIGITS.get(score, 3 if score.startswith("dev/") else 2)
 
 
@@ -134,6 +138,8 @@ def _why(unit: Unit, run: RunFiles) -> str:
 
 
 def _score(result: UnitResult, score: str) -> float:
+    if score.endswith(AT_END):
+        return float(result.last.get(score.removesuffix(AT_END), math.nan))
     if score.startswith("dev/"):
         return float(result.best.get(score, math.nan))
     task = result.tasks.get(score)
@@ -142,7 +148,7 @@ def _score(result: UnitResult, score: str) -> float:
 
 def _score_before(result: UnitResult, score: str) -> float:
     if score.startswith("dev/"):
-        return float(result.before.get(score, math.nan))
+        return float(result.before.get(score.removesuffix(AT_END), math.nan))
     task = result.untrained.get(score)
     return math.nan if task is None or task.score is None else task.score
 

@@ -122,8 +122,8 @@ def notes(results: Results) -> list[str]:
         )
     if results.deciding and not results.tasks:
         sentences.append(
-            f"{results.deciding} also chose best/ in each run, so every arm's value is high by that choice: --tasks DIR "
-            "scores by tasks that chose nothing."
+            f"{results.deciding} also chose best/ in each run, so every arm's value there is high by that choice. At the end nothing "
+            "was chosen, and --tasks DIR scores best/ by tasks that chose nothing."
         )
     return sentences
 

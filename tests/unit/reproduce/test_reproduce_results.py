@@ -88,6 +88,19 @@ def test_a_score_that_chose_best_is_said_to_be_high(results: Results) -> None:
     assert any("dev/sts also chose best/" in sentence for sentence in sentences(results))
 
 
+def test_a_fall_after_best_is_seen_at_the_end(tmp_path: Path) -> None:
+    """As without a target: better at best/ and worse at the end. best/ does not hide it."""
+
+    def falls(arm: str, seed: int, step: int) -> float:
+        return 63 + wave(seed) + ((2.0 if step == 20 else -2.0) if arm == "byol" else 0.0)
+
+    results = made(OBJECTIVES, tmp_path, falls)
+    said = claimed(results, Claim("byol", "simcse-fair"))
+    assert "better on dev/sts at best/ (+2.00," in said
+    assert "worse on dev/sts at the end (-2.00," in said
+    assert results.before("byol", "dev/sts at the end") == results.before("byol", "dev/sts")
+
+
 def test_a_collapse_is_said(tmp_path: Path) -> None:
     fallen = made(OBJECTIVES, tmp_path, score, 1, **{"dev/collapsed": 1.0})
     assert troubles(fallen)[0].startswith("unsee-vicreg has collapsed at its end in 1 of 1 seeds: ")
@@ -114,7 +127,9 @@ def test_the_page_says_what_the_sentences_say(results: Results, tmp_path: Path) 
     text = render(page(results, tmp_path))
     assert OBJECTIVES.question in text
     assert "unsee-barlow against simcse-fair: inside the noise" in text
-    assert text.count("<svg") == len(OBJECTIVES.charts)
+    assert (
+        text.count("<svg") == len(OBJECTIVES.charts) + 1
+    )  # the scores at best/ and at the end, one beside the other
     assert "64.46 ± 0.11" in text  # 62 + 2 + 0.4 and the waves of three seeds
 
 
