@@ -22,6 +22,7 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Cadence = Annotated[float, Field(gt=0)]  # steps, or below 1 a fraction of the run's steps
 Text = Annotated[str, Field(min_length=1)]
+LEAST_BATCH = 2  # the objectives compare sentences
 RECORD_TOKENS = (1 << 16) - 1  # of a record, in a corpus's prepared tokens: data/corpus/tokens.py
 
 # The choices of settings, by the names that components import.
@@ -81,7 +82,7 @@ class DataSettings(Section):
 
 
 class TrainSettings(Section):
-    batch: Annotated[int, Field(ge=2)] = 32  # sentences a step over ALL ranks
+    batch: Annotated[int, Field(ge=LEAST_BATCH)] = 32  # sentences a step over ALL ranks
     micro_batch: Count | None = None  # sentences encoded at once on one rank; absent = its whole part
     steps: Count | None = None  # absent = from epochs; a number wins
     epochs: Annotated[float, Field(gt=0)] | None = 1.0  # passes over the corpus

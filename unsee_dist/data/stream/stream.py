@@ -25,7 +25,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from transformers import PreTrainedTokenizerFast
 
-from unsee_dist.config.sections import RunConfig
+from unsee_dist.config.sections import LEAST_BATCH, RunConfig
 from unsee_dist.data.corpus.mix import Corpus
 from unsee_dist.data.corpus.ragged import joined
 from unsee_dist.data.processes import WorkerContext, end_with_parent
@@ -233,9 +233,11 @@ def check_stream(corpus: Corpus, tokenizer: PreTrainedTokenizerFast, config: Run
             f"the tokenizer {tokenizer.name_or_path!r} has no padding token. Use an encoder's tokenizer."
         )
     if config.train.batch > corpus.sentences:
+        largest = corpus.sentences // ranks * ranks
+        instead = f"Use at most {largest}, or prepare" if largest >= LEAST_BATCH else "Prepare"
         raise UserError(
             f"train.batch = {config.train.batch} is more than the {corpus.sentences} sentences of {corpus.path}. "
-            f"Use at most {corpus.sentences}, or prepare a larger corpus."
+            f"{instead} a larger corpus."
         )
     if config.data.views == "crop":
         check_records(corpus, tokenizer, config)

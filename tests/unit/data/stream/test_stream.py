@@ -8,6 +8,7 @@ import torch
 from stream_configs import stream_config
 
 from unsee_dist.data import Shards, Stream
+from unsee_dist.data.prepare.pipeline import PrepareSettings, prepare
 
 CONFIG = partial(stream_config, seed=3, batch=24, max_tokens=12)
 
@@ -95,5 +96,16 @@ def test_batches_that_cannot_be(corpus, tokenizer):
         Stream(corpus, tokenizer, CONFIG(), 0, 5)
     with pytest.raises(ValueError, match=r"train.batch = 2 cannot be split over 5 ranks. Use 5"):
         Stream(corpus, tokenizer, CONFIG(batch=2), 0, 5)
-    with pytest.raises(ValueError, match=r"train.batch = 4096 is more than the 2500 sentences"):
+    with pytest.raises(
+        ValueError, match=r"train.batch = 4096 is more than the 2500 sentences of .* Use at most 2500, or"
+    ):
         Stream(corpus, tokenizer, CONFIG(batch=4096))
+    with pytest.raises(ValueError, match=r"Use at most 2496, or prepare a larger corpus"):  # of 8 ranks
+        Stream(corpus, tokenizer, CONFIG(batch=4096), 0, 8)
+
+
+def test_a_corpus_that_has_no_batch(tmp_path, tokenizer):
+    (tmp_path / "one.txt").write_text("The only sentence there is.\n")
+    prepare([str(tmp_path / "one.txt")], tmp_path / "one", PrepareSettings())
+    with pytest.raises(ValueError, match=r"is more than the 1 sentences of \S+\. Prepare a larger corpus\.$"):
+        Stream(Shards(tmp_path / "one"), tokenizer, CONFIG(batch=2))
