@@ -51,6 +51,8 @@ def open_inputs(config: RunConfig, world: World, loaded: Loaded) -> Inputs:
     tokenizer, model = loaded.tokenizer, assemble(loaded.encoder, config, world)
     if warning := layout_warning(config.model.encoder, model.online):
         print_on_rank_0(world, warning)
+    if given := weight_of_auto(config, loaded.encoder.config.hidden_size):
+        print_on_rank_0(world, given)
     share_rows = shares_rows(config, model)
     if config.data.pack == "auto" and not share_rows:
         print_on_rank_0(
@@ -93,7 +95,8 @@ def assemble(online: PreTrainedModel, config: RunConfig, world: World) -> Unsee:
     width = online.config.hidden_size
     reduction = Reduction(world.rank, world.size)
     projector = make_projector(config.projector, width, reduction)
-    objective = OBJECTIVES[config.objective.name](width, reduction, **config.objective.settings())
+    settings = config.objective.at(config.train.batch, width).settings()
+    objective = OBJECTIVES[config.objective.name](width, reduction, **settings)
     model = Unsee(
         online,
         projector,
@@ -103,6 +106,14 @@ def assemble(online: PreTrainedModel, config: RunConfig, world: World) -> Unsee:
         both=config.projector.side == "both",
     )
     return model.to(world.device)
+
+
+def weight_of_auto(config: RunConfig, width: int) -> str | None:
+    """What `objective.weight = auto` is for these settings; None where a number is given."""
+    if getattr(config.objective, "weight", None) != "auto":
+        return None
+    weight = config.objective.at(config.train.batch, width).settings()["weight"]
+    return f"objective.weight = auto: {weight:.2g}, for train.batch = {config.train.batch} and embeddings of {width}"
 
 
 def shares_rows(config: RunConfig, model: Unsee) -> bool:

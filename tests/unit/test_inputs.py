@@ -9,6 +9,8 @@ from unsee_dist import inputs
 from unsee_dist.config import load
 from unsee_dist.distributed.world import World
 from unsee_dist.errors import UserError
+from unsee_dist.model.encoder import load_encoder
+from unsee_dist.model.fresh import FreshSize, write_fresh
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,26 @@ def test_one_rank_looks_at_the_sizes_of_all_shards(monkeypatch, opening):
         with pytest.raises(UserError, match="no further"):
             opening(config, World(rank, 3, rank, torch.device("cpu")), None)
     assert asked == [True, False, False]
+
+
+def test_the_weight_of_barlow_twins_follows_batch_and_width(tmp_path):
+    """A number is the user's own; auto is that of the batch over ALL ranks, as large as its authors' at most."""
+    write_fresh(tmp_path / "encoder", ["the old river follows a garden"], FreshSize(width=16), 7)
+    encoder = load_encoder(str(tmp_path / "encoder"), None)
+
+    def weight(*settings, ranks=1):
+        config = load("recipe-barlow", ["projector.width=2", *settings])
+        world = World(0, ranks, 0, torch.device("cpu"))
+        return inputs.assemble(encoder, config, world).objective.weight, inputs.weight_of_auto(config, 768)
+
+    assert weight("train.batch=32") == (
+        0.0051,
+        "objective.weight = auto: 5.4e-05, for train.batch = 32 and embeddings of 768",
+    )
+    assert weight("objective.weight=0.25") == (0.25, None)
+    wide = FreshSize(width=128)
+    write_fresh(tmp_path / "wide", ["the old river follows a garden"], wide, 7)
+    encoder = load_encoder(str(tmp_path / "wide"), None)
+    assert weight("train.batch=32", ranks=4)[0] == 32 / 128**2
+    assert weight("train.batch=64")[0] == 64 / 128**2
+    assert weight("train.batch=512")[0] == 0.0051

@@ -6,13 +6,14 @@ check a configuration without it.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field
 
 from unsee_dist.config.section import Section
 
 Weight = Annotated[float, Field(ge=0)]  # the factor of one loss term
+BARLOW_TWINS_WEIGHT = 0.0051  # its authors', at a batch of 2,048
 
 
 class ObjectiveSettings(Section):
@@ -20,17 +21,30 @@ class ObjectiveSettings(Section):
 
     name: str
 
-    def settings(self) -> dict[str, float]:
+    def settings(self) -> dict[str, Any]:
         """The objective's own settings, without its name: keyword arguments of its module."""
         return self.model_dump(exclude={"name"})
+
+    def at(self, batch: int, width: int) -> Self:  # noqa: ARG002  (an objective's own reads them)
+        """With a number for each setting that is `auto`. batch: sentences a step over all ranks. width: of an embedding."""
+        return self
 
 
 class BarlowTwinsSettings(ObjectiveSettings):
     """Barlow Twins, arXiv 2103.03230."""
 
     name: Literal["barlow_twins"] = "barlow_twins"
-    weight: Weight = 0.0051  # λ: of the off-diagonal terms against the diagonal
+    weight: Weight | Literal["auto"] = (
+        BARLOW_TWINS_WEIGHT  # λ: of the off-diagonal terms against the diagonal
+    )
     affine: bool = False  # one affine BatchNorm shared by both views, as UNSEE's released code has it
+
+    def at(self, batch: int, width: int) -> Self:
+        """auto: of N sentences an off-diagonal correlation is noise of variance 1 / N, so that noise adds 2 λ width² / N to the
+        loss of a step: 2 with this weight, beside a diagonal of at most width."""
+        if self.weight != "auto":
+            return self
+        return self.model_copy(update={"weight": min(batch / width**2, BARLOW_TWINS_WEIGHT)})
 
 
 class VICRegSettings(ObjectiveSettings):

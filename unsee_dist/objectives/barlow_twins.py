@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from unsee_dist.config.objective import BarlowTwinsSettings
+from unsee_dist.config.objective import BARLOW_TWINS_WEIGHT, BarlowTwinsSettings
 from unsee_dist.distributed.reduce import Reduction
 from unsee_dist.objectives.moments import Cross, cross, off_diagonal, pairs
 from unsee_dist.objectives.outcome import Outcome, outcome
@@ -34,7 +34,7 @@ class BarlowTwins(nn.Module):
         width: int,
         reduction: Reduction,
         *,
-        weight: float = DEFAULT.weight,
+        weight: float = BARLOW_TWINS_WEIGHT,
         affine: bool = DEFAULT.affine,
     ) -> None:
         super().__init__()

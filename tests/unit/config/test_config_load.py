@@ -84,6 +84,14 @@ def test_a_corrected_mistake_leaves_the_others_as_they_were(tmp_path: Path) -> N
     assert one == {"train.batch": both["train.batch"]}
 
 
+def test_a_weight_is_a_number_or_auto() -> None:
+    assert load("unsee-barlow", ["objective.weight=auto"]).objective.settings()["weight"] == "auto"
+    with pytest.raises(ConfigError, match=r"objective.weight = atuo .* must be a number, or auto"):
+        load("unsee-barlow", ["objective.weight=atuo"])
+    with pytest.raises(ConfigError, match=r"objective.weight = -1 .* at least 0"):
+        load("unsee-barlow", ["objective.weight=-1"])
+
+
 @pytest.mark.parametrize(
     ("override", "words"),
     [
