@@ -83,6 +83,8 @@ TABLE = [
     ("config show folder", "is a folder; name a .yaml file in it"),
     ("config show LONG", "cannot be looked at (File name too long)", "write the path of a file"),
     ("config show base train.lr", "is not a setting", "write section.key=value"),
+    ("config show base unsee-vicreg", "unsee-vicreg", "is a second configuration", "write one"),
+    ("config check base --config mine.yaml", "is a second configuration"),
     ("config show base train.lr=-1", "train.lr = -1", "must be greater than 0"),
     ("config show base objective.name=vicregg", "did you mean vicreg?"),
     ("config show base --batch-size 8", "Write unsee config show base train.batch=8"),

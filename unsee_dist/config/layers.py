@@ -15,7 +15,7 @@ import yaml
 
 from unsee_dist.config import bounded_yaml
 from unsee_dist.config.mistakes import Mistake
-from unsee_dist.config.presets import find
+from unsee_dist.config.presets import find, presets
 from unsee_dist.errors import UserError, is_transient
 
 COMMAND_LINE = "command line"
@@ -88,11 +88,19 @@ def override_layer(overrides: Sequence[str], mistakes: list[Mistake]) -> Layer:
     for text in overrides:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            mistakes.append(Mistake(text, None, COMMAND_LINE, "is not a setting", "write section.key=value"))
+            mistakes.append(_no_setting(text))
             continue
         absent = value.strip() in ("", "null", "~")
         layer[key.strip()] = Typed(None if absent else value.strip(), COMMAND_LINE)
     return layer
+
+
+def _no_setting(text: str) -> Mistake:
+    if text in presets() or text.endswith((".yaml", ".yml")):
+        why, instead = "is a second configuration", "write one; a file may say `extends: another.yaml`"
+    else:
+        why, instead = "is not a setting", "write section.key=value"
+    return Mistake(text, None, COMMAND_LINE, why, instead)
 
 
 def parse_value(text: str) -> object:
