@@ -65,6 +65,9 @@ def test_an_experiment_by_one_command_which_continues_what_was_killed(tiny: Tiny
     again = launch.succeed(command(tiny, tmp_path, "--seeds", "1"), cwd=tmp_path, env=env, timeout_s=300)
     assert json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8")) == found
     assert "1/5" not in again.stderr
+    runs = tmp_path / "out" / "runs"
+    assert len(list(runs.glob("*/final"))) == len(ARMS)
+    assert list(runs.glob("*/checkpoints/step-*")) == [], "a hundred runs would fill a disk"
 
 
 def test_a_mistake_that_every_run_would_repeat_ends_it_at_once(tiny: Tiny, tmp_path: Path) -> None:

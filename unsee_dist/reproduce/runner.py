@@ -25,6 +25,7 @@ from unsee_dist.reproduce.scoring import score_run
 from unsee_dist.reproduce.units import Unit
 from unsee_dist.supervision.signals import OF_A_LAUNCHER, Stopped, StopSignal
 from unsee_dist.tracking.bars import counting
+from unsee_dist.training.checkpoint.directory import CHECKPOINTS, folders, remove
 
 LOOK_S = 0.5  # whether a signal has come
 CPUS = 2  # of a unit on a cluster: its training, and the threads of its arithmetic
@@ -47,6 +48,7 @@ def run_here(units: Sequence[Unit], tasks: EvaluationRequest, console: Console, 
         for unit in left:
             begin(unit.name)
             train(unit, stop)
+            drop_checkpoints(unit)
             score_run(unit, tasks)
 
 
@@ -74,6 +76,7 @@ def run_remote(remote: RemoteUnit) -> None:
     """One unit, on a worker, whose death ends the training with a checkpoint."""
     with contextlib.chdir(remote.cwd):
         train(remote.unit, None)
+        drop_checkpoints(remote.unit)
         score_run(remote.unit, remote.tasks)
 
 
@@ -88,6 +91,13 @@ def train(unit: Unit, stop: StopSignal | None) -> None:
     if not begun or code != ExitCode.MISTAKE:
         when = "" if begun else " before its first step,"
         raise ended(f"{unit.name} ended{when} with exit code {code}: {said(unit)}", code)
+
+
+def drop_checkpoints(unit: Unit) -> None:
+    """Of a complete run: best/ and final/ are what is scored, and the states of a hundred runs fill a disk."""
+    if unit.complete:
+        for checkpoint in folders(unit.folder / CHECKPOINTS):
+            remove(checkpoint)
 
 
 def run_logged(command: Sequence[str], log: Path, stop: StopSignal | None) -> int:
