@@ -62,13 +62,17 @@ class ProcessEnded(Exception):
         return str(self.args[0])
 
 
+OF_A_SIGNAL = 128  # an exit code that is larger by a signal's number: the process ended by it
+
+
 def ended(sentence: str, code: int) -> Exception:
-    """The error to raise for a process of ours that has ended with `code`; below 0 = a signal has killed it."""
+    """The error to raise for a process of ours that has ended with `code`; below 0 = a signal has killed it, from 128 on = it
+    has ended at once after one, as a shell counts them."""
     if code == ExitCode.MISTAKE:
         return UserError(sentence)
     if code == ExitCode.TRANSIENT:
         return TransientError(sentence)
-    if code < 0 or code == ExitCode.RANK_LOST:
+    if code < 0 or code > OF_A_SIGNAL or code == ExitCode.RANK_LOST:
         return ProcessEnded(sentence, ExitCode.RANK_LOST)
     return ProcessEnded(sentence, ExitCode.BUG)
 

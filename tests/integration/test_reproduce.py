@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -68,6 +69,24 @@ def test_an_experiment_by_one_command_which_continues_what_was_killed(tiny: Tiny
     runs = tmp_path / "out" / "runs"
     assert len(list(runs.glob("*/final"))) == len(ARMS)
     assert list(runs.glob("*/checkpoints/step-*")) == [], "a hundred runs would fill a disk"
+
+
+def test_ctrl_c_in_a_terminal_leaves_a_checkpoint(tiny: Tiny, tmp_path: Path) -> None:
+    """Which goes to the whole process group: to the command, and to the training that it has started."""
+    write_tasks(tmp_path / "tasks")
+    settings = [text for text in command(tiny, tmp_path, "--seeds", "1") if text != "train.steps=6"]
+    env = launch.environment(PYTHONPATH=str(launch.REPOSITORY))
+    begun = launch.start([*settings, "train.steps=4000", "checkpoint.every=2000"], cwd=tmp_path, env=env)
+    run = tmp_path / "out" / "runs" / "unsee-vicreg-0"
+    until = time.monotonic() + 300
+    while not (run / "metrics.jsonl").exists() or (run / "metrics.jsonl").read_text().count("\n") < 4:
+        assert begun.poll() is None, begun.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    os.killpg(begun.pid, signal.SIGINT)
+    said = begun.communicate(timeout=120)
+    assert begun.returncode == 75, said
+    assert len(list((run / "checkpoints").glob("step-*"))) == 1
 
 
 def test_a_mistake_that_every_run_would_repeat_ends_it_at_once(tiny: Tiny, tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,13 +103,24 @@ def drop_checkpoints(unit: Unit) -> None:
 
 
 def run_logged(command: Sequence[str], log: Path, stop: StopSignal | None) -> int:
-    """The exit code of a command, to which a signal is passed on. What it prints is added to the log."""
+    """The exit code of a command. What it prints is added to the log. Signals are passed on: Ctrl-C and Ctrl-Z of a terminal
+    reach this process alone, since a training that gets two stops at once writes no checkpoint."""
     with writing(log):
         log.parent.mkdir(parents=True, exist_ok=True)
         file = log.open("ab")
     with file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, env=_environment())
+        process = subprocess.Popen(command, stdout=file, stderr=file, env=_environment(), process_group=0)
+    if stop is not None:
+        stop.while_paused = partial(_paused, process)
     return _wait(process, lambda: stop is not None and stop.requested)
+
+
+@contextlib.contextmanager
+def _paused(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """In this block this process is about to stand still, and so is that one."""
+    process.send_signal(signal.SIGTSTP)
+    yield
+    process.send_signal(signal.SIGCONT)
 
 
 def said(unit: Unit) -> str:

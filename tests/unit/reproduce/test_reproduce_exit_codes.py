@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +34,13 @@ def test_a_run_that_broke_after_its_first_step_is_a_result(
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize(
     ("code", "own"),
-    [(1, ExitCode.BUG), (3, ExitCode.RANK_LOST), (-9, ExitCode.RANK_LOST), (74, ExitCode.TRANSIENT)],
+    [
+        (1, ExitCode.BUG),
+        (3, ExitCode.RANK_LOST),
+        (-9, ExitCode.RANK_LOST),
+        (143, ExitCode.RANK_LOST),
+        (74, ExitCode.TRANSIENT),
+    ],
 )
 def test_what_is_no_result_ends_the_experiment_with_its_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, own: ExitCode, begun: bool
@@ -56,3 +64,24 @@ def test_a_program_that_is_missing_is_not_said_of_the_log(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError, match="nowhere"):
         runner.run_logged([str(tmp_path / "nowhere")], tmp_path / "log", None)
     assert runner.run_logged([sys.executable, "-c", "raise SystemExit(7)"], tmp_path / "log", None) == 7
+
+
+def test_signals_of_a_terminal_reach_the_command_once(tmp_path: Path) -> None:
+    """They go to a terminal's process group, and this process passes them on: two stops at once would be one too many."""
+    own_group = "import os; raise SystemExit(7 if os.getpgrp() == os.getpid() else 1)"
+    assert runner.run_logged([sys.executable, "-c", own_group], tmp_path / "log", None) == 7
+
+
+def test_a_pause_is_the_commands_too() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+
+        def state() -> str:
+            time.sleep(0.2)
+            return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+        with runner._paused(process):
+            assert state() == "T"
+        assert state() == "S"
+        process.kill()
+    with runner._paused(process):  # it has ended
+        pass
