@@ -193,6 +193,8 @@ def foreseen(error: BaseException) -> UserError | None:
     if isinstance(error, ChildProcessError) and error.errno is None:
         return UserError(str(error))
     refused = (system_error(error) or error) if isinstance(error, shutil.Error) else error
+    if (of_torch := _of_torchs_cache(refused)) is not None:
+        return of_torch
     if not isinstance(refused, OSError) or refused.errno not in MENDABLE:
         return None
     path = refused.filename or "A file"
@@ -203,6 +205,24 @@ def foreseen(error: BaseException) -> UserError | None:
         remedy = "Allow more open files (`ulimit -n 4096`)"
     return UserError(
         f"{path} cannot be used ({refused.strerror}). {remedy}, and write the same command again."
+    )
+
+
+COMPILE_CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def _of_torchs_cache(error: BaseException) -> UserError | None:
+    """torch makes the folder of its compiled graphs when transformers is imported, with or without parallel.compile."""
+    cache = os.path.abspath(os.environ.get(COMPILE_CACHE, os.curdir))
+    refused = getattr(error, "filename", None)
+    if COMPILE_CACHE not in os.environ or not isinstance(error, OSError) or not isinstance(refused, str):
+        return None
+    if cache != refused and not cache.startswith(f"{refused}{os.sep}"):
+        return None
+    why = "there is a file" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror
+    return UserError(
+        f"{COMPILE_CACHE} = {cache} cannot be written ({why}). torch keeps compiled graphs there: write another folder into that "
+        "variable of the environment, or unset it."
     )
 
 

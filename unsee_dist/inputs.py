@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from unsee_dist.config import RunConfig
+from unsee_dist.config.sections import LEAST_BATCH
 from unsee_dist.data import Mix, Shards, Stream, open_corpus
 from unsee_dist.data.corpus.tokenise_together import tokenise_first
 from unsee_dist.distributed.reduce import Reduction
@@ -134,10 +135,16 @@ def build_development(config: RunConfig, stream: Stream, world: World) -> Develo
         return gather_rows(world, torch.from_numpy(rows)).cpu().numpy()
 
     sts, retrieval = config.evaluate.sts, config.evaluate.retrieval
+    probe = stream.sample(PROBE)
+    if len(probe) < LEAST_BATCH <= stream.corpus.sentences:
+        raise UserError(
+            f"data.on_damage = skip, and fewer than {LEAST_BATCH} of the {stream.corpus.sentences} sentences of {stream.corpus.path} can be "
+            "read: its shards are damaged or gone. Write `unsee shards verify DIR`, which names them, or copy the corpus again."
+        )
     return Development(
         sts=load_sets(sts or ()),
         retrieval=load_question_sets(retrieval or ()),
-        probe=stream.sample(PROBE),
+        probe=probe,
         rank=world.rank,
         size=world.size,
         gather=gather,

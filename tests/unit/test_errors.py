@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import socket
 import subprocess
@@ -16,7 +17,16 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from unsee_dist import errors
 from unsee_dist.distributed.shared_errors import SharedTransientError, SharedUserError, share_errors
 from unsee_dist.distributed.world import World
-from unsee_dist.errors import ExitCode, TransientError, UserError, exit_code_of, file_error, refusals, report
+from unsee_dist.errors import (
+    ExitCode,
+    TransientError,
+    UserError,
+    exit_code_of,
+    file_error,
+    foreseen,
+    refusals,
+    report,
+)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +163,20 @@ def test_together_shows_the_sentence_that_alone_would_be_shown() -> None:
         share_errors(World.alone()),
     ):
         raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+
+@pytest.mark.parametrize("below", ["", "inner/deeper"])
+def test_torchs_cache_that_cannot_be_made_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    """torch makes it when transformers is imported, so in every command, with or without parallel.compile."""
+    (tmp_path / "file").write_text("")
+    cache = tmp_path / "file" / below
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(cache))
+    with pytest.raises(OSError) as raised:  # noqa: PT011  (which one depends on the system)
+        os.makedirs(cache, exist_ok=True)
+    sentence = str(foreseen(raised.value))
+    assert f"TORCHINDUCTOR_CACHE_DIR = {cache} cannot be written (there is a file)" in sentence
+    assert exit_code_of(raised.value) is ExitCode.MISTAKE
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    assert foreseen(raised.value) is None, "a file that nobody foresaw may be a bug"

@@ -1,6 +1,7 @@
 """What a run opens, and which rank looks at it."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -55,3 +56,13 @@ def test_the_weight_of_barlow_twins_follows_batch_and_width(tmp_path):
     assert weight("train.batch=32", ranks=4)[0] == 32 / 128**2
     assert weight("train.batch=64")[0] == 64 / 128**2
     assert weight("train.batch=512")[0] == 0.0051
+
+
+def test_a_corpus_of_which_nothing_can_be_read_is_not_called_small(monkeypatch):
+    """data.on_damage = skip leaves out what is damaged: here all of it."""
+    monkeypatch.setattr(inputs, "load_sets", lambda _: {})
+    corpus = SimpleNamespace(sentences=300, path="data/mine")
+    stream = SimpleNamespace(corpus=corpus, sample=lambda _: [])
+    config = load("unsee-vicreg", ["data.on_damage=skip"])
+    with pytest.raises(UserError, match=r"fewer than 2 of the 300 sentences of data/mine can be read"):
+        inputs.build_development(config, stream, World(0, 1, 0, torch.device("cpu")))

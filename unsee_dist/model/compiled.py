@@ -10,15 +10,16 @@ The projector is not compiled: BatchNorm cuts it into products that are not fast
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from unsee_dist.errors import UserError
+from unsee_dist.errors import COMPILE_CACHE, UserError, writing
 from unsee_dist.model.dropout import masks_of
 from unsee_dist.supervision.phases import inside_phase
 
@@ -108,6 +109,8 @@ def check_compile(name: str, encoder: PreTrainedModel, share_rows: bool) -> None
             f"parallel.compile = true, but {name} draws its dropout by torch's own generator, which gives a graph other masks. Write "
             "parallel.compile=false, or model.dropout=0."
         )
+    with _cached():
+        os.makedirs(_cache(), exist_ok=True)
     device = next(encoder.parameters()).device
     if device.type == "cpu":
         check_cpp_compiler()
@@ -157,7 +160,7 @@ def _compile(encoder: PreTrainedModel, network: str, name: str, compilations: Co
         own = masks_of(encoder)
         spans = own.rows.spans_N3 if own is not None and own.rows is not None else None
         shape = (*given["input_ids"].shape, 0 if spans is None else len(spans))
-        with _explained(name):
+        with _explained(name), _cached():
             return compilations.call(network, shape, lambda: graphs(**given))
 
     encoder.forward = forward
@@ -166,6 +169,20 @@ def _compile(encoder: PreTrainedModel, network: str, name: str, compilations: Co
 def _options() -> dict[str, Any]:
     """Of inductor: without deterministic it times kernels on a GPU, and may take others in the next process."""
     return {"deterministic": True} if "deterministic" in torch._inductor.list_options() else {}
+
+
+def _cache() -> str:
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    return os.environ.get(COMPILE_CACHE) or default_cache_dir()
+
+
+def _cached() -> AbstractContextManager[None]:
+    """UserError: the folder of the graphs cannot be made, or is full."""
+    return writing(
+        f"torch's cache of compiled graphs, {COMPILE_CACHE} = {_cache()},",
+        f"Make room there, or write another folder into that variable of the environment. {WITHOUT}",
+    )
 
 
 @contextmanager
@@ -187,7 +204,7 @@ def _explained(name: str) -> Iterator[None]:
             raise
         raise UserError(
             f"parallel.compile = true, but the C++ compiler failed: {_compiler_said(cause)}. Install g++ and the headers of "
-            f"python (python3-dev). {WITHOUT}"
+            f"python (python3-dev); where they are there, delete what torch has kept of earlier compilations, {_cache()}. {WITHOUT}"
         ) from error
 
 

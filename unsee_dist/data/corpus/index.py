@@ -116,6 +116,11 @@ def read_index(
         )
     raw = _index_bytes(store, setting)
     index = parse_index(raw, CORPUS_INDEX, store, remedy(path))
+    if isinstance(index.format, int) and index.format > APART:
+        raise UserError(
+            f"{store.path_of(INDEX)} has format {index.format}, and this version of unsee_dist reads up to {APART}: a newer one has written "
+            f"it. Update unsee_dist, or prepare the corpus again into another folder."
+        )
     if contradiction := _contradiction(index):
         raise UserError(damaged_index(store, contradiction, remedy(path)))
     if sizes and (damage := _wrong_size(store, index)):
@@ -210,7 +215,7 @@ def damaged_index(store: Store, why: str, advice: str) -> str:
 def _contradiction(index: CorpusIndex) -> str | None:
     """How the index contradicts itself, or None."""
     if index.format not in (UNSEALED, LISTED, APART):
-        return f"it has format {index.format!r} and this version reads {LISTED} and {APART}"
+        return f"it has format {index.format!r} and there are {UNSEALED} to {APART}"
     if why := wrong_kind(index, index.format):
         return why
     sentences = sum(shard.sentences for shard in index.shards)

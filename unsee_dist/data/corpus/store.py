@@ -85,8 +85,9 @@ class Store:
     def sizes(self, names: list[str]) -> dict[str, int | None]:
         """Bytes of each file; None for one that does not exist."""
         if not self.remote:
+            wanted = set(names)
             with os.scandir(self.path) as entries:
-                local = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+                local = {entry.name: _bytes_of(entry) for entry in entries if entry.name in wanted}
             return {name: local.get(name) for name in names}
         listed = {}
         if not self.path.startswith("http"):  # a web server lists no folders
@@ -199,6 +200,16 @@ class BlockCache:
                 break
             Path(path).unlink(missing_ok=True)
             excess -= size
+
+
+def _bytes_of(entry: os.DirEntry[str]) -> int | None:
+    """None of what is no file, or a link to nothing or to itself."""
+    try:
+        return entry.stat().st_size if entry.is_file() else None
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        return None
 
 
 def default_cache_folder() -> Path:

@@ -196,3 +196,18 @@ def test_no_buffer_is_made_for_a_length_beyond_the_file(copy, prefix):
     assert store.read(FIRST, 512, 1 << 50) == data[512:]
     assert store.read(FIRST, len(data) + 1, 1 << 50) == b""
     assert store.read(FIRST) == data
+
+
+def test_an_index_of_a_newer_version_is_not_called_damaged(copy):
+    index = json.loads((copy / "index.json").read_text())
+    (copy / "index.json").write_text(json.dumps(index | {"format": 99}))
+    with pytest.raises(ValueError, match=r"index.json has format 99.* reads up to 3.*Update unsee_dist"):
+        Shards(copy)
+
+
+def test_a_shard_that_is_a_link_to_itself_is_missing(copy):
+    (copy / FIRST).unlink()
+    (copy / FIRST).symlink_to(FIRST)
+    (copy / "beside").symlink_to("beside")  # nobody's business
+    with pytest.raises(ValueError, match=rf"{FIRST} is damaged.* found no such file"):
+        Shards(copy)
