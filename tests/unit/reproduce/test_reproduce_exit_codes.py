@@ -73,15 +73,19 @@ def test_signals_of_a_terminal_reach_the_command_once(tmp_path: Path) -> None:
 
 
 def test_a_pause_is_the_commands_too() -> None:
-    with subprocess.Popen(["sleep", "60"]) as process:
+    with subprocess.Popen(["sleep", "600"]) as process:
 
-        def state() -> str:
-            time.sleep(0.2)
-            return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        def becomes(state: str) -> bool:
+            until, now = time.monotonic() + 60, ""
+            while now != state and time.monotonic() < until:
+                time.sleep(0.02)
+                now = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
+            return now == state
 
+        assert becomes("S")
         with runner._paused(process):
-            assert state() == "T"
-        assert state() == "S"
+            assert becomes("T")
+        assert becomes("S")
         process.kill()
     with runner._paused(process):  # it has ended
         pass
