@@ -101,7 +101,7 @@ def cell(values: Mapping[int, float], places: int) -> str:
 
 def runs_table(results: Results) -> Table:
     scores = results.scores
-    head = ["run", "steps", *(name_of(score) for score in scores), "at the end", "sentences/s"]
+    head = ["run", "steps", *(name_of(score) for score in scores), "collapse", "sentences/s"]
     rows = []
     for each in results.units:
         values = [results.values(each.unit.arm, score).get(each.unit.seed) for score in scores]
